@@ -1,0 +1,41 @@
+"""What every entry point shares: the options of a config, and one-sentence errors."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+
+from audiorl.errors import UserError
+
+
+def parser(doc: str, config: bool = True) -> argparse.ArgumentParser:
+    """A parser whose help is the module's docstring (its first line, then an example)."""
+    made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    if config:
+        made.add_argument("--config", required=True, metavar="YAML", help="the recipe's config")
+        made.add_argument(
+            "--set",
+            action="append",
+            default=[],
+            metavar="KEY.PATH=VALUE",
+            help="overrides one key of the config; may be given several times",
+        )
+    return made
+
+
+def run(main: Callable[[], None]) -> None:
+    """Runs an entry point; a UserError or an interruption becomes one line and an exit status."""
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on.", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output (head, less) went away: nothing is wrong.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)

@@ -1,0 +1,256 @@
+"""Every key of a recipe: its type, default, range and meaning, declared once.
+
+A config is one `Config`. The loader (`audiorl.config.loader`) fills it from YAML and refuses what
+does not fit; `check_config --print` shows it with the comments below. Leaf names are TRL's where
+TRL has one; the verl equivalent stands in brackets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+
+def key(
+    default: Any,
+    doc: str,
+    *,
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+    lt: float | None = None,
+    choices: tuple[str, ...] | None = None,
+) -> Any:
+    """A config field: its default, what it means, and which values it may take."""
+    metadata = {"doc": doc, "ge": ge, "gt": gt, "le": le, "lt": lt, "choices": choices}
+    if isinstance(default, (list, dict)):
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    if callable(default):
+        return field(default_factory=default, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass
+class DataConfig:
+    """The sets of a corpus (folders below data/ and dump/) and what is kept of them."""
+
+    train: str = key("train", "set for the supervised warm start")
+    dev: str = key("dev", "set that chooses the checkpoint of the warm start")
+    rl: str = key("", "set that RL prompts are taken from; empty: the train set")
+    rl_dev: str = key("", "set that chooses the checkpoint of RL; empty: the dev set")
+    test: list[str] = key([], "sets that are decoded and scored; never filtered")
+    no_speech: list[str] = key([], "test sets without speech: any output there is a hallucination")
+    sample_rate: int = key(16000, "Hz; audio at another rate is resampled when read", ge=4000)
+    min_duration: float = key(0.1, "s; shorter utterances are dropped from train and rl sets", ge=0)
+    max_duration: float = key(30.0, "s; longer utterances are dropped from train and rl sets", gt=0)
+    max_text_length: int = key(0, "characters; longer texts are dropped likewise; 0: no limit", ge=0)
+
+
+@dataclass
+class TokenizerConfig:
+    """Text units of the language model."""
+
+    type: str = key(
+        "unigram",
+        "sentencepiece model trained on the train texts, or `pretrained`: the LLM's own",
+        choices=("unigram", "bpe", "char", "pretrained"),
+    )
+    vocab_size: int = key(300, "units of a trained model (at most; short texts yield fewer)", ge=8)
+
+
+@dataclass
+class FrontendConfig:
+    """From the wave to features [T, n_mels]."""
+
+    type: str = key(
+        "log_mel",
+        "torchaudio's log-mel spectrogram, or its Kaldi-compatible fbank",
+        choices=("log_mel", "kaldi_fbank"),
+    )
+    n_mels: int = key(80, "mel bands", ge=8)
+    frame_length: float = key(25.0, "ms", gt=0)
+    frame_shift: float = key(10.0, "ms", gt=0)
+    time_masks: int = key(2, "SpecAugment time masks in supervised training; 0: none", ge=0)
+    time_mask_width: float = key(0.05, "widest time mask, as a share of the utterance", ge=0, le=1)
+    freq_masks: int = key(2, "SpecAugment frequency masks; 0: none", ge=0)
+    freq_mask_width: int = key(20, "widest frequency mask, in mel bands", ge=0)
+
+
+@dataclass
+class EncoderConfig:
+    """The audio encoder (ESPnet)."""
+
+    type: str = key(
+        "conformer", "ESPnet encoder", choices=("conformer", "e_branchformer", "transformer")
+    )
+    input_layer: str = key(
+        "conv2d", "subsampling of frames: conv2d 4x, conv2d6 6x, conv2d8 8x",
+        choices=("conv2d", "conv2d6", "conv2d8"),
+    )
+    output_size: int = key(144, "width", ge=8)
+    attention_heads: int = key(4, "heads", ge=1)
+    linear_units: int = key(288, "width of the feed-forward layers", ge=8)
+    num_blocks: int = key(4, "layers", ge=1)
+    kernel_size: int = key(15, "kernel of the convolution (conformer, e_branchformer); odd", ge=1)
+    dropout_rate: float = key(0.1, "dropout", ge=0, lt=1)
+    init: str = key(
+        "", "ESPnet ASR checkpoint (.pth) whose `encoder.*` weights are the start; empty: random"
+    )
+
+
+@dataclass
+class AdaptorConfig:
+    """From encoder frames to embeddings of the language model."""
+
+    stack: int = key(2, "encoder frames joined into one audio embedding", ge=1)
+    hidden_size: int = key(256, "width of the hidden layer", ge=1)
+
+
+@dataclass
+class LLMConfig:
+    """The language model (Hugging Face)."""
+
+    pretrained: str = key("", "folder or hub name of a causal LM; empty: a new one of the sizes below")
+    architecture: str = key("qwen3", "a new LM's kind", choices=("qwen3", "qwen2", "llama"))
+    hidden_size: int = key(192, "width", ge=8)
+    intermediate_size: int = key(512, "width of the feed-forward layers", ge=8)
+    num_hidden_layers: int = key(3, "layers", ge=1)
+    num_attention_heads: int = key(4, "heads", ge=1)
+    num_key_value_heads: int = key(4, "heads of keys and values", ge=1)
+    dropout: float = key(0.0, "attention dropout in supervised training", ge=0, lt=1)
+    dtype: str = key("float32", "weights and activations", choices=("float32", "bfloat16"))
+    prompt: str = key(
+        "transcribe {audio}",
+        "the prefix that the LM continues; {audio} stands for the audio embeddings",
+    )
+
+
+@dataclass
+class SFTConfig:
+    """Supervised warm start (stage 3)."""
+
+    max_steps: int = key(1000, "updates at most", ge=1)
+    batch_seconds: float = key(80.0, "seconds of audio in a batch, padding included", gt=0)
+    gradient_accumulation_steps: int = key(1, "batches summed into one update", ge=1)
+    learning_rate: float = key(2e-3, "peak learning rate (AdamW)", gt=0)
+    warmup_steps: int = key(100, "updates of linear warm-up; cosine decay to 2 % follows", ge=0)
+    weight_decay: float = key(0.01, "AdamW weight decay on matrices", ge=0)
+    max_grad_norm: float = key(5.0, "gradient norm is clipped to this", gt=0)
+    ctc_weight: float = key(0.3, "weight of the CTC loss on the encoder; the LM's has 1 - this", ge=0, le=1)
+    label_smoothing: float = key(0.0, "of the LM's cross entropy", ge=0, lt=1)
+    eval_steps: int = key(200, "updates between evaluations (greedy WER on dev)", ge=1)
+    save_steps: int = key(100, "updates between checkpoints for resuming", ge=1)
+    logging_steps: int = key(10, "updates between lines of metrics.jsonl", ge=1)
+    patience: int = key(0, "evaluations without a better dev WER before stopping; 0: never stop", ge=0)
+    average: int = key(3, "the model is the mean of this many best checkpoints by dev WER", ge=1)
+    eval_utterances: int = key(200, "dev utterances per evaluation; 0: all", ge=0)
+
+
+@dataclass
+class RewardConfig:
+    """One reward: its name and its weight in the sum."""
+
+    name: str = key("wer", "see audiorl/rewards", choices=("wer",))
+    weight: float = key(1.0, "factor in the sum of rewards")
+
+
+@dataclass
+class RLConfig:
+    """Reinforcement learning (stage 5)."""
+
+    algorithm: str = key(
+        "grpo",
+        "grpo; or `supervised`: the same data, batches and updates with cross entropy (the control)",
+        choices=("grpo", "supervised"),
+    )
+    train: list[str] = key(
+        ["adaptor", "llm"], "parts that learn; `encoder` may be added (then it is run in each update)"
+    )
+    max_steps: int = key(100, "updates (steps of rollout and update)", ge=1)
+    num_prompts: int = key(16, "prompts (utterances) per step [train_batch_size]", ge=1)
+    num_generations: int = key(8, "group size G: hypotheses per prompt [rollout.n]", ge=2)
+    max_completion_length: int = key(64, "tokens of a hypothesis at most [max_response_length]", ge=1)
+    temperature: float = key(1.0, "of sampling; the update scores the same distribution", gt=0)
+    top_k: int = key(0, "sample from the k likeliest tokens; 0: all", ge=0)
+    top_p: float = key(1.0, "sample from the smallest set with this probability; 1: all", gt=0, le=1)
+    rewards: list[RewardConfig] = key(lambda: [RewardConfig()], "rewards and their weights")
+    max_unscorable: float = key(0.1, "share of samples without a reward above which a run stops", ge=0, le=1)
+    scale_rewards: str = key(
+        "group",
+        "divide advantages by the standard deviation (n-1) of the group or batch, plus 1e-4, or not",
+        choices=("group", "batch", "none"),
+    )
+    loss_type: str = key(
+        "dapo",
+        "mean of sequences' means (grpo), of tokens of a micro-batch (bnpo), of tokens over "
+        "max_completion_length (dr_grpo), of tokens of the step (dapo) [loss_agg_mode]",
+        choices=("grpo", "bnpo", "dr_grpo", "dapo"),
+    )
+    beta: float = key(0.0, "weight of KL to the start model; 0: no reference model [kl_loss_coef]", ge=0)
+    epsilon: float = key(0.2, "lower clip of the ratio [clip_ratio_low]", ge=0)
+    epsilon_high: float = key(0.2, "upper clip of the ratio [clip_ratio_high]", ge=0)
+    num_iterations: int = key(1, "updates per rollout [ppo_epochs]", ge=1)
+    mask_truncated_completions: bool = key(False, "leave hypotheses without an end out of the loss")
+    share_prefix: str = key(
+        "auto", "one forward of the prefix for its whole group; auto: when it saves tokens",
+        choices=("auto", "always", "never"),
+    )
+    micro_batch_tokens: int = key(16384, "tokens of prefixes and responses in one forward", ge=1)
+    learning_rate: float = key(1e-4, "peak learning rate (AdamW)", gt=0)
+    warmup_steps: int = key(5, "steps of linear warm-up; constant afterwards", ge=0)
+    weight_decay: float = key(0.0, "AdamW weight decay", ge=0)
+    max_grad_norm: float = key(1.0, "gradient norm is clipped to this", gt=0)
+    eval_steps: int = key(20, "steps between evaluations on rl_dev", ge=1)
+    save_steps: int = key(20, "steps between checkpoints for resuming", ge=1)
+    eval_utterances: int = key(200, "rl_dev utterances per evaluation; 0: all", ge=0)
+
+
+@dataclass
+class DecodeConfig:
+    """Decoding (stage 6)."""
+
+    name: str = key("greedy", "names the folder decode_<name>")
+    method: str = key("greedy", "greedy, or n-best by beam search", choices=("greedy", "nbest"))
+    num_beams: int = key(4, "beams of nbest; as many hypotheses are written", ge=1)
+    batch_seconds: float = key(200.0, "seconds of audio in a batch, padding included", gt=0)
+    max_completion_length: int = key(128, "tokens of a hypothesis at most", ge=1)
+
+
+@dataclass
+class ScoreConfig:
+    """Scoring (stage 7); the same normalisation serves the rewards."""
+
+    normalizer: str = key(
+        "english", "text normalisation before words are compared", choices=("none", "english", "mandarin")
+    )
+    unit: str = key(
+        "word", "unit of the main error rate: word (WER), char (CER), mixed (CJK by character)",
+        choices=("word", "char", "mixed"),
+    )
+    bootstrap_samples: int = key(2000, "resamples behind each interval", ge=100)
+    seed: int = key(1, "of the resampling")
+
+
+@dataclass
+class Config:
+    """A recipe."""
+
+    task: str = key("asr", "what is learnt", choices=("asr",))
+    seed: int = key(1, "of everything random in training", ge=0)
+    device: str = key("auto", "auto: the GPU if there is one", choices=("auto", "cpu", "cuda"))
+    num_threads: int = key(0, "CPU threads of torch; 0: one per core", ge=0)
+    data: DataConfig = key(DataConfig, "corpus")
+    tokenizer: TokenizerConfig = key(TokenizerConfig, "text units")
+    frontend: FrontendConfig = key(FrontendConfig, "features")
+    encoder: EncoderConfig = key(EncoderConfig, "audio encoder")
+    adaptor: AdaptorConfig = key(AdaptorConfig, "encoder to LM")
+    llm: LLMConfig = key(LLMConfig, "language model")
+    sft: SFTConfig = key(SFTConfig, "stage 3")
+    rl: RLConfig = key(RLConfig, "stage 5")
+    decode: DecodeConfig = key(DecodeConfig, "stage 6")
+    score: ScoreConfig = key(ScoreConfig, "stages 7 and 8")
+
+
+def field_docs(section: type) -> dict[str, str]:
+    """Field name to its meaning, for help and printed configs."""
+    return {f.name: f.metadata["doc"] for f in fields(section)}
