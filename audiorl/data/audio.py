@@ -1,0 +1,258 @@
+"""Audio as stored in wav.scp: a path, `archive.ark:offset`, or (only when allowed) `command |`.
+
+Files go through soundfile (wav, flac, ogg, mp3, sphere), archives through kaldiio. Several
+channels are averaged into one.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import re
+import struct
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from audiorl.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from audiorl.data.utterance import Utterance
+
+OVERSHOOT = 0.5  # s; Kaldi's extract-segments too cuts segments that end this little too late
+ARCHIVE_ENTRY = re.compile(r"(.+):(\d+)")
+ARCHIVED_AUDIO = (b"RIFF", b"fLaC", b"AUDIO")  # kaldiio would also unpickle: never from outside
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """What a recording's header promises."""
+
+    duration: float  # s
+    sample_rate: int  # Hz
+    channels: int
+    frames: int  # samples of one channel
+
+
+def is_pipe(audio: str) -> bool:
+    """Whether a wav.scp entry is a command whose output is the audio."""
+    return audio.rstrip().endswith("|")
+
+
+def archive_entry(audio: str) -> tuple[str, int] | None:
+    """(path, byte offset) of an `x.ark:123` entry; None for a plain path, even one with a colon."""
+    match = ARCHIVE_ENTRY.fullmatch(audio)
+    if match is None or Path(audio).exists():
+        return None
+    return match[1], int(match[2])
+
+
+def read_audio(utterance: Utterance, sample_rate: int, allow_pipes: bool = False) -> np.ndarray:
+    """Returns the utterance's samples as float32 [S], mono, at `sample_rate` Hz.
+
+    Only the segment is read where the format can seek. Raises UserError when the audio is
+    missing or unreadable, ends before the segment does, or is a command and `allow_pipes` is off.
+    """
+    try:
+        samples, rate = _read(
+            utterance.audio, utterance.start, utterance.end, allow_pipes
+        )  # [S, C]
+    except UserError as error:
+        raise UserError(f"{utterance.id}: {error}") from error
+    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
+    if len(mono) == 0:
+        raise UserError(
+            f"{utterance.id}: {utterance.audio} has no samples between {utterance.start:g} s and "
+            f"{'its end' if utterance.end is None else f'{utterance.end:g} s'}; "
+            "run `python -m audiorl.bin.data_dir fix` on the data directory."
+        )
+    return mono if rate == sample_rate else resample(mono, rate, sample_rate)
+
+
+def resample(samples: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
+    """Returns `samples` [S] at `new_rate` Hz (torchaudio's windowed sinc)."""
+    import torch
+
+    with torch.inference_mode():
+        return _resampler(rate, new_rate)(torch.from_numpy(samples)).numpy()
+
+
+@functools.lru_cache(maxsize=16)
+def _resampler(rate: int, new_rate: int):
+    import torchaudio
+
+    return torchaudio.transforms.Resample(rate, new_rate)
+
+
+def audio_info(audio: str, allow_pipes: bool = False) -> AudioInfo:
+    """Reads the header of a file; an archive entry or a command is read whole.
+
+    Raises UserError when the audio is missing, empty or not audio.
+    """
+    if is_pipe(audio) or archive_entry(audio):
+        samples, rate = _read(audio, 0.0, None, allow_pipes)
+        return AudioInfo(len(samples) / rate, rate, samples.shape[1], len(samples))
+    import soundfile
+
+    try:
+        header = soundfile.info(audio)
+    except (soundfile.SoundFileError, OSError) as error:
+        raise UserError(_why_unreadable(audio, error)) from error
+    return AudioInfo(
+        header.frames / header.samplerate, header.samplerate, header.channels, header.frames
+    )
+
+
+def check_audio(audio: str, allow_pipes: bool = False) -> AudioInfo:
+    """`audio_info`, and raises UserError when the file is shorter than its header promises."""
+    info = audio_info(audio, allow_pipes)
+    if info.frames == 0:
+        raise UserError(f"{audio} holds no samples; record it again or remove the utterance.")
+    if is_pipe(audio):
+        return info
+    path, offset = archive_entry(audio) or (audio, 0)
+    with open(path, "rb") as stream:
+        stream.seek(offset)
+        promised, present = _riff_data(stream)
+    if promised > present:
+        raise UserError(
+            f"{audio} is truncated: its header promises {promised} bytes of audio and {present} "
+            "are there; copy the file again."
+        )
+    if not archive_entry(audio) and audio.lower().endswith(".flac"):
+        _decode_end(audio, info)
+    return info
+
+
+def _riff_data(stream: BinaryIO) -> tuple[int, int]:
+    """(bytes of audio the RIFF header promises, bytes that follow it); (0, 0) when not RIFF.
+
+    Tools that write to a pipe cannot know the size and put 0 or almost 2^31 or 2^32 there: such a
+    header promises nothing.
+    """
+    start = stream.tell()
+    size = stream.seek(0, io.SEEK_END)
+    stream.seek(start)
+    if stream.read(12)[:4] != b"RIFF":
+        return 0, 0
+    while len(chunk := stream.read(8)) == 8:
+        name, length = struct.unpack("<4sI", chunk)
+        if name == b"data":
+            unknown = length >= 0x7FFFF000
+            return (0 if unknown else length), size - stream.tell()
+        stream.seek(length + length % 2, io.SEEK_CUR)
+    return 0, 0
+
+
+def _decode_end(audio: str, info: AudioInfo) -> None:
+    """Decodes the last samples of a flac file: a cut one has a good header and no end."""
+    import soundfile
+
+    last = min(info.frames, info.sample_rate)
+    try:
+        with soundfile.SoundFile(audio) as stream:
+            stream.seek(info.frames - last)
+            whole = len(stream.read(last)) == last
+    except soundfile.SoundFileError:
+        whole = False
+    if not whole:
+        raise UserError(
+            f"{audio} is truncated: its header promises {info.frames} samples and the last ones "
+            "cannot be decoded; copy the file again."
+        )
+
+
+def _read(audio: str, start: float, end: float | None, allow_pipes: bool) -> tuple[np.ndarray, int]:
+    """Samples [S, C] as float32 between `start` and `end` seconds, and the sample rate in Hz."""
+    import soundfile
+
+    source: str | io.BytesIO = audio
+    if is_pipe(audio):
+        source = io.BytesIO(run_pipe(audio, allow_pipes))
+    elif entry := archive_entry(audio):
+        samples, rate = _read_archive(*entry)
+        first, count = _span(audio, start, end, len(samples), rate)
+        return samples[first : first + count], rate
+    try:
+        with soundfile.SoundFile(source) as stream:
+            first, count = _span(audio, start, end, stream.frames, stream.samplerate)
+            stream.seek(first)
+            return stream.read(count, dtype="float32", always_2d=True), stream.samplerate
+    except (soundfile.SoundFileError, OSError) as error:
+        raise UserError(_why_unreadable(audio, error)) from error
+
+
+def _span(audio: str, start: float, end: float | None, frames: int, rate: int) -> tuple[int, int]:
+    """(first sample, number of samples) of a segment in a recording of `frames` samples."""
+    if end is not None and end > frames / rate + OVERSHOOT:
+        raise UserError(
+            f"{audio} lasts {frames / rate:.2f} s and the segment ends at {end:g} s; mend "
+            "`segments` or copy the audio again."
+        )
+    first = min(round(start * rate), frames)
+    last = frames if end is None else min(round(end * rate), frames)
+    return first, max(last - first, 0)
+
+
+def _read_archive(path: str, offset: int) -> tuple[np.ndarray, int]:
+    """Samples [S, C] as float32 and sample rate of the archive entry at a byte offset."""
+    import kaldiio
+    import numpy as np
+
+    try:
+        with open(path, "rb") as stream:
+            stream.seek(offset)
+            if not stream.read(5).startswith(ARCHIVED_AUDIO):
+                raise UserError(
+                    f"{path}:{offset} is not audio (wav or flac); write the archive and its "
+                    "wav.scp again."
+                )
+            stream.seek(offset)
+            rate, samples = kaldiio.matio.read_kaldi(stream)
+    except OSError as error:
+        raise UserError(_why_unreadable(path, error)) from error
+    except UserError:
+        raise
+    except Exception as error:  # kaldiio raises whatever its decoders raise
+        raise UserError(
+            f"{path}:{offset} cannot be decoded ({error}); write the archive again."
+        ) from error
+    if samples.dtype == np.int16:
+        samples = samples / np.float32(32768)
+    elif samples.dtype == np.uint8:
+        samples = (samples - np.float32(128)) / np.float32(128)
+    return samples.astype(np.float32).reshape(len(samples), -1), rate
+
+
+def run_pipe(audio: str, allow_pipes: bool) -> bytes:
+    """Output of a `command |` entry. Raises UserError unless `allow_pipes`, or when it fails."""
+    if not allow_pipes:
+        raise UserError(
+            f"`{audio}` is a command, and commands of a data directory are not run unless asked: "
+            "pass --allow-pipes if you trust it, or write the audio to a file."
+        )
+    command = audio.rstrip().removesuffix("|")
+    done = subprocess.run(
+        command, shell=True, stdin=subprocess.DEVNULL, capture_output=True, check=False
+    )
+    if done.returncode != 0:
+        last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        raise UserError(
+            f"`{audio}` failed with status {done.returncode} ({''.join(last)}); run it by hand."
+        )
+    return done.stdout
+
+
+def _why_unreadable(audio: str, error: Exception) -> str:
+    """One sentence on why soundfile or the system refused a file."""
+    path = Path(audio)
+    if not path.exists():
+        return f"{audio} does not exist; mend wav.scp or bring the file back."
+    if path.is_dir():
+        return f"{audio} is a folder; wav.scp must name an audio file."
+    if path.stat().st_size == 0:
+        return f"{audio} is empty; copy the file again."
+    return f"{audio} cannot be read as audio ({error}); copy the file again or convert it to wav."
