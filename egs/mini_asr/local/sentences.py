@@ -1,0 +1,84 @@
+"""Sentences from a grammar: templates with slots, and rare names as keywords.
+
+`{slot}` in a template is replaced by one of the slot's entries (which may hold slots again), by
+what the slot's function returns, or, for a keyword slot, by a rare name that the set may use.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+SLOT = re.compile(r"\{(\w+)\}")
+Slot = Sequence[str] | Callable[[np.random.Generator], str]
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """What is said, and the keywords in it."""
+
+    text: str
+    keywords: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """A language's sentences.
+
+    `topics` hold templates of everyday sentences, `keyword_templates` those with a rare name.
+    `keywords[slot][tier]` lists rare names; a set draws from the tiers it may use. `separator`
+    stands between words and sentences. `spell` turns text into what the synthesiser reads.
+    """
+
+    slots: dict[str, Slot]
+    topics: dict[str, list[str]]
+    keyword_templates: list[str]
+    keywords: dict[str, dict[str, list[str]]]
+    separator: str = " "
+    spell: Callable[[str], str] = field(default=lambda text: text)
+
+    def sentence(self, rng: np.random.Generator, tiers: Sequence[str] = ()) -> Sentence:
+        """An everyday sentence, or, where `tiers` are given, one with a keyword of theirs."""
+        if tiers:
+            template = choose(rng, self.keyword_templates)
+        else:
+            template = choose(rng, self.topics[choose(rng, list(self.topics))])
+        found: list[str] = []
+        text = self._fill(template, rng, tiers, found)
+        return Sentence(text, tuple(found))
+
+    def length(self, text: str) -> int:
+        """The number of words, or of characters where none separates words."""
+        return len(text.split(self.separator)) if self.separator else len(text)
+
+    def _fill(
+        self, template: str, rng: np.random.Generator, tiers: Sequence[str], found: list[str]
+    ) -> str:
+        def replace(match: re.Match) -> str:
+            name = match.group(1)
+            if name in self.keywords:
+                # The tier first, so that a short list is heard as often as a long one.
+                found.append(choose(rng, self.keywords[name][choose(rng, tiers)]))
+                return found[-1]
+            slot = self.slots[name]
+            text = slot(rng) if callable(slot) else choose(rng, slot)
+            return self._fill(text, rng, tiers, found)
+
+        return SLOT.sub(replace, template)
+
+
+def choose(rng: np.random.Generator, entries: Sequence[str]) -> str:
+    """One of `entries`, all equally likely."""
+    return entries[int(rng.integers(len(entries)))]
+
+
+def bucket(text: str, seed: int) -> int:
+    """A number from 0 to 99 that belongs to a sentence: each set draws from its own numbers.
+
+    So no sentence of the test sets is ever in training, in whatever order the sets are made.
+    """
+    return zlib.crc32(f"{seed} {text}".encode()) % 100
