@@ -5,8 +5,11 @@ Signals are float32 [S], 16 kHz, in -1..1. All randomness comes from the generat
 
 from __future__ import annotations
 
+import math
+from functools import cache
+
 import numpy as np
-from scipy import signal
+from scipy import fft, signal
 
 SAMPLE_RATE = 16000
 FRAME = SAMPLE_RATE // 50  # 20 ms
@@ -15,11 +18,19 @@ ACTIVE_RANGE_DB = 30.0
 COLOURS = {"white": 0.0, "pink": 0.5, "brown": 1.0}
 
 
+@cache
+def lowpass(up: int, down: int) -> np.ndarray:
+    """The anti-aliasing filter of a change of rate by up/down, 20 zero crossings long."""
+    widest = max(up, down)
+    return signal.firwin(20 * widest + 1, 1 / widest, window=("kaiser", 5.0))
+
+
 def resample(samples: np.ndarray, sample_rate: int) -> np.ndarray:
     """`samples` at `sample_rate`, polyphase-filtered to 16 kHz."""
-    divisor = np.gcd(sample_rate, SAMPLE_RATE)
+    divisor = math.gcd(sample_rate, SAMPLE_RATE)
     up, down = SAMPLE_RATE // divisor, sample_rate // divisor
-    return signal.resample_poly(samples, up, down).astype(np.float32)
+    resampled = signal.resample_poly(samples, up, down, window=lowpass(up, down))
+    return resampled.astype(np.float32)
 
 
 def power(samples: np.ndarray) -> float:
@@ -51,9 +62,10 @@ def reverberate(speech: np.ndarray, t60: float, rng: np.random.Generator) -> np.
 
 def coloured(colour: str, length: int, rng: np.random.Generator) -> np.ndarray:
     """White, pink or brown noise of unit power, flat below 50 Hz."""
-    spectrum = np.fft.rfft(rng.standard_normal(length))
-    frequencies = np.maximum(np.fft.rfftfreq(length, 1 / SAMPLE_RATE), 50.0)
-    return unit(np.fft.irfft(spectrum * frequencies ** -COLOURS[colour], length))
+    longer = fft.next_fast_len(length, real=True)
+    spectrum = fft.rfft(rng.standard_normal(longer))
+    frequencies = np.maximum(fft.rfftfreq(longer, 1 / SAMPLE_RATE), 50.0)
+    return unit(fft.irfft(spectrum * frequencies ** -COLOURS[colour], longer)[:length])
 
 
 def hum(length: int, rng: np.random.Generator) -> np.ndarray:

@@ -5,7 +5,7 @@
 #
 # A second call makes only what is missing. --scale multiplies the sizes of all sets.
 set -euo pipefail
-export LC_ALL=C
+export LC_ALL=C OMP_NUM_THREADS=1
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../../.." && pwd)

@@ -7,16 +7,23 @@ from functools import cache
 from pathlib import Path
 
 import acoustics
+import espeak
 import numpy as np
 import soundfile
 from acoustics import SAMPLE_RATE
-from espeak import Espeak, Speech
-from sets import SETS, Plan, grammar_of, plan
+from espeak import Speech
+from plans import Plan, Planner
+from sets import SETS
 
 from audiorl.files import atomic_write
 
 SPECS = {spec.name: spec for spec in SETS}
-espeak = cache(Espeak)
+
+
+@cache
+def planner(name: str, seed: int, language: str) -> Planner:
+    """The planner of a set, made once per process."""
+    return Planner(SPECS[name], seed, language)
 
 
 def audio_path(root: str | Path, utterance: Plan) -> Path:
@@ -25,79 +32,64 @@ def audio_path(root: str | Path, utterance: Plan) -> Path:
 
 
 def make_utterance(root: str, name: str, index: int, seed: int, language: str) -> None:
-    """Plans, renders and writes one utterance; runs in a worker."""
-    utterance = plan(SPECS[name], index, seed, language)
-    speech, noise = render(utterance, language)
+    """Plans, renders and writes one utterance (16 kHz, 16 bits)."""
+    utterance = planner(name, seed, language).plan(index)
+    speech, noise = render(utterance)
     encoded = io.BytesIO()
     soundfile.write(encoded, speech + noise, SAMPLE_RATE, format="WAV", subtype="PCM_16")
     with atomic_write(audio_path(root, utterance), "wb") as stream:
         stream.write(encoded.getvalue())
 
 
-def render(utterance: Plan, language: str) -> tuple[np.ndarray, np.ndarray]:
+def render(utterance: Plan) -> tuple[np.ndarray, np.ndarray]:
     """The speech and the noise of an utterance, [S] each; their sum is what is heard."""
     rng = np.random.default_rng(list(utterance.seed))
     if utterance.speaker is None:
-        return render_noise(utterance, language, rng)
-    spell = grammar_of(language).spell
+        return render_noise(utterance, rng)
     rate = round(utterance.speaker.rate * rng.uniform(0.94, 1.06))
     pitch = round(utterance.speaker.pitch + rng.uniform(-4, 4))
     said = [
-        Speech(utterance.speaker.voice, rate, pitch, spell(sentence.text))
+        speak(Speech(utterance.speaker.voice, rate, pitch, sentence.text))
         for sentence in utterance.sentences
     ]
-    voices = speak([*said, *talkers(utterance, language)])
-    speech = with_pauses(voices[: len(said)], rng)
+    speech = with_pauses(said, rng)
     if utterance.t60:
         speech = acoustics.reverberate(speech, utterance.t60, rng)
     noise = np.zeros_like(speech)
     if utterance.noise != "none":
-        noise = make_noise(utterance.noise, voices[len(said) :], len(speech), rng)
+        noise = make_noise(utterance, len(speech), rng)
         noise = acoustics.scale_noise(speech, noise, utterance.snr)
     loudness = acoustics.active_power(speech)
     gain = acoustics.level_gain(speech + noise, loudness, rng.uniform(-30, -20))
     return gain * speech, gain * noise
 
 
-def render_noise(
-    utterance: Plan, language: str, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+def render_noise(utterance: Plan, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Nobody speaks: noise, music or near silence of 1 to 8 s."""
     length = int(rng.uniform(1, 8) * SAMPLE_RATE)
-    voices = speak(talkers(utterance, language))
     if utterance.noise == "silence":
         noise, level = acoustics.hum(length, rng), rng.uniform(-75, -60)
     else:
-        noise, level = make_noise(utterance.noise, voices, length, rng), rng.uniform(-40, -20)
+        noise, level = make_noise(utterance, length, rng), rng.uniform(-40, -20)
     return np.zeros_like(noise), acoustics.level_gain(noise, 1.0, level) * noise
 
 
-def make_noise(
-    kind: str, voices: list[np.ndarray], length: int, rng: np.random.Generator
-) -> np.ndarray:
-    """Noise of a kind, [length], unit power."""
-    if kind == "babble":
+def make_noise(utterance: Plan, length: int, rng: np.random.Generator) -> np.ndarray:
+    """The noise of an utterance, [length], unit power."""
+    if utterance.noise == "babble":
+        voices = [
+            speak(Speech(person.voice, person.rate, person.pitch, sentence.text))
+            for person, sentence in utterance.talkers
+        ]
         return acoustics.babble(voices, length, rng)
-    if kind in acoustics.COLOURS:
-        return acoustics.coloured(kind, length, rng)
-    return {"hum": acoustics.hum, "music": acoustics.music}[kind](length, rng)
+    if utterance.noise in acoustics.COLOURS:
+        return acoustics.coloured(utterance.noise, length, rng)
+    return {"hum": acoustics.hum, "music": acoustics.music}[utterance.noise](length, rng)
 
 
-def talkers(utterance: Plan, language: str) -> list[Speech]:
-    """What the people behind the speaker say."""
-    spell = grammar_of(language).spell
-    return [
-        Speech(person.voice, person.rate, person.pitch, spell(sentence.text))
-        for person, sentence in utterance.talkers
-    ]
-
-
-def speak(speeches: list[Speech]) -> list[np.ndarray]:
-    """Each speech at 16 kHz, without espeak's silence at both ends."""
-    if not speeches:
-        return []
-    voices = espeak().speak(speeches)
-    return [trim(acoustics.resample(voice, espeak().sample_rate)) for voice in voices]
+def speak(speech: Speech) -> np.ndarray:
+    """A speech at 16 kHz, without espeak's silence at both ends."""
+    return trim(acoustics.resample(espeak.synthesise(speech), espeak.SAMPLE_RATE))
 
 
 def trim(voice: np.ndarray) -> np.ndarray:

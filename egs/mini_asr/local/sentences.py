@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -31,7 +31,8 @@ class Grammar:
 
     `topics` hold templates of everyday sentences, `keyword_templates` those with a rare name.
     `keywords[slot][tier]` lists rare names; a set draws from the tiers it may use. `separator`
-    stands between words and sentences. `spell` turns text into what the synthesiser reads.
+    stands between words and sentences; where it is empty a token is a character, of which a word
+    has `tokens_per_word`. `polish` mends what filling slots cannot know.
     """
 
     slots: dict[str, Slot]
@@ -39,7 +40,8 @@ class Grammar:
     keyword_templates: list[str]
     keywords: dict[str, dict[str, list[str]]]
     separator: str = " "
-    spell: Callable[[str], str] = field(default=lambda text: text)
+    tokens_per_word: int = 1
+    polish: Callable[[str], str] = str
 
     def sentence(self, rng: np.random.Generator, tiers: Sequence[str] = ()) -> Sentence:
         """An everyday sentence, or, where `tiers` are given, one with a keyword of theirs."""
@@ -48,12 +50,12 @@ class Grammar:
         else:
             template = choose(rng, self.topics[choose(rng, list(self.topics))])
         found: list[str] = []
-        text = self._fill(template, rng, tiers, found)
+        text = self.polish(self._fill(template, rng, tiers, found))
         return Sentence(text, tuple(found))
 
-    def length(self, text: str) -> int:
-        """The number of words, or of characters where none separates words."""
-        return len(text.split(self.separator)) if self.separator else len(text)
+    def tokens(self, text: str) -> list[str]:
+        """The words, or the characters where nothing separates words."""
+        return text.split() if self.separator else list(text)
 
     def _fill(
         self, template: str, rng: np.random.Generator, tiers: Sequence[str], found: list[str]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 from sentences import Grammar, choose
 
@@ -56,6 +58,11 @@ def clock(rng: np.random.Generator) -> str:
 
 def date(rng: np.random.Generator) -> str:
     return f"{choose(rng, MONTHS)} {ordinal(int(rng.integers(1, 32)))}"
+
+
+def polish(text: str) -> str:
+    """`a` becomes `an` before a vowel."""
+    return re.sub(r"\ba (?=[aeiou])", "an ", text)
 
 
 def words(text: str) -> list[str]:
@@ -113,7 +120,7 @@ SLOTS = {
         "flour yogurt mushrooms"
     ),
     "pack": words("bottles boxes bags packets cans pounds slices jars"),
-    "dish": words("pizza soup pasta curry a_salad a_sandwich pancakes roast_chicken an_omelette"),
+    "dish": words("pizza soup pasta curry salad rice pancakes noodles chicken"),
     "object": words(
         "shoes shirt jacket hat umbrella book newspaper phone battery ticket towel blanket chair "
         "table mirror clock bicycle suitcase wallet key guitar camera notebook pencil gift cup"
@@ -142,7 +149,7 @@ SLOTS = {
     ),
     "polite": ["please ", "could you ", "can you ", "", "", ""],
     "end": ["", "", "", " please", " again", " for me"],
-    "quantity": words("some more {small} {small}_{pack}_of"),
+    "quantity": ["some", "more", "no more", "{small} {pack} of", "a lot of"],
     "unit": words("minutes seconds hours"),
     "degree": words("degrees percent"),
 }
@@ -204,15 +211,15 @@ TOPICS = {
         "the code for the {spot} is {digits}",
     ],
     "shopping": [
-        "add {quantity} {food} to my list",
+        "add {quantity} {food} to the list",
         "we need {quantity} {food} and {food}",
         "buy {food} {food} and {food}",
         "remove the {food} from the list",
         "how much is the {colour} {object}",
         "i want a {size} {colour} {object}",
         "the {object} costs {big} dollars",
-        "order {small} {size} {dish} {when}",
-        "where can i buy a {object}",
+        "order {dish} for {small} {when}",
+        "where can i buy a {colour} {object}",
     ],
     "weather": [
         "will there be {weather} in {place} {when}",
@@ -252,25 +259,25 @@ TOPICS = {
 
 KEYWORD_TEMPLATES = [
     "{polite}call {person} {when}",
-    "send a message to {person}",
+    "send a message to {person} {when}",
     "tell {person} that {message}",
     "{person} is {action} in the {room}",
     "add a {event} with {person} {when}",
     "invite {person} and {name} to the {event}",
-    "my {relative} {person} is {feeling}",
+    "my {relative} {person} is {feeling} {when}",
     "remind {person} to {task}",
-    "how far is it to {town}",
+    "how far is it from {place} to {town}",
     "take me to the {spot} in {town}",
     "what is the weather in {town} {when}",
     "the {vehicle} to {town} leaves at {clock}",
     "{person} goes to {town} by {vehicle}",
     "we arrive in {town} {when}",
-    "order a {size} {brand} {object}",
-    "how much is the {brand} {device}",
+    "order a {size} {colour} {brand} {object}",
+    "how much is the {size} {brand} {device}",
     "turn on the {brand} {device} in the {room}",
     "{who} works for {brand} in {place}",
-    "play the new {brand} song",
-    "where can i buy a {brand} {object}",
+    "play the new {brand} song in the {room}",
+    "where can i buy a {colour} {brand} {object}",
     "{person} bought a {colour} {brand} {object}",
 ]
 
@@ -292,8 +299,7 @@ KEYWORDS = {
     },
     "town": {
         "train": words(
-            "ravensburg montelimar timbuktu saskatoon albuquerque valparaiso kilmarnock "
-            "winterthur"
+            "ravensburg montelimar timbuktu saskatoon albuquerque valparaiso kilmarnock winterthur"
         ),
         "rl": words("novgorod tallahassee salamanca rotterdam mandalay bratislava cartagena"),
         "test": words(
@@ -314,4 +320,4 @@ KEYWORDS = {
     },
 }
 
-GRAMMAR = Grammar(SLOTS, TOPICS, KEYWORD_TEMPLATES, KEYWORDS)
+GRAMMAR = Grammar(SLOTS, TOPICS, KEYWORD_TEMPLATES, KEYWORDS, polish=polish)
