@@ -1,0 +1,142 @@
+"""Packs a trained system into one zip: model, configs, environment, results, checksums.
+
+example:
+  python -m audiorl.bin.pack exp/grpo --out exp/grpo/grpo.zip
+
+`python -m audiorl.bin.unpack grpo.zip DIR` makes DIR a folder to decode with, on any machine.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import os
+import shutil
+import stat
+import zipfile
+from pathlib import Path, PurePosixPath
+
+import yaml
+
+import audiorl
+from audiorl.bin import cli
+from audiorl.errors import UserError
+from audiorl.files import atomic_path, progress
+
+META = "meta.json"
+REQUIRED = ("config.yaml", "model/config.yaml", "model/model.safetensors")
+EXPECTED = ("env.json", "run.sh", "RESULTS.md", "report.html")
+PATTERNS = ("model/**/*", "images/*", "decode_*/result.json", "decode_*/*/result.json")
+
+
+def main() -> None:
+    parser = cli.parser(__doc__, config=False)
+    parser.add_argument("exp", type=Path, help="experiment folder")
+    parser.add_argument("--out", type=Path, required=True, help="the zip to write")
+    args = parser.parse_args()
+    now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+    changed = pack(args.exp, args.out, now)
+    missing = [name for name in EXPECTED if not (args.exp / name).exists()]
+    if missing:
+        print(f"{args.exp} has no {', '.join(missing)}: packed without.")
+    size = args.out.stat().st_size / 1e6
+    print(f"{args.out}: {'packed' if changed else 'up to date'}, {size:.1f} MB")
+
+
+def pack(exp: Path, out: Path, created: datetime.datetime) -> bool:
+    """Writes `out`; returns False when it already holds the same files.
+
+    The bytes depend on the files and on `created` (UTC) alone. Raises UserError when the model is
+    missing or when a config names a path of this machine.
+    """
+    files = _members(exp)
+    listed = {
+        name: {"sha256": _sha256(path), "size": path.stat().st_size}
+        for name, path in progress(files.items(), desc="checksums", unit="file")
+    }
+    if _packed_files(out) == listed:
+        return False
+    meta = {"audiorl": audiorl.__version__, "created": created.isoformat(), "files": listed}
+    with atomic_path(out) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        archive.writestr(_entry(META, created), json.dumps(meta, indent=2) + "\n")
+        for name, path in progress(files.items(), desc="packing", unit="file"):
+            entry = _entry(name, created)
+            entry.file_size = listed[name]["size"]
+            with open(path, "rb") as source, archive.open(entry, "w") as target:
+                shutil.copyfileobj(source, target, 1 << 20)
+    return True
+
+
+def _members(exp: Path) -> dict[str, Path]:
+    """Name in the zip -> file, sorted by name."""
+    for name in REQUIRED:
+        if not (exp / name).is_file():
+            raise UserError(
+                f"{exp / name} is missing, and nothing decodes without it; train first."
+            )
+    found = [exp / name for name in (*REQUIRED, *EXPECTED)]
+    found += [path for pattern in PATTERNS for path in exp.glob(pattern)]
+    files = {
+        path.relative_to(exp).as_posix(): path
+        for path in found
+        if path.is_file() and not path.name.startswith(".")
+    }
+    for name in ("config.yaml", "model/config.yaml"):
+        for key, value in _strings(yaml.safe_load((exp / name).read_text(encoding="utf-8"))):
+            if os.path.isabs(value) or value.startswith("~"):
+                raise UserError(
+                    f"{exp / name}: {key} is {value}, a path of this machine; write a path "
+                    "relative to the recipe there (or a hub name) and pack again."
+                )
+            if key.split(".")[-1] == "reward_file" and value:
+                files[_inside(exp / name, key, value)] = Path(value)
+    return dict(sorted(files.items()))
+
+
+def _inside(config: Path, key: str, value: str) -> str:
+    name = PurePosixPath(value).as_posix()
+    if ".." in PurePosixPath(name).parts or not Path(value).is_file():
+        raise UserError(
+            f"{config}: {key} is {value}, which is no file below the recipe's folder; run pack in "
+            "that folder, with the reward file inside it."
+        )
+    return name
+
+
+def _strings(node: object, key: str = "") -> list[tuple[str, str]]:
+    """All text values of a config with their key paths."""
+    if isinstance(node, dict):
+        below = ((f"{key}.{name}" if key else str(name), value) for name, value in node.items())
+    elif isinstance(node, list):
+        below = ((f"{key}[{index}]", value) for index, value in enumerate(node))
+    else:
+        return [(key, node)] if isinstance(node, str) else []
+    return [found for name, value in below for found in _strings(value, name)]
+
+
+def _entry(name: str, created: datetime.datetime) -> zipfile.ZipInfo:
+    entry = zipfile.ZipInfo(name, created.timetuple()[:6])
+    entry.create_system = 3  # Unix, so that the bytes are the same on every system
+    mode = 0o755 if name.endswith(".sh") else 0o644
+    entry.external_attr = (stat.S_IFREG | mode) << 16
+    weights = name.endswith(".safetensors")  # noise does not compress
+    entry.compress_type = zipfile.ZIP_STORED if weights else zipfile.ZIP_DEFLATED
+    return entry
+
+
+def _packed_files(out: Path) -> dict | None:
+    try:
+        with zipfile.ZipFile(out) as archive:
+            return json.loads(archive.read(META))["files"]
+    except (OSError, zipfile.BadZipFile, KeyError, ValueError, TypeError):
+        return None  # absent, or not ours: packed again
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+if __name__ == "__main__":
+    cli.run(main)

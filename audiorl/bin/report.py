@@ -1,0 +1,35 @@
+"""Writes RESULTS.md, report.html and pictures that compare systems with the first one.
+
+example:
+  python -m audiorl.bin.report --config conf/train.yaml --dump dump exp/sft exp/grpo --out exp/grpo
+
+report.html is one file without outside parts: tables, curves, and utterances to listen to.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+from audiorl.bin import cli
+
+
+def main() -> None:
+    parser = cli.parser(__doc__)
+    parser.add_argument("--dump", type=Path, required=True, help="folder of the formatted sets")
+    parser.add_argument("exp", nargs="+", type=Path, help="experiment folders, the first = before")
+    parser.add_argument("--out", type=Path, required=True, help="the system the report is about")
+    args = parser.parse_args()
+
+    from audiorl.config import load_config
+    from audiorl.score.report import write_report
+
+    cfg = load_config(args.config, args.set)
+    command = shlex.join(["python", "-m", "audiorl.bin.report", *sys.argv[1:]])
+    changed = write_report(args.exp, args.dump, args.out, cfg, command)
+    print(f"{args.out / 'report.html'}: {'written' if changed else 'up to date'}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

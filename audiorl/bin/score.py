@@ -1,0 +1,38 @@
+"""Scores the decoded test sets of one or more systems; later ones are compared with the first.
+
+example:
+  python -m audiorl.bin.score --config conf/train.yaml --dump dump exp/sft exp/grpo
+
+Writes result.json, result.txt, per_utt.tsv, ref.trn and hyp.trn into exp/*/decode_*/<set>, and
+exp/*/decode_*/result.json. Folders whose hypotheses and references are unchanged stay as they are.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from audiorl.bin import cli
+
+
+def main() -> None:
+    parser = cli.parser(__doc__)
+    parser.add_argument("--dump", type=Path, required=True, help="folder of the formatted sets")
+    parser.add_argument("exp", nargs="+", type=Path, help="experiment folders, the first = before")
+    args = parser.parse_args()
+
+    from audiorl.config import load_config
+    from audiorl.score.asr import score_systems
+    from audiorl.score.results import write_system
+    from audiorl.score.tables import as_text, overview
+
+    cfg = load_config(args.config, args.set)
+    systems = score_systems(args.exp, args.dump, cfg)
+    for system in systems:
+        changed = write_system(system, cfg.score.unit, systems[0])
+        print(f"{system.folder}: {'scored' if changed else 'unchanged since it was scored'}")
+    table = overview(systems, cfg.score.unit)
+    print(f"\n{as_text(table)}\n\n{table.note}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,141 @@
+"""Unpacks a zip of `audiorl.bin.pack`, after checking that it is whole and stays in its folder.
+
+example:
+  python -m audiorl.bin.unpack grpo.zip exp/grpo
+  python -m audiorl.bin.decode --config exp/grpo/config.yaml --dump dump exp/grpo
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import stat
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+from audiorl.bin import cli
+from audiorl.bin.pack import META
+from audiorl.errors import UserError
+from audiorl.files import progress
+
+LARGEST_META = 16 << 20  # bytes
+CHUNK = 1 << 20  # bytes
+
+
+def main() -> None:
+    parser = cli.parser(__doc__, config=False)
+    parser.add_argument("zip", type=Path, help="what pack wrote")
+    parser.add_argument("dir", type=Path, help="a new or empty folder")
+    args = parser.parse_args()
+    meta = unpack(args.zip, args.dir)
+    print(
+        f"{args.dir}: {len(meta['files'])} files, checksums right, "
+        f"packed {meta['created']} by audiorl {meta['audiorl']}"
+    )
+
+
+def unpack(source: Path, folder: Path) -> dict:
+    """Fills `folder` with the whole content or not at all; returns meta.json.
+
+    Raises UserError when the zip is damaged, differs from its meta.json in any name, size or
+    checksum, or holds a name or a link that could lead out of `folder`.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} is not an empty folder; name a new one, nothing is overwritten.")
+    if not source.is_file():
+        raise UserError(f"{source} does not exist; give the zip that pack wrote.")
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    try:
+        with zipfile.ZipFile(source) as archive:
+            meta = _read_meta(source, archive)
+            entries = _check_entries(source, archive, meta["files"])
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            total = sum(entry.file_size for entry in entries)
+            if total > shutil.disk_usage(folder.parent).free:
+                raise UserError(f"{source} needs {total / 1e6:.0f} MB; free the disk of {folder}.")
+            for entry in progress(entries, desc="unpacking", unit="file"):
+                _extract(source, archive, entry, temporary, meta["files"])
+        (temporary / META).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
+        os.replace(temporary, folder)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        raise UserError(f"{source} is damaged or no zip ({error}); copy it again.") from error
+    except OSError as error:
+        raise UserError(
+            f"{source} cannot be unpacked to {folder} ({error.strerror or error}); free the disk "
+            "or mend access, then run again."
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return meta
+
+
+def _read_meta(source: Path, archive: zipfile.ZipFile) -> dict:
+    """meta.json, checked for the shape that the rest relies on."""
+    try:
+        entry = archive.getinfo(META)
+        if entry.file_size > LARGEST_META:
+            raise ValueError(f"{entry.file_size} bytes long")
+        meta = json.loads(archive.read(entry))
+        for member in meta["files"].values():
+            int(member["size"]), str(member["sha256"])
+        return {"audiorl": str(meta["audiorl"]), "created": str(meta["created"])} | {
+            "files": meta["files"]
+        }
+    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        raise UserError(
+            f"{source} has no readable {META} ({error}); only zips of audiorl.bin.pack can be "
+            "unpacked."
+        ) from error
+
+
+def _check_entries(
+    source: Path, archive: zipfile.ZipFile, files: dict[str, dict]
+) -> list[zipfile.ZipInfo]:
+    """The entries beside meta.json, or UserError for the first that is not as declared."""
+    entries = [entry for entry in archive.infolist() if entry.filename != META]
+    names = [entry.filename for entry in entries]
+    for entry in entries:
+        name = entry.filename
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or "\\" in name or path.as_posix() != name:
+            raise UserError(f"{source}: the name {name!r} leads out of its folder; do not use it.")
+        if not stat.S_ISREG(entry.external_attr >> 16) or entry.flag_bits & 1:
+            raise UserError(f"{source}: {name} is a link or no plain file; do not use this zip.")
+        if name in files and entry.file_size != files[name]["size"]:
+            raise UserError(
+                f"{source}: {name} expands to {entry.file_size} bytes, not to the "
+                f"{files[name]['size']} that {META} declares; get the zip again from its source."
+            )
+    if len(set(names)) != len(names) or set(names) != files.keys():
+        odd = sorted(set(names) ^ files.keys()) or sorted(n for n in names if names.count(n) > 1)
+        raise UserError(
+            f"{source}: {odd[0]} is in the zip or in {META} but not once in both; get the zip "
+            "again from its source."
+        )
+    return entries
+
+
+def _extract(
+    source: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path, files: dict
+) -> None:
+    """Writes one member, never more than its declared size, and compares its checksum."""
+    target = folder / entry.filename
+    target.parent.mkdir(parents=True, exist_ok=True)
+    digest, left = hashlib.sha256(), entry.file_size
+    with archive.open(entry) as stream, open(target, "wb") as written:
+        while left >= 0 and (block := stream.read(min(CHUNK, left + 1))):
+            left -= len(block)
+            digest.update(block)
+            written.write(block)
+    if left or digest.hexdigest() != files[entry.filename]["sha256"]:
+        raise UserError(
+            f"{source}: {entry.filename} differs from the checksum in {META}; copy the zip again."
+        )
+    target.chmod(0o755 if entry.filename.endswith(".sh") else 0o644)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,302 @@
+"""Scoring of recognition: hypotheses joined with references by id, counts summed, errors kept.
+
+A folder `decode_<name>/<set>` has the hypotheses (`text`), `dump/<set>` has the references. A
+hypothesis that is missing, or that belongs to no reference, is an error: scoring what is there
+would flatter the system that failed. All rates are fractions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+import audiorl
+from audiorl.config.schema import Config, ScoreConfig
+from audiorl.data.text import normalizer, split_units
+from audiorl.data.utterance import Utterance, read_table, read_utterances
+from audiorl.errors import UserError
+from audiorl.files import progress
+from audiorl.score import failures
+from audiorl.score.align import Alignment, Counts, align, count_errors
+from audiorl.score.significance import Comparison, compare, rate_interval
+
+METRICS = {"word": "WER", "char": "CER", "mixed": "MER"}
+POOLED = "pooled"
+
+
+@dataclass(frozen=True)
+class ScoredUtterance:
+    """One utterance with its hypothesis, both normalised."""
+
+    set: str
+    utterance: Utterance
+    ref: str
+    hyp: str
+    alignment: Alignment  # in units of the main error rate
+    counts: dict[str, Counts]  # by unit: word, char and the main one
+    keywords: Counts
+    flags: tuple[str, ...]  # names of failures, see `failures`
+
+    @property
+    def errors(self) -> int:
+        return self.alignment.counts.errors
+
+
+@dataclass(frozen=True)
+class SetScore:
+    """A test set scored, or the sets with speech pooled."""
+
+    name: str
+    speech: bool
+    utterances: list[ScoredUtterance]  # by id
+    seconds: float | None  # of decoding; None: not known
+    audio_seconds: float
+    summary: dict  # what result.json holds
+
+
+@dataclass(frozen=True)
+class SystemScore:
+    """All test sets of one system, and how they compare with the first system's."""
+
+    label: str
+    exp: Path
+    folder: Path  # exp/decode_<name>
+    sets: dict[str, SetScore]  # in the order of the config
+    pooled: SetScore
+    against: dict[str, Comparison]  # by set and for `pooled`; empty for the first system
+
+    @property
+    def speech(self) -> dict[str, SetScore]:
+        """The sets with speech, then `pooled`."""
+        spoken = {name: score for name, score in self.sets.items() if score.speech}
+        return spoken | {POOLED: self.pooled}
+
+    @property
+    def no_speech(self) -> dict[str, SetScore]:
+        return {name: score for name, score in self.sets.items() if not score.speech}
+
+
+def score_systems(exps: list[Path], dump: Path, cfg: Config) -> list[SystemScore]:
+    """Scores every system on every test set; the later ones are compared with the first."""
+    systems: list[SystemScore] = []
+    for exp, label in zip(exps, labels(exps), strict=True):
+        first = systems[0] if systems else None
+        systems.append(_score_system(exp, label, dump, cfg, first))
+    return systems
+
+
+def labels(exps: list[Path]) -> list[str]:
+    """Short names of experiment folders: their last part where that tells them apart."""
+    names = [exp.resolve().name for exp in exps]
+    return names if len(set(names)) == len(names) else [str(exp) for exp in exps]
+
+
+def _score_system(
+    exp: Path, label: str, dump: Path, cfg: Config, first: SystemScore | None
+) -> SystemScore:
+    folder = exp / f"decode_{cfg.decode.name}"
+    sets = {
+        name: score_set(dump, folder, name, cfg)
+        for name in progress(cfg.data.test, desc=f"scoring {label}", unit="set")
+    }
+    if not any(score.speech for score in sets.values()):
+        raise UserError("data.test names no set with speech; add one to score.")
+    pooled = pool([score for score in sets.values() if score.speech], cfg.score)
+    system = SystemScore(label, exp, folder, sets, pooled, {})
+    if first is not None:
+        for name, score in system.speech.items():
+            system.against[name] = compare(
+                main_errors(first.speech[name]),
+                main_errors(score),
+                main_units(score),
+                cfg.score.bootstrap_samples,
+                cfg.score.seed,
+            )
+    return system
+
+
+def score_set(dump: Path, folder: Path, name: str, cfg: Config) -> SetScore:
+    """Scores the hypotheses in `folder/name/text` against `dump/name`.
+
+    Raises UserError when a hypothesis is missing or unknown, when a set with speech has no
+    reference words, or when a set without speech has some.
+    """
+    utterances = read_utterances(dump / name)
+    hypotheses = _read_hypotheses(folder / name / "text", [u.id for u in utterances], dump / name)
+    decoding = _read_decoding(folder / name / "decode.json")
+    truncated = set(decoding.get("truncated", ()))
+    speech = name not in cfg.data.no_speech
+    normalize = normalizer(cfg.score.normalizer)
+    phrases = _phrases(utterances, normalize)
+    scored = [
+        _score_utterance(
+            name, u, normalize(u.text), normalize(hypotheses[u.id]), cfg.score.unit, phrases,
+            u.id in truncated,
+        )
+        for u in utterances
+    ]  # fmt: skip
+    _check_references(dump / name / "text", scored, speech)
+    inputs = [audiorl.__version__, asdict(cfg.score), speech, decoding, hypotheses]
+    inputs += [asdict(u) for u in utterances]
+    fingerprint = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+    audio_seconds = sum(u.duration or 0.0 for u in utterances)
+    seconds = decoding.get("seconds")
+    summary = summarize(name, scored, speech, seconds, audio_seconds, cfg.score)
+    return SetScore(name, speech, scored, seconds, audio_seconds, summary | {"inputs": fingerprint})
+
+
+def pool(sets: list[SetScore], cfg: ScoreConfig) -> SetScore:
+    """Joins sets into one: their counts are summed, so each utterance weighs by its length."""
+    utterances = [u for score in sets for u in score.utterances]
+    known = all(score.seconds is not None for score in sets)
+    seconds = sum(score.seconds for score in sets) if known else None
+    audio_seconds = sum(score.audio_seconds for score in sets)
+    summary = summarize(POOLED, utterances, True, seconds, audio_seconds, cfg)
+    return SetScore(POOLED, True, utterances, seconds, audio_seconds, summary)
+
+
+def summarize(
+    name: str,
+    utterances: list[ScoredUtterance],
+    speech: bool,
+    seconds: float | None,
+    audio_seconds: float,
+    cfg: ScoreConfig,
+) -> dict:
+    """The numbers of a set, ready for JSON."""
+    summary = {
+        "set": name,
+        "speech": speech,
+        "utterances": len(utterances),
+        "audio_seconds": audio_seconds,
+        "rtf": seconds / audio_seconds if seconds is not None and audio_seconds else None,
+    }
+    if not speech:
+        words = sum(len(split_units(u.hyp, "mixed")) for u in utterances)
+        non_empty = sum(bool(u.hyp) for u in utterances)
+        return summary | {
+            "non_empty": non_empty,
+            "non_empty_rate": non_empty / max(len(utterances), 1),
+            "words": words,
+            "words_per_minute": 60 * words / audio_seconds if audio_seconds else None,
+        }
+    summary["metric"] = METRICS[cfg.unit]
+    for unit in units_of(cfg.unit):
+        summary[METRICS[unit].lower()] = _error_rate(utterances, unit, cfg)
+    flags = [flag for u in utterances for flag in u.flags]
+    summary["failures"] = {failure: flags.count(failure) for failure in failures.NAMES}
+    if any(u.utterance.keywords for u in utterances):
+        keywords = sum((u.keywords for u in utterances), Counts())
+        summary["keywords"] = failures.keyword_scores(keywords)
+    return summary
+
+
+def units_of(main: str) -> list[str]:
+    """The units that are always counted, and the main one."""
+    return list(dict.fromkeys(["word", "char", main]))
+
+
+def main_errors(score: SetScore) -> np.ndarray:
+    """Errors of each utterance in the main unit: int [N]."""
+    return np.array([u.errors for u in score.utterances])
+
+
+def main_units(score: SetScore) -> np.ndarray:
+    """Reference length of each utterance in the main unit: int [N]."""
+    return np.array([u.alignment.counts.units for u in score.utterances])
+
+
+def _error_rate(utterances: list[ScoredUtterance], unit: str, cfg: ScoreConfig) -> dict:
+    total = sum((u.counts[unit] for u in utterances), Counts())
+    errors = np.array([u.counts[unit].errors for u in utterances])
+    units = np.array([u.counts[unit].units for u in utterances])
+    return asdict(total) | {
+        "units": total.units,
+        "errors": total.errors,
+        "rate": total.rate,
+        "interval": rate_interval(errors, units, cfg.bootstrap_samples, cfg.seed),
+        "sentence_error_rate": float((errors > 0).mean()),
+    }
+
+
+def _score_utterance(
+    name: str,
+    utterance: Utterance,
+    ref: str,
+    hyp: str,
+    main: str,
+    phrases: set[tuple[str, ...]],
+    truncated: bool,
+) -> ScoredUtterance:
+    ref_units, hyp_units = split_units(ref, main), split_units(hyp, main)
+    alignment = align(ref_units, hyp_units)
+    counts = {
+        unit: count_errors(split_units(ref, unit), split_units(hyp, unit))
+        for unit in units_of(main)
+    }
+    keywords = failures.count_keywords(
+        split_units(ref, "mixed"), split_units(hyp, "mixed"), phrases
+    )
+    flags = failures.find_failures(ref_units, hyp_units, ref, hyp, alignment)
+    flags += ["truncated"] * truncated
+    return ScoredUtterance(name, utterance, ref, hyp, alignment, counts, keywords, tuple(flags))
+
+
+def _read_hypotheses(path: Path, ids: list[str], references: Path) -> dict[str, str]:
+    if not path.exists():
+        raise UserError(f"{path} does not exist; decode first (stage 6).")
+    hypotheses = read_table(path)
+    missing = sorted(set(ids) - hypotheses.keys())
+    if missing:
+        raise UserError(
+            f"{path} lacks {len(missing)} of the {len(ids)} utterances of {references} "
+            f"({_some(missing)}); decode again (stage 6)."
+        )
+    unknown = sorted(hypotheses.keys() - set(ids))
+    if unknown:
+        raise UserError(
+            f"{path} has {len(unknown)} utterances that {references} does not know "
+            f"({_some(unknown)}); remove the folder and decode again (stage 6)."
+        )
+    return hypotheses
+
+
+def _read_decoding(path: Path) -> dict:
+    """decode.json, or nothing: hypotheses of another program come without it."""
+    if not path.exists():
+        return {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error}); decode again (stage 6).") from error
+
+
+def _phrases(utterances: list[Utterance], normalize: Callable[[str], str]) -> set[tuple[str, ...]]:
+    """All keywords of a set, normalised and split: Latin by word, CJK by character."""
+    keywords = {keyword for u in utterances for keyword in u.keywords}
+    return {tuple(split_units(normalize(keyword), "mixed")) for keyword in keywords} - {()}
+
+
+def _check_references(path: Path, scored: list[ScoredUtterance], speech: bool) -> None:
+    if not scored:
+        raise UserError(f"{path} has no utterances; there is nothing to score.")
+    spoken = [u.utterance.id for u in scored if u.ref]
+    if speech and not spoken:
+        raise UserError(
+            f"{path} has no reference words; if its audio has no speech, name the set in "
+            "data.no_speech."
+        )
+    if not speech and spoken:
+        raise UserError(
+            f"{path} has a transcript for {_some(spoken)}, yet data.no_speech names the set; "
+            "empty the transcripts or remove the set there."
+        )
+
+
+def _some(ids: list[str]) -> str:
+    return ", ".join(ids[:3]) + (", …" if len(ids) > 3 else "")

@@ -1,0 +1,178 @@
+"""The files that scoring leaves beside the hypotheses.
+
+<set>/result.json   all numbers (rates are fractions)
+<set>/result.txt    for reading: summary, confusions, every utterance with errors, aligned
+<set>/per_utt.tsv   one line an utterance; words, sub, del, ins are in the main unit
+<set>/ref.trn hyp.trn   sclite's format, in the main unit
+result.json         all sets, the pooled numbers, and the comparison with the first system
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from audiorl.files import atomic_write, write_json
+from audiorl.score.align import Alignment, Op
+from audiorl.score.asr import METRICS, ScoredUtterance, SetScore, SystemScore, units_of
+
+SET_FILES = ("result.txt", "per_utt.tsv", "ref.trn", "hyp.trn", "result.json")
+LINE = 100  # columns of aligned text
+MOST_FREQUENT = 20
+COLUMNS = "id speaker snr duration ref hyp words sub del ins wer cer flags".split()
+
+
+def write_system(system: SystemScore, unit: str, first: SystemScore) -> bool:
+    """Writes what has changed of a system's results; returns whether anything had."""
+    changed = False
+    for name, score in system.sets.items():
+        folder = system.folder / name
+        if not _is_current(folder, score.summary["inputs"], SET_FILES):
+            _write_set(folder, score, unit)
+            changed = True
+    inputs = [system.label, first.label]
+    inputs += [score.summary["inputs"] for s in (system, first) for score in s.sets.values()]
+    summary = {
+        "inputs": hashlib.sha256("".join(inputs).encode()).hexdigest(),
+        "system": system.label,
+        "sets": {name: score.summary for name, score in system.sets.items()},
+        "pooled": system.pooled.summary,
+    }
+    if system is not first:
+        compared = {name: comparison.as_json() for name, comparison in system.against.items()}
+        summary["against"] = {"system": first.label, "sets": compared}
+    if not _is_current(system.folder, summary["inputs"], ("result.json",)):
+        write_json(system.folder / "result.json", summary)
+        changed = True
+    return changed
+
+
+def _is_current(folder: Path, inputs: str, names: Iterable[str]) -> bool:
+    if not all((folder / name).exists() for name in names):
+        return False
+    try:
+        return json.loads((folder / "result.json").read_text())["inputs"] == inputs
+    except (ValueError, KeyError, TypeError):
+        return False  # not one of ours: write it again
+
+
+def _write_set(folder: Path, score: SetScore, unit: str) -> None:
+    with atomic_write(folder / "result.txt") as stream:
+        stream.write("\n".join(_report(score, unit)) + "\n")
+    with atomic_write(folder / "per_utt.tsv") as stream:
+        stream.write("\t".join(COLUMNS) + "\n")
+        stream.writelines("\t".join(_row(u)) + "\n" for u in score.utterances)
+    for name in ("ref", "hyp"):
+        with atomic_write(folder / f"{name}.trn") as stream:
+            for u in score.utterances:
+                words = [getattr(op, name) for op in u.alignment.ops if getattr(op, name)]
+                label = f"({u.utterance.speaker}-{u.utterance.id})"
+                stream.write(" ".join([*words, label]) + "\n")
+    # Last, because its hash says that the others are up to date.
+    write_json(folder / "result.json", score.summary)
+
+
+def _row(u: ScoredUtterance) -> list[str]:
+    counts = u.alignment.counts
+    duration = "" if u.utterance.duration is None else f"{u.utterance.duration:.3f}"
+    numbers = (counts.units, counts.substitutions, counts.deletions, counts.insertions)
+    return [
+        u.utterance.id,
+        u.utterance.speaker,
+        u.utterance.tags.get("snr", ""),
+        duration,
+        u.ref,
+        u.hyp,
+        *map(str, numbers),
+        f"{u.counts['word'].rate:.4f}",
+        f"{u.counts['char'].rate:.4f}",
+        ",".join(u.flags),
+    ]
+
+
+def _report(score: SetScore, unit: str) -> list[str]:
+    summary = score.summary
+    if not score.speech:
+        outputs = [f"{u.utterance.id}  {u.hyp}" for u in score.utterances if u.hyp]
+        return [
+            f"{score.name}: no speech in {summary['utterances']} utterances",
+            f"outputs: {summary['non_empty']} ({100 * summary['non_empty_rate']:.1f} %), "
+            f"{summary['words']} words, {summary['words_per_minute'] or 0:.1f} a minute",
+            *(["", "What was output", *outputs] if outputs else []),
+        ]
+    ops = [op for u in score.utterances for op in u.alignment.ops]
+    wrong = [u for u in score.utterances if u.errors]
+    lines = [f"{score.name}: {summary['utterances']} utterances"]
+    lines += [_kaldi_line(METRICS[unit], summary) for unit in units_of(unit)]
+    failures = ", ".join(f"{count} {name}" for name, count in summary["failures"].items())
+    lines += [f"failures: {failures}"]
+    if "keywords" in summary:
+        keywords = summary["keywords"]
+        lines += [
+            f"keywords: precision {keywords['precision']:.3f}, recall {keywords['recall']:.3f}, "
+            f"F1 {keywords['f1']:.3f} ({keywords['hits']} of {keywords['reference']} recognised)"
+        ]
+    lines += _most_frequent("Substitutions (reference -> hypothesis)", ops, "S")
+    lines += _most_frequent("Deletions", ops, "D")
+    lines += _most_frequent("Insertions", ops, "I")
+    lines += ["", f"Utterances with errors: {len(wrong)} of {len(score.utterances)}"]
+    for u in sorted(wrong, key=lambda u: (-u.errors, u.utterance.id)):
+        counts = u.alignment.counts
+        flags = f"  [{', '.join(u.flags)}]" if u.flags else ""
+        lines += ["", f"{u.utterance.id}  {counts.errors} errors in {counts.units}{flags}"]
+        lines += _aligned_lines(u.alignment)
+    return lines
+
+
+def _kaldi_line(metric: str, summary: dict) -> str:
+    """Kaldi's line: %WER 7.48 [ 7839 / 104765, 285 ins, 454 del, 7100 sub ], and more."""
+    rate = summary[metric.lower()]
+    low, high = (100 * bound for bound in rate["interval"])
+    return (
+        f"%{metric} {100 * rate['rate']:.2f} [ {rate['errors']} / {rate['units']}, "
+        f"{rate['insertions']} ins, {rate['deletions']} del, {rate['substitutions']} sub ] "
+        f"95 % interval [{low:.2f}, {high:.2f}], "
+        f"%SER {100 * rate['sentence_error_rate']:.2f}"
+    )
+
+
+def _most_frequent(title: str, ops: list[Op], kind: str) -> list[str]:
+    counts = Counter((op.ref, op.hyp) for op in ops if op.kind == kind)
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MOST_FREQUENT]
+    lines = [f"{count:6d}  {' -> '.join(unit for unit in pair if unit)}" for pair, count in ranked]
+    return ["", f"{title}: {counts.total()}", *lines]
+
+
+def _aligned_lines(alignment: Alignment) -> list[str]:
+    """REF, HYP and EVAL lines as sclite prints them, broken at `LINE` columns."""
+    rows: list[list[str]] = [[], [], []]
+    lines: list[str] = []
+    width = 0
+    for op in alignment.ops:
+        gap = "*" * max(_width(op.ref), _width(op.hyp))
+        cells = (op.ref or gap, op.hyp or gap, op.kind.replace("=", ""))
+        column = max(map(_width, cells))
+        if width and width + column + 6 > LINE:
+            lines += _flush(rows)
+            width = 0
+        width += column + 1
+        for row, cell in zip(rows, cells, strict=True):
+            row.append(cell + " " * (column - _width(cell)))
+    return lines + _flush(rows)
+
+
+def _flush(rows: list[list[str]]) -> list[str]:
+    heads = ("REF:  ", "HYP:  ", "EVAL: ")
+    lines = [(head + " ".join(row)).rstrip() for head, row in zip(heads, rows, strict=True)]
+    for row in rows:
+        row.clear()
+    return lines
+
+
+def _width(text: str) -> int:
+    """Columns of a terminal: Chinese characters take two."""
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)

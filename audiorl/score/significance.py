@@ -1,0 +1,115 @@
+"""How sure a number is: bootstrap intervals, and paired tests of a difference.
+
+Utterances are what is drawn again, as in Bisani and Ney, "Bootstrap estimates for confidence
+intervals in ASR performance evaluation" (ICASSP 2004). Intervals are percentiles and cover 95 %.
+They speak of the test set's utterances as a sample of such utterances; they know nothing of other
+speakers, of other seeds of training, or of how often the test set was looked at.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+LEVEL = 0.95
+BLOCK = 4_000_000  # draws held in memory at once
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A pooled error rate after minus before, on the same utterances; below 0 is better."""
+
+    difference: float  # of the rates, as a fraction
+    interval: tuple[float, float]
+    relative: float | None  # difference / rate before; None when before made no error
+    relative_interval: tuple[float, float] | None
+    p_bootstrap: float
+    p_permutation: float
+    better: int  # utterances with fewer errors than before
+    worse: int
+
+    @property
+    def significant(self) -> bool:
+        """Whether the interval excludes zero."""
+        return self.interval[0] > 0 or self.interval[1] < 0
+
+    def as_json(self) -> dict:
+        return asdict(self) | {"significant": self.significant}
+
+
+def rate_interval(
+    errors: np.ndarray, units: np.ndarray, samples: int, seed: int
+) -> tuple[float, float]:
+    """95 % interval of sum(errors) / sum(units); `errors` and `units` are int [N], by utterance."""
+    sums = _resampled_sums(np.stack([errors, units], axis=1), samples, seed)
+    return _percentiles(sums[:, 0] / np.maximum(sums[:, 1], 1))
+
+
+def compare(
+    before: np.ndarray, after: np.ndarray, units: np.ndarray, samples: int, seed: int
+) -> Comparison:
+    """Compares two systems by their errors (int [N]) on the same utterances of `units` (int [N]).
+
+    Paired bootstrap: both systems are drawn with the same utterances, so what is hard for both
+    cancels; p is twice the smaller share of draws on one side of zero. Permutation test: under
+    the hypothesis that the systems are alike, either could have made either's errors in each
+    utterance; p is how often random exchanges give a difference as large. It is chosen over NIST's
+    matched-pairs test (MAPSSWE) because it needs neither segments between error-free stretches
+    nor a normal approximation.
+    """
+    total = max(int(units.sum()), 1)
+    rate_before, rate_after = before.sum() / total, after.sum() / total
+    sums = _resampled_sums(np.stack([before, after, units], axis=1), samples, seed)  # [B, 3]
+    differences = (sums[:, 1] - sums[:, 0]) / np.maximum(sums[:, 2], 1)
+    relative = relative_interval = None
+    if rate_before > 0:
+        relative = float(rate_after / rate_before - 1)
+        relative_interval = _percentiles((sums[:, 1] - sums[:, 0]) / np.maximum(sums[:, 0], 1))
+    one_sided = min((differences <= 0).sum(), (differences >= 0).sum())
+    return Comparison(
+        difference=float(rate_after - rate_before),
+        interval=_percentiles(differences),
+        relative=relative,
+        relative_interval=relative_interval,
+        p_bootstrap=min(1.0, 2 * float(one_sided + 1) / (samples + 1)),
+        p_permutation=permutation_test(after - before, samples, seed),
+        better=int((after < before).sum()),
+        worse=int((after > before).sum()),
+    )
+
+
+def permutation_test(differences: np.ndarray, samples: int, seed: int) -> float:
+    """Two-sided p of sum(differences) (int [N]) under random signs, never below 1/(samples+1)."""
+    moved = differences[differences != 0]
+    observed = abs(int(differences.sum()))
+    generator = np.random.default_rng(seed)
+    extreme = 0
+    for size in _blocks(samples, len(moved)):
+        signs = generator.integers(0, 2, size=(size, len(moved)), dtype=np.int8) * 2 - 1
+        extreme += int((np.abs(signs @ moved) >= observed).sum())
+    return (extreme + 1) / (samples + 1)
+
+
+def _resampled_sums(columns: np.ndarray, samples: int, seed: int) -> np.ndarray:
+    """Sums of each column of [N, K] over N utterances drawn with replacement: [samples, K]."""
+    count = len(columns)
+    generator = np.random.default_rng(seed)
+    return np.concatenate(
+        [
+            columns[generator.integers(0, count, size=(size, count))].sum(axis=1)
+            for size in _blocks(samples, count)
+        ]
+    )
+
+
+def _blocks(samples: int, count: int) -> list[int]:
+    """Splits `samples` so that a block of draws [size, count] fits in memory."""
+    size = max(1, min(samples, BLOCK // max(count, 1)))
+    whole, rest = divmod(samples, size)
+    return [size] * whole + [rest] * (rest > 0)
+
+
+def _percentiles(values: np.ndarray) -> tuple[float, float]:
+    low, high = np.percentile(values, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
+    return float(low), float(high)

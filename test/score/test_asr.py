@@ -1,0 +1,254 @@
+"""Scoring of decoded sets: joined by id, summed, written, and refused when something is missing."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from fake_systems import make_systems
+
+from audiorl.config.schema import Config
+from audiorl.errors import UserError
+from audiorl.score.asr import SystemScore, labels, score_systems
+from audiorl.score.results import write_system
+
+
+def make_set(
+    root: Path, name: str, refs: dict[str, str], hyps: dict[str, str], **extra: dict[str, str]
+) -> None:
+    """dump/<name> and exp/a/decode_greedy/<name> by hand; `extra`: further utt2* files."""
+    dump, folder = root / "dump" / name, root / "exp" / "a" / "decode_greedy" / name
+    files = {
+        "text": refs,
+        "wav.scp": {uid: f"/audio/{uid}.wav" for uid in refs},
+        "utt2spk": {uid: uid.split("-")[0] for uid in refs},
+        "utt2dur": {uid: "30.0" for uid in refs},
+        **extra,
+    }
+    dump.mkdir(parents=True)
+    for file, table in files.items():
+        write_table(dump / file, table)
+    folder.mkdir(parents=True)
+    write_table(folder / "text", hyps)
+
+
+def write_table(path: Path, table: dict[str, str]) -> None:
+    path.write_text("".join(f"{key} {value}".rstrip() + "\n" for key, value in table.items()))
+
+
+def config(*test: str, no_speech: tuple[str, ...] = (), unit: str = "word") -> Config:
+    cfg = Config()
+    cfg.data.test, cfg.data.no_speech = [*test, *no_speech], list(no_speech)
+    cfg.score.normalizer, cfg.score.unit, cfg.score.bootstrap_samples = "none", unit, 100
+    return cfg
+
+
+def score(root: Path, cfg: Config) -> SystemScore:
+    return score_systems([root / "exp" / "a"], root / "dump", cfg)[0]
+
+
+REFS = {"s-1": "a b c d", "s-2": "e f", "t-3": "g h i j"}
+HYPS = {"t-3": "g h i j", "s-1": "a x c", "s-2": "e f y"}  # another order on purpose
+
+
+def test_rates_by_hand(tmp_path: Path) -> None:
+    make_set(tmp_path, "one", REFS, HYPS)
+    make_set(tmp_path, "two", {"u-1": "k l m n o p q r s t"}, {"u-1": "k l m n o p q r s t"})
+    system = score(tmp_path, config("one", "two"))
+    wer = system.sets["one"].summary["wer"]
+    assert (wer["hits"], wer["substitutions"], wer["deletions"], wer["insertions"]) == (8, 1, 1, 1)
+    assert wer["rate"] == pytest.approx(3 / 10)
+    assert wer["sentence_error_rate"] == pytest.approx(2 / 3)
+    assert wer["interval"][0] <= 0.3 <= wer["interval"][1]
+    # a b c d / a x c: one substitution, one deletion; e f / e f y: one insertion.
+    assert system.sets["one"].summary["cer"]["rate"] == pytest.approx(3 / 10)
+    assert system.pooled.summary["wer"]["rate"] == pytest.approx(3 / 20)  # not (0.3 + 0) / 2
+    assert system.pooled.summary["utterances"] == 4
+    assert [u.utterance.id for u in system.sets["one"].utterances] == ["s-1", "s-2", "t-3"]
+    assert [u.errors for u in system.sets["one"].utterances] == [2, 1, 0]
+
+
+def test_empty_reference_and_hypothesis(tmp_path: Path) -> None:
+    refs = {"s-1": "a b c d", "s-2": "", "s-3": "", "s-4": "e f"}
+    make_set(tmp_path, "one", refs, {"s-1": "a b c d", "s-2": "x y", "s-3": "", "s-4": ""})
+    result = score(tmp_path, config("one")).sets["one"]
+    assert result.summary["wer"]["rate"] == pytest.approx(4 / 6)
+    assert [u.counts["word"].rate for u in result.utterances] == [0, 2, 0, 1]
+    assert result.summary["failures"]["empty"] == 1  # s-3 has nothing to say
+
+
+def test_mandarin_units(tmp_path: Path) -> None:
+    refs, hyps = {"s-1": "打开 wifi 灯"}, {"s-1": "打关 wife 灯"}
+    make_set(tmp_path, "one", refs, hyps)
+    summary = score(tmp_path, config("one", unit="mixed")).sets["one"].summary
+    assert summary["metric"] == "MER"
+    assert (summary["mer"]["units"], summary["mer"]["errors"]) == (4, 2)
+    assert (summary["cer"]["units"], summary["cer"]["errors"]) == (7, 2)
+    assert (summary["wer"]["units"], summary["wer"]["errors"]) == (3, 2)
+
+
+def test_normaliser_of_the_config(tmp_path: Path) -> None:
+    make_set(tmp_path, "one", {"s-1": "打开,灯"}, {"s-1": "打开灯。"})
+    cfg = config("one", unit="char")
+    assert score(tmp_path, cfg).pooled.summary["cer"]["errors"] == 2
+    cfg.score.normalizer = "mandarin"
+    assert score(tmp_path, cfg).pooled.summary["cer"]["errors"] == 0
+
+
+def test_no_speech(tmp_path: Path) -> None:
+    make_set(tmp_path, "one", REFS, HYPS)
+    silent = {f"n-{i}": "" for i in range(4)}
+    make_set(tmp_path, "silence", silent, silent | {"n-2": "thank you so much"})
+    system = score(tmp_path, config("one", no_speech=("silence",)))
+    summary = system.sets["silence"].summary
+    assert (summary["non_empty"], summary["non_empty_rate"]) == (1, 0.25)
+    assert summary["words_per_minute"] == pytest.approx(4 / 2)  # 4 x 30 s
+    assert "wer" not in summary
+    assert system.pooled.summary["utterances"] == 3
+    assert list(system.speech) == ["one", "pooled"]
+
+
+def test_keywords_truncation_and_speed(tmp_path: Path) -> None:
+    keywords = {"s-1": "b c;d", "t-3": "g"}
+    make_set(tmp_path, "one", REFS, HYPS, utt2keywords=keywords)
+    decoding = {"seconds": 9.0, "truncated": ["s-2"]}
+    folder = tmp_path / "exp/a/decode_greedy/one"
+    (folder / "decode.json").write_text(json.dumps(decoding))
+    result = score(tmp_path, config("one")).sets["one"]
+    keyword = result.summary["keywords"]
+    assert (keyword["reference"], keyword["hypothesis"], keyword["hits"]) == (3, 1, 1)
+    assert result.summary["rtf"] == pytest.approx(9 / 90)
+    assert result.summary["failures"]["truncated"] == 1
+    assert [u.flags for u in result.utterances] == [(), ("truncated",), ()]
+
+
+@pytest.mark.parametrize(
+    ("refs", "hyps", "message"),
+    [
+        (REFS, {"s-1": "a", "t-3": "g"}, r"one/text lacks 1 of the 3 utterances .*\(s-2\)"),
+        (REFS, HYPS | {"z-9": "a"}, r"one/text has 1 utterances that .* does not know \(z-9\)"),
+        ({"s-1": ""}, {"s-1": "a"}, "no reference words.*data.no_speech"),
+    ],
+)
+def test_refused(tmp_path: Path, refs: dict, hyps: dict, message: str) -> None:
+    make_set(tmp_path, "one", refs, hyps)
+    with pytest.raises(UserError, match=message):
+        score(tmp_path, config("one"))
+
+
+def test_refused_files(tmp_path: Path) -> None:
+    make_set(tmp_path, "one", REFS, HYPS)
+    with pytest.raises(UserError, match=r"one/text has a transcript for s-1, s-2, t-3, yet"):
+        score(tmp_path, config(no_speech=("one",)))
+    folder = tmp_path / "exp/a/decode_greedy/one"
+    (folder / "decode.json").write_text("{")
+    with pytest.raises(UserError, match=r"decode.json is not JSON"):
+        score(tmp_path, config("one"))
+    (folder / "text").write_text("s-1 a\ns-1 b\n")
+    with pytest.raises(UserError, match=r"text:2 gives s-1 a second time"):
+        score(tmp_path, config("one"))
+    (folder / "text").unlink()
+    with pytest.raises(UserError, match=r"one/text does not exist; decode first"):
+        score(tmp_path, config("one"))
+
+
+def test_only_sets_without_speech(tmp_path: Path) -> None:
+    make_set(tmp_path, "silence", {"n-1": ""}, {"n-1": ""})
+    with pytest.raises(UserError, match=r"data.test names no set with speech"):
+        score(tmp_path, config(no_speech=("silence",)))
+
+
+def test_files(tmp_path: Path) -> None:
+    make_set(tmp_path, "one", REFS, HYPS, utt2snr={"s-1": "5", "s-2": "10"})
+    system = score(tmp_path, config("one"))
+    assert write_system(system, "word", system)
+    folder = tmp_path / "exp/a/decode_greedy/one"
+    with open(folder / "per_utt.tsv", newline="") as stream:
+        rows = list(csv.DictReader(stream, delimiter="\t"))
+    assert rows[0] == {
+        "id": "s-1", "speaker": "s", "snr": "5", "duration": "30.000", "ref": "a b c d",
+        "hyp": "a x c", "words": "4", "sub": "1", "del": "1", "ins": "0", "wer": "0.5000",
+        "cer": "0.5000", "flags": "",
+    }  # fmt: skip
+    assert sum(int(row["words"]) for row in rows) == 10
+    assert (folder / "ref.trn").read_text().splitlines()[0] == "a b c d (s-s-1)"
+    assert (folder / "hyp.trn").read_text().splitlines() == [
+        "a x c (s-s-1)", "e f y (s-s-2)", "g h i j (t-t-3)",
+    ]  # fmt: skip
+    text = (folder / "result.txt").read_text()
+    assert "%WER 30.00 [ 3 / 10, 1 ins, 1 del, 1 sub ]" in text
+    assert "%SER 66.67" in text
+    assert "     1  b -> x" in text
+    assert "REF:  a b c d\nHYP:  a x c *\nEVAL:   S   D" in text
+    assert "REF:  e f *\nHYP:  e f y\nEVAL:     I" in text
+    assert "t-3" not in text  # no errors, not listed
+    stored = json.loads((folder / "result.json").read_text())
+    assert stored["wer"]["rate"] == pytest.approx(0.3)
+    total = json.loads((folder.parent / "result.json").read_text())
+    assert total["pooled"]["wer"] == stored["wer"]
+    assert "against" not in total
+
+
+def test_long_alignment_is_wrapped(tmp_path: Path) -> None:
+    ref = " ".join(f"word{i}" for i in range(60)) + " 中文"
+    make_set(tmp_path, "one", {"s-1": ref}, {"s-1": ref.replace("word30", "w").replace("文", "")})
+    system = score(tmp_path, config("one"))
+    write_system(system, "word", system)
+    lines = (tmp_path / "exp/a/decode_greedy/one/result.txt").read_text().splitlines()
+    shown = [line for line in lines if line.startswith(("REF:", "HYP:", "EVAL:"))]
+    assert len(shown) >= 15
+    assert max(map(len, shown)) <= 100
+    assert "REF:  " + " ".join(f"word{i}" for i in range(14)) in shown
+    # A Chinese character is two columns wide, so a blank of a terminal fills the shorter side.
+    assert any(line.endswith("中文") for line in shown)
+    assert any(line.endswith("中") for line in shown)
+
+
+def test_compared_with_the_first(tmp_path: Path) -> None:
+    cfg = make_systems(tmp_path, utterances=30, seconds=0.05)
+    exps = [tmp_path / "exp" / name for name in ("sft", "grpo")]
+    sft, grpo = score_systems(exps, tmp_path / "dump", cfg)
+    assert sft.against == {}
+    assert list(grpo.against) == ["test_clean", "test_noisy", "pooled"]
+    c = grpo.against["pooled"]
+    before, after = (s.pooled.summary["wer"]["rate"] for s in (sft, grpo))
+    assert c.difference == pytest.approx(after - before)
+    assert c.significant
+    assert all(write_system(s, "word", sft) for s in (sft, grpo))
+    stored = json.loads((exps[1] / "decode_greedy" / "result.json").read_text())
+    assert stored["against"]["system"] == "sft"
+    assert stored["against"]["sets"]["pooled"]["interval"] == list(c.interval)
+    assert stored["against"]["sets"]["pooled"]["significant"] is True
+
+
+def test_second_run_writes_nothing(tmp_path: Path) -> None:
+    make_set(tmp_path, "one", REFS, HYPS)
+    folder = tmp_path / "exp/a/decode_greedy"
+    cfg = config("one")
+
+    def run() -> tuple[bool, dict[Path, int]]:
+        system = score(tmp_path, cfg)
+        changed = write_system(system, "word", system)
+        return changed, {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
+
+    changed, times = run()
+    assert changed
+    assert run() == (False, times)
+    (folder / "one" / "hyp.trn").unlink()  # a lost file comes back
+    assert run()[0]
+    write_table(folder / "one" / "text", HYPS | {"s-1": "a b c d"})
+    changed, later = run()
+    assert changed
+    assert later[folder / "result.json"] != times[folder / "result.json"]
+    cfg.score.seed = 7
+    assert run()[0]
+    (folder / "result.json").write_text("[]")  # not ours
+    assert run()[0]
+    assert not run()[0]
+
+
+def test_labels() -> None:
+    assert labels([Path("exp/sft"), Path("exp/grpo/")]) == ["sft", "grpo"]
+    assert labels([Path("a/grpo"), Path("b/grpo")]) == ["a/grpo", "b/grpo"]
