@@ -24,7 +24,17 @@ if TYPE_CHECKING:
 
 OVERSHOOT = 0.5  # s; Kaldi's extract-segments too cuts segments that end this little too late
 ARCHIVE_ENTRY = re.compile(r"(.+):(\d+)")
+COPY_AGAIN = "copy the file again"
+WRITE_AGAIN = "write the archive and its wav.scp again"
 ARCHIVED_AUDIO = (b"RIFF", b"fLaC", b"AUDIO")  # kaldiio would also unpickle: never from outside
+
+
+class AudioError(UserError):
+    """A recording that cannot be used: a few constant words, what is wrong, what mends it."""
+
+    def __init__(self, kind: str, reason: str, fix: str):
+        super().__init__(f"{reason}; {fix}.")
+        self.kind, self.reason, self.fix = kind, reason, fix
 
 
 @dataclass(frozen=True)
@@ -57,9 +67,9 @@ def read_audio(utterance: Utterance, sample_rate: int, allow_pipes: bool = False
     missing or unreadable, ends before the segment does, or is a command and `allow_pipes` is off.
     """
     try:
-        samples, rate = _read(
+        samples, rate = read_samples(  # [S, C]
             utterance.audio, utterance.start, utterance.end, allow_pipes
-        )  # [S, C]
+        )
     except UserError as error:
         raise UserError(f"{utterance.id}: {error}") from error
     mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
@@ -93,56 +103,54 @@ def audio_info(audio: str, allow_pipes: bool = False) -> AudioInfo:
     Raises UserError when the audio is missing, empty or not audio.
     """
     if is_pipe(audio) or archive_entry(audio):
-        samples, rate = _read(audio, 0.0, None, allow_pipes)
+        samples, rate = read_samples(audio, allow_pipes=allow_pipes)
         return AudioInfo(len(samples) / rate, rate, samples.shape[1], len(samples))
     import soundfile
 
     try:
         header = soundfile.info(audio)
     except (soundfile.SoundFileError, OSError) as error:
-        raise UserError(_why_unreadable(audio, error)) from error
+        raise _unreadable(audio, error) from error
     return AudioInfo(
         header.frames / header.samplerate, header.samplerate, header.channels, header.frames
     )
 
 
 def check_audio(audio: str, allow_pipes: bool = False) -> AudioInfo:
-    """`audio_info`, and raises UserError when the file is shorter than its header promises."""
+    """`audio_info`, and raises AudioError when the file is shorter than its header promises."""
+    path, offset = archive_entry(audio) or (audio, 0)
+    if not is_pipe(audio) and Path(path).is_file():
+        with open(path, "rb") as stream:
+            promised, present = _promised_bytes(stream, offset)
+        if promised > present:
+            reason = f"its header promises {promised} bytes of audio and {present} are there"
+            raise AudioError("truncated audio", f"{audio} is truncated: {reason}", COPY_AGAIN)
     info = audio_info(audio, allow_pipes)
     if info.frames == 0:
-        raise UserError(f"{audio} holds no samples; record it again or remove the utterance.")
-    if is_pipe(audio):
-        return info
-    path, offset = archive_entry(audio) or (audio, 0)
-    with open(path, "rb") as stream:
-        stream.seek(offset)
-        promised, present = _riff_data(stream)
-    if promised > present:
-        raise UserError(
-            f"{audio} is truncated: its header promises {promised} bytes of audio and {present} "
-            "are there; copy the file again."
-        )
-    if not archive_entry(audio) and audio.lower().endswith(".flac"):
+        raise AudioError("empty audio", f"{audio} holds no samples", COPY_AGAIN)
+    if audio.lower().endswith(".flac"):
         _decode_end(audio, info)
     return info
 
 
-def _riff_data(stream: BinaryIO) -> tuple[int, int]:
-    """(bytes of audio the RIFF header promises, bytes that follow it); (0, 0) when not RIFF.
+def _promised_bytes(stream: BinaryIO, offset: int) -> tuple[int, int]:
+    """(bytes of audio that a RIFF or kaldiio header promises, bytes that follow it).
 
-    Tools that write to a pipe cannot know the size and put 0 or almost 2^31 or 2^32 there: such a
-    header promises nothing.
+    (0, 0) for other formats, and when the writer could not know the size: tools that write to a
+    pipe put almost 2^31 or 2^32 there.
     """
-    start = stream.tell()
     size = stream.seek(0, io.SEEK_END)
-    stream.seek(start)
+    stream.seek(offset)
+    if stream.read(5) == b"AUDIO":  # then the number of bytes of a number, and that number
+        promised = int.from_bytes(stream.read(int.from_bytes(stream.read(1))), "little")
+        return promised, size - stream.tell()
+    stream.seek(offset)
     if stream.read(12)[:4] != b"RIFF":
         return 0, 0
     while len(chunk := stream.read(8)) == 8:
         name, length = struct.unpack("<4sI", chunk)
         if name == b"data":
-            unknown = length >= 0x7FFFF000
-            return (0 if unknown else length), size - stream.tell()
+            return (0 if length >= 0x7FFFF000 else length), size - stream.tell()
         stream.seek(length + length % 2, io.SEEK_CUR)
     return 0, 0
 
@@ -159,14 +167,17 @@ def _decode_end(audio: str, info: AudioInfo) -> None:
     except soundfile.SoundFileError:
         whole = False
     if not whole:
-        raise UserError(
-            f"{audio} is truncated: its header promises {info.frames} samples and the last ones "
-            "cannot be decoded; copy the file again."
-        )
+        reason = f"of {info.frames} samples the last ones cannot be decoded"
+        raise AudioError("truncated audio", f"{audio} is truncated: {reason}", COPY_AGAIN)
 
 
-def _read(audio: str, start: float, end: float | None, allow_pipes: bool) -> tuple[np.ndarray, int]:
-    """Samples [S, C] as float32 between `start` and `end` seconds, and the sample rate in Hz."""
+def read_samples(
+    audio: str, start: float = 0.0, end: float | None = None, allow_pipes: bool = False
+) -> tuple[np.ndarray, int]:
+    """Samples [S, C] as float32 between `start` and `end` seconds, and the sample rate in Hz.
+
+    Raises AudioError when the audio is missing or unreadable, or a command that is not allowed.
+    """
     import soundfile
 
     source: str | io.BytesIO = audio
@@ -182,16 +193,14 @@ def _read(audio: str, start: float, end: float | None, allow_pipes: bool) -> tup
             stream.seek(first)
             return stream.read(count, dtype="float32", always_2d=True), stream.samplerate
     except (soundfile.SoundFileError, OSError) as error:
-        raise UserError(_why_unreadable(audio, error)) from error
+        raise _unreadable(audio, error) from error
 
 
 def _span(audio: str, start: float, end: float | None, frames: int, rate: int) -> tuple[int, int]:
     """(first sample, number of samples) of a segment in a recording of `frames` samples."""
     if end is not None and end > frames / rate + OVERSHOOT:
-        raise UserError(
-            f"{audio} lasts {frames / rate:.2f} s and the segment ends at {end:g} s; mend "
-            "`segments` or copy the audio again."
-        )
+        reason = f"{audio} lasts {frames / rate:.2f} s and the segment ends at {end:g} s"
+        raise AudioError("truncated audio", reason, "mend segments or copy the file again")
     first = min(round(start * rate), frames)
     last = frames if end is None else min(round(end * rate), frames)
     return first, max(last - first, 0)
@@ -206,20 +215,17 @@ def _read_archive(path: str, offset: int) -> tuple[np.ndarray, int]:
         with open(path, "rb") as stream:
             stream.seek(offset)
             if not stream.read(5).startswith(ARCHIVED_AUDIO):
-                raise UserError(
-                    f"{path}:{offset} is not audio (wav or flac); write the archive and its "
-                    "wav.scp again."
-                )
+                reason = f"{path}:{offset} is not audio (wav or flac)"
+                raise AudioError("unreadable audio", reason, WRITE_AGAIN)
             stream.seek(offset)
             rate, samples = kaldiio.matio.read_kaldi(stream)
     except OSError as error:
-        raise UserError(_why_unreadable(path, error)) from error
-    except UserError:
+        raise _unreadable(path, error) from error
+    except AudioError:
         raise
     except Exception as error:  # kaldiio raises whatever its decoders raise
-        raise UserError(
-            f"{path}:{offset} cannot be decoded ({error}); write the archive again."
-        ) from error
+        reason = f"{path}:{offset} cannot be decoded ({error})"
+        raise AudioError("unreadable audio", reason, WRITE_AGAIN) from error
     if samples.dtype == np.int16:
         samples = samples / np.float32(32768)
     elif samples.dtype == np.uint8:
@@ -230,29 +236,27 @@ def _read_archive(path: str, offset: int) -> tuple[np.ndarray, int]:
 def run_pipe(audio: str, allow_pipes: bool) -> bytes:
     """Output of a `command |` entry. Raises UserError unless `allow_pipes`, or when it fails."""
     if not allow_pipes:
-        raise UserError(
-            f"`{audio}` is a command, and commands of a data directory are not run unless asked: "
-            "pass --allow-pipes if you trust it, or write the audio to a file."
-        )
+        reason = f"`{audio}` is a command, and those of a data directory are not run unless asked"
+        raise AudioError("command", reason, "write a file, or pass --allow-pipes if you trust it")
     command = audio.rstrip().removesuffix("|")
     done = subprocess.run(
         command, shell=True, stdin=subprocess.DEVNULL, capture_output=True, check=False
     )
     if done.returncode != 0:
         last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
-        raise UserError(
-            f"`{audio}` failed with status {done.returncode} ({''.join(last)}); run it by hand."
-        )
+        reason = f"`{audio}` failed with status {done.returncode} ({''.join(last)})"
+        raise AudioError("failing command", reason, "run it by hand")
     return done.stdout
 
 
-def _why_unreadable(audio: str, error: Exception) -> str:
-    """One sentence on why soundfile or the system refused a file."""
+def _unreadable(audio: str, error: Exception) -> AudioError:
+    """Why soundfile or the system refused a file."""
     path = Path(audio)
     if not path.exists():
-        return f"{audio} does not exist; mend wav.scp or bring the file back."
+        fix = "mend the path or bring the file back"
+        return AudioError("missing audio", f"{audio} does not exist", fix)
     if path.is_dir():
-        return f"{audio} is a folder; wav.scp must name an audio file."
+        return AudioError("missing audio", f"{audio} is a folder", "name an audio file")
     if path.stat().st_size == 0:
-        return f"{audio} is empty; copy the file again."
-    return f"{audio} cannot be read as audio ({error}); copy the file again or convert it to wav."
+        return AudioError("empty audio", f"{audio} is empty", COPY_AGAIN)
+    return AudioError("unreadable audio", f"{audio} cannot be read ({error})", COPY_AGAIN)

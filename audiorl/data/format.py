@@ -1,0 +1,190 @@
+"""Stage 2: from data/<set> to dump/<set>, validated, with absolute paths and durations.
+
+Train and RL sets lose what is too long or too short, and say so; development and test sets stay
+whole, or their scores could not be compared with anybody else's. An empty transcript (a set of
+`data.no_speech`) is written as the utterance id alone, which Kaldi and ESPnet read as no words.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from audiorl.data.audio import archive_entry, is_pipe, read_samples
+from audiorl.data.data_dir import DataDir, replace_dir
+from audiorl.data.tables import scan_table, table_files
+from audiorl.data.text import split_units
+from audiorl.data.utterance import absolute_audio
+from audiorl.data.validate import Checks, Report, clean_text, examine, summary
+from audiorl.errors import UserError
+from audiorl.files import atomic_write, progress, write_json
+
+if TYPE_CHECKING:
+    from audiorl.config.schema import DataConfig
+
+STAMP = "format.json"  # what the set was made from, and its row of the table
+COLUMNS = ("set", "utterances", "speakers", "hours", "mean s", "words")
+
+
+def format_sets(
+    config: DataConfig, data: Path, dump: Path, nj: int = 1, allow_pipes: bool = False
+) -> None:
+    """Writes dump/<set> for every set that the config names, and prints a table of them.
+
+    A set whose files, audio and limits are those of its stamp is left as it is. Raises UserError
+    when a set is missing or not valid, after the valid ones are written.
+    """
+    if data.resolve() == dump.resolve():
+        raise UserError(f"--data and --dump are both {data}; give dump a folder of its own.")
+    trained = {config.train, config.rl or config.train}
+    held_out = [config.dev, config.rl_dev, *config.test]
+    sets = dict.fromkeys(filter(None, [config.train, config.rl, *held_out]))
+    rows, broken = [], []
+    for name in sets:
+        checks = Checks(
+            sample_rate=config.sample_rate,
+            no_speech=name in config.no_speech,
+            allow_pipes=allow_pipes,
+            nj=nj,
+        )
+        filtered = name in trained and name not in held_out
+        row = _format_set(data / name, dump / name, config, checks, filtered)
+        rows.append(row) if row else broken.append(str(data / name))
+    if broken:
+        raise UserError(
+            f"{len(broken)} of {len(sets)} sets are not valid (see above); mend the data "
+            f"preparation, or run `python -m audiorl.bin.data_dir fix {' '.join(broken)}`."
+        )
+    print(_table(rows))
+
+
+def _format_set(
+    source: Path, out: Path, config: DataConfig, checks: Checks, filtered: bool
+) -> list | None:
+    """Returns the set's row of the table; None when the set is not valid."""
+    if not source.is_dir():
+        raise UserError(f"{source} does not exist; run stage 1, or mend the set's name in data.*.")
+    stamp = _stamp(source, config, checks, filtered)
+    if (row := _finished(out, stamp)) is not None:
+        print(f"{out}: up to date.")
+        return row
+    report = examine(source, checks)
+    if report.problems:
+        print(summary(report.problems))
+    if report.errors:
+        return None
+    limits = _outside_limits(report, config)
+    seconds = report.seconds()
+    kept = [name for name in seconds if not filtered or name not in limits]
+    why = _why(limits)
+    if not kept:
+        raise UserError(f"{source}: no utterance is left ({why}); mend data.max_duration.")
+    if filtered:
+        print(f"{out}: kept {len(kept)} of {len(seconds)}{': ' + why if why else ''}")
+    elif limits:
+        print(f"{out}: kept all {len(seconds)}; outside the limits of training: {why}")
+    made = report.directory.select(kept)
+    made.tables["text"] = {name: clean_text(text) for name, text in made.tables["text"].items()}
+    made.tables["utt2dur"] = {name: f"{seconds[name]:.4f}" for name in kept}
+    row = [
+        out.name,
+        len(kept),
+        len(made.speakers()),
+        round(sum(seconds[name] for name in kept) / 3600, 3),
+        round(sum(seconds[name] for name in kept) / len(kept), 2),
+        sum(len(split_units(text, "mixed")) for text in made.tables["text"].values()),
+    ]
+    _write(made, out, {"inputs": stamp, "row": row}, checks)
+    return row
+
+
+def _outside_limits(report: Report, config: DataConfig) -> dict[str, str]:
+    """Utterance -> why it is not fit for training."""
+    outside = {}
+    texts = report.directory.tables["text"]
+    for name, seconds in report.seconds().items():
+        if seconds < config.min_duration:
+            outside[name] = f"too short (under {config.min_duration:g} s)"
+        elif seconds > config.max_duration:
+            outside[name] = f"too long (over {config.max_duration:g} s)"
+        elif config.max_text_length and len(texts[name]) > config.max_text_length:
+            outside[name] = f"text too long (over {config.max_text_length} characters)"
+    return outside
+
+
+def _why(limits: dict[str, str]) -> str:
+    reasons = list(limits.values())
+    return ", ".join(f"{reasons.count(why)} {why}" for why in dict.fromkeys(reasons))
+
+
+def _stamp(source: Path, config: DataConfig, checks: Checks, filtered: bool) -> str:
+    """Hash of all that decides the outcome: tables, limits, size and time of every audio file."""
+    limits = (config.min_duration, config.max_duration, config.max_text_length)
+    parts = [repr((limits if filtered else None, checks.no_speech, checks.sample_rate)).encode()]
+    for file in table_files(source):
+        parts += [file.name.encode(), file.read_bytes()]
+    if (wav_scp := source / "wav.scp").exists():
+        for audio in absolute_audio(wav_scp, scan_table(wav_scp).values).values():
+            parts.append(f"{audio} {_size_and_time(audio)}".encode())
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()
+
+
+def _size_and_time(audio: str) -> tuple[int, int] | None:
+    try:
+        state = os.stat((archive_entry(audio) or (audio, 0))[0])
+    except OSError:
+        return None
+    return state.st_size, state.st_mtime_ns
+
+
+def _finished(out: Path, stamp: str) -> list | None:
+    """The row of a set that was made from the same inputs and is still complete."""
+    try:
+        made = json.loads((out / STAMP).read_text(encoding="utf-8"))
+        complete = all((out / file).stat().st_size == size for file, size in made["files"].items())
+    except (OSError, ValueError, KeyError):
+        return None
+    return made["row"] if complete and made["inputs"] == stamp else None
+
+
+def _write(made: DataDir, out: Path, stamp: dict, checks: Checks) -> None:
+    """Writes the set beside its place and moves it there when it is complete."""
+    beside = out.with_name(f".{out.name}.tmp")
+    shutil.rmtree(beside, ignore_errors=True)
+    commands = {name: audio for name, audio in made.tables["wav.scp"].items() if is_pipe(audio)}
+    for name, command in progress(commands.items(), f"{out.name}: running commands", len(commands)):
+        made.tables["wav.scp"][name] = os.path.abspath(out / "wav" / f"{name}.wav")
+        _save_output(command, beside / "wav" / f"{name}.wav", checks)
+    made.write_tables(beside)
+    files = {file.name: file.stat().st_size for file in table_files(beside)}
+    write_json(beside / STAMP, stamp | {"files": files})
+    replace_dir(beside, out)
+
+
+def _save_output(command: str, path: Path, checks: Checks) -> None:
+    """Runs a command of wav.scp once, so that no later stage has to."""
+    import soundfile
+
+    samples, rate = read_samples(command, allow_pipes=checks.allow_pipes)
+    with atomic_write(path, "wb") as stream:
+        soundfile.write(stream, samples, rate, format="WAV", subtype="PCM_16")
+
+
+def _table(rows: Sequence[Sequence]) -> str:
+    """Columns as wide as they need, the set's name to the left and numbers to the right."""
+    cells = [COLUMNS, *([f"{c:,}" if isinstance(c, int) else str(c) for c in row] for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(COLUMNS))]
+    return "\n".join(
+        "  ".join(
+            [
+                row[0].ljust(widths[0]),
+                *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)),
+            ]
+        )
+        for row in cells
+    )

@@ -1,0 +1,320 @@
+"""What is wrong in a data directory: all of it at once, each with its place and what mends it.
+
+The rules are those of Kaldi's validate_data_dir.sh, and what it misses: audio that is missing,
+empty, cut short or unreadable, sample rates, empty transcripts, segments beyond their recording,
+durations that do not fit the audio, and ids that cannot be file names.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+from audiorl.data.audio import OVERSHOOT, AudioError, AudioInfo, check_audio
+from audiorl.data.data_dir import DataDir
+from audiorl.data.tables import (
+    COMPLETE,
+    Problem,
+    Table,
+    keyed_by,
+    lost_with,
+    scan_table,
+    table_files,
+)
+from audiorl.data.utterance import absolute_audio, parse_seconds, parse_segment
+from audiorl.errors import UserError
+from audiorl.files import progress
+
+REQUIRED = ("utt2spk", "spk2utt", "text", "wav.scp")
+ILLEGAL_SYMBOL = re.compile(r"(?<!\w)(?:<s>|</s>|#0)(?!\w)")
+LONGEST_ID = 200  # bytes; a file name may have 255
+JOINERS = "\u200c\u200d"  # invisible, but Persian and Indic scripts are written with them
+FILES_PER_PROCESS = 50  # fewer are read sooner than a process starts
+
+
+@dataclass(frozen=True)
+class Checks:
+    """What is checked beyond the text files."""
+
+    audio: bool = True  # open every recording
+    sample_rate: int | None = None  # Hz; another rate is a warning
+    no_speech: bool = False  # the set has no speech: empty transcripts are right
+    allow_pipes: bool = False  # run the commands in wav.scp
+    nj: int = 1  # processes that open recordings
+
+
+@dataclass
+class Report:
+    """The outcome of `examine`."""
+
+    directory: DataDir  # what could be read, audio paths absolute
+    scans: dict[str, Table]  # by file name: values as they are written, and their lines
+    problems: list[Problem] = field(default_factory=list)
+    audio: dict[str, AudioInfo] = field(default_factory=dict)  # by recording, where checked
+
+    @property
+    def errors(self) -> list[Problem]:
+        return [problem for problem in self.problems if not problem.warning]
+
+    def add(
+        self,
+        file: str,
+        name: str,
+        kind: str,
+        message: str,
+        fix: str,
+        drops: str = "",
+        warning=False,
+    ) -> None:
+        """Notes a problem of `name` in `file`, with its line where the file has one."""
+        line = self.scans[file].lines.get(name) if file in self.scans else None
+        path = self.directory.path / file
+        self.problems.append(Problem(path, line, name, kind, message, fix, drops, warning))
+
+    def seconds(self) -> dict[str, float]:
+        """Duration of every utterance whose recording could be opened, by audio and segment."""
+        if "segments" not in self.directory.tables:
+            return {name: info.duration for name, info in self.audio.items()}
+        seconds = {}
+        for name, value in self.directory.tables["segments"].items():
+            segment = parse_segment(value)
+            if segment and segment[0] in self.audio:
+                end = min(segment[2], self.audio[segment[0]].duration)
+                seconds[name] = end - segment[1]
+        return seconds
+
+
+def validate(path: str | Path, checks: Checks = Checks()) -> list[Problem]:
+    """Returns every problem of a data directory. Raises UserError when there is no directory."""
+    return examine(path, checks).problems
+
+
+def summary(problems: Iterable[Problem], limit: int = 20) -> str:
+    """One line for each problem; of a kind in a file the first `limit`, then how many more."""
+    counts: Counter[tuple[Path, str]] = Counter()
+    lines = []
+    for problem in problems:
+        counts[problem.file, problem.kind] += 1
+        if counts[problem.file, problem.kind] <= limit:
+            lines.append(f"{'warning' if problem.warning else 'error'}: {problem}")
+    for (file, kind), count in counts.items():
+        if count > limit:
+            lines.append(f"{file}: {count - limit:,} more, {count:,} in all: {kind}")
+    return "\n".join(lines)
+
+
+def examine(path: str | Path, checks: Checks = Checks()) -> Report:
+    """`validate`, and what was read on the way: the tables and the headers of the audio."""
+    path = Path(path)
+    if not path.is_dir():
+        raise UserError(f"{path} is not a directory; run the data preparation that writes it.")
+    scans = {file.name: scan_table(file) for file in table_files(path)}
+    tables = {file: scan.values for file, scan in scans.items()}
+    if "wav.scp" in tables:
+        tables["wav.scp"] = absolute_audio(path / "wav.scp", tables["wav.scp"])
+    report = Report(DataDir(path, tables), scans)
+    for scan in scans.values():
+        report.problems += scan.problems
+    for file in REQUIRED:
+        if not tables.get(file):
+            state = "is empty" if file in tables else "is missing"
+            fix = "run `fix`" if file == "spk2utt" else "run the data preparation again"
+            report.add(file, "", "no content", f"the file {state}", fix)
+    if tables.get("utt2spk"):
+        _check_ids(report)
+        _check_values(report)
+        _check_speakers(report)
+        _check_texts(report, checks)
+        if checks.audio and "wav.scp" in tables:
+            _check_recordings(report, checks)
+    return report
+
+
+def _check_ids(report: Report) -> None:
+    """Every file has the ids of utt2spk (recordings: of segments), and ids can be file names."""
+    directory = report.directory
+    known = {
+        "utt": directory.tables["utt2spk"].keys(),
+        "spk": set(directory.tables["utt2spk"].values()),
+        "reco": set(directory.recordings().values()),
+    }
+    for file, table in directory.tables.items():
+        key = keyed_by(file, "segments" in directory.tables)
+        defined_by = "segments" if key == "reco" else "utt2spk"
+        drops = lost_with(file, "segments" in directory.tables)
+        if file == "utt2spk" or not table:
+            continue
+        for name in sorted(table.keys() - known[key]):
+            fix = f"remove the line, or add it to {defined_by}"
+            report.add(file, name, f"not in {defined_by}", f"{defined_by} lacks it", fix, drops)
+        for name in sorted(known[key] - table.keys()) if file in COMPLETE else ():
+            message = f"{file} lacks it and {defined_by} has it"
+            report.add(file, name, f"not in {file}", message, "add its line", drops)
+    for file in ("utt2spk", "wav.scp"):
+        for name in directory.tables.get(file, ()):
+            if "/" in name or not name.isprintable() or len(name.encode()) > LONGEST_ID:
+                message = f"the id has `/`, an odd character or over {LONGEST_ID} bytes"
+                fix = "rename it: results are stored in files of that name"
+                report.add(file, name, "id unfit for a file", message, fix)
+
+
+def _in_range(low: float, high: float) -> Callable[[str], bool]:
+    return lambda value: low < (parse_seconds(value) or 0) < high
+
+
+# File -> (what a value must satisfy, in words). Every other file of COMPLETE needs a value.
+VALUES: dict[str, tuple[Callable[[str], object], str]] = {
+    "utt2spk": (lambda value: len(value.split()) == 1, "one speaker"),
+    "segments": (parse_segment, "`<recording> <start> <end>` in seconds, start before end"),
+    "utt2dur": (parse_seconds, "a number of seconds above 0"),
+    "reco2dur": (parse_seconds, "a number of seconds above 0"),
+    "utt2num_frames": (re.compile("[1-9][0-9]*").fullmatch, "a whole number above 0"),
+    "spk2gender": (re.compile("[mf]").fullmatch, "m or f"),
+    "utt2warp": (_in_range(0.5, 1.5), "a number between 0.5 and 1.5"),
+    "spk2warp": (_in_range(0.5, 1.5), "a number between 0.5 and 1.5"),
+    "reco2file_and_channel": (re.compile(r"\S+ +[AB]").fullmatch, "`<file> A` or `<file> B`"),
+    "wav.scp": (lambda value: value and value[0] != "~", "an audio file, its path without ~"),
+}
+
+
+def _check_values(report: Report) -> None:
+    for file in sorted((COMPLETE & report.scans.keys()) - {"text"}):
+        accepts, wanted = VALUES.get(file, (str.strip, "a value"))
+        drops = lost_with(file, "segments" in report.scans)
+        for name, value in report.scans[file].values.items():
+            if not accepts(value):
+                message = f"`{value}` is not {wanted}" if value else f"has no value, not {wanted}"
+                report.add(file, name, "bad value", message, "mend the line", drops)
+
+
+def _check_speakers(report: Report) -> None:
+    """spk2utt is the inverse of utt2spk, and utterances are sorted by speaker as well."""
+    directory = report.directory
+    inverse = directory.spk2utt()
+    stated = directory.tables.get("spk2utt", {})
+    for name, utterances in inverse.items() if stated else ():
+        if stated.get(name) != utterances:
+            message = "these are not the speaker's utterances in utt2spk, sorted"
+            report.add("spk2utt", name, "not the inverse of utt2spk", message, "run `fix`")
+    order = [(name, directory.tables["utt2spk"][name]) for name in directory.utterances]
+    breaks = [(one, two) for one, two in itertools.pairwise(order) if one[1] > two[1]]
+    if breaks:
+        (_, before), (name, speaker) = breaks[0]
+        message = (
+            f"sorted by utterance the speakers are not sorted, at {len(breaks)} places: {speaker} "
+            f"comes after {before}"
+        )
+        fix = "rename utterances so that they begin with their speaker: <speaker>-<utterance>"
+        report.add("utt2spk", name, "not sorted by speaker", message, fix)
+    if len(inverse) == 1:
+        message = "all utterances have one speaker"
+        fix = "give each its speaker, or its own id if speakers are unknown"
+        report.add("utt2spk", "", "one speaker", message, fix, warning=True)
+
+
+def clean_text(text: str) -> str:
+    """White space as single spaces, invisible characters removed: what `fix` writes."""
+    if text.isprintable():
+        return text
+    spaced = "".join(" " if character.isspace() else character for character in text)
+    return "".join(c for c in spaced if c.isprintable() or c in JOINERS).strip()
+
+
+def _check_texts(report: Report, checks: Checks) -> None:
+    for name, text in report.directory.tables.get("text", {}).items():
+        if ILLEGAL_SYMBOL.search(f"{name} {text}"):
+            message, fix = "<s>, </s> and #0 are reserved by Kaldi", "remove them"
+            report.add("text", name, "reserved symbol", message, fix, "utt")
+        if text != (clean := clean_text(text)):
+            odd = next(c for c in text if not c.isprintable() and c not in JOINERS)
+            message = f"has U+{ord(odd):04X} ({unicodedata.name(odd, 'control character')})"
+            fix = "use plain spaces and visible characters; fix and format_data do"
+            # Kaldi refuses odd spaces and control characters, and lets the merely invisible pass.
+            invisible = unicodedata.category(odd) == "Cf"
+            report.add("text", name, "odd character", message, fix, warning=invisible)
+        if not clean and not checks.no_speech:
+            fix = "transcribe it or remove the utterance (a set without speech: --no-speech)"
+            report.add("text", name, "empty transcript", "the transcript is empty", fix, "utt")
+
+
+def _check_recordings(report: Report, checks: Checks) -> None:
+    """Opens every recording, and compares it with segments, durations and sample rate."""
+    directory = report.directory
+    entries = {
+        name: audio
+        for name, audio in directory.tables["wav.scp"].items()
+        if report.scans["wav.scp"].values[name][:1] not in ("", "~")  # reported as a bad value
+    }
+    for name, result in inspect_audio(entries, checks, directory.path.name).items():
+        if isinstance(result, AudioInfo):
+            report.audio[name] = result
+        else:
+            report.add("wav.scp", name, *result, drops="" if result[0] == "command" else "reco")
+    for name, value in directory.tables.get("segments", {}).items():
+        segment = parse_segment(value)
+        if segment and segment[0] in report.audio:
+            over = segment[2] - report.audio[segment[0]].duration
+            message = f"the segment ends {over:.2f} s after its recording {segment[0]}"
+            if over > OVERSHOOT or segment[1] >= report.audio[segment[0]].duration:
+                report.add("segments", name, "beyond the recording", message, "mend it", "utt")
+            elif over > 0.01:
+                fix = "nothing to do, the audio ends it"
+                report.add("segments", name, "end cut off", message, fix, warning=True)
+    recordings = {name: info.duration for name, info in report.audio.items()}
+    for file, measured in (("utt2dur", report.seconds()), ("reco2dur", recordings)):
+        for name, value in directory.tables.get(file, {}).items():
+            actual, stated = measured.get(name), parse_seconds(value)
+            if actual and stated and abs(actual - stated) > max(0.05, 0.01 * actual):
+                message = f"{file} says {stated:g} s and the audio lasts {actual:.2f} s"
+                fix = "run `fix`, or copy the audio again if the duration is right"
+                report.add(file, name, "wrong duration", message, fix)
+    _check_sample_rates(report, checks)
+
+
+def _check_sample_rates(report: Report, checks: Checks) -> None:
+    rates = defaultdict(list)
+    for name, info in report.audio.items():
+        rates[info.sample_rate].append(name)
+    wanted = checks.sample_rate or max(rates, key=lambda rate: len(rates[rate]), default=0)
+    for rate, names in sorted(rates.items()):
+        if rate != wanted:
+            message = f"{len(names)} of {len(report.audio)} recordings are at {rate} Hz"
+            fix = f"nothing to do, they are resampled to {wanted} Hz when read"
+            report.add("wav.scp", names[0], "sample rate", message, fix, warning=True)
+
+
+def inspect_audio(
+    recordings: dict[str, str], checks: Checks, desc: str
+) -> dict[str, AudioInfo | tuple[str, str, str]]:
+    """Recording -> its header, or (kind, what is wrong, what mends it), in `nj` processes."""
+    look = partial(_look, allow_pipes=checks.allow_pipes)
+    bar = partial(progress, desc=f"{desc}: opening audio", total=len(recordings), unit="file")
+    nj = min(checks.nj, len(recordings) // FILES_PER_PROCESS + 1)
+    if nj == 1:
+        return dict(zip(recordings, bar(map(look, recordings.values())), strict=True))
+    pool = ProcessPoolExecutor(nj, mp_context=get_context("spawn"))
+    try:
+        results = pool.map(look, recordings.values(), chunksize=FILES_PER_PROCESS // 2)
+        return dict(zip(recordings, bar(results), strict=True))
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a process that opened audio was killed, for want of memory as a rule; lower --nj."
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _look(audio: str, allow_pipes: bool) -> AudioInfo | tuple[str, str, str]:
+    try:
+        return check_audio(audio, allow_pipes)
+    except AudioError as error:
+        return error.kind, error.reason, error.fix
