@@ -19,7 +19,9 @@ SAMPLE_RATE = 22050
 # Constants of speak_lib.h.
 AUDIO_OUTPUT_SYNCHRONOUS = 2
 CHARS_UTF8 = 1
-RATE, PITCH = 1, 3
+RATE, VOLUME, PITCH = 1, 2, 3
+# Of the usual 100: the loudest voices are clipped at 50.
+QUIET = 25
 
 SynthCallback = ctypes.CFUNCTYPE(
     ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p
@@ -49,6 +51,7 @@ def synthesise(speech: Speech) -> np.ndarray:
     with fresh_library(speech.voice) as library:
         library.espeak_SetSynthCallback(collect)
         library.espeak_SetParameter(RATE, speech.rate, 0)
+        library.espeak_SetParameter(VOLUME, QUIET, 0)
         library.espeak_SetParameter(PITCH, speech.pitch, 0)
         text = speech.text.encode() + b"\0"
         library.espeak_Synth(text, len(text), 0, 1, 0, CHARS_UTF8, None, None)

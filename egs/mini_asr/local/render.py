@@ -93,8 +93,9 @@ def speak(speech: Speech) -> np.ndarray:
 
 
 def trim(voice: np.ndarray) -> np.ndarray:
-    """`voice` from its first to its last sample above -60 dB of full scale."""
-    loud = np.flatnonzero(np.abs(voice) > 1e-3)
+    """`voice` from its first to its last sample within 50 dB of its peak."""
+    loudness = np.abs(voice)
+    loud = np.flatnonzero(loudness > 10 ** (-50 / 20) * loudness.max())
     return voice[loud[0] : loud[-1] + 1]
 
 
