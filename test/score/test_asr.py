@@ -147,7 +147,7 @@ def test_refused_files(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"decode.json is not JSON"):
         score(tmp_path, config("one"))
     (folder / "text").write_text("s-1 a\ns-1 b\n")
-    with pytest.raises(UserError, match=r"text:2 gives s-1 a second time"):
+    with pytest.raises(UserError, match=r"text:2.*s-1"):
         score(tmp_path, config("one"))
     (folder / "text").unlink()
     with pytest.raises(UserError, match=r"one/text does not exist; decode first"):
@@ -200,7 +200,7 @@ def test_long_alignment_is_wrapped(tmp_path: Path) -> None:
     shown = [line for line in lines if line.startswith(("REF:", "HYP:", "EVAL:"))]
     assert len(shown) >= 15
     assert max(map(len, shown)) <= 100
-    assert "REF:  " + " ".join(f"word{i}" for i in range(14)) in shown
+    assert "REF:  " + " ".join(f"word{i}" for i in range(15)) in shown
     # A Chinese character is two columns wide, so a blank of a terminal fills the shorter side.
     assert any(line.endswith("中文") for line in shown)
     assert any(line.endswith("中") for line in shown)

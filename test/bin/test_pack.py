@@ -1,0 +1,281 @@
+"""A packed system arrives whole or not at all, and nothing leaves its folder."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import os
+import stat
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from audiorl.bin import unpack as unpack_module
+from audiorl.bin.pack import pack
+from audiorl.bin.unpack import unpack
+from audiorl.errors import UserError
+
+CREATED = datetime.datetime(2026, 1, 2, 3, 4, 6, tzinfo=datetime.UTC)
+PACKED = {
+    "config.yaml": b"seed: 1\n",
+    "env.json": b"{}\n",
+    "run.sh": b"echo\n",
+    "RESULTS.md": b"# RESULTS\n",
+    "report.html": b"<!DOCTYPE html>\n",
+    "images/a b.png": b"\x89PNG",
+    "model/config.yaml": b"llm:\n  hidden_size: 8\n",
+    "model/model.safetensors": os.urandom(3000),
+    "model/tokenizer.model": b"tokens",
+    "model/llm/tokenizer.json": b"{}",
+    "decode_greedy/result.json": b"{}",
+    "decode_greedy/test_clean/result.json": b"{}",
+}
+LEFT = ("checkpoints/1.pth", "train.log", "decode_greedy/test_clean/text", "model/.model.tmp")
+
+
+@pytest.fixture
+def exp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "exp" / "grpo"
+    for name, content in PACKED.items() | {name: b"left" for name in LEFT}.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
+@pytest.fixture
+def packed(exp: Path, tmp_path: Path) -> Path:
+    assert pack(exp, tmp_path / "x.zip", CREATED)
+    return tmp_path / "x.zip"
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def rewrite(source: Path, change: Callable[[zipfile.ZipInfo, bytes], tuple | None]) -> None:
+    """Copies a zip; `change` returns each entry's new header and data, or None to drop it."""
+    with zipfile.ZipFile(source) as archive:
+        entries = [(entry, archive.read(entry)) for entry in archive.infolist()]
+    with zipfile.ZipFile(source, "w") as archive:
+        for entry, data in entries:
+            changed = change(entry, data)
+            if changed:
+                archive.writestr(*changed)
+
+
+def test_round_trip(packed: Path, tmp_path: Path) -> None:
+    target = tmp_path / "new folder" / "there"
+    meta = unpack(packed, target)
+    arrived = content(target)
+    assert json.loads(arrived.pop("meta.json")) == meta
+    assert arrived == PACKED
+    assert meta["created"] == "2026-01-02T03:04:06+00:00"
+    assert meta["files"]["config.yaml"] == {
+        "sha256": hashlib.sha256(PACKED["config.yaml"]).hexdigest(),
+        "size": len(PACKED["config.yaml"]),
+    }
+    assert stat.S_IMODE((target / "run.sh").stat().st_mode) == 0o755
+    assert not list(target.parent.glob(".*"))
+
+
+def test_unpacked_folder_packs_to_the_same_bytes(packed: Path, tmp_path: Path) -> None:
+    unpack(packed, tmp_path / "there")
+    pack(tmp_path / "there", tmp_path / "again.zip", CREATED)
+    assert (tmp_path / "again.zip").read_bytes() == packed.read_bytes()
+
+
+def test_bytes_depend_on_files_and_date_alone(exp: Path, packed: Path, tmp_path: Path) -> None:
+    for path in exp.rglob("*"):
+        os.utime(path, (1, 1))
+    (exp / "env.json").chmod(0o600)
+    pack(exp, tmp_path / "y.zip", CREATED)
+    assert (tmp_path / "y.zip").read_bytes() == packed.read_bytes()
+    pack(exp, tmp_path / "z.zip", CREATED.replace(year=2027))
+    assert (tmp_path / "z.zip").read_bytes() != packed.read_bytes()
+
+
+def test_packed_again_only_after_a_change(exp: Path, packed: Path) -> None:
+    before = packed.read_bytes()
+    assert not pack(exp, packed, CREATED.replace(year=2027))
+    assert packed.read_bytes() == before
+    (exp / "RESULTS.md").write_text("# better\n")
+    assert pack(exp, packed, CREATED)
+    packed.write_bytes(before[:1000])  # cut short
+    assert pack(exp, packed, CREATED)
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "model/config.yaml", "model/model.safetensors"])
+def test_model_is_needed(exp: Path, tmp_path: Path, name: str) -> None:
+    (exp / name).unlink()
+    with pytest.raises(UserError, match=rf"{name} is missing.*; train first"):
+        pack(exp, tmp_path / "x.zip", CREATED)
+    assert not (tmp_path / "x.zip").exists()
+
+
+@pytest.mark.parametrize("path", ["/data/qwen", "~/qwen"])
+@pytest.mark.parametrize("name", ["config.yaml", "model/config.yaml"])
+def test_paths_of_this_machine_are_refused(exp: Path, tmp_path: Path, name, path) -> None:
+    (exp / name).write_text(f"llm:\n  pretrained: {path}\n")
+    with pytest.raises(UserError, match=rf"{name}: llm.pretrained is {path}, a path of this"):
+        pack(exp, tmp_path / "x.zip", CREATED)
+    (exp / name).write_text(f"rl:\n  rewards:\n  - {{name: wer, model: {path}}}\n")
+    with pytest.raises(UserError, match=r"rl.rewards\[0\].model is "):
+        pack(exp, tmp_path / "x.zip", CREATED)
+
+
+def test_reward_file_is_packed(exp: Path, tmp_path: Path) -> None:
+    (exp / "config.yaml").write_text("rl:\n  reward_file: local/my reward.py\n")
+    with pytest.raises(UserError, match=r"rl.reward_file is local/my reward.py, which is no file"):
+        pack(exp, tmp_path / "x.zip", CREATED)
+    (tmp_path / "local").mkdir()
+    (tmp_path / "local" / "my reward.py").write_text("raise SystemExit")
+    pack(exp, tmp_path / "x.zip", CREATED)
+    unpack(tmp_path / "x.zip", tmp_path / "there")
+    assert (tmp_path / "there/local/my reward.py").read_text() == "raise SystemExit"
+    (exp / "config.yaml").write_text("rl:\n  reward_file: ../secret.py\n")
+    (tmp_path.parent / "secret.py").write_text("")
+    with pytest.raises(UserError, match="no file below the recipe's folder"):
+        pack(exp, tmp_path / "x.zip", CREATED)
+
+
+# What unpack refuses; the folder must not appear.
+
+
+def refused(source: Path, folder: Path, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        unpack(source, folder)
+    assert str(caught.value).count("\n") == 0
+    assert not folder.exists()
+    assert not list(folder.parent.glob(f".{folder.name}*"))
+
+
+@pytest.mark.parametrize(
+    "name", ["/tmp/evil", "../evil", "model/../../evil", "a\\..\\evil", "a//b", "./a", "dir/"]
+)
+def test_names_that_lead_out(packed: Path, tmp_path: Path, name: str) -> None:
+    def add(archive: zipfile.ZipFile) -> None:
+        entry = zipfile.ZipInfo("placeholder")
+        entry.filename = name
+        entry.external_attr = (stat.S_IFREG | 0o644) << 16
+        archive.writestr(entry, b"evil")
+
+    with zipfile.ZipFile(packed, "a") as archive:
+        add(archive)
+    refused(packed, tmp_path / "there", "leads out of its folder")
+    assert not (tmp_path.parent / "evil").exists() and not (tmp_path / "evil").exists()
+
+
+def test_links(packed: Path, tmp_path: Path) -> None:
+    def link(entry: zipfile.ZipInfo, data: bytes):
+        if entry.filename == "run.sh":
+            entry.external_attr = (stat.S_IFLNK | 0o777) << 16
+        return entry, data
+
+    rewrite(packed, link)
+    refused(packed, tmp_path / "there", "run.sh is a link or no plain file")
+
+
+def test_larger_than_declared(packed: Path, tmp_path: Path) -> None:
+    rewrite(packed, lambda e, d: (e, bytes(10**6)) if e.filename == "env.json" else (e, d))
+    refused(packed, tmp_path / "there", r"env.json expands to 1000000 bytes, not to the 3 that")
+
+
+def test_more_data_than_the_header_says(packed: Path, tmp_path: Path) -> None:
+    """Headers that lie about the size do not make more than they say."""
+    rewrite(packed, lambda e, d: (e, bytes(10**6)) if e.filename == "env.json" else (e, d))
+    data = packed.read_bytes()
+    lie = data.replace((10**6).to_bytes(4, "little"), (3).to_bytes(4, "little"))
+    assert lie.count((3).to_bytes(4, "little")) > data.count((3).to_bytes(4, "little"))
+    packed.write_bytes(lie)
+    refused(packed, tmp_path / "there", "is damaged or no zip|differs from the checksum")
+
+
+def test_other_content(packed: Path, tmp_path: Path) -> None:
+    rewrite(packed, lambda e, d: (e, b"seed: 2\n") if e.filename == "config.yaml" else (e, d))
+    refused(packed, tmp_path / "there", "config.yaml differs from the checksum in meta.json")
+
+
+def test_missing_and_surplus_members(packed: Path, tmp_path: Path) -> None:
+    data = packed.read_bytes()
+    rewrite(packed, lambda e, d: None if e.filename == "RESULTS.md" else (e, d))
+    refused(packed, tmp_path / "there", "RESULTS.md is in the zip or in meta.json but not once")
+    packed.write_bytes(data)
+    with zipfile.ZipFile(packed, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
+        entry = archive.getinfo("RESULTS.md")
+        archive.writestr(entry, PACKED["RESULTS.md"])
+    refused(packed, tmp_path / "there", "RESULTS.md is in the zip or in meta.json but not once")
+
+
+def test_damaged(packed: Path, tmp_path: Path) -> None:
+    data = bytearray(packed.read_bytes())
+    packed.write_bytes(data[: len(data) // 2])
+    refused(packed, tmp_path / "there", "is damaged or no zip")
+    packed.write_bytes(b"no zip at all")
+    refused(packed, tmp_path / "there", "is damaged or no zip")
+    place = data.index(PACKED["model/model.safetensors"]) + 50
+    data[place] ^= 1
+    packed.write_bytes(data)
+    refused(packed, tmp_path / "there", "is damaged or no zip .*model.safetensors")
+
+
+@pytest.mark.parametrize(
+    "meta", [b"{", b"[]", b"{}", b'{"audiorl": 1, "created": 1, "files": {"a": {"size": "x"}}}']
+)
+def test_not_ours(packed: Path, tmp_path: Path, meta: bytes) -> None:
+    rewrite(packed, lambda e, d: (e, meta) if e.filename == "meta.json" else (e, d))
+    refused(packed, tmp_path / "there", "has no readable meta.json")
+    rewrite(packed, lambda e, d: None if e.filename == "meta.json" else (e, d))
+    refused(packed, tmp_path / "there", "has no readable meta.json")
+
+
+def test_folder_is_never_overwritten(packed: Path, tmp_path: Path) -> None:
+    target = tmp_path / "there"
+    target.mkdir()
+    unpack(packed, target)  # empty: fine
+    (target / "mine").write_text("kept")
+    before = content(target)
+    with pytest.raises(UserError, match="there is not an empty folder"):
+        unpack(packed, target)
+    assert content(target) == before
+    with pytest.raises(UserError, match="mine is not an empty folder"):
+        unpack(packed, target / "mine")
+    refused(tmp_path / "absent.zip", tmp_path / "other", "absent.zip does not exist")
+
+
+def test_full_disk(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Usage:
+        free = 100
+
+    monkeypatch.setattr(unpack_module.shutil, "disk_usage", lambda path: Usage)
+    refused(packed, tmp_path / "there", "x.zip needs 0 MB; free the disk")
+
+
+def test_commands(exp: Path, tmp_path: Path) -> None:
+    (exp / "env.json").unlink()
+
+    def run(*arguments: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-m", *arguments]
+        path = str(Path(__file__).parents[2])
+        env = os.environ | {"PYTHONPATH": path}
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=env)
+
+    done = run("audiorl.bin.pack", "exp/grpo", "--out", "exp/grpo/grpo.zip")
+    assert done.returncode == 0, done.stderr
+    assert "exp/grpo has no env.json: packed without." in done.stdout
+    assert "exp/grpo/grpo.zip: packed, 0.0 MB" in done.stdout
+    assert "up to date" in run("audiorl.bin.pack", "exp/grpo", "--out", "exp/grpo/grpo.zip").stdout
+    done = run("audiorl.bin.unpack", "exp/grpo/grpo.zip", "there")
+    assert done.stdout.startswith("there: 11 files, checksums right, packed 20")
+    again = run("audiorl.bin.unpack", "exp/grpo/grpo.zip", "there")
+    assert again.returncode == 1
+    assert again.stderr.startswith("error: there is not an empty folder")
+    assert "Traceback" not in again.stderr
+    assert "example:" in run("audiorl.bin.pack", "--help").stdout
+    assert "example:" in run("audiorl.bin.unpack", "--help").stdout
