@@ -147,6 +147,15 @@ class SFTConfig:
 
 
 @dataclass
+class RLDataConfig:
+    """The RL set (stage 4)."""
+
+    drop_flat: bool = key(
+        False, "leave out utterances whose sampled hypotheses all earn the same: they teach nothing"
+    )
+
+
+@dataclass
 class RewardConfig:
     """One reward: its name and its weight in the sum."""
 
@@ -182,9 +191,9 @@ class RLConfig:
     )
     loss_type: str = key(
         "dapo",
-        "mean of sequences' means (grpo), of tokens of a micro-batch (bnpo), of tokens over "
-        "max_completion_length (dr_grpo), of tokens of the step (dapo) [loss_agg_mode]",
-        choices=("grpo", "bnpo", "dr_grpo", "dapo"),
+        "mean of sequences' means (grpo), sum of tokens over max_completion_length (dr_grpo), mean "
+        "of the tokens of a step (dapo) [loss_agg_mode]",
+        choices=("grpo", "dr_grpo", "dapo"),
     )
     beta: float = key(0.0, "weight of KL to the start model; 0: no reference model [kl_loss_coef]", ge=0)
     epsilon: float = key(0.2, "lower clip of the ratio [clip_ratio_low]", ge=0)
@@ -246,6 +255,7 @@ class Config:
     adaptor: AdaptorConfig = key(AdaptorConfig, "encoder to LM")
     llm: LLMConfig = key(LLMConfig, "language model")
     sft: SFTConfig = key(SFTConfig, "stage 3")
+    rl_data: RLDataConfig = key(RLDataConfig, "stage 4")
     rl: RLConfig = key(RLConfig, "stage 5")
     decode: DecodeConfig = key(DecodeConfig, "stage 6")
     score: ScoreConfig = key(ScoreConfig, "stages 7 and 8")

@@ -1,0 +1,98 @@
+"""Models: building, saving and loading."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from audiorl.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from audiorl.models.audio_llm import AudioLLM
+
+WEIGHTS = "model.safetensors"
+
+
+def save_model(model: AudioLLM, folder: Path) -> None:
+    """Writes everything that decoding needs: config, tokenizer, LM config, weights (last)."""
+    from audiorl.config import dump_config
+    from audiorl.files import atomic_write
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_write(folder / "config.yaml") as stream:
+        stream.write(dump_config(model.config))
+    model.tokenizer.save(folder)
+    model.llm.config.save_pretrained(folder)
+    save_weights(model, folder / WEIGHTS)
+
+
+def weights_of(model: AudioLLM) -> dict[str, Tensor]:
+    """The tensors of a model by name, tied ones once; the frontend's follow from its config."""
+    tensors: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in model.state_dict().items():
+        if not name.startswith("frontend.") and tensor.data_ptr() not in seen:
+            seen.add(tensor.data_ptr())
+            tensors[name] = tensor.contiguous()
+    return tensors
+
+
+def save_weights(model: AudioLLM, path: Path) -> None:
+    """Writes the weights as safetensors, whole or not at all."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    from audiorl.files import atomic_path
+
+    with atomic_path(path) as temporary:
+        try:
+            save_file(weights_of(model), str(temporary))
+        except SafetensorError as error:  # it wraps the system's own error
+            raise OSError(str(error)) from error
+
+
+def load_weights(model: AudioLLM, path: Path) -> None:
+    """Reads weights; UserError if the file is missing, cut short or of another model."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise UserError(f"{path}: there is no model; run the training stage that writes it.")
+    try:
+        fill_weights(model, load_file(path))
+    except (SafetensorError, RuntimeError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"{path}: cannot be loaded ({reason}); restore the file or train again."
+        ) from error
+
+
+def fill_weights(model: AudioLLM, tensors: dict[str, Tensor]) -> None:
+    """Puts tensors into a model; RuntimeError unless they are exactly those of `weights_of`."""
+    expected = weights_of(model).keys()
+    if tensors.keys() != expected:
+        names = sorted(tensors.keys() ^ expected)
+        raise RuntimeError(f"{len(names)} tensors differ from the model's, {names[0]} first")
+    model.load_state_dict(tensors, strict=False)  # tied weights are filled through their twin
+
+
+def load_model(folder: str | Path, device: str = "cpu") -> AudioLLM:
+    """The model saved in `folder`, in evaluation mode, with the config it was saved with."""
+    from audiorl.config import load_config
+    from audiorl.models.audio_llm import AudioLLM
+    from audiorl.models.tokenizer import PretrainedTokenizer, SentencePieceTokenizer
+
+    folder = Path(folder)
+    if not (folder / "config.yaml").is_file():
+        raise UserError(f"{folder}: there is no model; run the training stage that writes it.")
+    config = load_config(folder / "config.yaml")
+    pretrained = config.tokenizer.type == "pretrained"
+    tokenizer = (
+        PretrainedTokenizer(str(folder)) if pretrained else SentencePieceTokenizer.load(folder)
+    )
+    config.encoder.init = ""  # its weights are in the saved ones
+    model = AudioLLM(config, tokenizer, saved=str(folder))
+    load_weights(model, folder / WEIGHTS)
+    return model.to(device).eval()

@@ -1,0 +1,41 @@
+"""Builds the RL set: probes how hard each utterance is for the warm start (stage 4).
+
+example:
+  python -m audiorl.bin.build_rl_data --config conf/grpo.yaml --dump dump --init exp/sft \\
+      --out dump/rl/train.jsonl
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from audiorl.bin.cli import parser, run
+from audiorl.config import load_config
+
+
+def main() -> None:
+    options = parser(__doc__)
+    options.add_argument("--dump", type=Path, required=True, help="folder of the formatted sets")
+    options.add_argument(
+        "--init", type=Path, required=True, help="experiment whose model is the policy"
+    )
+    options.add_argument("--out", type=Path, required=True, help="RL set to write (.jsonl)")
+    args = options.parse_args()
+    config = load_config(args.config, args.set)
+    from audiorl.models import WEIGHTS, load_model
+    from audiorl.rollout.build_rl_data import build_rl_data, is_built
+    from audiorl.train.sft import pick_device, setup_torch
+
+    policy = str(args.init)
+    if is_built(config, policy, args.dump, args.out, args.init / "model" / WEIGHTS):
+        print(f"{args.out} is complete: nothing to do")
+        return
+    setup_torch(config)
+    model = load_model(args.init / "model", str(pick_device(config)))
+    for section in ("seed", "rl", "score", "decode", "data"):
+        setattr(model.config, section, getattr(config, section))
+    build_rl_data(model, policy, config, args.dump, args.out)
+
+
+if __name__ == "__main__":
+    run(main)

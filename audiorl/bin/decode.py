@@ -1,0 +1,49 @@
+"""Decodes the test sets with one or more experiments (stage 6).
+
+example:
+  python -m audiorl.bin.decode --config conf/grpo.yaml --dump dump exp/sft exp/grpo
+  python -m audiorl.bin.decode --config conf/grpo.yaml --set decode.name=beam \\
+      --set decode.method=nbest --dump dump exp/grpo
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from audiorl.bin.cli import parser, run
+from audiorl.config import load_config
+
+
+def main() -> None:
+    options = parser(__doc__)
+    options.add_argument("--dump", type=Path, required=True, help="folder of the formatted sets")
+    options.add_argument(
+        "experiments", nargs="+", type=Path, metavar="EXP", help="with a model/ inside"
+    )
+    args = options.parse_args()
+    config = load_config(args.config, args.set)
+    from audiorl.models import WEIGHTS, load_model
+    from audiorl.rollout.decode import decode_set, is_decoded
+    from audiorl.train.sft import pick_device, setup_torch
+
+    setup_torch(config)
+    for experiment in args.experiments:
+        folder = experiment / f"decode_{config.decode.name}"
+        wanted = [
+            name
+            for name in config.data.test
+            if not is_decoded(
+                config, experiment / "model" / WEIGHTS, args.dump / name, folder / name
+            )
+        ]
+        if not wanted:
+            print(f"{folder} is complete: nothing to do")
+            continue
+        model = load_model(experiment / "model", str(pick_device(config)))
+        for name in wanted:
+            decode_set(model, config, args.dump / name, folder / name)
+            print(f"wrote {folder / name}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,143 @@
+"""The audio LLM: audio encoder, adaptor, and a language model that writes what was said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from audiorl.config.schema import Config
+from audiorl.models.causal_lm import Prefix, build_lm, response_hidden
+from audiorl.models.encoder import Encoder
+from audiorl.models.frontend import Frontend
+from audiorl.models.tokenizer import Tokenizer
+
+IGNORED = -100  # cross entropy's label of padding
+
+
+class Adaptor(nn.Module):
+    """Joins `stack` encoder frames and projects them: [B, T, D] -> [B, ceil(T / stack), H]."""
+
+    def __init__(self, input_size: int, stack: int, hidden_size: int, output_size: int) -> None:
+        super().__init__()
+        self.stack = stack
+        self.layers = nn.Sequential(
+            nn.LayerNorm(stack * input_size),
+            nn.Linear(stack * input_size, hidden_size),
+            nn.GELU(),
+            nn.Linear(hidden_size, output_size),
+        )
+
+    def forward(self, frames: Tensor) -> Tensor:
+        batch, time, size = frames.shape
+        frames = F.pad(frames, (0, 0, 0, -time % self.stack))
+        return self.layers(frames.reshape(batch, -1, self.stack * size))
+
+
+@dataclass
+class SupervisedLoss:
+    """What supervised training minimises, and its parts."""
+
+    total: Tensor
+    lm: Tensor  # mean cross entropy per token, end token included
+    ctc: Tensor  # mean CTC loss per token
+
+
+class AudioLLM(nn.Module):
+    """Audio in, text out.
+
+    The prefix is the instruction with the audio embeddings in place of `{audio}`; the response is
+    the transcript and the end token.
+    """
+
+    def __init__(self, config: Config, tokenizer: Tokenizer, saved: str | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.tokenizer = tokenizer
+        self.frontend = Frontend(config.frontend, config.data.sample_rate)
+        self.encoder = Encoder(config.encoder, config.frontend.n_mels)
+        self.llm = build_lm(config.llm, tokenizer.vocab_size, tokenizer.eos_id, saved)
+        hidden_size = self.llm.config.hidden_size
+        self.adaptor = Adaptor(
+            config.encoder.output_size,
+            config.adaptor.stack,
+            config.adaptor.hidden_size,
+            hidden_size,
+        )
+        self.ctc_head = None
+        if config.sft.ctc_weight > 0:
+            # Label 0 is CTC's blank, token i is label i + 1: no token id has to be spared.
+            self.ctc_head = nn.Linear(config.encoder.output_size, tokenizer.vocab_size + 1)
+        before, after = config.llm.prompt.split("{audio}")
+        self._before = tokenizer.encode(before.strip())
+        self._after = tokenizer.encode(after.strip())
+        vocab = self.llm.get_output_embeddings().weight.size(0)
+        forbidden = torch.zeros(vocab, dtype=torch.bool)
+        forbidden[tokenizer.forbidden_ids] = True
+        forbidden[tokenizer.vocab_size :] = True  # rows that pad a pretrained embedding table
+        self.register_buffer("forbidden", forbidden, persistent=False)  # [V], never sampled
+
+    @property
+    def device(self) -> torch.device:
+        return self.forbidden.device
+
+    def encode(self, waves: Sequence[Tensor]) -> list[Tensor]:
+        """Waves [S_i] to encoder frames, one [T_i, D] for each utterance."""
+        shortest = self._shortest_wave()
+        samples = torch.tensor([max(len(wave), shortest) for wave in waves], device=self.device)
+        padded = pad_sequence([wave.to(self.device) for wave in waves], batch_first=True)
+        padded = F.pad(padded, (0, max(0, shortest - padded.size(1))))
+        frames, lengths = self.encoder(*self.frontend(padded, samples))
+        return [row[:n] for row, n in zip(frames, lengths.tolist(), strict=True)]
+
+    def prefix(self, frames: Sequence[Tensor]) -> Prefix:
+        """Encoder frames [T_i, D] of each utterance to the prefix that the LM continues."""
+        embeddings = self.llm.get_input_embeddings()
+        before = embeddings(torch.tensor(self._before, dtype=torch.long, device=self.device))
+        after = embeddings(torch.tensor(self._after, dtype=torch.long, device=self.device))
+        padded = pad_sequence([row.to(self.device) for row in frames], batch_first=True)
+        audio = self.adaptor(padded).to(before.dtype)  # [B, A, H]
+        lengths = [-(-len(row) // self.adaptor.stack) for row in frames]
+        return Prefix.join(
+            [torch.cat([before, row[:n], after]) for row, n in zip(audio, lengths, strict=True)]
+        )
+
+    def responses(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Transcripts to token ids [B, R], each with its end token, and their mask [B, R]."""
+        rows = [
+            torch.tensor([*self.tokenizer.encode(text), self.tokenizer.eos_id]) for text in texts
+        ]
+        tokens = pad_sequence(rows, batch_first=True, padding_value=self.tokenizer.pad_id)
+        lengths = torch.tensor([len(row) for row in rows])
+        mask = torch.arange(tokens.size(1)) < lengths[:, None]
+        return tokens.to(self.device), mask.to(self.device)
+
+    def supervised_loss(self, frames: Sequence[Tensor], texts: Sequence[str]) -> SupervisedLoss:
+        """Cross entropy of the transcripts, and CTC on the encoder while it learns."""
+        tokens, mask = self.responses(texts)
+        hidden = response_hidden(self.llm, self.prefix(frames), tokens, share=False)
+        logits = self.llm.get_output_embeddings()(hidden[mask])  # [tokens, V]
+        lm = F.cross_entropy(
+            logits.float(), tokens[mask], label_smoothing=self.config.sft.label_smoothing
+        )
+        weight = self.config.sft.ctc_weight if frames[0].requires_grad else 0.0
+        ctc = self._ctc_loss(frames, tokens, mask) if weight > 0 else lm.new_zeros(())
+        return SupervisedLoss((1 - weight) * lm + weight * ctc, lm.detach(), ctc.detach())
+
+    def _ctc_loss(self, frames: Sequence[Tensor], tokens: Tensor, mask: Tensor) -> Tensor:
+        logp = self.ctc_head(pad_sequence(list(frames))).float().log_softmax(-1)  # [T, B, V + 1]
+        lengths = torch.tensor([len(row) for row in frames])
+        targets = mask.sum(1) - 1  # without the end token
+        loss = F.ctc_loss(
+            logp, tokens + 1, lengths, targets.cpu(), reduction="sum", zero_infinity=True
+        )
+        return loss / targets.sum().clamp(min=1)
+
+    def _shortest_wave(self) -> int:
+        """Samples that give one encoder frame; shorter audio is padded with silence."""
+        features = next(n for n in range(1, 100) if self.encoder.num_frames(torch.tensor(n)) >= 1)
+        return self.frontend.num_samples(features)

@@ -1,0 +1,133 @@
+"""ESPnet's audio encoders, made independent of padding."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+with contextlib.redirect_stdout(io.StringIO()):  # ESPnet prints that flash_attn is not there
+    from espnet2.asr.encoder.conformer_encoder import ConformerEncoder
+    from espnet2.asr.encoder.e_branchformer_encoder import EBranchformerEncoder
+    from espnet2.asr.encoder.transformer_encoder import TransformerEncoder
+
+from audiorl.config.schema import EncoderConfig
+from audiorl.errors import UserError
+
+
+def _conformer(config: EncoderConfig, common: dict) -> nn.Module:
+    return ConformerEncoder(
+        **common,
+        linear_units=config.linear_units,
+        macaron_style=True,
+        rel_pos_type="latest",
+        cnn_module_kernel=config.kernel_size,
+        use_flash_attn=False,
+    )
+
+
+def _e_branchformer(config: EncoderConfig, common: dict) -> nn.Module:
+    return EBranchformerEncoder(
+        **common,
+        use_ffn=True,
+        macaron_ffn=True,
+        linear_units=config.linear_units,
+        cgmlp_linear_units=config.linear_units,
+        cgmlp_conv_kernel=config.kernel_size,
+        merge_conv_kernel=config.kernel_size,
+        use_flash_attn=False,
+    )
+
+
+def _transformer(config: EncoderConfig, common: dict) -> nn.Module:
+    return TransformerEncoder(**common, linear_units=config.linear_units)
+
+
+ENCODERS = {
+    "conformer": _conformer,
+    "e_branchformer": _e_branchformer,
+    "transformer": _transformer,
+}
+
+
+class Encoder(nn.Module):
+    """Features [B, T, n_mels] to frames [B, T', output_size].
+
+    ESPnet lets padding in at two places: the subsampling keeps a last frame that is partly padding,
+    and the convolutions over time read beyond the end of an utterance. Two hooks close both, so that
+    an utterance's frames are the same alone and in any batch (tested).
+    """
+
+    def __init__(self, config: EncoderConfig, n_mels: int) -> None:
+        super().__init__()
+        common = {
+            "input_size": n_mels,
+            "output_size": config.output_size,
+            "attention_heads": config.attention_heads,
+            "num_blocks": config.num_blocks,
+            "dropout_rate": config.dropout_rate,
+            "positional_dropout_rate": config.dropout_rate,
+            "input_layer": config.input_layer,
+        }
+        self.espnet = ENCODERS[config.type](config, common)
+        self.output_size = config.output_size
+        self._real: Tensor | None = None  # [B, 1, T'], True on frames of the utterance
+        self._lengths: Tensor | None = None  # [B]
+        self.espnet.embed.register_forward_hook(self._exact_mask)
+        for module in self.espnet.encoders.modules():
+            if isinstance(module, nn.Conv1d) and module.kernel_size[0] > 1:
+                module.register_forward_pre_hook(self._silence_padding)
+        if config.init:
+            self._load_espnet(Path(config.init))
+
+    def num_frames(self, features: Tensor) -> Tensor:
+        """Output frames of inputs with this many feature frames [B] -> [B]."""
+        frames = features
+        for module in self.espnet.embed.conv:
+            if isinstance(module, nn.Conv2d):
+                frames = (
+                    torch.div(
+                        frames - module.kernel_size[0], module.stride[0], rounding_mode="floor"
+                    )
+                    + 1
+                )
+        return frames
+
+    def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """features [B, T, n_mels], lengths [B] -> frames [B, T', D], lengths [B]."""
+        self._lengths = self.num_frames(lengths)
+        frames, _, _ = self.espnet(features, lengths)
+        return frames, self._lengths
+
+    def _exact_mask(self, module: nn.Module, inputs: tuple, output: tuple) -> tuple:
+        embedded, _ = output
+        frames = embedded[0] if isinstance(embedded, tuple) else embedded  # [B, T', D]
+        self._real = (torch.arange(frames.size(1), device=frames.device) < self._lengths[:, None])[
+            :, None
+        ]
+        return embedded, self._real
+
+    def _silence_padding(self, module: nn.Module, inputs: tuple) -> tuple:
+        return (inputs[0] * self._real, *inputs[1:])  # [B, D, T']
+
+    def _load_espnet(self, path: Path) -> None:
+        if not path.is_file():
+            raise UserError(
+                f"encoder.init: {path} does not exist; give an ESPnet ASR checkpoint (.pth)."
+            )
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+        weights = weights.get("model", weights)
+        mine = {
+            k.removeprefix("encoder."): v for k, v in weights.items() if k.startswith("encoder.")
+        }
+        try:
+            self.espnet.load_state_dict(mine)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[1].strip()
+            raise UserError(
+                f"encoder.init: {path} does not fit the encoder of this config ({reason}); "
+                "copy encoder_conf of its config.yaml."
+            ) from error

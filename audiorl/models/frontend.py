@@ -1,0 +1,89 @@
+"""From waves to normalised mel features, and SpecAugment on them."""
+
+from __future__ import annotations
+
+import torch
+import torchaudio
+from espnet2.asr.specaug.specaug import SpecAug
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from audiorl.config.schema import FrontendConfig
+
+
+class Frontend(nn.Module):
+    """Waves [B, S] to log-mel or Kaldi fbank features [B, T, n_mels], mean-normalised by utterance.
+
+    A frame is made of whole samples of its own utterance only (no centring, no reflection), so an
+    utterance's features do not depend on what it is batched with.
+    """
+
+    def __init__(self, config: FrontendConfig, sample_rate: int) -> None:
+        super().__init__()
+        self.config = config
+        self.sample_rate = sample_rate
+        self.hop = round(sample_rate * config.frame_shift / 1000)
+        self.window = round(sample_rate * config.frame_length / 1000)
+        self.fft_size = 1 << (self.window - 1).bit_length()
+        self.mel = torchaudio.transforms.MelSpectrogram(
+            sample_rate,
+            n_fft=self.fft_size,
+            win_length=self.window,
+            hop_length=self.hop,
+            n_mels=config.n_mels,
+            center=False,
+        )
+        self.specaug = _specaug(config)
+
+    def num_frames(self, samples: Tensor) -> Tensor:
+        """Frames of waves with this many samples [B] -> [B]."""
+        span = self.fft_size if self.config.type == "log_mel" else self.window
+        return (samples - span).clamp(min=0) // self.hop + 1
+
+    def num_samples(self, frames: int) -> int:
+        """Samples of the shortest wave with this many frames."""
+        return self.fft_size + (frames - 1) * self.hop
+
+    @torch.no_grad()
+    def forward(self, waves: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """waves [B, S] in -1..1, samples [B] -> features [B, T, n_mels], frames [B]."""
+        frames = self.num_frames(samples)
+        if self.config.type == "log_mel":
+            features = self.mel(waves).clamp(min=1e-10).log().transpose(1, 2)
+        else:
+            features = pad_sequence(
+                [self._fbank(wave[:n]) for wave, n in zip(waves, samples, strict=True)],
+                batch_first=True,
+            )
+        real = torch.arange(features.size(1), device=features.device) < frames[:, None]  # [B, T]
+        features = features * real[..., None]
+        mean = features.sum(1, keepdim=True) / frames[:, None, None]
+        # Four is about the spread of log-mel values: features of unit size suit the encoder.
+        features = (features - mean) * real[..., None] / 4
+        if self.training and self.specaug is not None:
+            features, _ = self.specaug(features, frames)
+        return features, frames
+
+    def _fbank(self, wave: Tensor) -> Tensor:
+        return torchaudio.compliance.kaldi.fbank(
+            wave[None] * 32768,  # Kaldi reads 16-bit integers
+            sample_frequency=self.sample_rate,
+            num_mel_bins=self.config.n_mels,
+            frame_length=self.config.frame_length,
+            frame_shift=self.config.frame_shift,
+            dither=0.0,
+        )
+
+
+def _specaug(config: FrontendConfig) -> SpecAug | None:
+    if config.time_masks == 0 and config.freq_masks == 0:
+        return None
+    return SpecAug(
+        apply_time_warp=False,
+        apply_freq_mask=config.freq_masks > 0,
+        freq_mask_width_range=config.freq_mask_width,
+        num_freq_mask=config.freq_masks,
+        apply_time_mask=config.time_masks > 0,
+        time_mask_width_ratio_range=config.time_mask_width,
+        num_time_mask=config.time_masks,
+    )

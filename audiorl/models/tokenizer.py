@@ -1,0 +1,107 @@
+"""Text to token ids and back: a sentencepiece model of our own, or a pretrained LLM's tokenizer."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol
+
+import sentencepiece
+
+from audiorl.config.schema import TokenizerConfig
+from audiorl.errors import UserError
+from audiorl.files import atomic_write
+
+
+class Tokenizer(Protocol):
+    """What the models need of a tokenizer."""
+
+    vocab_size: int
+    eos_id: int
+    pad_id: int
+    forbidden_ids: list[int]  # never sampled: padding, unknown, placeholders
+
+    def encode(self, text: str) -> list[int]: ...
+
+    def decode(self, ids: Iterable[int]) -> str: ...
+
+    def save(self, folder: Path) -> None: ...
+
+
+class SentencePieceTokenizer:
+    """Subword units learnt from the train texts."""
+
+    FILE = "tokenizer.model"
+
+    def __init__(self, model: bytes) -> None:
+        self._bytes = model
+        self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        self.vocab_size = self._processor.get_piece_size()
+        self.eos_id = self._processor.eos_id()
+        self.pad_id = self._processor.pad_id()
+        self.forbidden_ids = [self.pad_id, self._processor.unk_id()]
+
+    @classmethod
+    def train(cls, config: TokenizerConfig, texts: Iterable[str]) -> SentencePieceTokenizer:
+        """Learns units from `texts`; the same texts give the same units."""
+        model = io.BytesIO()
+        try:
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=iter(texts),
+                model_writer=model,
+                model_type=config.type,
+                vocab_size=config.vocab_size,
+                hard_vocab_limit=False,
+                character_coverage=1.0,
+                pad_id=0,
+                eos_id=1,
+                unk_id=2,
+                bos_id=-1,
+                num_threads=1,
+                minloglevel=2,
+            )
+        except RuntimeError as error:
+            raise UserError(
+                f"tokenizer.vocab_size {config.vocab_size} does not suit the train texts "
+                f"({str(error).splitlines()[-1].strip()}); change it."
+            ) from error
+        return cls(model.getvalue())
+
+    @classmethod
+    def load(cls, folder: Path) -> SentencePieceTokenizer:
+        return cls((folder / cls.FILE).read_bytes())
+
+    def encode(self, text: str) -> list[int]:
+        return self._processor.encode(text)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return self._processor.decode([i for i in ids if i not in (self.pad_id, self.eos_id)])
+
+    def save(self, folder: Path) -> None:
+        with atomic_write(folder / self.FILE, "wb") as stream:
+            stream.write(self._bytes)
+
+
+class PretrainedTokenizer:
+    """The tokenizer of a pretrained LLM (Hugging Face)."""
+
+    def __init__(self, name: str) -> None:
+        from transformers import AutoTokenizer
+
+        self._tokenizer = AutoTokenizer.from_pretrained(name)
+        self.vocab_size = len(self._tokenizer)
+        self.eos_id = self._tokenizer.eos_token_id
+        self.pad_id = (
+            self.eos_id if self._tokenizer.pad_token_id is None else self._tokenizer.pad_token_id
+        )
+        self.forbidden_ids = [i for i in self._tokenizer.all_special_ids if i != self.eos_id]
+
+    def encode(self, text: str) -> list[int]:
+        return self._tokenizer.encode(text, add_special_tokens=False)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return self._tokenizer.decode(list(ids), skip_special_tokens=True)
+
+    def save(self, folder: Path) -> None:
+        self._tokenizer.save_pretrained(folder)

@@ -1,0 +1,46 @@
+"""The control of an RL run: the same data, batches and number of updates, with cross entropy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from audiorl.data.utterance import Utterance
+from audiorl.models.audio_llm import AudioLLM
+from audiorl.rl.grpo import StepOutput
+from audiorl.rl.phases import FrameStore, Phases
+
+
+class Supervised:
+    """What continued supervised training gains on the utterances that RL sees."""
+
+    def __init__(
+        self, model: AudioLLM, optimizer: torch.optim.Optimizer, frames: FrameStore
+    ) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.frames = frames
+
+    def step(self, step: int, utterances: Sequence[Utterance]) -> StepOutput:
+        """One update on the transcripts of B utterances."""
+        phases = Phases(self.model.device)
+        with phases("encode"):
+            if "encoder" in self.model.config.rl.train:
+                frames = self.frames.encode(self.model, utterances)
+            else:
+                frames = self.frames.get(utterances)
+        with phases("update"):
+            self.optimizer.zero_grad(set_to_none=True)
+            loss = self.model.supervised_loss(frames, [u.text for u in utterances])
+            loss.total.backward()
+            parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
+            norm = torch.nn.utils.clip_grad_norm_(parameters, self.model.config.rl.max_grad_norm)
+            self.optimizer.step()
+        metrics = {
+            "loss": loss.total.item(),
+            "loss_lm": loss.lm.item(),
+            "grad_norm": norm.item(),
+            **phases.metrics(sum(u.duration for u in utterances)),
+        }
+        return StepOutput(metrics, [])

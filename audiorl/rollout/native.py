@@ -1,0 +1,87 @@
+"""The rollout engine inside the training process: the policy's own tensors, no weight sync."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from audiorl.models.causal_lm import Prefix, prefill
+from audiorl.rollout.sampling import Sampling, draw, warp
+
+
+@dataclass
+class Rollout:
+    """Sampled responses, the G of a prompt in consecutive rows."""
+
+    tokens: Tensor  # [B * G, R], padded on the right
+    mask: Tensor  # [B * G, R] bool, True on sampled tokens, the end token included
+    logps: Tensor  # [B * G, R], log-probability of each token when it was sampled; 0 on padding
+    finished: Tensor  # [B * G] bool, False if max_length cut the response
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+@torch.no_grad()
+def generate(
+    lm: PreTrainedModel,
+    prefix: Prefix,
+    *,
+    group: int,
+    max_length: int,
+    eos_id: int,
+    pad_id: int,
+    forbidden: Tensor,
+    sampling: Sampling,
+    uniforms: Tensor | None = None,
+) -> Rollout:
+    """Continues each prefix `group` times.
+
+    Each prefix is read once and its cache is expanded to the group; rows that have ended leave the
+    batch. `uniforms` [B * G, max_length] are the random numbers (see `uniform_table`); greedy
+    decoding needs none. Returns a Rollout of B * group rows.
+    """
+    rows = len(prefix.embeds) * group
+    device = prefix.embeds.device
+    tokens = torch.full((rows, max_length), pad_id, device=device)
+    logps = torch.zeros((rows, max_length), device=device)
+    finished = torch.zeros(rows, dtype=torch.bool, device=device)
+
+    hidden, cache = prefill(lm, prefix)
+    cache.batch_repeat_interleave(group)
+    hidden = hidden.repeat_interleave(group, 0)
+    mask = prefix.mask.repeat_interleave(group, 0)  # [alive, P + t]
+    positions = prefix.lengths.repeat_interleave(group, 0)  # [alive]
+    alive = torch.arange(rows, device=device)  # rows still in the batch
+    head, embed = lm.get_output_embeddings(), lm.get_input_embeddings()
+
+    for t in range(max_length):
+        logp = warp(head(hidden[:, -1]), sampling, forbidden)  # [alive, V]
+        chosen = (
+            logp.argmax(-1) if sampling.greedy else draw(logp, uniforms[alive.cpu(), t].to(device))
+        )
+        tokens[alive, t] = chosen
+        logps[alive, t] = logp.gather(1, chosen[:, None]).squeeze(1)
+        finished[alive] = ended = chosen == eos_id
+        if ended.all() or t == max_length - 1:
+            break
+        if ended.any():
+            keep = (~ended).nonzero().squeeze(1)
+            cache.batch_select_indices(keep)
+            alive, mask, positions, chosen = alive[keep], mask[keep], positions[keep], chosen[keep]
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
+        hidden = lm.base_model(
+            inputs_embeds=embed(chosen[:, None]),
+            attention_mask=mask.long(),
+            position_ids=positions[:, None],
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state
+        positions = positions + 1
+
+    tokens, logps = tokens[:, : t + 1], logps[:, : t + 1]
+    after_end = (tokens == eos_id).int().cumsum(1) - (tokens == eos_id).int() > 0
+    return Rollout(tokens, ~after_end, logps, finished)

@@ -1,0 +1,64 @@
+"""The distribution that is sampled from, and scored: one function for both."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How responses are drawn."""
+
+    temperature: float = 1.0
+    top_k: int = 0  # 0: all tokens
+    top_p: float = 1.0  # 1: all tokens
+    greedy: bool = False
+
+
+def warp(logits: Tensor, sampling: Sampling, forbidden: Tensor) -> Tensor:
+    """Logits [N, V] to the log-probabilities [N, V] (fp32) that `sampling` draws from.
+
+    Forbidden tokens [V] and tokens outside top-k and top-p get -inf. Rollout samples from this and
+    the update scores with it: scoring the untruncated softmax would bias every importance ratio.
+    """
+    logits = logits.float().masked_fill(forbidden, -torch.inf) / sampling.temperature
+    if sampling.top_k > 0:
+        kth = logits.topk(min(sampling.top_k, logits.size(-1))).values[..., -1:]
+        logits = logits.masked_fill(logits < kth, -torch.inf)
+    if sampling.top_p < 1:
+        ordered, order = logits.sort(descending=True)
+        before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)  # mass ahead of each token
+        dropped = torch.zeros_like(logits, dtype=torch.bool).scatter(
+            -1, order, before >= sampling.top_p
+        )
+        logits = logits.masked_fill(dropped, -torch.inf)
+    return logits.log_softmax(-1)
+
+
+def draw(logp: Tensor, uniforms: Tensor) -> Tensor:
+    """One token [N] from each row of log-probabilities [N, V], by inverting the distribution."""
+    cumulative = logp.double().exp().cumsum(-1)
+    threshold = uniforms[:, None] * cumulative[:, -1:]
+    tokens = torch.searchsorted(cumulative, threshold, right=True).squeeze(1)
+    # Rounding may carry a draw next to 1 beyond the last token that has any probability.
+    last = logp.size(-1) - 1 - (logp > -torch.inf).flip(-1).int().argmax(-1)
+    return torch.minimum(tokens, last)
+
+
+def uniform_table(seed: int, step: int, ids: list[str], group: int, length: int) -> Tensor:
+    """The random numbers of a rollout, [len(ids) * group, length] (fp64).
+
+    Row (utterance, member) depends on seed, step, utterance id and member alone: what an utterance
+    draws depends neither on its batch nor on what else used random numbers.
+    """
+    rows = [
+        np.random.default_rng([seed, step, zlib.crc32(name.encode()), member]).random(length)
+        for name in ids
+        for member in range(group)
+    ]
+    return torch.from_numpy(np.stack(rows))

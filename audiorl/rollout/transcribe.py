@@ -1,0 +1,122 @@
+"""From audio to hypotheses: the decoding of evaluations and of stage 6."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from audiorl.data.audio import read_audio
+from audiorl.data.utterance import Utterance
+from audiorl.files import progress
+from audiorl.models.audio_llm import AudioLLM
+from audiorl.models.causal_lm import Prefix
+from audiorl.rollout.native import generate
+from audiorl.rollout.sampling import Sampling
+
+
+@dataclass
+class Hypothesis:
+    """What the model says an utterance is."""
+
+    text: str
+    logp: float  # of the whole response, natural logarithm
+    finished: bool  # False if the length limit cut it
+
+
+def batches_by_seconds(
+    utterances: Sequence[Utterance], seconds: float
+) -> Iterator[list[Utterance]]:
+    """Utterances of like length together; a batch holds `seconds` of audio, padding included."""
+    batch: list[Utterance] = []
+    for utterance in sorted(utterances, key=lambda u: (-u.duration, u.id)):
+        # The first of a batch is its longest, and sets the width of all.
+        if batch and batch[0].duration * (len(batch) + 1) > seconds:
+            yield batch
+            batch = []
+        batch.append(utterance)
+    if batch:
+        yield batch
+
+
+@torch.no_grad()
+def encode_utterances(model: AudioLLM, utterances: Sequence[Utterance]) -> list[torch.Tensor]:
+    """Encoder frames [T_i, D] of each utterance."""
+    rate = model.config.data.sample_rate
+    return model.encode([torch.from_numpy(read_audio(u, rate)) for u in utterances])
+
+
+@torch.no_grad()
+def transcribe(
+    model: AudioLLM,
+    utterances: Sequence[Utterance],
+    *,
+    max_length: int,
+    batch_seconds: float = 200.0,
+    num_beams: int = 1,
+    desc: str = "decoding",
+) -> dict[str, list[Hypothesis]]:
+    """Hypotheses of each utterance by id, best first: one greedily, or `num_beams` by beam search."""
+    training = model.training
+    model.eval()
+    hypotheses: dict[str, list[Hypothesis]] = {}
+    with progress(desc=desc, total=len(utterances), unit="utt") as bar:
+        for batch in batches_by_seconds(utterances, batch_seconds):
+            prefix = model.prefix(encode_utterances(model, batch))
+            decode = _greedy if num_beams == 1 else _beams
+            for utterance, found in zip(
+                batch, decode(model, prefix, max_length, num_beams), strict=True
+            ):
+                hypotheses[utterance.id] = found
+            bar.update(len(batch))
+    model.train(training)
+    return hypotheses
+
+
+def _greedy(model: AudioLLM, prefix: Prefix, max_length: int, _: int) -> list[list[Hypothesis]]:
+    tokenizer = model.tokenizer
+    rollout = generate(
+        model.llm,
+        prefix,
+        group=1,
+        max_length=max_length,
+        eos_id=tokenizer.eos_id,
+        pad_id=tokenizer.pad_id,
+        forbidden=model.forbidden,
+        sampling=Sampling(greedy=True),
+    )
+    texts = [
+        tokenizer.decode(row[m].tolist())
+        for row, m in zip(rollout.tokens, rollout.mask, strict=True)
+    ]
+    scores = rollout.logps.sum(1).tolist()
+    return [
+        [Hypothesis(*found)] for found in zip(texts, scores, rollout.finished.tolist(), strict=True)
+    ]
+
+
+def _beams(
+    model: AudioLLM, prefix: Prefix, max_length: int, num_beams: int
+) -> list[list[Hypothesis]]:
+    """Beam search by transformers; its scores are mean log-probabilities, ours are sums."""
+    tokenizer = model.tokenizer
+    found = model.llm.generate(
+        inputs_embeds=prefix.embeds,
+        attention_mask=prefix.mask.long(),
+        num_beams=num_beams,
+        num_return_sequences=num_beams,
+        do_sample=False,
+        max_new_tokens=max_length,
+        eos_token_id=tokenizer.eos_id,
+        pad_token_id=tokenizer.pad_id,
+        suppress_tokens=model.forbidden.nonzero().squeeze(1).tolist(),
+        return_dict_in_generate=True,
+        output_scores=True,
+    )
+    hypotheses = []
+    for row, score in zip(found.sequences.tolist(), found.sequences_scores.tolist(), strict=True):
+        finished = tokenizer.eos_id in row
+        length = row.index(tokenizer.eos_id) + 1 if finished else len(row)
+        hypotheses.append(Hypothesis(tokenizer.decode(row[:length]), score * length, finished))
+    return [hypotheses[i : i + num_beams] for i in range(0, len(hypotheses), num_beams)]

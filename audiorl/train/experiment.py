@@ -1,0 +1,169 @@
+"""The folder of a run: what it was started with, how to resume it, and its log."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from audiorl.config import config_differences, dump_config, load_config
+from audiorl.config.schema import Config
+from audiorl.data.utterance import Utterance
+from audiorl.errors import UserError
+from audiorl.files import atomic_write, write_json
+from audiorl.models import WEIGHTS
+
+# Keys that may change between a start and a restart: they do not change what is learnt.
+FREE_KEYS = ("decode.", "score.", "data.test", "data.no_speech", "device", "num_threads")
+
+
+class Experiment:
+    """exp/<tag>/, opened for training.
+
+    Writes config.yaml, env.json and run.sh once. A restart with another config or other data is
+    refused, naming what differs: half a run with one setting and half with another has no result.
+    """
+
+    def __init__(self, folder: str | Path, config: Config, relevant: Iterable[str]) -> None:
+        self.folder = Path(folder)
+        self.config = config
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._check_config(tuple(relevant))
+        if not (self.folder / "env.json").exists():
+            write_json(self.folder / "env.json", environment())
+        with atomic_write(self.folder / "run.sh") as stream:
+            stream.write(resume_command())
+        (self.folder / "run.sh").chmod(0o755)
+        self._start_log()
+
+    @property
+    def model_folder(self) -> Path:
+        return self.folder / "model"
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the run has ended: its model is written last."""
+        return (self.model_folder / WEIGHTS).exists()
+
+    def check_inputs(self, **sets: list[Utterance]) -> None:
+        """Remembers which data the run began with; refuses to go on with other data."""
+        found = {name: fingerprint(utterances) for name, utterances in sets.items()}
+        path = self.folder / "inputs.json"
+        if not path.exists():
+            write_json(path, found)
+            return
+        import json
+
+        begun = json.loads(path.read_text(encoding="utf-8"))
+        changed = [name for name in found if begun.get(name) != found[name]]
+        if changed:
+            raise UserError(
+                f"{self.folder} was trained on other data than it is given now ({', '.join(changed)} "
+                "changed); remove the folder to train again, or name another with --exp."
+            )
+
+    def _check_config(self, relevant: tuple[str, ...]) -> None:
+        path = self.folder / "config.yaml"
+        if not path.exists():
+            with atomic_write(path) as stream:
+                stream.write(dump_config(self.config))
+            return
+        differences = [
+            line
+            for line in config_differences(load_config(path), self.config)
+            if line.startswith(relevant) and not line.startswith(FREE_KEYS)
+        ]
+        if differences:
+            raise UserError(
+                f"{path}: the run was started with another config ({'; '.join(differences)}); "
+                "remove the folder to train again, or name another with --exp."
+            )
+
+    def _start_log(self) -> None:
+        root = logging.getLogger()
+        root.setLevel(logging.INFO)
+        for handler in list(root.handlers):
+            root.removeHandler(handler)
+            handler.close()
+        to_file = logging.FileHandler(self.folder / "train.log", encoding="utf-8")
+        to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        to_screen = logging.StreamHandler(sys.stdout)
+        to_screen.setFormatter(logging.Formatter("%(message)s"))
+        root.addHandler(to_file)
+        root.addHandler(to_screen)
+
+
+def fingerprint(utterances: list[Utterance]) -> dict[str, object]:
+    """How many utterances, and a hash over their ids, texts and durations."""
+    digest = hashlib.sha256()
+    for u in utterances:
+        digest.update(f"{u.id}\t{u.text}\t{u.duration}\n".encode())
+    return {"utterances": len(utterances), "sha256": digest.hexdigest()}
+
+
+def environment() -> dict[str, object]:
+    """Versions and machine, for env.json and reports."""
+    packages = ("torch", "transformers", "espnet", "torchaudio", "sentencepiece", "numpy")
+    return {
+        "date": time.strftime("%Y-%m-%d %H:%M:%S %Z"),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in packages},
+        "audiorl_commit": _commit(),
+        "machine": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def resume_command() -> str:
+    """A script that goes on with this run: the command as it was given, in its folder."""
+    command = shlex.join([sys.executable, "-m", *_module_and_arguments()])
+    return f"#!/bin/sh\n# Goes on where the run stopped.\ncd {shlex.quote(os.getcwd())} || exit 1\n{command}\n"
+
+
+def _module_and_arguments() -> list[str]:
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return [spec.name if spec else sys.argv[0], *sys.argv[1:]]
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The commit of this checkout, `-dirty` if files differ from it; None outside git."""
+    command = [
+        "git",
+        "-C",
+        str(Path(__file__).parent),
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=12",
+    ]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":")[1].strip() for line in lines if "model name" in line), "unknown")

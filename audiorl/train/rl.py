@@ -1,0 +1,122 @@
+"""The RL loop: prompts, steps, evaluations, checkpoints. What a step does is in audiorl/rl."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from pathlib import Path
+
+import torch
+
+from audiorl.config.schema import Config
+from audiorl.data.utterance import Utterance, read_utterances
+from audiorl.errors import UserError
+from audiorl.files import progress
+from audiorl.models import load_model, save_model
+from audiorl.models.audio_llm import AudioLLM
+from audiorl.rewards import build_rewards
+from audiorl.rl.grpo import GRPO
+from audiorl.rl.phases import FrameStore
+from audiorl.rl.supervised import Supervised
+from audiorl.train.batches import step_prompts
+from audiorl.train.checkpoint import BestWeights, Checkpoints
+from audiorl.train.experiment import Experiment
+from audiorl.train.optim import adamw, set_learning_rate, warmup_constant
+from audiorl.train.reporter import Reporter
+from audiorl.train.sft import evaluate, pick_device, setup_torch, some
+
+log = logging.getLogger(__name__)
+
+# Sections of the config that an RL run depends on; the model's own come from the warm start.
+RELEVANT = ("task", "seed", "data", "rl")
+
+
+def train_rl(config: Config, init: Path, data: Path, dump: Path, out: Path) -> None:
+    """Improves the model of experiment `init` on the RL set `data` into `out`.
+
+    Goes on with a run that was cut off; does nothing if `out` is complete. The model kept is the
+    one with the lowest greedy error rate on the RL dev set, the start included.
+    """
+    experiment = Experiment(out, config, RELEVANT)
+    train = read_utterances(data)
+    dev = read_utterances(dump / (config.data.rl_dev or config.data.dev))
+    experiment.check_inputs(train=train, dev=dev)
+    if experiment.is_complete:
+        log.info("%s is complete: nothing to do", out)
+        return
+    setup_torch(config)
+    model = load_model(init / "model", str(pick_device(config)))
+    # What is to be learnt and scored comes from this config; what the model is, from its own.
+    for section in ("seed", "rl", "score", "decode", "data"):
+        setattr(model.config, section, getattr(config, section))
+    _freeze(model)
+    if len(train) < config.rl.num_prompts:
+        raise UserError(
+            f"{data} has {len(train)} utterances, fewer than rl.num_prompts ({config.rl.num_prompts}); "
+            "lower the key or build a larger RL set."
+        )
+    _train(config, experiment, model, train, some(dev, config.rl.eval_utterances))
+    save_model(model.eval(), experiment.model_folder)
+    log.info("wrote %s", experiment.model_folder)
+
+
+def _train(
+    config: Config,
+    experiment: Experiment,
+    model: AudioLLM,
+    train: list[Utterance],
+    dev: list[Utterance],
+) -> None:
+    rl = config.rl
+    model.eval()  # no dropout: the policy that samples is the policy that learns
+    reference = copy.deepcopy(model).requires_grad_(False) if rl.beta > 0 else None
+    optimizer = adamw(
+        [getattr(model, part) for part in rl.train], rl.learning_rate, rl.weight_decay
+    )
+    checkpoints = Checkpoints(experiment.folder / "checkpoints")
+    best = BestWeights(checkpoints.folder, 1)
+    done, state = checkpoints.resume(model, optimizer)
+    reporter = Reporter(experiment.folder, done)
+    frames = FrameStore(model, frozen="encoder" not in rl.train)
+    if rl.algorithm == "grpo":
+        learner = GRPO(model, reference, build_rewards(config), optimizer, frames)
+    else:
+        learner = Supervised(model, optimizer, frames)
+    if state:
+        best.scores = state["best"]
+    else:
+        best.offer(0, evaluate(model, dev, 0, reporter).rate, model)
+    log.info(
+        "a loss near 0 and clip ratios of 0 are normal: with one update per rollout the ratio is 1"
+    )
+    with progress(desc=rl.algorithm, total=rl.max_steps, unit="step") as bar:
+        bar.update(done)
+        for step in range(done, rl.max_steps):
+            rate = warmup_constant(step, rl.learning_rate, rl.warmup_steps)
+            set_learning_rate(optimizer, rate)
+            output = learner.step(step, step_prompts(train, rl.num_prompts, config.seed, step))
+            reporter.log(step + 1, {**output.metrics, "learning_rate": rate})
+            reporter.completions(output.completions)
+            bar.update()
+            bar.set_postfix(_shown(output.metrics, best.scores))
+            last = step + 1 == rl.max_steps
+            if (step + 1) % rl.eval_steps == 0 or last:
+                best.offer(step + 1, evaluate(model, dev, step + 1, reporter).rate, model)
+            if (step + 1) % rl.save_steps == 0 or last:
+                checkpoints.save(step + 1, model, optimizer, {"best": best.scores})
+                best.clean()
+    reporter.close()
+    best.load_average(model)
+    log.info("the model is that of step %s", next(iter(best.scores)))
+
+
+def _freeze(model: AudioLLM) -> None:
+    """Only the parts named in `rl.train` learn."""
+    model.requires_grad_(False)
+    for part in model.config.rl.train:
+        getattr(model, part).requires_grad_(True)
+
+
+def _shown(metrics: dict[str, float], scores: dict[str, float]) -> dict[str, str]:
+    reward = {"reward": f"{metrics['reward']:.3f}"} if "reward" in metrics else {}
+    return {**reward, "loss": f"{metrics['loss']:.3f}", "dev": f"{100 * min(scores.values()):.1f}%"}
