@@ -1,0 +1,50 @@
+"""Checks configs: keys, types, ranges, what must fit together, the files and packages they need.
+
+All problems are listed, each with its line and its fix (exit status 1). Otherwise it shows what
+differs from the defaults and where it was set. Precedence: defaults < base < recipe < --set.
+
+example:
+  python -m audiorl.bin.check_config conf/grpo.yaml --set rl.beta=0.04
+  python -m audiorl.bin.check_config conf/grpo.yaml --print     # in full, with comments
+  python -m audiorl.bin.check_config --defaults                 # every key, as in conf/asr.yaml
+"""
+
+from __future__ import annotations
+
+from audiorl.bin.cli import parser, run
+from audiorl.config.check import base_recipe, check_recipe, summary
+from audiorl.config.dump import dump_config
+from audiorl.errors import UserError
+
+
+def main() -> None:
+    options = parser(__doc__, config=False)
+    options.add_argument("files", nargs="*", metavar="FILE", help="configs to check")
+    options.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY.PATH=VALUE",
+        help="overrides one key; may be given several times",
+    )
+    options.add_argument("--print", action="store_true", help="show the whole resolved config")
+    options.add_argument("--defaults", action="store_true", help="show what conf/asr.yaml holds")
+    args = options.parse_intermixed_args()
+    if args.defaults == bool(args.files):
+        options.error("give configs to check, or --defaults")
+    if args.defaults:
+        print(base_recipe(), end="")
+    problems = []
+    for file in args.files:
+        try:
+            recipe = check_recipe(file, args.set)
+        except UserError as error:
+            problems.append(str(error))
+        else:
+            print(f"# {file}\n{dump_config(recipe.config)}" if args.print else summary(recipe))
+    if problems:
+        raise UserError("\n".join(problems))
+
+
+if __name__ == "__main__":
+    run(main)

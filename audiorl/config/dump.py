@@ -1,0 +1,84 @@
+"""Configs as text: in full with comments, and what differs between two."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from dataclasses import Field, asdict, is_dataclass
+from typing import Any
+
+import yaml
+
+from audiorl.config.keys import default_of, key_values, limits, section_keys
+from audiorl.config.schema import Config
+
+COLUMN = 40  # where comments begin
+WIDTH = 100
+GLUE = "\u00a0"  # a space at which no line breaks: `>= 0` stays together
+
+
+def dump_config(config: Config) -> str:
+    """The config as YAML: every key, its value, its comment; `load_config` reads it back equal."""
+    return "\n".join(_section_lines(config, "")) + "\n"
+
+
+def config_differences(config: Config, other: Config) -> list[str]:
+    """`key: value -> other's value` for every key that differs."""
+    values, others = key_values(config), key_values(other)
+    changed = [key for key in values if values[key] != others[key]]
+    return [f"{key}: {flow(values[key])} -> {flow(others[key])}" for key in changed]
+
+
+def flow(value: Any) -> str:
+    """A value as it stands behind its key in YAML."""
+    if is_dataclass(value):
+        value = asdict(value)
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name}: {flow(item)}" for name, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(flow, value)) + "]"
+    # Quotes and escapes for what cannot be seen, lest a line break in a text breaks ours.
+    style = '"' if isinstance(value, str) and not (value and value.isprintable()) else None
+    options = {"default_flow_style": True, "default_style": style, "allow_unicode": True}
+    return yaml.safe_dump([value], width=float("inf"), **options)[1:-2]
+
+
+def clip(text: str, width: int) -> str:
+    """The text on one line of at most `width` characters."""
+    text = " ".join(text.split())
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def _section_lines(section: Any, indent: str) -> list[str]:
+    lines = []
+    for name, (kind, field) in section_keys(type(section)).items():
+        value = getattr(section, name)
+        if is_dataclass(kind):
+            doc = kind.__doc__.split("\n\n")[0].rstrip(".")
+            lines += ["", *_entry(f"{indent}{name}:", doc), *_section_lines(value, indent + "  ")]
+        else:
+            lines += _entry(f"{indent}{name}: {flow(value)}", _comment(field, value))
+    return lines
+
+
+def _comment(field: Field, value: Any) -> str:
+    """The meaning, what is allowed, and the default where the value is another."""
+    parts = [field.metadata["doc"]]
+    if allowed := limits(field.metadata):
+        parts.append(re.sub(r"(?<=[<>=]) ", GLUE, allowed))
+    default = default_of(field)
+    if value != default:
+        parts.append(f"default {flow(default)}")
+    return "; ".join(parts)
+
+
+def _entry(entry: str, comment: str) -> list[str]:
+    """The entry with its comment to the right; above it where the entry is too long for that."""
+    room = len(entry) + 2 <= COLUMN
+    margin = COLUMN if room else len(entry) - len(entry.lstrip())
+    wrapped = textwrap.wrap(comment, WIDTH - margin - 2)
+    comments = ["# " + line.replace(GLUE, " ") for line in wrapped]
+    if not room:
+        return [*(" " * margin + line for line in comments), entry]
+    first, *rest = comments
+    return [f"{entry:<{margin}}{first}", *(" " * margin + line for line in rest)]

@@ -1,0 +1,66 @@
+"""Recipes from YAML, strictly: all problems of a config at once, each with its line and its fix.
+
+A file may extend another (`extends: ../base.yaml`, relative to the file): mappings merge, lists
+replace. The later one wins: defaults of the schema < base < recipe < `--set key.path=value`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from audiorl.config.reader import Reader, build, sentence
+from audiorl.config.rules import broken_rules
+from audiorl.config.schema import Config
+from audiorl.errors import UserError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A config and where it came from."""
+
+    config: Config
+    origins: dict[str, str]  # key path -> `file:line` or `--set …`; absent: the schema's default
+    files: list[str]  # base first
+
+    def problem(self, keys: Sequence[str], message: str) -> str:
+        """The sentence about `keys[0]`, which does not fit the other keys."""
+
+        def precedence(origin: str) -> int:
+            file = origin.rpartition(":")[0]
+            return self.files.index(file) if file in self.files else len(self.files)
+
+        # What was set last is what the user has just changed.
+        places = [self.origins[key] for key in keys if key in self.origins]
+        return sentence(max(places, key=precedence, default=self.files[-1]), keys[0], message)
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """The config in `path` with `--set` overrides; UserError lists all of its problems."""
+    return load_recipe(path, overrides).config
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """As `load_config`, with the origin of each value."""
+    reader = Reader()
+    settings = reader.attempt(reader.read_file, str(path))
+    for option in overrides:
+        settings |= reader.attempt(reader.read_override, option)
+    origins = {key: setting.where for key, setting in settings.items()}
+    recipe = Recipe(build(Config, settings), origins, reader.files)
+    problems = reader.problems
+    if not reader.lost:
+        for keys, message in broken_rules(recipe.config):
+            if not any(map(reader.was_refused, keys)):
+                problems.append(recipe.problem(keys, message))
+    refuse_if_any(str(path), problems)
+    return recipe
+
+
+def refuse_if_any(path: str, problems: list[str]) -> None:
+    """Raises one UserError: a single problem as it is, several in a list below their count."""
+    if len(problems) == 1:
+        raise UserError(problems[0])
+    if problems:
+        raise UserError("\n  ".join([f"{path} has {len(problems)} problems:", *problems]))

@@ -1,0 +1,246 @@
+"""From YAML nodes to settings: the schema says what each key is, and every problem is noted."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import Field, is_dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, get_args, get_origin
+
+import yaml
+
+from audiorl.config.dump import clip, flow
+from audiorl.config.keys import allows, default_of, expected, schema_keys, section_keys
+from audiorl.config.scalars import NULLS, parse_scalar
+from audiorl.config.schema import Config
+from audiorl.config.strict_yaml import REFUSED, Unreadable, compose, where
+
+
+class Setting(NamedTuple):
+    """A value and where it was set."""
+
+    value: Any
+    where: str
+
+
+Settings = dict[str, Setting]  # by key path
+Entries = dict[str, tuple[yaml.Node, yaml.Node]]  # of one mapping: name -> its key, its value
+
+
+def build(section: type, settings: Settings, prefix: str = "") -> Any:
+    """A section from its settings; what is not set has its default."""
+    values = {}
+    for name, (kind, _) in section_keys(section).items():
+        if is_dataclass(kind):
+            values[name] = build(kind, settings, f"{prefix}{name}.")
+        elif prefix + name in settings:
+            values[name] = settings[prefix + name].value
+    return section(**values)
+
+
+def sentence(place: str, path: str, message: str) -> str:
+    """A problem as users read it: `conf/grpo.yaml:3: rl.beta: expected …; fix.`"""
+    label = "" if not path or place.startswith(f"--set {path}=") else f"{path}: "
+    return f"{place}: {label}{message}{'' if message.endswith('?') else '.'}"
+
+
+class Reader:
+    """Reads files and overrides; `problems` are the sentences for the user."""
+
+    def __init__(self) -> None:
+        self.files: list[str] = []  # base first
+        self.problems: list[str] = []
+        self.refused: set[str] = set()  # keys without a usable value: rules would mislead there
+        self.lost = False  # a file or option could not be read: rules would mislead anywhere
+
+    def was_refused(self, path: str) -> bool:
+        """Whether the value of a key, or of its section, was refused."""
+        return any(path == key or path.startswith(f"{key}.") for key in self.refused)
+
+    def attempt(self, read: Callable[..., Settings], *arguments: Any) -> Settings:
+        """What `read` finds; nothing, after noting why, if its source is unreadable."""
+        try:
+            return read(*arguments)
+        except Unreadable as error:
+            place, message = error.args
+            self.lost = True
+            self.problems.append(sentence(place, "", message))
+            return {}
+
+    def read_file(self, path: str, chain: tuple[str, ...] = ()) -> Settings:
+        """The settings of a file over those of its base; `chain`: the files that led here."""
+        root = self._compose(_read_text(path), path)
+        if not isinstance(root, yaml.MappingNode):
+            got = "an empty file" if root is None else _shape(root)
+            message = f"expected sections such as `rl:` with keys below (got {got}); add one"
+            raise Unreadable(f"{path}:1", message)
+        entries = self._entries(root, "")
+        base = {}
+        if "extends" in entries:
+            base = self.attempt(self._read_base, *entries.pop("extends"), (*chain, path))
+        self.files.append(path)
+        return base | self._settings(entries, Config, "")
+
+    def read_override(self, option: str) -> Settings:
+        """The settings of one `--set key.path=value`, as if it stood in a file."""
+        path, equals, text = option.partition("=")
+        place = clip(f"--set {option}", 80)
+        if not equals or not path:
+            raise Unreadable(place, "expected KEY.PATH=VALUE; write, for example, rl.beta=0.04")
+        mark = yaml.Mark(place, 0, 0, 0, None, None)
+        node = self._compose(text or '""', place) or yaml.ScalarNode("", "", mark, mark)
+        for name in reversed(path.split(".")):
+            node = yaml.MappingNode("", [(yaml.ScalarNode("", name, mark, mark), node)], mark, mark)
+        return self._settings(self._entries(node, ""), Config, "")
+
+    def _read_base(self, key: yaml.Node, value: yaml.Node, chain: tuple[str, ...]) -> Settings:
+        """The settings of the file that the last of `chain` extends."""
+        if not isinstance(value, yaml.ScalarNode) or value.value in NULLS:
+            message = f"expected one path, relative to this file (got {_shape(value)})"
+            raise Unreadable(where(key), f"extends: {message}")
+        base = os.path.normpath(os.path.join(os.path.dirname(chain[-1]), value.value))
+        if not os.path.isfile(base):
+            message = f"there is no file {base}; give its path relative to this file"
+            raise Unreadable(where(key), f"extends: {message}")
+        if any(os.path.samefile(base, other) for other in chain):
+            circle = " -> ".join((*chain, base))
+            raise Unreadable(where(key), f"extends: a circle ({circle}); remove one `extends`")
+        return self.read_file(base, chain)
+
+    def _compose(self, text: str, name: str) -> yaml.Node | None:
+        return compose(text, name, self._refuse)
+
+    def _refuse(self, node: yaml.Node, path: str, message: str) -> None:
+        self.refused.add(path.partition("[")[0])
+        self.problems.append(sentence(where(node), path, message))
+
+    def _entries(self, node: yaml.Node, path: str) -> Entries:
+        """The keys of a mapping, each once."""
+        if node.tag == REFUSED:
+            self.refused.add(path)
+            return {}
+        if not isinstance(node, yaml.MappingNode):
+            message = f"expected keys indented below it (got {_shape(node)})"
+            self._refuse(node, path, f"{message}; add one or remove the line")
+            return {}
+        found: Entries = {}
+        for key, value in node.value:
+            name = key.value
+            if key.tag == REFUSED:
+                continue
+            if not isinstance(key, yaml.ScalarNode):
+                self._refuse(key, path, f"a key is a plain name (got {_shape(key)}); mend it")
+            elif name == "<<":
+                self._refuse(key, path, "merge key << is refused; share settings through `extends`")
+            elif name in found:
+                first = where(found[name][0])
+                inside = f"{path}.{name}".lstrip(".")
+                self._refuse(key, inside, f"set twice (first at {first}); keep one")
+            else:
+                found[name] = (key, value)
+        return found
+
+    def _settings(self, entries: Entries, section: type, prefix: str) -> Settings:
+        """The settings in a section's entries, those of the sections below it included."""
+        found: Settings = {}
+        keys = section_keys(section)
+        for name, (key, node) in entries.items():
+            path = prefix + name
+            if name not in keys:
+                self._refuse(key, path, _unknown(path, keys))
+                continue
+            kind, field = keys[name]
+            if is_dataclass(kind):
+                found |= self._settings(self._entries(node, path), kind, f"{path}.")
+            elif (value := self._value(node, kind, field, path)) is not None:
+                found[path] = Setting(value, where(key))
+        return found
+
+    def _value(self, node: yaml.Node, kind: type, field: Field, path: str) -> Any:
+        """The node as the schema's `kind`; None after noting what is wrong."""
+        if node.tag == REFUSED:
+            self.refused.add(path.partition("[")[0])
+            return None
+        is_list = get_origin(kind) is list
+        if is_list and isinstance(node, yaml.SequenceNode):
+            (element,) = get_args(kind)
+            values = [
+                self._value(n, element, field, f"{path}[{i}]") for i, n in enumerate(node.value)
+            ]
+            return None if None in values else values
+        if is_dataclass(kind):  # in a list: whole, nothing is merged into it
+            known = len(self.problems)
+            settings = self._settings(self._entries(node, path), kind, f"{path}.")
+            return build(kind, settings, f"{path}.") if len(self.problems) == known else None
+
+        value, fix = None, ""
+        if isinstance(node, yaml.ScalarNode):
+            value, fix = (None, f"write [{node.value}]") if is_list else parse_scalar(node, kind)
+        elif isinstance(node, yaml.MappingNode) and kind is str:
+            fix = "put text with braces in quotes"
+        if value is not None and allows(field.metadata, value):
+            return value
+        message = f"expected {expected(kind, field.metadata)} (got {_shape(node)})"
+        self._refuse(node, path, f"{message}; {fix or _suggest(node, field)}")
+        return None
+
+
+def _read_text(path: str) -> str:
+    try:
+        raw = Path(path).read_bytes()
+        return raw.decode("utf-8")
+    except OSError as error:
+        message = f"cannot be read ({error.strerror}); mend the path or its access"
+        raise Unreadable(path, message) from error
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise Unreadable(f"{path}:{line}", "not UTF-8; save the file as UTF-8") from error
+
+
+def _shape(node: yaml.Node) -> str:
+    """What the user wrote, for messages."""
+    if isinstance(node, yaml.SequenceNode):
+        return "a list"
+    if isinstance(node, yaml.MappingNode):
+        return "a mapping"
+    text = clip(node.value, 40)
+    return f'"{text}"' if node.style else text or "nothing"
+
+
+def _suggest(node: yaml.Node, field: Field) -> str:
+    """The likeliest choice, or else the default."""
+    if isinstance(node, yaml.ScalarNode) and field.metadata["choices"]:
+        near = difflib.get_close_matches(node.value.lower(), field.metadata["choices"], n=1)
+        if near:
+            return f"did you mean {near[0]}?"
+    return f"the default is {flow(default_of(field))}"
+
+
+def _unknown(path: str, siblings: Iterable[str]) -> str:
+    """What to write instead of a key that does not exist."""
+    known = schema_keys()
+    section, _, name = path.rpartition(".")
+    if path in known:
+        return f"a key of a section; write `{section}:` and below it, indented, `{name}: …`"
+    if name == "extends":
+        return "only a file extends, at its top; move it there"
+    near = _namesakes(name)
+    if not near:
+        names = siblings if section else [*siblings, "extends"]
+        near = [f"{section}.{n}".lstrip(".") for n in difflib.get_close_matches(name, names, n=1)]
+    if not near:
+        leaves = {p.rpartition(".")[2]: p for p in known}
+        near = [leaves[n] for n in difflib.get_close_matches(name, leaves, n=1, cutoff=0.75)]
+    if not near:
+        return "unknown key; `check_config --defaults` lists all keys"
+    return f"unknown key; did you mean {' or '.join(near[:3])}?"
+
+
+def _namesakes(name: str) -> list[str]:
+    """The keys of this name in any section, or whose comment has it in brackets (verl's name)."""
+    verl = re.compile(rf"\[([\w.]+\.)?{re.escape(name)}\]")
+    keys = schema_keys().items()
+    return [p for p, (_, f) in keys if p.endswith(f".{name}") or verl.search(f.metadata["doc"])]

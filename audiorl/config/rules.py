@@ -1,0 +1,128 @@
+"""What keys must fulfil together: each rule with its reason and the fix."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from audiorl.config.schema import Config
+
+Rule = tuple[tuple[str, ...], str]  # the keys it is about (the one to name first), the sentence
+
+RL_PARTS = ("adaptor", "llm", "encoder")
+FOLDER = re.compile(r"\w[\w.+-]*")
+# Fewer mel bands than this leave nothing behind ESPnet's subsampling convolutions.
+LEAST_MELS = {"conv2d": 7, "conv2d6": 11, "conv2d8": 15}
+
+
+def broken_rules(config: Config) -> Iterator[Rule]:
+    """The rules that a config of valid keys breaks."""
+    yield from _data(config)
+    yield from _model(config)
+    yield from _rl(config)
+    if not FOLDER.fullmatch(config.decode.name):
+        yield ("decode.name",), _not_a_folder(config.decode.name)
+    if config.score.unit == "word" and config.score.normalizer == "mandarin":
+        keys = ("score.unit", "score.normalizer")
+        yield keys, "Mandarin has no spaces between words; set score.unit: mixed (or char)"
+
+
+def _data(config: Config) -> Iterator[Rule]:
+    data = config.data
+    for name in ("train", "dev", "rl", "rl_dev"):
+        value = getattr(data, name)
+        optional = name.startswith("rl") and not value
+        if not optional and not FOLDER.fullmatch(value):
+            yield (f"data.{name}",), _not_a_folder(value)
+    for name in ("test", "no_speech"):
+        values = getattr(data, name)
+        for value in values:
+            if not FOLDER.fullmatch(value):
+                yield (f"data.{name}",), _not_a_folder(value)
+        for value in _repeated(values):
+            yield (f"data.{name}",), f"names {value} twice; keep one"
+    for value in data.no_speech:
+        if value not in data.test:
+            yield ("data.no_speech", "data.test"), f"{value} is not one of data.test; add it there"
+    if data.min_duration >= data.max_duration:
+        keys = ("data.max_duration", "data.min_duration")
+        yield keys, f"must be above data.min_duration, {data.min_duration:g} s; raise it"
+
+
+def _model(config: Config) -> Iterator[Rule]:
+    frontend, encoder, llm = config.frontend, config.encoder, config.llm
+    if frontend.freq_masks and frontend.freq_mask_width > frontend.n_mels:
+        keys = ("frontend.freq_mask_width", "frontend.n_mels")
+        yield keys, f"a mask wider than the {frontend.n_mels} mel bands hides all; narrow it"
+    if frontend.frame_shift > frontend.frame_length:
+        keys = ("frontend.frame_shift", "frontend.frame_length")
+        yield (
+            keys,
+            f"a shift above the {frontend.frame_length:g} ms of a frame skips audio; lower it",
+        )
+    if frontend.n_mels < (least := LEAST_MELS[encoder.input_layer]):
+        keys = ("frontend.n_mels", "encoder.input_layer")
+        yield keys, f"{encoder.input_layer} needs at least {least} mel bands; raise it"
+
+    if encoder.output_size % encoder.attention_heads or encoder.output_size % 2:
+        keys = ("encoder.output_size", "encoder.attention_heads")
+        yield (
+            keys,
+            f"must be even and a multiple of the {encoder.attention_heads} heads; change one",
+        )
+    if encoder.type != "transformer" and encoder.kernel_size % 2 == 0:
+        yield ("encoder.kernel_size", "encoder.type"), f"must be odd; set {encoder.kernel_size + 1}"
+    if encoder.type == "e_branchformer" and encoder.linear_units % 2:
+        keys = ("encoder.linear_units", "encoder.type")
+        yield keys, f"e_branchformer halves it; set {encoder.linear_units + 1}"
+
+    if (config.tokenizer.type == "pretrained") != bool(llm.pretrained):
+        keys = ("tokenizer.type", "llm.pretrained")
+        if llm.pretrained:
+            yield keys, f"{llm.pretrained} knows its own units only; set tokenizer.type: pretrained"
+        else:
+            yield keys, "a new LM has no tokenizer; set llm.pretrained, or another tokenizer.type"
+    if not llm.pretrained and llm.hidden_size % (2 * llm.num_attention_heads):
+        keys = ("llm.hidden_size", "llm.num_attention_heads")
+        heads = f"2 x {llm.num_attention_heads} heads"
+        yield keys, f"must be a multiple of {heads} (rotary positions are pairs); change one"
+    if not llm.pretrained and llm.num_attention_heads % llm.num_key_value_heads:
+        keys = ("llm.num_key_value_heads", "llm.num_attention_heads")
+        yield keys, f"must divide the {llm.num_attention_heads} attention heads; change one"
+    if (count := llm.prompt.count("{audio}")) != 1:
+        yield (
+            ("llm.prompt",),
+            f"must hold {{audio}}, the place of the audio, once (got {count}); edit it",
+        )
+
+
+def _rl(config: Config) -> Iterator[Rule]:
+    rl = config.rl
+    parts = ", ".join(RL_PARTS)
+    if not rl.train:
+        yield ("rl.train",), f"nothing would learn; name some of {parts}"
+    for part in rl.train:
+        if part not in RL_PARTS:
+            yield ("rl.train",), f"{part} is not a part of the model; name some of {parts}"
+    for part in _repeated(rl.train):
+        yield ("rl.train",), f"names {part} twice; keep one"
+
+    names = [reward.name for reward in rl.rewards]
+    for name in _repeated(names):
+        yield ("rl.rewards",), f"names {name} twice; keep one and add up the weights"
+    if not any(reward.weight for reward in rl.rewards):
+        yield ("rl.rewards",), "no reward has a weight, so nothing would be learnt; set one to 1.0"
+
+    if rl.epsilon >= 1:
+        yield ("rl.epsilon",), "a ratio is never below 0, so it would never clip; set less than 1"
+    elif rl.epsilon_high < rl.epsilon:
+        keys = ("rl.epsilon_high", "rl.epsilon")
+        yield keys, f"the upper clip is not tighter than the lower; set at least {rl.epsilon:g}"
+
+
+def _repeated(names: list[str]) -> list[str]:
+    return sorted({name for name in names if names.count(name) > 1})
+
+
+def _not_a_folder(name: str) -> str:
+    return f'names a folder (got "{name}"); use letters, digits and . _ + - only'

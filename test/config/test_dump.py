@@ -1,0 +1,113 @@
+"""Configs as text: in full, read back equal, and their differences."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from audiorl.config import Config, config_differences, dump_config, load_config
+from audiorl.config.check import base_recipe
+from audiorl.config.keys import key_values, schema_keys
+from audiorl.config.schema import RewardConfig
+
+REPO = Path(__file__).resolve().parents[2]
+
+
+def unusual() -> Config:
+    """A config whose every value needs care."""
+    config = Config(seed=123456789012345678)
+    config.llm.prompt = 'a "b"\n\t# {audio}: é 转写 \u00a0\u2028 \U0001f600 \\ <|x|>'
+    config.encoder.init = " no "
+    config.data.dev = "012"
+    config.data.train = "yes"
+    config.data.rl = "1e-5"
+    config.data.test = ["null", "1:30", "-", "a, b", "'", "true"]
+    config.data.no_speech = ["null"]
+    config.rl.learning_rate = 1e-12
+    config.rl.beta = 1e22
+    config.rl.top_p = 1 / 3
+    config.rl.rewards = [RewardConfig("wer", -0.5)]
+    config.rl.mask_truncated_completions = True
+    return config
+
+
+@pytest.mark.parametrize("config", [Config(), unusual()], ids=["defaults", "unusual"])
+def test_round_trip(write: Callable, monkeypatch: pytest.MonkeyPatch, config: Config) -> None:
+    # Some of the unusual values break rules about folders, which are not the point here.
+    monkeypatch.setattr("audiorl.config.loader.broken_rules", lambda config: [])
+    text = dump_config(config)
+    again = load_config(write(text))
+    assert again == config
+    assert dump_config(again) == text
+
+
+def test_other_readers_read_the_same_values() -> None:
+    for config in (Config(), unusual()):
+        assert yaml.safe_load(dump_config(config)) == dataclasses.asdict(config)
+
+
+def test_each_key_once_with_its_comment_within_100_columns() -> None:
+    lines = dump_config(Config()).splitlines()
+    assert max(map(len, lines)) <= 100
+    words = " ".join(line.partition("# ")[2] for line in lines if "# " in line)
+    for key, (_, field) in schema_keys().items():
+        name = key.rpartition(".")[2]
+        if not dataclasses.is_dataclass(schema_keys()[key][0]):
+            assert any(line.lstrip().startswith(f"{name}: ") for line in lines), key
+            assert " ".join(field.metadata["doc"].split()) in words, key
+    assert len(yaml.safe_load("\n".join(lines))) == len(dataclasses.fields(Config))
+
+
+def test_comments_tell_limits_choices_and_another_default() -> None:
+    config = Config()
+    config.rl.epsilon = 0.1
+    text = " ".join(dump_config(config).replace("#", " ").split())
+    assert "one of auto, cpu, cuda" in text
+    assert (
+        "top_p: 1.0 sample from the smallest set with this probability; 1: all; > 0, <= 1" in text
+    )
+    assert "epsilon: 0.1 lower clip of the ratio [clip_ratio_low]; >= 0; default 0.2" in text
+    assert text.count("default 0.2") == 1
+
+
+def test_a_long_value_has_its_comment_above() -> None:
+    config = Config()
+    config.data.test = [f"a_rather_long_test_set_{i}" for i in range(4)]
+    lines = dump_config(config).splitlines()
+    (at,) = (i for i, line in enumerate(lines) if line.startswith("  test: "))
+    assert lines[at] == "  test: [" + ", ".join(config.data.test) + "]"
+    assert lines[at - 1] == ("  # sets that are decoded and scored; never filtered; default []")
+
+
+def test_differences_name_key_and_both_values() -> None:
+    other = Config(device="cpu")
+    other.rl.beta = 0.1
+    other.data.test = ["a"]
+    other.llm.pretrained = "x"
+    assert config_differences(Config(), Config()) == []
+    assert config_differences(Config(), other) == [
+        "device: auto -> cpu",
+        "data.test: [] -> [a]",
+        'llm.pretrained: "" -> x',
+        "rl.beta: 0.0 -> 0.1",
+    ]
+
+
+def test_key_values_cover_the_schema() -> None:
+    values = key_values(unusual())
+    assert values["rl.beta"] == 1e22 and values["seed"] == 123456789012345678
+    sections = [k for k, (kind, _) in schema_keys().items() if dataclasses.is_dataclass(kind)]
+    assert len(values) + len(sections) == len(schema_keys()) and "rl" in sections
+
+
+def test_base_recipe_is_the_schema() -> None:
+    path = REPO / "conf" / "asr.yaml"
+    assert path.read_text(encoding="utf-8") == base_recipe(), (
+        "the schema has changed: python -m audiorl.bin.check_config --defaults > conf/asr.yaml"
+    )
+    assert load_config(path) == Config()
+    assert max(map(len, base_recipe().splitlines())) <= 100

@@ -1,0 +1,105 @@
+"""What keys must fulfil together: where it is said, the reason and the fix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from audiorl.config import Config, load_config
+from audiorl.config.rules import broken_rules
+
+
+def test_the_defaults_break_no_rule() -> None:
+    assert list(broken_rules(Config())) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "key", "reason"),
+    [
+        (["data.train=a/b"], "data.train", 'names a folder (got "a/b"); use letters, digits'),
+        (["data.train="], "data.train", 'names a folder (got "")'),
+        (["data.rl_dev=.."], "data.rl_dev", 'names a folder (got "..")'),
+        (["data.test=[a, ../b]"], "data.test", 'names a folder (got "../b")'),
+        (["data.test=[a, b, a]"], "data.test", "names a twice; keep one"),
+        (["data.test=[a]", "data.no_speech=[b]"], "data.no_speech", "b is not one of data.test"),
+        (["data.min_duration=9", "data.max_duration=9"], "data.max_duration", "above data.min_dur"),
+        (["frontend.n_mels=16"], "frontend.freq_mask_width", "a mask wider than the 16 mel bands"),
+        (["frontend.frame_shift=26"], "frontend.frame_shift", "a shift above the 25 ms of a frame"),
+        (
+            ["frontend.n_mels=10", "frontend.freq_masks=0", "encoder.input_layer=conv2d6"],
+            "frontend.n_mels",
+            "conv2d6 needs at least 11 mel bands",
+        ),
+        (["encoder.attention_heads=5"], "encoder.output_size", "a multiple of the 5 heads"),
+        (
+            ["encoder.output_size=15", "encoder.attention_heads=3"],
+            "encoder.output_size",
+            "must be even",
+        ),
+        (["encoder.kernel_size=16"], "encoder.kernel_size", "must be odd; set 17"),
+        (
+            ["encoder.type=e_branchformer", "encoder.linear_units=99"],
+            "encoder.linear_units",
+            "e_branchformer halves it; set 100",
+        ),
+        (["tokenizer.type=pretrained"], "tokenizer.type", "a new LM has no tokenizer; set llm.pre"),
+        (["llm.pretrained=org/lm"], "tokenizer.type", "set tokenizer.type: pretrained"),
+        (
+            ["llm.num_attention_heads=5", "llm.num_key_value_heads=5"],
+            "llm.hidden_size",
+            "must be a multiple of 2 x 5 heads",
+        ),
+        (["llm.num_key_value_heads=3"], "llm.num_key_value_heads", "must divide the 4 attention"),
+        (["llm.num_key_value_heads=8"], "llm.num_key_value_heads", "must divide the 4 attention"),
+        (["llm.prompt=transcribe"], "llm.prompt", "once (got 0)"),
+        (["llm.prompt='{audio} {audio}'"], "llm.prompt", "once (got 2)"),
+        (["rl.train=[]"], "rl.train", "nothing would learn; name some of adaptor, llm, encoder"),
+        (["rl.train=[llm, decoder]"], "rl.train", "decoder is not a part of the model"),
+        (["rl.train=[llm, llm]"], "rl.train", "names llm twice"),
+        (["rl.rewards=[]"], "rl.rewards", "no reward has a weight"),
+        (["rl.rewards=[{weight: 0}]"], "rl.rewards", "no reward has a weight"),
+        (["rl.rewards=[{name: wer}, {name: wer}]"], "rl.rewards", "names wer twice"),
+        (["rl.epsilon=2"], "rl.epsilon", "so it would never clip; set less than 1"),
+        (["rl.epsilon=0.3"], "rl.epsilon_high", "not tighter than the lower; set at least 0.3"),
+        (["decode.name=a/b"], "decode.name", 'names a folder (got "a/b")'),
+        (["score.normalizer=mandarin"], "score.unit", "Mandarin has no spaces between words; set"),
+    ],
+)
+def test_broken_rule(problems: Callable, options: list[str], key: str, reason: str) -> None:
+    (problem,) = problems("seed: 1", *options)
+    assert problem.startswith("--set ") and reason in problem
+    assert key in problem.split(reason)[0]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["encoder.type=transformer", "encoder.kernel_size=16"],
+        ["frontend.freq_masks=0", "frontend.n_mels=16"],
+        ["llm.pretrained=org/lm", "tokenizer.type=pretrained", "llm.num_key_value_heads=3"],
+        ["score.normalizer=mandarin", "score.unit=mixed"],
+        ["rl.epsilon=0.2", "rl.epsilon_high=0.28"],
+        ["rl.top_k=5", "rl.top_p=0.9"],
+        ["rl.train=[encoder]"],
+        ["data.test=[test-clean, 中文_1.2]", "data.no_speech=[test-clean]"],
+    ],
+)
+def test_kept_rule(write: Callable, options: list[str]) -> None:
+    load_config(write("seed: 1"), options)
+
+
+def test_the_place_is_what_was_set_last(write: Callable, problems: Callable) -> None:
+    write("rl:\n  epsilon: 0.2\n  epsilon_high: 0.2\n", "base.yaml")
+    text = "extends: base.yaml\nrl:\n  epsilon: 0.3\n"
+    (problem,) = problems(text)
+    assert problem.startswith("c.yaml:3: rl.epsilon_high: ")
+    (problem,) = problems(text, "rl.epsilon_high=0.25")
+    assert problem.startswith("--set rl.epsilon_high=0.25: the upper clip")
+
+
+def test_no_rule_speaks_about_refused_values(problems: Callable) -> None:
+    assert len(problems("rl: {epsilon: 0.9, epsilon_high: x}")) == 1
+    assert len(problems("rl: {train: [!x llm, decoder]}")) == 1
+    assert len(problems("data: &a {no_speech: [q]}")) == 1
+    assert len(problems("rl: {epsilon: 0.9}\nextends: gone.yaml")) == 1
