@@ -237,7 +237,7 @@ def _check_texts(report: Report, checks: Checks) -> None:
         if text != (clean := clean_text(text)):
             odd = next(c for c in text if not c.isprintable() and c not in JOINERS)
             message = f"has U+{ord(odd):04X} ({unicodedata.name(odd, 'control character')})"
-            fix = "use plain spaces and visible characters; fix and format_data do"
+            fix = "use plain spaces and visible characters, as `fix` writes them"
             # Kaldi refuses odd spaces and control characters, and lets the merely invisible pass.
             invisible = unicodedata.category(odd) == "Cf"
             report.add("text", name, "odd character", message, fix, warning=invisible)

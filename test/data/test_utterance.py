@@ -1,0 +1,149 @@
+"""Utterances from data directories and JSON lines, and what ESPnet reads of the same files."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from kaldi_files import RATE, write_lines
+
+from audiorl.data.audio import read_audio
+from audiorl.data.utterance import (
+    Utterance,
+    read_extras,
+    read_utterances,
+    write_utterances_jsonl,
+)
+from audiorl.errors import UserError
+
+Edit = Callable[[Path, str, str], None]
+
+
+def test_all_fields(data_dir: Path) -> None:
+    write_lines(data_dir / "utt2dur", [f"{u.id} 1.5" for u in read_utterances(data_dir)])
+    write_lines(data_dir / "utt2keywords", ["bob-1 New York; Oslo;"])
+    write_lines(data_dir / "utt2snr", ["bob-1 12.5"])
+    write_lines(data_dir / "utt2lang", [f"{u.id} en" for u in read_utterances(data_dir)])
+    first, *_, last = read_utterances(data_dir)
+    assert (first.id, first.keywords, first.tags) == ("anna-1", (), {"lang": "en"})
+    bob = read_utterances(data_dir)[2]
+    assert bob == Utterance(
+        id="bob-1",
+        audio=str(data_dir.parent.parent / "audio" / "bob-1.wav"),
+        text="words of bob-1",
+        speaker="bob",
+        duration=1.5,
+        keywords=("New York", "Oslo"),
+        tags={"snr": "12.5", "lang": "en"},
+    )
+    assert last.id == "bob-3"
+
+
+def test_segments_give_spans_and_audio(segmented: Path) -> None:
+    bob = read_utterances(segmented)[3]
+    assert (bob.id, bob.start, bob.end, bob.duration) == ("bob-2", 1.0, 2.0, 1.0)
+    samples = read_audio(bob, RATE)
+    assert len(samples) == RATE
+    assert np.argmax(np.abs(np.fft.rfft(samples))) == 400  # Hz: the second tone of the call
+
+
+def test_sorted_as_in_the_c_locale(data_dir: Path, edit: Edit) -> None:
+    for file in ("text", "wav.scp", "utt2spk"):
+        edit(data_dir / file, "bob-1 ", "Bob-1 ")
+        edit(data_dir / file, "bob-3 ", "é-3 ")
+    ids = [utterance.id for utterance in read_utterances(data_dir)]
+    assert ids == sorted(ids, key=str.encode) == ["Bob-1", "anna-1", "anna-2", "bob-2", "é-3"]
+
+
+def test_relative_paths_from_the_recipe(
+    data_dir: Path, edit: Edit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As Kaldi reads them, from the recipe's folder, and the same when called from elsewhere."""
+    edit(data_dir / "wav.scp", f"{tmp_path}/audio/", "audio/")
+    monkeypatch.chdir(tmp_path)
+    expected = read_utterances("data/train")
+    assert expected[0].audio == f"{tmp_path}/audio/anna-1.wav"
+    monkeypatch.chdir("/")
+    assert read_utterances(data_dir) == expected
+    assert read_utterances(os.path.relpath(data_dir)) == expected
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"),
+    [
+        ("text", "anna-2 words of anna-2\n", "", "text and utt2spk differ in 1 .* lacks anna-2"),
+        ("wav.scp", "bob-3 ", "bob-4 ", "wav.scp and utt2spk differ in 2 .* lacks bob-3"),
+        ("text", "anna-2 words", "anna-1 words", "text:2: anna-1: the id stands on line 1"),
+        ("text", "anna-2 words", "\nanna-2 words", "text:2: the line is empty"),
+    ],
+)
+def test_malformed(data_dir: Path, edit: Edit, file: str, old: str, new: str, message: str) -> None:
+    edit(data_dir / file, old, new)
+    with pytest.raises(UserError, match=message):
+        read_utterances(data_dir)
+
+
+@pytest.mark.parametrize("file", ["text", "utt2spk", "wav.scp"])
+def test_missing_file(data_dir: Path, file: str) -> None:
+    (data_dir / file).unlink()
+    with pytest.raises(UserError, match=f"{file} cannot be read"):
+        read_utterances(data_dir)
+    with pytest.raises(UserError, match="does not exist"):
+        read_utterances(data_dir / "none")
+
+
+def test_bad_segments_and_durations(segmented: Path, edit: Edit) -> None:
+    write_lines(segmented / "utt2dur", [f"{u.id} 1" for u in read_utterances(segmented)])
+    edit(segmented / "utt2dur", "bob-2 1", "bob-2 soon")
+    with pytest.raises(UserError, match="utt2dur: bob-2 lasts `soon`"):
+        read_utterances(segmented)
+    edit(segmented / "segments", "bob-1 call-bob", "bob-1 call-dave")
+    with pytest.raises(UserError, match="segments: bob-1 is `call-dave"):
+        read_utterances(segmented)
+
+
+def test_commands_are_refused_unless_allowed(data_dir: Path, edit: Edit) -> None:
+    edit(data_dir / "wav.scp", "bob-3.wav", "bob-3.wav |")
+    with pytest.raises(UserError, match=r"wav\.scp: bob-3 is a command"):
+        read_utterances(data_dir)
+    assert read_utterances(data_dir, allow_pipes=True)[-1].audio.endswith("bob-3.wav |")
+
+
+def test_jsonl_round_trip(segmented: Path, tmp_path: Path) -> None:
+    write_lines(segmented / "utt2keywords", ["bob-1 Zoë;你好"])
+    utterances = read_utterances(segmented)
+    path = tmp_path / "rl.jsonl"
+    extras = {"bob-1": {"subset": "keywords", "difficulty": 0.4}}
+    write_utterances_jsonl(path, reversed(utterances), extras)
+    assert read_utterances(path) == utterances
+    read = read_extras(path)
+    assert read["bob-1"] == extras["bob-1"] and read["anna-1"] == {}
+    assert "Zoë" in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"id": "b", "audio": "x"}', ":2 is not an utterance .*text.*speaker"),
+        ("not json", ":2 is not an utterance"),
+        ("[1]", ":2 is not an utterance"),
+        ('{"id": "a", "audio": "", "text": "", "speaker": ""}', ":2: a stands there twice"),
+    ],
+)
+def test_malformed_jsonl(tmp_path: Path, line: str, message: str) -> None:
+    path = tmp_path / "x.jsonl"
+    write_lines(path, ['{"id": "a", "audio": "", "text": "", "speaker": ""}', line])
+    with pytest.raises(UserError, match=message):
+        read_utterances(path)
+
+
+def test_importing_loads_nothing_heavy() -> None:
+    code = "import sys, audiorl.data.utterance, audiorl.data.text, audiorl.data.format\n"
+    code += "print([m for m in ('torch', 'numpy', 'transformers', 'kaldiio') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
