@@ -53,23 +53,18 @@ def _model(config: Config) -> Iterator[Rule]:
     frontend, encoder, llm = config.frontend, config.encoder, config.llm
     if frontend.freq_masks and frontend.freq_mask_width > frontend.n_mels:
         keys = ("frontend.freq_mask_width", "frontend.n_mels")
-        yield keys, f"a mask wider than the {frontend.n_mels} mel bands hides all; narrow it"
+        yield keys, f"wider than all mel bands; set at most {frontend.n_mels}"
     if frontend.frame_shift > frontend.frame_length:
         keys = ("frontend.frame_shift", "frontend.frame_length")
-        yield (
-            keys,
-            f"a shift above the {frontend.frame_length:g} ms of a frame skips audio; lower it",
-        )
+        yield keys, f"skips audio between frames of {frontend.frame_length:g} ms; lower it"
     if frontend.n_mels < (least := LEAST_MELS[encoder.input_layer]):
         keys = ("frontend.n_mels", "encoder.input_layer")
         yield keys, f"{encoder.input_layer} needs at least {least} mel bands; raise it"
 
     if encoder.output_size % encoder.attention_heads or encoder.output_size % 2:
         keys = ("encoder.output_size", "encoder.attention_heads")
-        yield (
-            keys,
-            f"must be even and a multiple of the {encoder.attention_heads} heads; change one",
-        )
+        heads = f"{encoder.attention_heads} attention heads"
+        yield keys, f"must be even and a multiple of the {heads}; change one"
     if encoder.type != "transformer" and encoder.kernel_size % 2 == 0:
         yield ("encoder.kernel_size", "encoder.type"), f"must be odd; set {encoder.kernel_size + 1}"
     if encoder.type == "e_branchformer" and encoder.linear_units % 2:
@@ -84,16 +79,14 @@ def _model(config: Config) -> Iterator[Rule]:
             yield keys, "a new LM has no tokenizer; set llm.pretrained, or another tokenizer.type"
     if not llm.pretrained and llm.hidden_size % (2 * llm.num_attention_heads):
         keys = ("llm.hidden_size", "llm.num_attention_heads")
-        heads = f"2 x {llm.num_attention_heads} heads"
+        heads = f"2 x {llm.num_attention_heads} attention heads"
         yield keys, f"must be a multiple of {heads} (rotary positions are pairs); change one"
     if not llm.pretrained and llm.num_attention_heads % llm.num_key_value_heads:
         keys = ("llm.num_key_value_heads", "llm.num_attention_heads")
         yield keys, f"must divide the {llm.num_attention_heads} attention heads; change one"
     if (count := llm.prompt.count("{audio}")) != 1:
-        yield (
-            ("llm.prompt",),
-            f"must hold {{audio}}, the place of the audio, once (got {count}); edit it",
-        )
+        message = f"must hold {{audio}}, where the audio goes, once (got {count}); mend it"
+        yield ("llm.prompt",), message
 
 
 def _rl(config: Config) -> Iterator[Rule]:
@@ -117,7 +110,7 @@ def _rl(config: Config) -> Iterator[Rule]:
         yield ("rl.epsilon",), "a ratio is never below 0, so it would never clip; set less than 1"
     elif rl.epsilon_high < rl.epsilon:
         keys = ("rl.epsilon_high", "rl.epsilon")
-        yield keys, f"the upper clip is not tighter than the lower; set at least {rl.epsilon:g}"
+        yield keys, f"must not be tighter than the lower clip; set at least {rl.epsilon:g}"
 
 
 def _repeated(names: list[str]) -> list[str]:

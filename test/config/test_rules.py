@@ -24,14 +24,26 @@ def test_the_defaults_break_no_rule() -> None:
         (["data.test=[a, b, a]"], "data.test", "names a twice; keep one"),
         (["data.test=[a]", "data.no_speech=[b]"], "data.no_speech", "b is not one of data.test"),
         (["data.min_duration=9", "data.max_duration=9"], "data.max_duration", "above data.min_dur"),
-        (["frontend.n_mels=16"], "frontend.freq_mask_width", "a mask wider than the 16 mel bands"),
-        (["frontend.frame_shift=26"], "frontend.frame_shift", "a shift above the 25 ms of a frame"),
+        (
+            ["frontend.n_mels=16"],
+            "frontend.freq_mask_width",
+            "wider than all mel bands; set at most 16",
+        ),
+        (
+            ["frontend.frame_shift=26"],
+            "frontend.frame_shift",
+            "skips audio between frames of 25 ms",
+        ),
         (
             ["frontend.n_mels=10", "frontend.freq_masks=0", "encoder.input_layer=conv2d6"],
             "frontend.n_mels",
             "conv2d6 needs at least 11 mel bands",
         ),
-        (["encoder.attention_heads=5"], "encoder.output_size", "a multiple of the 5 heads"),
+        (
+            ["encoder.attention_heads=5"],
+            "encoder.output_size",
+            "a multiple of the 5 attention heads",
+        ),
         (
             ["encoder.output_size=15", "encoder.attention_heads=3"],
             "encoder.output_size",
@@ -48,7 +60,7 @@ def test_the_defaults_break_no_rule() -> None:
         (
             ["llm.num_attention_heads=5", "llm.num_key_value_heads=5"],
             "llm.hidden_size",
-            "must be a multiple of 2 x 5 heads",
+            "must be a multiple of 2 x 5 attention heads",
         ),
         (["llm.num_key_value_heads=3"], "llm.num_key_value_heads", "must divide the 4 attention"),
         (["llm.num_key_value_heads=8"], "llm.num_key_value_heads", "must divide the 4 attention"),
@@ -61,7 +73,11 @@ def test_the_defaults_break_no_rule() -> None:
         (["rl.rewards=[{weight: 0}]"], "rl.rewards", "no reward has a weight"),
         (["rl.rewards=[{name: wer}, {name: wer}]"], "rl.rewards", "names wer twice"),
         (["rl.epsilon=2"], "rl.epsilon", "so it would never clip; set less than 1"),
-        (["rl.epsilon=0.3"], "rl.epsilon_high", "not tighter than the lower; set at least 0.3"),
+        (
+            ["rl.epsilon=0.3"],
+            "rl.epsilon_high",
+            "must not be tighter than the lower clip; set at least 0.3",
+        ),
         (["decode.name=a/b"], "decode.name", 'names a folder (got "a/b")'),
         (["score.normalizer=mandarin"], "score.unit", "Mandarin has no spaces between words; set"),
     ],
@@ -95,7 +111,7 @@ def test_the_place_is_what_was_set_last(write: Callable, problems: Callable) -> 
     (problem,) = problems(text)
     assert problem.startswith("c.yaml:3: rl.epsilon_high: ")
     (problem,) = problems(text, "rl.epsilon_high=0.25")
-    assert problem.startswith("--set rl.epsilon_high=0.25: the upper clip")
+    assert problem.startswith("--set rl.epsilon_high=0.25: must not be tighter")
 
 
 def test_no_rule_speaks_about_refused_values(problems: Callable) -> None:
