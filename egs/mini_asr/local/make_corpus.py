@@ -15,7 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from render import audio_path, make_utterance, planner
+from plans import audio_path, planner
 from sets import SETS
 from tables import HEADER, is_listed, write_set
 
@@ -98,6 +98,9 @@ def synthesise(missing: list[tuple], nj: int) -> None:
     """Makes each utterance (root, set, index, seed, language) in `nj` processes."""
     if not missing:
         return
+    # Here, because it loads much that a call with nothing to do can spare.
+    from render import make_utterance
+
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(nj, mp_context=context, initializer=follow_parent)
     try:

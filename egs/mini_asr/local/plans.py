@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 import zlib
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import sentences_en
 import sentences_zh
 from sentences import Sentence, bucket, choose
-from sets import SetSpec
+from sets import SETS, SetSpec
 from speakers import Speaker, speakers
 
 GRAMMARS = {"en": sentences_en.GRAMMAR, "zh": sentences_zh.GRAMMAR}
@@ -117,3 +119,14 @@ class Planner:
         others = [person for person in self.people if person is not speaker]
         chosen = rng.integers(len(others), size=count)
         return tuple((others[number], self._sentence(rng)) for number in chosen)
+
+
+@cache
+def planner(name: str, seed: int, language: str) -> Planner:
+    """The planner of a set, made once per process."""
+    return Planner(next(spec for spec in SETS if spec.name == name), seed, language)
+
+
+def audio_path(root: str | Path, utterance: Plan) -> Path:
+    """Where an utterance's audio lies."""
+    return Path(root) / "wav" / utterance.set / utterance.speaker_id / f"{utterance.id}.wav"

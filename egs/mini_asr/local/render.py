@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-from functools import cache
-from pathlib import Path
 
 import acoustics
 import espeak
@@ -12,23 +10,9 @@ import numpy as np
 import soundfile
 from acoustics import SAMPLE_RATE
 from espeak import Speech
-from plans import Plan, Planner
-from sets import SETS
+from plans import Plan, audio_path, planner
 
 from audiorl.files import atomic_write
-
-SPECS = {spec.name: spec for spec in SETS}
-
-
-@cache
-def planner(name: str, seed: int, language: str) -> Planner:
-    """The planner of a set, made once per process."""
-    return Planner(SPECS[name], seed, language)
-
-
-def audio_path(root: str | Path, utterance: Plan) -> Path:
-    """Where an utterance's audio lies."""
-    return Path(root) / "wav" / utterance.set / utterance.speaker_id / f"{utterance.id}.wav"
 
 
 def make_utterance(root: str, name: str, index: int, seed: int, language: str) -> None:

@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import soundfile
-from plans import GRAMMARS, Plan
-from render import audio_path
+from plans import GRAMMARS, Plan, audio_path
 
 from audiorl.files import atomic_write
 
