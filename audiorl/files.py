@@ -30,7 +30,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     except OSError as error:
         reason = error.strerror or error
-        raise UserError(f"{path}: cannot be written ({reason}); free the disk or mend access, then run again.") from error
+        raise UserError(
+            f"{path}: cannot be written ({reason}); free the disk or mend access, then run again."
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -50,8 +52,25 @@ def write_json(path: str | Path, value: Any) -> None:
         stream.write("\n")
 
 
-def progress(iterable: Iterable | None = None, desc: str = "", total: int | None = None, unit: str = "it"):
-    """A tqdm bar on a terminal; silent where standard error is a file or a pipe."""
+def progress(
+    iterable: Iterable | None = None, desc: str = "", total: int | None = None, unit: str = "it"
+):
+    """A tqdm bar on the terminal; silent where standard error is a file or a pipe.
+
+    A recipe logs the standard error of its stages, and names its terminal in AUDIORL_PROGRESS.
+    """
     from tqdm import tqdm
 
-    return tqdm(iterable, desc=desc, total=total, unit=unit, disable=not sys.stderr.isatty(), dynamic_ncols=True)
+    stream = sys.stderr
+    if not stream.isatty() and (terminal := os.environ.get("AUDIORL_PROGRESS")):
+        with contextlib.suppress(OSError):
+            stream = open(terminal, "w", encoding="utf-8")
+    return tqdm(
+        iterable,
+        desc=desc,
+        total=total,
+        unit=unit,
+        file=stream,
+        disable=not stream.isatty(),
+        dynamic_ncols=True,
+    )

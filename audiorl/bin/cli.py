@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable
 
@@ -12,7 +13,9 @@ from audiorl.errors import UserError
 
 def parser(doc: str, config: bool = True) -> argparse.ArgumentParser:
     """A parser whose help is the module's docstring (its first line, then an example)."""
-    made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     if config:
         made.add_argument("--config", required=True, metavar="YAML", help="the recipe's config")
         made.add_argument(
@@ -27,6 +30,8 @@ def parser(doc: str, config: bool = True) -> argparse.ArgumentParser:
 
 def run(main: Callable[[], None]) -> None:
     """Runs an entry point; a UserError or an interruption becomes one line and an exit status."""
+    # A terminated program closes its files and ends its workers, as an interrupted one does.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         main()
     except UserError as error:
