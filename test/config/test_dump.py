@@ -83,6 +83,12 @@ def test_a_long_value_has_its_comment_above() -> None:
     assert lines[at - 1] == ("  # sets that are decoded and scored; never filtered; default []")
 
 
+def test_a_text_of_several_lines_stays_on_one() -> None:
+    config = Config()
+    config.llm.prompt = "a\n\n{audio}\n"
+    assert '  prompt: "a\\n\\n{audio}\\n"  ' in dump_config(config)
+
+
 def test_differences_name_key_and_both_values() -> None:
     other = Config(device="cpu")
     other.rl.beta = 0.1

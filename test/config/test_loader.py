@@ -20,6 +20,11 @@ def only(problems: list[str]) -> str:
     return problems[0]
 
 
+def short(value: object) -> str:
+    """The id of a parameter that may be long."""
+    return repr(value)[1:40]
+
+
 # What values mean
 
 
@@ -104,6 +109,8 @@ def test_crlf_and_byte_order_mark(load: Callable) -> None:
         ('seed: "3"', 'c.yaml:1: seed: expected a whole number >= 0 (got "3"); remove the quotes.'),
         ("seed: 2.5", "(got 2.5); write a number without a fraction."),
         ("seed: -1", "c.yaml:1: seed: expected a whole number >= 0 (got -1); the default is 1."),
+        ("seed: " + "9" * 19, "(got 9999999999999999999); the default is 1."),
+        ("seed: " + "9" * 5000, "999…); the default is 1."),
         ("seed: true", "(got true); the default is 1."),
         ("seed: [1]", "(got a list); the default is 1."),
         ("seed: {a: 1}", "(got a mapping); the default is 1."),
@@ -148,6 +155,7 @@ def test_crlf_and_byte_order_mark(load: Callable) -> None:
         ),
         ("rl: 3", "c.yaml:1: rl: expected keys indented below it (got 3)"),
     ],
+    ids=short,
 )
 def test_wrong_value(problems: Callable, text: str, sentence: str) -> None:
     problem = only(problems(text))
@@ -206,6 +214,7 @@ def test_unknown_key_with_the_nearest(problems: Callable, text: str, hint: str) 
         ("seed: 1".encode("utf-16"), "c.yaml:1: not UTF-8"),
         ("a: " + "[" * 2000, "nested too deeply"),
     ],
+    ids=short,
 )
 def test_what_is_no_config(problems: Callable, text: str | bytes, sentence: str) -> None:
     assert sentence in only(problems(text))
@@ -388,6 +397,7 @@ def test_overrides_win_and_the_last_of_them(load: Callable) -> None:
         ("rl.rewards[0].weight=2", "unknown key; did you mean rl.rewards?"),
         ("rl.beta=" + "9" * 400, "9…: expected a number >= 0 (got 999"),
     ],
+    ids=short,
 )
 def test_wrong_override(problems: Callable, option: str, sentence: str) -> None:
     problem = only(problems("seed: 1", option))

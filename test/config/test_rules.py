@@ -118,4 +118,5 @@ def test_no_rule_speaks_about_refused_values(problems: Callable) -> None:
     assert len(problems("rl: {epsilon: 0.9, epsilon_high: x}")) == 1
     assert len(problems("rl: {train: [!x llm, decoder]}")) == 1
     assert len(problems("data: &a {no_speech: [q]}")) == 1
+    assert len(problems("data: {test: [[q]], no_speech: [q]}")) == 1
     assert len(problems("rl: {epsilon: 0.9}\nextends: gone.yaml")) == 1
