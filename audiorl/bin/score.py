@@ -9,6 +9,7 @@ exp/*/decode_*/result.json. Folders whose hypotheses and references are unchange
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 from audiorl.bin import cli
@@ -23,7 +24,7 @@ def main() -> None:
     from audiorl.config import load_config
     from audiorl.score.asr import score_systems
     from audiorl.score.results import write_system
-    from audiorl.score.tables import as_text, overview
+    from audiorl.score.tables import WIDTH, as_text, overview
 
     cfg = load_config(args.config, args.set)
     systems = score_systems(args.exp, args.dump, cfg)
@@ -31,7 +32,7 @@ def main() -> None:
         changed = write_system(system, cfg.score.unit, systems[0])
         print(f"{system.folder}: {'scored' if changed else 'unchanged since it was scored'}")
     table = overview(systems, cfg.score.unit)
-    print(f"\n{as_text(table)}\n\n{table.note}")
+    print("", as_text(table), "", *textwrap.wrap(table.note, WIDTH), sep="\n")
 
 
 if __name__ == "__main__":

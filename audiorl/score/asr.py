@@ -109,14 +109,11 @@ def _score_system(
     pooled = pool([score for score in sets.values() if score.speech], cfg.score)
     system = SystemScore(label, exp, folder, sets, pooled, {})
     if first is not None:
+        unit, samples, seed = cfg.score.unit, cfg.score.bootstrap_samples, cfg.score.seed
         for name, score in system.speech.items():
-            system.against[name] = compare(
-                main_errors(first.speech[name]),
-                main_errors(score),
-                main_units(score),
-                cfg.score.bootstrap_samples,
-                cfg.score.seed,
-            )
+            before, _ = errors_and_units(first.speech[name].utterances, unit)
+            after, units = errors_and_units(score.utterances, unit)
+            system.against[name] = compare(before, after, units, samples, seed)
     return system
 
 
@@ -133,13 +130,10 @@ def score_set(dump: Path, folder: Path, name: str, cfg: Config) -> SetScore:
     speech = name not in cfg.data.no_speech
     normalize = normalizer(cfg.score.normalizer)
     phrases = _phrases(utterances, normalize)
-    scored = [
-        _score_utterance(
-            name, u, normalize(u.text), normalize(hypotheses[u.id]), cfg.score.unit, phrases,
-            u.id in truncated,
-        )
-        for u in utterances
-    ]  # fmt: skip
+    scored = []
+    for u in utterances:
+        ref, hyp, cut = normalize(u.text), normalize(hypotheses[u.id]), u.id in truncated
+        scored.append(_score_utterance(name, u, ref, hyp, cut, phrases, cfg.score.unit))
     _check_references(dump / name / "text", scored, speech)
     inputs = [audiorl.__version__, asdict(cfg.score), speech, decoding, hypotheses]
     inputs += [asdict(u) for u in utterances]
@@ -201,20 +195,15 @@ def units_of(main: str) -> list[str]:
     return list(dict.fromkeys(["word", "char", main]))
 
 
-def main_errors(score: SetScore) -> np.ndarray:
-    """Errors of each utterance in the main unit: int [N]."""
-    return np.array([u.errors for u in score.utterances])
-
-
-def main_units(score: SetScore) -> np.ndarray:
-    """Reference length of each utterance in the main unit: int [N]."""
-    return np.array([u.alignment.counts.units for u in score.utterances])
+def errors_and_units(utterances: list[ScoredUtterance], unit: str) -> tuple[np.ndarray, np.ndarray]:
+    """Errors and reference length of each utterance: int [N], int [N]."""
+    counts = [u.counts[unit] for u in utterances]
+    return np.array([c.errors for c in counts]), np.array([c.units for c in counts])
 
 
 def _error_rate(utterances: list[ScoredUtterance], unit: str, cfg: ScoreConfig) -> dict:
     total = sum((u.counts[unit] for u in utterances), Counts())
-    errors = np.array([u.counts[unit].errors for u in utterances])
-    units = np.array([u.counts[unit].units for u in utterances])
+    errors, units = errors_and_units(utterances, unit)
     return asdict(total) | {
         "units": total.units,
         "errors": total.errors,
@@ -229,9 +218,9 @@ def _score_utterance(
     utterance: Utterance,
     ref: str,
     hyp: str,
-    main: str,
-    phrases: set[tuple[str, ...]],
     truncated: bool,
+    phrases: set[tuple[str, ...]],
+    main: str,
 ) -> ScoredUtterance:
     ref_units, hyp_units = split_units(ref, main), split_units(hyp, main)
     alignment = align(ref_units, hyp_units)

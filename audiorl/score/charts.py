@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from audiorl.config.schema import ScoreConfig
 from audiorl.errors import UserError
 from audiorl.files import atomic_path
-from audiorl.score.asr import METRICS, ScoredUtterance, SystemScore
+from audiorl.score.asr import METRICS, ScoredUtterance, SystemScore, errors_and_units
 from audiorl.score.significance import rate_interval
 
 INK = "#24313f"  # text and axes; becomes `currentColor` in the page
@@ -105,7 +105,7 @@ def training_curves(label: str, metrics: Metrics, images: Path) -> list[Chart]:
             for name in present
         )
         description = f"{title} of {label} over the steps of training: {said}."
-        name = f"{label}_{present[0].replace('/', '_')}"
+        name = f"{label}_{present[0]}"
         charts.append(_chart(title, description, name, images, draw))
     return charts
 
@@ -117,10 +117,10 @@ def phase_times(metrics: dict[str, Metrics], images: Path) -> Chart | None:
         phases = {
             name.removeprefix("timing_s/"): float(values.mean())
             for name, (_, values) in series.items()
-            if name.startswith("timing_s/")
+            if name.startswith("timing_s/") and name != "timing_s/eval"  # not part of a step
         }
-        total = phases.pop("step", sum(phases.values()))
-        if phases:
+        total = phases.pop("step", None)
+        if total is not None:
             means[label] = phases | {"other": max(0.0, total - sum(phases.values()))}
     if not means:
         return None
@@ -209,8 +209,7 @@ def _rate(
     utterances: list[ScoredUtterance], value: Callable, span: tuple[float, float], cfg: ScoreConfig
 ) -> tuple[float, float, float]:
     chosen = [u for u in utterances if (v := value(u)) is not None and span[0] <= v <= span[1]]
-    errors = np.array([u.errors for u in chosen])
-    units = np.array([u.alignment.counts.units for u in chosen])
+    errors, units = errors_and_units(chosen, cfg.unit)
     low, high = rate_interval(errors, units, cfg.bootstrap_samples, cfg.seed)
     return errors.sum() / max(units.sum(), 1), low, high
 
@@ -229,11 +228,12 @@ def _curve(axes, steps: np.ndarray, values: np.ndarray, colour: str, label: str)
 
 def _chart(title: str, description: str, name: str, images: Path, draw: Callable) -> Chart:
     """Draws once; writes `images/<name>.png` and returns the SVG for the page."""
+    name = re.sub(r"[^\w.-]", "_", name)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=SIZE, layout="constrained")
         draw(figure.add_subplot())
         with atomic_path(images / f"{name}.png") as path:
-            figure.savefig(path, format="png", dpi=150, facecolor="white")
+            figure.savefig(path, format="png", dpi=120, facecolor="white")
         stream = io.StringIO()
         figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
     return Chart(title, description, _inline(stream.getvalue(), name))
@@ -246,8 +246,7 @@ def _inline(svg: str, name: str) -> str:
     head, rest = svg.split(">", 1)
     head = re.sub(r'\s(xmlns(:\w+)?|width|height|version)="[^"]*"', "", head)
     svg = f"{head}>{rest}".replace("xlink:href", "href").replace(INK, "currentColor")
-    prefix = re.sub(r"\W", "-", name)
-    return re.sub(r'(\sid="|url\(#|href="#)', rf"\g<1>{prefix}-", svg)
+    return re.sub(r'(\sid="|url\(#|href="#)', rf"\g<1>{name}-", svg)
 
 
 def _float(value: str | None) -> float | None:

@@ -3,57 +3,51 @@
 from __future__ import annotations
 
 import datetime
-import importlib.metadata
+import os
 import platform
 import subprocess
+from importlib import metadata
 from pathlib import Path
 
-import audiorl
-
-PACKAGES = ("torch", "transformers", "espnet", "torchaudio", "numpy")
+PACKAGES = ("torch", "transformers", "espnet", "torchaudio", "sentencepiece", "numpy")
 
 
-def environment() -> dict[str, str]:
-    """Name to value, in the order they are shown; nothing heavy is imported for it."""
-    versions = {f"{name} version": _version(name) for name in PACKAGES}
+def environment() -> dict[str, str | int | None]:
+    """Name to value, in the order they are shown; None: not there."""
+    import torch
+
     return {
         "date": datetime.datetime.now().astimezone().isoformat(sep=" ", timespec="seconds"),
-        "audiorl version": audiorl.__version__,
-        "git commit": _commit(),
-        "python version": platform.python_version(),
-        **versions,
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "CPU": _cpu(),
+        "python": platform.python_version(),
+        **{name: _version(name) for name in PACKAGES},
+        "audiorl_commit": _commit(),
+        "machine": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
 
 
-def _version(package: str) -> str:
+def _version(package: str) -> str | None:
     try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
-def _commit() -> str:
-    """Hash and date of the commit of audiorl's checkout; `dirty` when files differ from it."""
-    git = ["git", "-C", str(Path(audiorl.__file__).parent)]
+def _commit() -> str | None:
+    """The commit of this checkout, `-dirty` if files differ from it; None outside git."""
+    describe = ["describe", "--always", "--dirty", "--abbrev=12"]
+    command = ["git", "-C", str(Path(__file__).parent), *describe]
     try:
-        shown = subprocess.run(
-            [*git, "log", "-1", "--format=%h of %cs"], capture_output=True, text=True, check=True
-        )
-        changes = subprocess.run(
-            [*git, "status", "--porcelain", "--untracked-files=no"],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
-        return "none (not a git checkout)"
-    return shown.stdout.strip() + (", dirty" if changes.stdout.strip() else ", clean")
+        return None
 
 
-def _cpu() -> str:
+def _processor() -> str:
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as stream:
-            models = [line.partition(":")[2].strip() for line in stream if "model name" in line]
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        models = []
-    return f"{len(models)} x {models[0]}" if models else platform.processor() or "unknown"
+        return platform.processor()
+    return next((line.split(":")[1].strip() for line in lines if "model name" in line), "unknown")

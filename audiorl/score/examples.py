@@ -20,6 +20,10 @@ WORST = 10
 OUTPUTS = 20  # shown of recordings without speech
 LONGEST = 30  # s of audio in a player
 
+LEGEND = Html(
+    "In the alignments: <mark>substituted</mark>, <del>left out</del>, <ins>inserted</ins>."
+)
+
 Pair = tuple[ScoredUtterance, ScoredUtterance]  # before, after
 
 
@@ -45,8 +49,8 @@ def example_sections(first: SystemScore, focus: SystemScore, sample_rate: int) -
             audio = None if key in heard else _player(pair[0].utterance, sample_rate)
             heard.add(key)
             cards.append(_card(pair[-len(systems) :], [s.label for s in systems], audio))
-        none = element("p", "None.") if not cards else None
-        sections.append(section(anchor, title, none, *cards))
+        note = element("p", LEGEND if cards else "None.", class_="note")
+        sections.append(section(anchor, title, note, *cards))
     return sections + _no_speech(systems)
 
 
@@ -60,13 +64,9 @@ def _card(scored: tuple[ScoredUtterance, ...], labels: list[str], audio: Html | 
     lines = [element("dt", "reference"), element("dd", first.ref or "(empty)")]
     for label, one in zip(labels, scored, strict=True):
         flags = "".join(f", {flag.replace('_', ' ')}" for flag in one.flags)
-        wrong = (
-            f"{one.errors} error{'s' * (one.errors != 1)} in {one.alignment.counts.units}{flags}"
-        )
-        lines += [
-            element("dt", label, element("small", wrong)),
-            element("dd", _aligned(one.alignment)),
-        ]
+        number = f"{one.errors} error{'s' * (one.errors != 1)} in {one.alignment.counts.units}"
+        lines.append(element("dt", label, element("small", number + flags)))
+        lines.append(element("dd", _aligned(one.alignment)))
     return element(
         "article",
         element("h3", u.id),

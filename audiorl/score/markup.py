@@ -43,9 +43,7 @@ def table(content: Table, text: bool = False) -> Html:
     head = element("tr", *(element("th", cell, scope="col") for cell in content.header))
     rows = (
         element(
-            "tr",
-            element("th", row[0], scope="row"),
-            *(element("td", cell) for cell in row[1:]),
+            "tr", element("th", row[0], scope="row"), *(element("td", cell) for cell in row[1:])
         )
         for row in content.rows
     )

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from audiorl.score.asr import METRICS, POOLED, SystemScore
 from audiorl.score.charts import Chart
 from audiorl.score.examples import example_sections
 from audiorl.score.markup import Html, chart, code, details, element, join, section, table
-from audiorl.score.report import Report
-from audiorl.score.tables import (
-    Table,
-    detail_table,
-    error_tables,
-    overview,
-    test_table,
-    verdict,
-)
+from audiorl.score.tables import detail_table, error_tables, overview, paired_table, verdict
+
+if TYPE_CHECKING:
+    from audiorl.score.report import Report
 
 STYLE = Path(__file__).with_name("report.css")
 
@@ -25,25 +21,20 @@ def page(report: Report) -> str:
     """The whole document."""
     systems, unit = report.systems, report.unit
     first, focus = systems[0], report.focus
-    compared = [table(test_table(systems))] if len(systems) > 1 else []
-    sections = [
+    compared = [table(paired_table(systems))] if len(systems) > 1 else []
+    counts = [detail_table(systems), *error_tables(systems, unit)]
+    curves = enumerate(report.curves.items())
+    main = element(
+        "main",
         section("result", "Result", _headline(first, focus, unit), _sentences(report)),
         section("tables", "Error rates", table(overview(systems, unit)), *compared),
         _charts("conditions", "By condition", report.rate_charts),
         *example_sections(first, focus, report.sample_rate),
-        *(
-            _charts(f"training-{number}", f"Training of {label}", charts)
-            for number, (label, charts) in enumerate(report.curves.items())
-        ),
+        *(_charts(f"training-{n}", f"Training of {label}", made) for n, (label, made) in curves),
         _charts("time", "Time", report.phase_charts),
-        section(
-            "all-tables",
-            "All counts",
-            table(detail_table(systems)),
-            *(table(content) for content in error_tables(systems, unit)),
-        ),
+        section("all-tables", "All counts", *map(table, counts)),
         _reproduce(report),
-    ]
+    )
     title = f"{focus.label}: report"
     head = element(
         "head",
@@ -53,31 +44,30 @@ def page(report: Report) -> str:
         element("title", title),
         element("style", Html(STYLE.read_text(encoding="utf-8"))),
     )
-    header = element(
-        "header",
-        element("h1", title),
-        element("p", f"{report.environment['date']} · {report.environment['CPU']}", class_="note"),
-        _navigation(),
+    about = element("p", _about(focus), class_="note")
+    header = element("header", element("h1", title), about, _navigation(main))
+    return (
+        "<!DOCTYPE html>\n" + element("html", head, element("body", header, main), lang="en") + "\n"
     )
-    legend = element(
-        "footer",
-        element("p", "In alignments: ", element("mark", "substituted"), ", ",
-                element("del", "left out"), ", ", element("ins", "inserted"), "."),
-    )  # fmt: skip
-    body = element("body", header, element("main", *sections), legend)
-    return "<!DOCTYPE html>\n" + element("html", head, body, lang="en") + "\n"
 
 
-def _navigation() -> Html:
+def _about(focus: SystemScore) -> str:
+    sets = [score.name for score in focus.sets.values()]
+    return f"{len(focus.pooled.utterances)} utterances with speech · {', '.join(sets)}"
+
+
+def _navigation(main: Html) -> Html:
     links = {
-        "#result": "Result",
-        "#tables": "Error rates",
-        "#conditions": "Conditions",
-        "#worst": "Utterances",
-        "#all-tables": "All counts",
-        "#reproduce": "Reproduce",
+        "result": "Result",
+        "tables": "Error rates",
+        "conditions": "Conditions",
+        "worst": "Utterances",
+        "training-0": "Training",
+        "all-tables": "All counts",
+        "reproduce": "Reproduce",
     }
-    items = (element("a", text, href=anchor) for anchor, text in links.items())
+    there = {anchor: text for anchor, text in links.items() if f'<section id="{anchor}"' in main}
+    items = (element("a", text, href=f"#{anchor}") for anchor, text in there.items())
     return element("nav", *items, aria_label="sections")
 
 
@@ -120,9 +110,6 @@ def _charts(anchor: str, title: str, charts: list[Chart]) -> Html | None:
 
 
 def _reproduce(report: Report) -> Html:
-    environment = Table(
-        "Environment", ["name", "value"], [[*p] for p in report.environment.items()]
-    )
     commands = (join(element("h3", n), code(text)) for n, text in report.commands.items())
     return section(
         "reproduce",
@@ -130,5 +117,5 @@ def _reproduce(report: Report) -> Html:
         table(report.config_differences, text=True),
         details(f"Config of {report.focus.label}", code(report.config_text)),
         details("Commands", *commands),
-        table(environment, text=True),
+        table(report.environment, text=True),
     )

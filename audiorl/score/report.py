@@ -6,18 +6,17 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 import audiorl
-from audiorl.config.schema import Config
-from audiorl.errors import UserError
+from audiorl.config import Config, load_config
+from audiorl.config.dump import flow
+from audiorl.config.keys import key_values
 from audiorl.files import atomic_write
 from audiorl.score import charts
 from audiorl.score.asr import SystemScore, score_systems
 from audiorl.score.charts import Chart
 from audiorl.score.environment import environment
+from audiorl.score.page import page
 from audiorl.score.results import write_system
 from audiorl.score.tables import (
     Table,
@@ -25,7 +24,7 @@ from audiorl.score.tables import (
     detail_table,
     error_tables,
     overview,
-    test_table,
+    paired_table,
     verdict,
 )
 
@@ -38,7 +37,7 @@ class Report:
     focus: SystemScore  # what the report is about; the others are compared with the first
     unit: str
     sample_rate: int  # Hz, of the config
-    environment: dict[str, str]
+    environment: Table
     commands: dict[str, str]  # what made it: name -> shell commands
     config_text: str  # of the focus
     config_differences: Table
@@ -53,8 +52,6 @@ def write_report(exps: list[Path], dump: Path, out: Path, cfg: Config, command: 
     The report is about the system in `out` (the last one when `out` is none of `exps`). Returns
     False when it was up to date.
     """
-    from audiorl.score.page import page
-
     systems = score_systems(exps, dump, cfg)
     for system in systems:
         write_system(system, cfg.score.unit, systems[0])
@@ -85,7 +82,7 @@ def gather(
         focus=focus,
         unit=cfg.score.unit,
         sample_rate=cfg.data.sample_rate,
-        environment=environment(),
+        environment=environment_table(focus.exp / "env.json"),
         commands={label: text for label, text in scripts.items() if text} | {"report": command},
         config_text=_read(focus.exp / "config.yaml"),
         config_differences=config_differences({s.label: s.exp / "config.yaml" for s in systems}),
@@ -100,14 +97,14 @@ def results_markdown(report: Report) -> str:
     systems, unit = report.systems, report.unit
     tables = [overview(systems, unit)]
     if len(systems) > 1:
-        tables.append(test_table(systems))
+        tables.append(paired_table(systems))
     tables += [*error_tables(systems, unit), detail_table(systems)]
     parts = [
         "# RESULTS",
         *(f"- {sentence}" for sentence in verdict(systems, report.focus, unit)),
-        "\n## Environments",
-        *(f"- {name}: `{value}`" for name, value in report.environment.items()),
-        "\n## Results\n",
+        "\n## Environments\n",
+        as_markdown(report.environment),
+        "## Results\n",
         *map(as_markdown, tables),
         "## Config\n",
         as_markdown(report.config_differences),
@@ -117,32 +114,28 @@ def results_markdown(report: Report) -> str:
     return "\n".join(parts) + "\n\n"
 
 
-def config_differences(configs: dict[str, Path]) -> Table:
-    """Keys on which the systems' resolved configs differ."""
-    flat = {label: _flatten(_load(path)) for label, path in configs.items() if path.exists()}
-    keys = dict.fromkeys(key for config in flat.values() for key in config)
-    rows = [
-        [key, *(config.get(key, "-") for config in flat.values())]
-        for key in keys
-        if len({config.get(key) for config in flat.values()}) > 1
-    ]
+def config_differences(paths: dict[str, Path]) -> Table:
+    """Keys on which the systems' resolved configs (label -> config.yaml) differ."""
+    values = {
+        label: key_values(load_config(path)) for label, path in paths.items() if path.exists()
+    }
+    rows = []
+    for key in next(iter(values.values()), {}):
+        shown = [flow(config[key]) for config in values.values()]
+        if len(set(shown)) > 1:
+            rows.append([key, *shown])
     note = "" if rows else "The configs do not differ."
-    return Table("Where the configs differ", ["key", *flat], rows, note)
+    return Table("Where the configs differ", ["key", *values], rows, note)
 
 
-def _flatten(node: Any, path: str = "") -> dict[str, str]:
-    """`{"a": {"b": 1}}` -> `{"a.b": "1"}`; lists are leaves."""
-    if not isinstance(node, dict):
-        return {path: json.dumps(node, ensure_ascii=False)}
-    below = (_flatten(value, f"{path}.{key}" if path else str(key)) for key, value in node.items())
-    return {key: value for leaves in below for key, value in leaves.items()}
-
-
-def _load(path: Path) -> Any:
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not YAML ({' '.join(str(error).split())}); mend it.") from error
+def environment_table(path: Path) -> Table:
+    """Where the system was trained (its env.json) beside where the report is made."""
+    training = json.loads(_read(path) or "{}")
+    training |= training.pop("packages", {})
+    here = environment()
+    rows = [[name, training.get(name), value] for name, value in here.items()]
+    shown = [["-" if cell is None else str(cell) for cell in row] for row in rows]
+    return Table("Environment", ["", "training", "report"], shown)
 
 
 def _read(path: Path) -> str:

@@ -82,7 +82,7 @@ def error_table(systems: list[SystemScore], unit: str) -> Table:
     return Table(METRICS[unit], header, rows)
 
 
-def test_table(systems: list[SystemScore]) -> Table:
+def paired_table(systems: list[SystemScore]) -> Table:
     """The paired tests behind the differences."""
     rows = []
     for system in systems[1:]:

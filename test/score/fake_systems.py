@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from audiorl.config.schema import Config
+from audiorl.config import Config, dump_config
 
 WORDS = """call play stop the a light lamp kitchen garden music seven eleven to from turn on off
 down up please tomorrow morning evening weather in oslo lima cairo reminder set for meet""".split()
@@ -112,14 +112,17 @@ def _recognise(words: list[str], share: float, generator: random.Random) -> list
 
 
 def _train(folder: Path, system: str, generator: random.Random) -> None:
-    (folder / "config.yaml").write_text(f"seed: 1\nrl:\n  algorithm: {system}\n  beta: 0.0\n")
+    cfg = Config()
+    cfg.rl.algorithm = "supervised" if system == "supervised" else "grpo"
+    (folder / "config.yaml").write_text(dump_config(cfg))
+    (folder / "env.json").write_text('{"python": "3.0", "packages": {"torch": "1.0"}, "gpu": null}')
     (folder / "run.sh").write_text(f"python -m audiorl.bin.train_rl --out exp/{system} # <b>&\n")
     with open(folder / "metrics.jsonl", "w") as stream:
         for step in range(1, 61):
             noise = generator.gauss(0, 0.05)
             line = {"step": step, "loss": 2.0 / step + abs(noise), "grad_norm": 1 + noise}
             if system == "sft":
-                line |= {"loss_ctc": 3.0 / step, "loss_lm": 1.5 / step}
+                line |= {"timing_s/eval": 1.0, "loss_ctc": 3.0 / step, "loss_lm": 1.5 / step}
             else:
                 line |= {
                     "reward": 0.6 + step / 200 + noise,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import platform
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +18,8 @@ from audiorl.config.schema import Config
 from audiorl.errors import UserError
 from audiorl.score import charts
 from audiorl.score.asr import SystemScore, score_systems
-from audiorl.score.environment import environment
 from audiorl.score.markup import Html, element, join
-from audiorl.score.report import config_differences, write_report
+from audiorl.score.report import config_differences, environment_table, write_report
 from audiorl.score.significance import Comparison
 from audiorl.score.tables import Table, as_markdown, as_text, error_table, overview, verdict
 
@@ -122,22 +123,28 @@ def test_verdict(systems: list[SystemScore]) -> None:
 
 
 def test_config_differences(tmp_path: Path) -> None:
-    for name, text in (("a", "x: 1\nrl: {beta: 0, train: [llm]}"), ("b", "x: 1\nrl: {beta: 1}")):
+    for name, text in (("a", "rl: {beta: 0, train: [llm]}"), ("b", "rl: {beta: 1}"), ("d", "x: [")):
         (tmp_path / name).write_text(text)
-    paths = {"a": tmp_path / "a", "b": tmp_path / "b", "c": tmp_path / "absent"}
-    table = config_differences(paths)
+    table = config_differences({name: tmp_path / name for name in ("a", "b", "absent")})
     assert table.header == ["key", "a", "b"]
-    assert table.rows == [["rl.beta", "0", "1"], ["rl.train", '["llm"]', "-"]]
+    assert table.rows == [["rl.train", "[llm]", "[adaptor, llm]"], ["rl.beta", "0.0", "1.0"]]
     assert config_differences({"a": tmp_path / "a"}).note == "The configs do not differ."
-    (tmp_path / "a").write_text("x: [")
-    with pytest.raises(UserError, match=r"a is not YAML .*; mend it"):
-        config_differences(paths)
+    assert config_differences({}).rows == []
+    with pytest.raises(UserError, match=str(tmp_path / "d")):
+        config_differences({"d": tmp_path / "d"})
 
 
-def test_environment() -> None:
-    shown = environment()
-    assert {"date", "git commit", "python version", "torch version", "CPU"} < shown.keys()
-    assert all(shown.values())
+def test_environment(tmp_path: Path) -> None:
+    path = tmp_path / "env.json"
+    path.write_text('{"python": "3.0", "packages": {"torch": "1.0"}, "gpu": null, "other": 1}')
+    table = environment_table(path)
+    rows = {row[0]: row[1:] for row in table.rows}
+    assert rows["python"] == ["3.0", platform.python_version()]
+    assert rows["torch"] == ["1.0", metadata.version("torch")]
+    assert rows["gpu"][0] == rows["processor"][0] == "-"
+    assert {"date", "audiorl_commit", "cores", "machine"} < rows.keys()
+    assert all(rows[name][1] != "-" for name in ("date", "espnet", "processor", "cores"))
+    assert [row[1] for row in environment_table(tmp_path / "absent").rows] == ["-"] * len(rows)
 
 
 # Pictures
@@ -189,7 +196,9 @@ def test_curves_and_phases(recipe, tmp_path: Path) -> None:
     assert "grpo: encode 0.10 s, rollout 0.60 s, reward 0.02 s, update 0.90 s, other 0.08 s" in (
         phases.description
     )
-    assert charts.phase_times({"sft": {}}, tmp_path) is None
+    sft = charts.read_metrics(recipe[0] / "exp" / "sft")
+    assert "timing_s/eval" in sft  # evaluation is no phase of a step
+    assert charts.phase_times({"sft": sft}, tmp_path) is None
 
 
 def test_svg_follows_the_page(recipe, tmp_path: Path) -> None:
@@ -327,33 +336,34 @@ def test_results_markdown(report: Path) -> None:
     assert text.startswith("# RESULTS\n- grpo lowers the pooled WER from")
     assert text.count("|dataset|Snt|Wrd|Corr|Sub|Del|Ins|Err|S.Err|") == 2
     assert "### Paired comparison with sft" in text
-    assert "- git commit: `" in text and "- torch version: `" in text
+    assert "|torch|1.0|" in text and "|audiorl_commit|" in text
     assert "python -m audiorl.bin.report 'a b'" in text
-    assert '|rl.algorithm|"sft"|"supervised"|"grpo"|' in text
+    assert "|rl.algorithm|grpo|supervised|grpo|" in text
     for line in text.splitlines():
         if line.startswith("|grpo/"):
             assert len(re.findall(r"(?<!\\)\|", line)) in (8, 9, 10)
-
-
-def test_report_is_written_once(recipe: tuple[Path, Config], report: Path) -> None:
-    root, cfg = recipe
-    exps = [root / "exp" / name for name in SYSTEMS]
-    assert not write_report(exps, root / "dump", exps[-1], cfg, "again")
-    with open(exps[-1] / "metrics.jsonl", "a") as stream:
-        stream.write('{"step": 61, "reward": 1.0}\n')
-    assert write_report(exps, root / "dump", exps[-1], cfg, "again")
-    assert not write_report(exps, root / "dump", exps[-1], cfg, "again")
 
 
 def test_one_system_without_audio(tmp_path: Path) -> None:
     cfg = make_systems(tmp_path, utterances=4, seconds=0.05, error_rates={"only": 0.5})
     for wav in (tmp_path / "audio").iterdir():
         wav.unlink()
-    (tmp_path / "exp" / "only" / "metrics.jsonl").unlink()
     exp = tmp_path / "exp" / "only"
-    assert write_report([exp], tmp_path / "dump", exp, cfg, "report")
+    (exp / "metrics.jsonl").unlink()
+
+    def run() -> bool:
+        return write_report([exp], tmp_path / "dump", exp, cfg, "report")
+
+    assert run()
     text = (exp / "report.html").read_text()
     assert Page(text).open == []
     assert "No audio: " in text and "<audio" not in text
     assert "Changed most" not in text and "Paired comparison" not in text
+    assert 'href="#training-0"' not in text
     assert "only has a pooled WER of" in text
+    # Written again when an input changes, and only then.
+    assert not run()
+    (exp / "metrics.jsonl").write_text('{"step": 1, "reward": 1.0}\n')
+    assert run()
+    assert 'href="#training-0"' in (exp / "report.html").read_text()
+    assert not run()
