@@ -117,7 +117,10 @@ def audio_info(audio: str, allow_pipes: bool = False) -> AudioInfo:
 
 
 def check_audio(audio: str, allow_pipes: bool = False) -> AudioInfo:
-    """`audio_info`, and raises AudioError when the file is shorter than its header promises."""
+    """`audio_info`, and raises AudioError when the file is shorter than its header promises.
+
+    Seen in wav, flac and archives; the other formats' headers promise nothing.
+    """
     path, offset = archive_entry(audio) or (audio, 0)
     if not is_pipe(audio) and Path(path).is_file():
         with open(path, "rb") as stream:

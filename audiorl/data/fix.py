@@ -11,10 +11,11 @@ from collections import Counter
 from pathlib import Path
 
 from audiorl.data.data_dir import DataDir
-from audiorl.data.tables import DERIVED, table_files, write_table
+from audiorl.data.tables import DERIVED, Problem, table_files, write_table
 from audiorl.data.validate import Checks, Report, clean_text, examine
 from audiorl.errors import UserError
 
+NEEDS_A_HAND = ("not sorted by speaker", "id unfit for a file", "command")
 MOST_DROPPED = 0.5  # a larger share is a wrong path or a half-finished corpus, not bad luck
 
 
@@ -31,7 +32,7 @@ def fix(path: str | Path, checks: Checks, force: bool = False) -> Report:
     for problem in report.errors:
         if problem.kind == "no content" and problem.file.name != "spk2utt":
             raise UserError(str(problem))
-    if not report.errors:
+    if not any(_mendable(problem) for problem in report.problems):
         print(f"{path}: nothing to fix, kept all {len(report.directory.utterances)} utterances.")
         return report
     reasons = _reasons(report)
@@ -46,6 +47,12 @@ def fix(path: str | Path, checks: Checks, force: bool = False) -> Report:
     _write(report, kept)
     print(account)
     return examine(path, checks)
+
+
+def _mendable(problem: Problem) -> bool:
+    if problem.kind == "odd character":
+        return True
+    return not problem.warning and problem.kind not in NEEDS_A_HAND
 
 
 def _reasons(report: Report) -> dict[str, str]:

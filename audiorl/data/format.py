@@ -53,8 +53,10 @@ def format_sets(
             nj=nj,
         )
         filtered = name in trained and name not in held_out
-        row = _format_set(data / name, dump / name, config, checks, filtered)
-        rows.append(row) if row else broken.append(str(data / name))
+        if row := _format_set(data / name, dump / name, config, checks, filtered):
+            rows.append(row)
+        else:
+            broken.append(str(data / name))
     if broken:
         raise UserError(
             f"{len(broken)} of {len(sets)} sets are not valid (see above); mend the data "
@@ -178,13 +180,8 @@ def _save_output(command: str, path: Path, checks: Checks) -> None:
 def _table(rows: Sequence[Sequence]) -> str:
     """Columns as wide as they need, the set's name to the left and numbers to the right."""
     cells = [COLUMNS, *([f"{c:,}" if isinstance(c, int) else str(c) for c in row] for row in rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(COLUMNS))]
-    return "\n".join(
-        "  ".join(
-            [
-                row[0].ljust(widths[0]),
-                *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)),
-            ]
-        )
-        for row in cells
-    )
+    columns = []
+    for column in zip(*cells, strict=True):
+        width = max(map(len, column))
+        columns.append([c.rjust(width) if columns else c.ljust(width) for c in column])
+    return "\n".join("  ".join(row) for row in zip(*columns, strict=True))

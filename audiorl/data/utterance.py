@@ -45,16 +45,11 @@ def read_utterances(path: str | Path, allow_pipes: bool = False) -> list[Utteran
     if not path.exists():
         raise UserError(f"{path} does not exist; run the stage that writes it.")
     utterances: dict[str, Utterance] = {}
-    for number, utterance, _ in _read_jsonl(path):
+    for number, utterance in _read_jsonl(path):
         if utterance.id in utterances:
             raise UserError(f"{path}:{number}: {utterance.id} stands there twice; keep one line.")
         utterances[utterance.id] = utterance
     return [utterances[name] for name in sorted(utterances)]
-
-
-def read_extras(path: str | Path) -> dict[str, dict]:
-    """Keys beyond an Utterance's of each line of a `.jsonl` file, by id (subset, difficulty …)."""
-    return {utterance.id: extras for _, utterance, extras in _read_jsonl(Path(path))}
 
 
 def write_utterances_jsonl(
@@ -76,7 +71,7 @@ def absolute_audio(wav_scp: Path, entries: dict[str, str]) -> dict[str, str]:
     base: Path | None = None
     absolute = {}
     for name, audio in entries.items():
-        if not audio.startswith("/") and not is_pipe(audio):
+        if audio and not audio.startswith("/") and not is_pipe(audio):
             base = base or _audio_base(wav_scp, audio)
             audio = os.path.normpath(base / audio)
         absolute[name] = audio
@@ -189,8 +184,8 @@ def _compare_ids(path: Path, table: dict, speakers: dict[str, str]) -> None:
     )
 
 
-def _read_jsonl(path: Path) -> Iterator[tuple[int, Utterance, dict]]:
-    """Yields (line number, utterance, keys beyond an Utterance's)."""
+def _read_jsonl(path: Path) -> Iterator[tuple[int, Utterance]]:
+    """Yields (line number, utterance); keys beyond an Utterance's are for others."""
     known = set(Utterance.__dataclass_fields__)
     with open(path, encoding="utf-8") as stream:
         for number, line in enumerate(stream, start=1):
@@ -204,4 +199,4 @@ def _read_jsonl(path: Path) -> Iterator[tuple[int, Utterance, dict]]:
                     f"{path}:{number} is not an utterance with id, audio, text and speaker "
                     f"({error}); write the file again."
                 ) from error
-            yield number, utterance, {key: item[key] for key in item if key not in known}
+            yield number, utterance

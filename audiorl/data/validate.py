@@ -65,20 +65,11 @@ class Report:
     def errors(self) -> list[Problem]:
         return [problem for problem in self.problems if not problem.warning]
 
-    def add(
-        self,
-        file: str,
-        name: str,
-        kind: str,
-        message: str,
-        fix: str,
-        drops: str = "",
-        warning=False,
-    ) -> None:
-        """Notes a problem of `name` in `file`, with its line where the file has one."""
+    def add(self, file: str, name: str, *what: str, warning: bool = False) -> None:
+        """Notes (kind, message, fix[, drops]) of `name` in `file`, with its line if it has one."""
         line = self.scans[file].lines.get(name) if file in self.scans else None
-        path = self.directory.path / file
-        self.problems.append(Problem(path, line, name, kind, message, fix, drops, warning))
+        problem = Problem(self.directory.path / file, line, name, *what, warning=warning)
+        self.problems.append(problem)
 
     def seconds(self) -> dict[str, float]:
         """Duration of every utterance whose recording could be opened, by audio and segment."""
@@ -235,12 +226,13 @@ def _check_texts(report: Report, checks: Checks) -> None:
             message, fix = "<s>, </s> and #0 are reserved by Kaldi", "remove them"
             report.add("text", name, "reserved symbol", message, fix, "utt")
         if text != (clean := clean_text(text)):
-            odd = next(c for c in text if not c.isprintable() and c not in JOINERS)
-            message = f"has U+{ord(odd):04X} ({unicodedata.name(odd, 'control character')})"
-            fix = "use plain spaces and visible characters, as `fix` writes them"
+            odd = [c for c in text if not c.isprintable() and c not in JOINERS]
             # Kaldi refuses odd spaces and control characters, and lets the merely invisible pass.
-            invisible = unicodedata.category(odd) == "Cf"
-            report.add("text", name, "odd character", message, fix, warning=invisible)
+            refused = [c for c in odd if unicodedata.category(c) != "Cf"]
+            worst = (refused or odd)[0]
+            message = f"has U+{ord(worst):04X} ({unicodedata.name(worst, 'control character')})"
+            fix = "use plain spaces and visible characters, as `fix` writes them"
+            report.add("text", name, "odd character", message, fix, warning=not refused)
         if not clean and not checks.no_speech:
             fix = "transcribe it or remove the utterance (a set without speech: --no-speech)"
             report.add("text", name, "empty transcript", "the transcript is empty", fix, "utt")
@@ -258,7 +250,7 @@ def _check_recordings(report: Report, checks: Checks) -> None:
         if isinstance(result, AudioInfo):
             report.audio[name] = result
         else:
-            report.add("wav.scp", name, *result, drops="" if result[0] == "command" else "reco")
+            report.add("wav.scp", name, *result, "" if result[0] == "command" else "reco")
     for name, value in directory.tables.get("segments", {}).items():
         segment = parse_segment(value)
         if segment and segment[0] in report.audio:

@@ -102,6 +102,18 @@ def test_help_shows_an_example(recipe: Path, command: str) -> None:
     assert done.returncode == 0 and f"python -m audiorl.bin.{command} " in done.stdout
 
 
+def test_disk_that_refuses(recipe: Path) -> None:
+    """Where no byte can be written, one sentence, and the older directory stays."""
+    subset = f"{sys.executable} -m audiorl.bin.data_dir subset data/train data/part --first"
+    assert call(recipe, "bash", "-c", f"{subset} 2").returncode == 0
+    done = call(recipe, "bash", "-c", f"ulimit -f 0; {subset} 4")
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert "cannot be written (File too large)" in done.stderr
+    assert len((recipe / "data" / "part" / "text").read_text().splitlines()) == 2
+    assert call(recipe, "bash", "-c", f"{subset} 4").returncode == 0
+    assert sorted(path.name for path in (recipe / "data").iterdir()) == ["part", "test", "train"]
+
+
 def test_shell_front_ends(recipe: Path) -> None:
     done = call(recipe, str(ROOT / "utils" / "validate_data_dir.sh"), "data/train", "--no-audio")
     assert (done.returncode, done.stderr) == (0, "") and "data/train: valid" in done.stdout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,7 +29,7 @@ IDS = ["anna-1", "anna-2", "bob-1", "bob-2", "bob-3"]  # 1.0, 1.1 … 1.4 s
 def data(data_dir: Path) -> Path:
     """train, dev, rl, rl_dev and test, all the same."""
     for name in ("dev", "rl", "rl_dev", "test"):
-        subset(data_dir, data_dir.parent / name, first=5)
+        shutil.copytree(data_dir, data_dir.parent / name)
     return data_dir.parent
 
 
