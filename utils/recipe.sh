@@ -1,0 +1,270 @@
+# shellcheck shell=bash disable=SC2034,SC2154 # variables come from run.sh, and go to it
+# Options, stages, logs and failures of a recipe; sourced by every run.sh.
+#
+# Before it sources this file, a run.sh changes to its own folder and declares its options, one a
+# line, as `name=value  # meaning`: --name VALUE or --name=VALUE then sets them, --help lists them,
+# and no other names are options. Each `--set KEY.PATH=VALUE` is kept for the config. Then follow
+#
+#   if stage 3 "Warm start"; then
+#       run python -m audiorl.bin.train_sft "${opts[@]}" --dump "$dump" --out "$exp/sft"
+#   fi
+#
+# stage N TEXT   true from --stage to --stop_stage; what follows is logged in $exp/log/stage_N.log
+# run COMMAND    runs a program so that a signal ends it, too; `python` is that of environment.sh
+# opts           --config $config and every --set; control_opts: the same with $control
+# defaults K=V   sets keys of the config unless a --set does
+#
+# A command that fails ends the recipe: stage, end of its log, and the command to go on with.
+set -euo pipefail
+
+# shellcheck source=environment.sh
+. "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+
+recipe=$0 recipe_file=${0##*/} # as called, and from the folder that run.sh has changed to
+case $recipe in */*) ;; *) recipe=./$recipe ;; esac
+recipe_declared=$(sed -n '/utils\/recipe\.sh/q; s/^\([a-z][a-z_]*\)=.*/\1/p' "$recipe_file")
+recipe_last=$(sed -n 's/^if stage \([0-9]*\) .*/\1/p' "$recipe_file" | tail -n 1)
+recipe_again=() recipe_sets=() recipe_defaults=()
+recipe_number="" recipe_child="" recipe_checked="" recipe_ended=failed
+
+# --- options
+
+recipe_parse() {
+    local name
+    while [ $# -gt 0 ]; do
+        case $1 in
+            -h | --help)
+                recipe_help
+                exit 0
+                ;;
+            --?*) ;;
+            *) die "'$1' is no option; $recipe takes --name VALUE, see --help." ;;
+        esac
+        name=${1%%=*}
+        name=${name#--}
+        name=${name//-/_}
+        recipe_known "$name"
+        case $1 in
+            *=*) recipe_option "$name" "${1#*=}" ;;
+            *)
+                [ $# -gt 1 ] && [ "${2#--}" = "$2" ] || die "$1 needs a value; see --help."
+                recipe_option "$name" "$2"
+                shift
+                ;;
+        esac
+        shift
+    done
+}
+
+# recipe_option NAME VALUE: the value is only ever stored, never evaluated.
+recipe_option() {
+    case $1 in
+        stage | stop_stage | nj | ngpu)
+            case $2 in
+                "" | *[!0-9]* | ???????*) die "--$1 needs a whole number, not '$2'." ;;
+            esac
+            ;;
+        set)
+            case $2 in [a-z]*=*) ;; *) die "--set needs KEY.PATH=VALUE, not '$2'." ;; esac
+            recipe_sets+=(--set "$2")
+            ;;
+    esac
+    [ "$1" = set ] || printf -v "$1" '%s' "$2"
+    [ "$1" = stage ] || recipe_again+=("--$1" "$2")
+}
+
+recipe_known() {
+    local nearest
+    case " set ${recipe_declared//$'\n'/ } " in *" $1 "*) return ;; esac
+    # shellcheck disable=SC2086 # the names are words
+    nearest=$(python3 -c "import difflib, sys
+print(*difflib.get_close_matches(sys.argv[1], sys.argv[2:], 1))" "$1" set help $recipe_declared \
+        2>/dev/null) || nearest=""
+    die "--$1 is no option${nearest:+; did you mean --$nearest?} (--help lists all)"
+}
+
+recipe_help() {
+    sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$recipe_file"
+    echo "Stages:"
+    sed -n 's/^if stage \([0-9]*\) "\(.*\)"; then$/  \1  \2/p' "$recipe_file"
+    echo "Options (and their defaults; paths are seen from $(dirname "$recipe")):"
+    awk '/utils\/recipe\.sh/ { exit }
+        /^[a-z][a-z_]*=/ {
+            mark = index($0, "="); comment = index($0, " # ")
+            value = substr($0, mark + 1, comment ? comment - mark - 1 : 200)
+            gsub(/^"|" *$| +$/, "", value)
+            printf "  --%-12s %s%s\n", substr($0, 1, mark - 1), \
+                comment ? substr($0, comment + 3) : "", value == "" ? "" : " (" value ")"
+        }' "$recipe_file"
+    echo "  --set          KEY.PATH=VALUE, for one key of the config; may be repeated"
+}
+
+recipe_check_options() {
+    [ -n "$exp" ] || die "--exp needs the name of a folder."
+    if [ "$stage" -lt 1 ] || [ "$stop_stage" -gt "$recipe_last" ] ||
+        [ "$stage" -gt "$stop_stage" ]; then
+        die "--stage $stage --stop_stage $stop_stage: stages go from 1 to $recipe_last, in this order."
+    fi
+    nj=${nj:-$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)}
+    [ "$nj" -gt 0 ] || die "--nj needs at least 1."
+    [ "$ngpu" -le 1 ] || die "--ngpu $ngpu: a recipe uses one GPU (1) or none (0)."
+}
+
+recipe_choose_device() {
+    if [ "$ngpu" -eq 0 ]; then
+        export CUDA_VISIBLE_DEVICES=""
+    else
+        "$AUDIORL_PYTHON" -c "import sys, torch; sys.exit(not torch.cuda.is_available())" ||
+            die "--ngpu 1: torch finds no GPU; see nvidia-smi, and tools/install.sh --torch cuda."
+    fi
+}
+
+defaults() {
+    local setting
+    for setting; do recipe_defaults+=(--set "$setting"); done
+    recipe_collect
+}
+
+recipe_collect() {
+    settings=(${recipe_defaults[@]+"${recipe_defaults[@]}"} ${recipe_sets[@]+"${recipe_sets[@]}"})
+    opts=(--config "$config" ${settings[@]+"${settings[@]}"})
+    control_opts=(--config "$control" ${settings[@]+"${settings[@]}"})
+}
+
+# --- stages
+
+stage() {
+    recipe_close
+    [ -n "$recipe_checked" ] || recipe_check_configs
+    [ "$1" -ge "$stage" ] && [ "$1" -le "$stop_stage" ] || return 1
+    recipe_number=$1 recipe_text=$2 recipe_start=$SECONDS
+    recipe_capture "$exp/log/stage_$1.log"
+    echo "== Stage $1 of $recipe_last: $2 ($(date '+%Y-%m-%d %H:%M:%S'))"
+}
+
+# Whatever the stages are: a wrong config is told before the first of them.
+recipe_check_configs() {
+    "$AUDIORL_PYTHON" -m audiorl.bin.check_config "$config" "$control" \
+        ${settings[@]+"${settings[@]}"} || exit 1
+    recipe_checked=yes
+}
+
+run() {
+    echo "+ $(recipe_quote "$@")"
+    if [ "$1" = python ]; then
+        shift
+        set -- "$AUDIORL_PYTHON" "$@"
+    fi
+    # In the background: bash answers signals only between commands of the foreground.
+    (trap - INT TERM HUP && exec "$@") &
+    recipe_child=$!
+    wait "$recipe_child"
+    recipe_child=""
+}
+
+# The words as one types them.
+recipe_quote() {
+    local word line=""
+    for word; do
+        case $word in
+            "" | *[!A-Za-z0-9_./=:,@%+-]*)
+                word="'$(printf '%s' "$word" | sed "s/'/'\\\\''/g")'"
+                ;;
+        esac
+        line="$line $word"
+    done
+    printf '%s' "${line# }"
+}
+
+# recipe_capture LOG: all output goes to the screen and, appended, to the log.
+recipe_capture() {
+    local pipe
+    recipe_log=$1
+    { mkdir -p "$(dirname "$1")" && : >>"$1"; } || die "$1 cannot be written; choose another --exp."
+    recipe_log_lines=$(wc -l <"$1")
+    { pipe=$(mktemp -d) && mkfifo "$pipe/output"; } || die "${TMPDIR:-/tmp} takes no pipe; set TMPDIR."
+    exec 3>&1 4>&2
+    (trap '' INT TERM HUP && exec tee -a "$1" <"$pipe/output" >&3 3>&- 4>&-) &
+    recipe_tee=$!
+    exec >"$pipe/output" 2>&1
+    rm -r "$pipe"
+}
+
+# Back to the screen. A process that outlives its stage may hold the pipe: it is not waited for.
+recipe_release() {
+    exec >&3 2>&4 3>&- 4>&-
+    recipe_wait "$recipe_tee" 20 || kill -9 "$recipe_tee" 2>/dev/null || true
+    wait "$recipe_tee" 2>/dev/null || true
+}
+
+# recipe_wait PID TENTHS: waits for a process to end; false if it has not within that time.
+recipe_wait() {
+    local tenths=0
+    while kill -0 "$1" 2>/dev/null; do
+        [ "$tenths" -lt "$2" ] || return 1
+        sleep 0.1
+        tenths=$((tenths + 1))
+    done
+}
+
+recipe_close() {
+    [ -n "$recipe_number" ] || return 0
+    echo "== Stage $recipe_number took $((SECONDS - recipe_start)) s"
+    recipe_release
+    recipe_number=""
+}
+
+# --- the end, good or bad
+
+recipe_exit() {
+    local code=$?
+    trap - EXIT
+    trap '' INT TERM HUP
+    if [ "$code" -eq 0 ]; then
+        recipe_close
+        echo "== Stages $stage to $stop_stage done in $SECONDS s"
+    elif [ -n "$recipe_number" ]; then
+        recipe_failure "$code"
+    fi
+    exit "$code"
+}
+
+recipe_failure() {
+    local log=$recipe_log
+    echo "== Stage $recipe_number $recipe_ended (code $1) after $((SECONDS - recipe_start)) s"
+    recipe_release
+    case $log in /*) ;; *) log=$(dirname "$recipe")/$log ;; esac
+    {
+        echo
+        echo "Stage $recipe_number ($recipe_text) $recipe_ended. The end of $log:"
+        tail -n +"$((recipe_log_lines + 1))" "$recipe_log" | tail -n 20 | sed 's/^/  | /'
+        [ "$1" -ne 137 ] || echo "Code 137: killed, often for want of memory."
+        echo "Go on with:"
+        echo "  $(recipe_quote "$recipe" --stage "$recipe_number" \
+            ${recipe_again[@]+"${recipe_again[@]}"})"
+    } >&2
+}
+
+# recipe_signal NAME CODE: Ctrl-C reaches the running command by itself, any other signal does not.
+recipe_signal() {
+    trap '' INT TERM HUP
+    recipe_ended="was interrupted"
+    if [ -n "$recipe_child" ]; then
+        [ "$1" != INT ] || recipe_wait "$recipe_child" 100 || true
+        kill "$recipe_child" 2>/dev/null || true
+        recipe_wait "$recipe_child" 100 || kill -9 "$recipe_child" 2>/dev/null || true
+    fi
+    exit "$2"
+}
+
+recipe_parse "$@"
+recipe_check_options
+recipe_collect
+choose_python
+recipe_choose_device
+export PYTHONUNBUFFERED=1 # so that the screen and the log show each line at once
+[ ! -t 2 ] || export AUDIORL_PROGRESS=/dev/tty
+trap recipe_exit EXIT
+trap 'recipe_signal INT 130' INT
+trap 'recipe_signal TERM 143' TERM
+trap 'recipe_signal HUP 129' HUP
