@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Mends Kaldi data directories in place; the originals stay in .backup: fix_data_dir.sh [options] DIR…
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd) || exit 1
-export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
-exec "${AUDIORL_PYTHON:-$root/tools/venv/bin/python}" -m audiorl.bin.data_dir fix "$@"
+# Mends Kaldi data directories in place; originals go to .backup: fix_data_dir.sh [options] DIR…
+. "$(dirname "${BASH_SOURCE[0]}")/environment.sh" || exit
+choose_python
+exec "$AUDIORL_PYTHON" -m audiorl.bin.data_dir fix "$@"
