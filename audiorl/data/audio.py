@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import functools
 import io
+import os
 import re
 import struct
 import subprocess
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from audiorl.errors import UserError
@@ -55,7 +55,7 @@ def is_pipe(audio: str) -> bool:
 def archive_entry(audio: str) -> tuple[str, int] | None:
     """(path, byte offset) of an `x.ark:123` entry; None for a plain path, even one with a colon."""
     match = ARCHIVE_ENTRY.fullmatch(audio)
-    if match is None or Path(audio).exists():
+    if match is None or os.path.exists(audio):
         return None
     return match[1], int(match[2])
 
@@ -122,9 +122,12 @@ def check_audio(audio: str, allow_pipes: bool = False) -> AudioInfo:
     Seen in wav, flac and archives; the other formats' headers promise nothing.
     """
     path, offset = archive_entry(audio) or (audio, 0)
-    if not is_pipe(audio) and Path(path).is_file():
-        with open(path, "rb") as stream:
-            promised, present = _promised_bytes(stream, offset)
+    if not is_pipe(audio) and os.path.isfile(path):
+        try:
+            with open(path, "rb") as stream:
+                promised, present = _promised_bytes(stream, offset)
+        except OSError as error:
+            raise _unreadable(audio, error) from error
         if promised > present:
             reason = f"its header promises {promised} bytes of audio and {present} are there"
             raise AudioError("truncated audio", f"{audio} is truncated: {reason}", COPY_AGAIN)
@@ -254,12 +257,11 @@ def run_pipe(audio: str, allow_pipes: bool) -> bytes:
 
 def _unreadable(audio: str, error: Exception) -> AudioError:
     """Why soundfile or the system refused a file."""
-    path = Path(audio)
-    if not path.exists():
+    if not os.path.exists(audio):
         fix = "mend the path or bring the file back"
         return AudioError("missing audio", f"{audio} does not exist", fix)
-    if path.is_dir():
+    if os.path.isdir(audio):
         return AudioError("missing audio", f"{audio} is a folder", "name an audio file")
-    if path.stat().st_size == 0:
+    if os.path.getsize(audio) == 0:
         return AudioError("empty audio", f"{audio} is empty", COPY_AGAIN)
     return AudioError("unreadable audio", f"{audio} cannot be read ({error})", COPY_AGAIN)

@@ -126,6 +126,7 @@ def test_what_is_not_audio(tmp_path: Path) -> None:
     for name, kind in [
         ("absent.wav", "missing audio"),
         ("", "missing audio"),
+        ("long" * 100, "missing audio"),
         ("empty.wav", "empty audio"),
         ("none.wav", "empty audio"),
         ("text.wav", "unreadable audio"),
