@@ -1,9 +1,9 @@
-"""What all tests share: the place of the real corpora, which are not part of the repository."""
+"""What all tests share: the real corpora, which are not in the repository, and a steady torch."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,3 +22,18 @@ def shared_data() -> Callable[[str], Path]:
         return folder / name
 
     return find
+
+
+@pytest.fixture
+def deterministic() -> Iterator[None]:
+    """Runs a test with seed 0, one thread and deterministic algorithms of torch; restores them."""
+    import torch
+
+    threads, before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(before)
