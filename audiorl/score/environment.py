@@ -13,9 +13,7 @@ PACKAGES = ("torch", "transformers", "espnet", "torchaudio", "sentencepiece", "n
 
 
 def environment() -> dict[str, str | int | None]:
-    """Name to value, in the order they are shown; None: not there."""
-    import torch
-
+    """Name to value, in the order they are shown; None: not there. Imports nothing heavy."""
     return {
         "date": datetime.datetime.now().astimezone().isoformat(sep=" ", timespec="seconds"),
         "python": platform.python_version(),
@@ -24,7 +22,6 @@ def environment() -> dict[str, str | int | None]:
         "machine": platform.platform(),
         "processor": _processor(),
         "cores": os.cpu_count(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
 
 

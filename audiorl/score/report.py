@@ -133,7 +133,7 @@ def environment_table(path: Path) -> Table:
     training = json.loads(_read(path) or "{}")
     training |= training.pop("packages", {})
     here = environment()
-    rows = [[name, training.get(name), value] for name, value in here.items()]
+    rows = [[name, training.get(name), here.get(name)] for name in here | training]
     shown = [["-" if cell is None else str(cell) for cell in row] for row in rows]
     return Table("Environment", ["", "training", "report"], shown)
 
