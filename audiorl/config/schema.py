@@ -43,7 +43,9 @@ class DataConfig:
     sample_rate: int = key(16000, "Hz; audio at another rate is resampled when read", ge=4000)
     min_duration: float = key(0.1, "s; shorter utterances are dropped from train and rl sets", ge=0)
     max_duration: float = key(30.0, "s; longer utterances are dropped from train and rl sets", gt=0)
-    max_text_length: int = key(0, "characters; longer texts are dropped likewise; 0: no limit", ge=0)
+    max_text_length: int = key(
+        0, "characters; longer texts are dropped likewise; 0: no limit", ge=0
+    )
 
 
 @dataclass
@@ -84,7 +86,8 @@ class EncoderConfig:
         "conformer", "ESPnet encoder", choices=("conformer", "e_branchformer", "transformer")
     )
     input_layer: str = key(
-        "conv2d", "subsampling of frames: conv2d 4x, conv2d6 6x, conv2d8 8x",
+        "conv2d",
+        "subsampling of frames: conv2d 4x, conv2d6 6x, conv2d8 8x",
         choices=("conv2d", "conv2d6", "conv2d8"),
     )
     output_size: int = key(144, "width", ge=8)
@@ -110,7 +113,9 @@ class AdaptorConfig:
 class LLMConfig:
     """The language model (Hugging Face)."""
 
-    pretrained: str = key("", "folder or hub name of a causal LM; empty: a new one of the sizes below")
+    pretrained: str = key(
+        "", "folder or hub name of a causal LM; empty: a new one of the sizes below"
+    )
     architecture: str = key("qwen3", "a new LM's kind", choices=("qwen3", "qwen2", "llama"))
     hidden_size: int = key(192, "width", ge=8)
     intermediate_size: int = key(512, "width of the feed-forward layers", ge=8)
@@ -136,12 +141,21 @@ class SFTConfig:
     warmup_steps: int = key(100, "updates of linear warm-up; cosine decay to 2 % follows", ge=0)
     weight_decay: float = key(0.01, "AdamW weight decay on matrices", ge=0)
     max_grad_norm: float = key(5.0, "gradient norm is clipped to this", gt=0)
-    ctc_weight: float = key(0.3, "weight of the CTC loss on the encoder; the LM's has 1 - this", ge=0, le=1)
+    ctc_weight: float = key(
+        0.3, "weight of the CTC loss on the encoder; the LM's has 1 - this", ge=0, le=1
+    )
+    ctc_unit: str = key(
+        "byte",
+        "labels of CTC: UTF-8 bytes (letters, in English: they align soonest), or the LM's tokens",
+        choices=("byte", "token"),
+    )
     label_smoothing: float = key(0.0, "of the LM's cross entropy", ge=0, lt=1)
     eval_steps: int = key(200, "updates between evaluations (greedy WER on dev)", ge=1)
     save_steps: int = key(100, "updates between checkpoints for resuming", ge=1)
     logging_steps: int = key(10, "updates between lines of metrics.jsonl", ge=1)
-    patience: int = key(0, "evaluations without a better dev WER before stopping; 0: never stop", ge=0)
+    patience: int = key(
+        0, "evaluations without a better dev WER before stopping; 0: never stop", ge=0
+    )
     average: int = key(3, "the model is the mean of this many best checkpoints by dev WER", ge=1)
     eval_utterances: int = key(200, "dev utterances per evaluation; 0: all", ge=0)
 
@@ -173,17 +187,24 @@ class RLConfig:
         choices=("grpo", "supervised"),
     )
     train: list[str] = key(
-        ["adaptor", "llm"], "parts that learn; `encoder` may be added (then it is run in each update)"
+        ["adaptor", "llm"],
+        "parts that learn; `encoder` may be added (then it is run in each update)",
     )
     max_steps: int = key(100, "updates (steps of rollout and update)", ge=1)
     num_prompts: int = key(16, "prompts (utterances) per step [train_batch_size]", ge=1)
     num_generations: int = key(8, "group size G: hypotheses per prompt [rollout.n]", ge=2)
-    max_completion_length: int = key(64, "tokens of a hypothesis at most [max_response_length]", ge=1)
+    max_completion_length: int = key(
+        64, "tokens of a hypothesis at most [max_response_length]", ge=1
+    )
     temperature: float = key(1.0, "of sampling; the update scores the same distribution", gt=0)
     top_k: int = key(0, "sample from the k likeliest tokens; 0: all", ge=0)
-    top_p: float = key(1.0, "sample from the smallest set with this probability; 1: all", gt=0, le=1)
+    top_p: float = key(
+        1.0, "sample from the smallest set with this probability; 1: all", gt=0, le=1
+    )
     rewards: list[RewardConfig] = key(lambda: [RewardConfig()], "rewards and their weights")
-    max_unscorable: float = key(0.1, "share of samples without a reward above which a run stops", ge=0, le=1)
+    max_unscorable: float = key(
+        0.1, "share of samples without a reward above which a run stops", ge=0, le=1
+    )
     scale_rewards: str = key(
         "group",
         "divide advantages by the standard deviation (n-1) of the group or batch, plus 1e-4, or not",
@@ -195,13 +216,16 @@ class RLConfig:
         "of the tokens of a step (dapo) [loss_agg_mode]",
         choices=("grpo", "dr_grpo", "dapo"),
     )
-    beta: float = key(0.0, "weight of KL to the start model; 0: no reference model [kl_loss_coef]", ge=0)
+    beta: float = key(
+        0.0, "weight of KL to the start model; 0: no reference model [kl_loss_coef]", ge=0
+    )
     epsilon: float = key(0.2, "lower clip of the ratio [clip_ratio_low]", ge=0)
     epsilon_high: float = key(0.2, "upper clip of the ratio [clip_ratio_high]", ge=0)
     num_iterations: int = key(1, "updates per rollout [ppo_epochs]", ge=1)
     mask_truncated_completions: bool = key(False, "leave hypotheses without an end out of the loss")
     share_prefix: str = key(
-        "auto", "one forward of the prefix for its whole group; auto: when it saves tokens",
+        "auto",
+        "one forward of the prefix for its whole group; auto: when it saves tokens",
         choices=("auto", "always", "never"),
     )
     micro_batch_tokens: int = key(16384, "tokens of prefixes and responses in one forward", ge=1)
@@ -230,10 +254,13 @@ class ScoreConfig:
     """Scoring (stage 7); the same normalisation serves the rewards."""
 
     normalizer: str = key(
-        "english", "text normalisation before words are compared", choices=("none", "english", "mandarin")
+        "english",
+        "text normalisation before words are compared",
+        choices=("none", "english", "mandarin"),
     )
     unit: str = key(
-        "word", "unit of the main error rate: word (WER), char (CER), mixed (CJK by character)",
+        "word",
+        "unit of the main error rate: word (WER), char (CER), mixed (CJK by character)",
         choices=("word", "char", "mixed"),
     )
     bootstrap_samples: int = key(2000, "resamples behind each interval", ge=100)

@@ -44,7 +44,7 @@ class SupervisedLoss:
 
     total: Tensor
     lm: Tensor  # mean cross entropy per token, end token included
-    ctc: Tensor  # mean CTC loss per token
+    ctc: Tensor  # mean CTC loss per label
 
 
 class AudioLLM(nn.Module):
@@ -70,8 +70,8 @@ class AudioLLM(nn.Module):
         )
         self.ctc_head = None
         if config.sft.ctc_weight > 0:
-            # Label 0 is CTC's blank, token i is label i + 1: no token id has to be spared.
-            self.ctc_head = nn.Linear(config.encoder.output_size, tokenizer.vocab_size + 1)
+            units = 256 if config.sft.ctc_unit == "byte" else tokenizer.vocab_size
+            self.ctc_head = nn.Linear(config.encoder.output_size, units + 1)  # 0 is the blank
         before, after = config.llm.prompt.split("{audio}")
         self._before = tokenizer.encode(before.strip())
         self._after = tokenizer.encode(after.strip())
@@ -125,15 +125,24 @@ class AudioLLM(nn.Module):
             logits.float(), tokens[mask], label_smoothing=self.config.sft.label_smoothing
         )
         weight = self.config.sft.ctc_weight if frames[0].requires_grad else 0.0
-        ctc = self._ctc_loss(frames, tokens, mask) if weight > 0 else lm.new_zeros(())
+        ctc = self._ctc_loss(frames, texts) if weight > 0 else lm.new_zeros(())
         return SupervisedLoss((1 - weight) * lm + weight * ctc, lm.detach(), ctc.detach())
 
-    def _ctc_loss(self, frames: Sequence[Tensor], tokens: Tensor, mask: Tensor) -> Tensor:
-        logp = self.ctc_head(pad_sequence(list(frames))).float().log_softmax(-1)  # [T, B, V + 1]
+    def _ctc_loss(self, frames: Sequence[Tensor], texts: Sequence[str]) -> Tensor:
+        """Mean over labels. Byte labels need no vocabulary and, being short sounds, align soon."""
+        spell = self.tokenizer.encode if self.config.sft.ctc_unit == "token" else _utf8
+        labels = [torch.tensor(list(spell(text)), dtype=torch.long) + 1 for text in texts]
+        logp = self.ctc_head(pad_sequence(list(frames))).float().log_softmax(-1)  # [T, B, units]
         lengths = torch.tensor([len(row) for row in frames])
-        targets = mask.sum(1) - 1  # without the end token
+        targets = torch.tensor([len(row) for row in labels])
+        # An utterance with more labels than frames has no alignment: it adds nothing.
         loss = F.ctc_loss(
-            logp, tokens + 1, lengths, targets.cpu(), reduction="sum", zero_infinity=True
+            logp,
+            torch.cat(labels).to(logp.device),
+            lengths,
+            targets,
+            reduction="sum",
+            zero_infinity=True,
         )
         return loss / targets.sum().clamp(min=1)
 
@@ -141,3 +150,7 @@ class AudioLLM(nn.Module):
         """Samples that give one encoder frame; shorter audio is padded with silence."""
         features = next(n for n in range(1, 100) if self.encoder.num_frames(torch.tensor(n)) >= 1)
         return self.frontend.num_samples(features)
+
+
+def _utf8(text: str) -> bytes:
+    return text.encode("utf-8")

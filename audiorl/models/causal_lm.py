@@ -53,7 +53,7 @@ class Prefix:
 def build_lm(
     config: LLMConfig, vocab_size: int, eos_id: int, saved: str | None = None
 ) -> PreTrainedModel:
-    """A new LM of the configured sizes, a pretrained one, or the shape of a saved one (no weights)."""
+    """A new LM of the configured sizes, a pretrained one, or the shape of a saved one."""
     dtype = getattr(torch, config.dtype)
     if saved is not None:
         return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(saved), dtype=dtype)
@@ -62,8 +62,8 @@ def build_lm(
             lm = AutoModelForCausalLM.from_pretrained(config.pretrained, dtype=dtype)
         except OSError as error:
             raise UserError(
-                f"llm.pretrained: {config.pretrained} cannot be loaded ({str(error).splitlines()[0]}); "
-                "give a folder or a hub name of a causal LM."
+                f"llm.pretrained: {config.pretrained} cannot be loaded "
+                f"({str(error).splitlines()[0]}); give a folder or a hub name of a causal LM."
             ) from error
     else:
         lm = AutoModelForCausalLM.from_config(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import pickle
 from pathlib import Path
 
 import torch
@@ -57,8 +58,8 @@ class Encoder(nn.Module):
     """Features [B, T, n_mels] to frames [B, T', output_size].
 
     ESPnet lets padding in at two places: the subsampling keeps a last frame that is partly padding,
-    and the convolutions over time read beyond the end of an utterance. Two hooks close both, so that
-    an utterance's frames are the same alone and in any batch (tested).
+    and the convolutions over time read beyond the end of an utterance. Two hooks close both, so
+    that an utterance's frames are the same alone and in any batch (tested).
     """
 
     def __init__(self, config: EncoderConfig, n_mels: int) -> None:
@@ -118,7 +119,13 @@ class Encoder(nn.Module):
             raise UserError(
                 f"encoder.init: {path} does not exist; give an ESPnet ASR checkpoint (.pth)."
             )
-        weights = torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            weights = torch.load(path, map_location="cpu", weights_only=True)
+        except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+            raise UserError(
+                f"encoder.init: {path} is not a whole checkpoint of tensors alone; "
+                "give an ESPnet ASR checkpoint (.pth)."
+            ) from error
         weights = weights.get("model", weights)
         mine = {
             k.removeprefix("encoder."): v for k, v in weights.items() if k.startswith("encoder.")

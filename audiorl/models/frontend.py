@@ -22,8 +22,9 @@ class Frontend(nn.Module):
         super().__init__()
         self.config = config
         self.sample_rate = sample_rate
-        self.hop = round(sample_rate * config.frame_shift / 1000)
-        self.window = round(sample_rate * config.frame_length / 1000)
+        # Rounded down, and multiplied in this order, as torchaudio's Kaldi features are.
+        self.hop = int(sample_rate * config.frame_shift * 0.001)
+        self.window = int(sample_rate * config.frame_length * 0.001)
         self.fft_size = 1 << (self.window - 1).bit_length()
         self.mel = torchaudio.transforms.MelSpectrogram(
             sample_rate,
@@ -76,14 +77,16 @@ class Frontend(nn.Module):
 
 
 def _specaug(config: FrontendConfig) -> SpecAug | None:
-    if config.time_masks == 0 and config.freq_masks == 0:
+    time = config.time_masks > 0 and config.time_mask_width > 0
+    freq = config.freq_masks > 0 and config.freq_mask_width > 0
+    if not (time or freq):
         return None
     return SpecAug(
         apply_time_warp=False,
-        apply_freq_mask=config.freq_masks > 0,
+        apply_freq_mask=freq,
         freq_mask_width_range=config.freq_mask_width,
         num_freq_mask=config.freq_masks,
-        apply_time_mask=config.time_masks > 0,
+        apply_time_mask=time,
         time_mask_width_ratio_range=config.time_mask_width,
         num_time_mask=config.time_masks,
     )

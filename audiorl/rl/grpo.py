@@ -131,7 +131,7 @@ class GRPO:
     def _micro_batches(
         self, prompts: list[int], frames: list[Tensor], rollout: Rollout
     ) -> Iterator[list[int]]:
-        """Prompts whose groups fit into `micro_batch_tokens` together, like lengths side by side."""
+        """Prompts whose groups fit into `micro_batch_tokens`, like lengths side by side."""
         response = rollout.tokens.size(1) * self.config.num_generations
         batch: list[int] = []
         for prompt in sorted(prompts, key=lambda p: -len(frames[p])):

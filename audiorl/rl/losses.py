@@ -24,7 +24,7 @@ def clipped_surrogate(
 
 
 def kl_k3(logps: Tensor, ref_logps: Tensor) -> Tensor:
-    """Schulman's k3 estimate of KL(policy || reference) per token: exp(d) - d - 1, d = ref - logp."""
+    """Schulman's k3 estimate of KL(policy || ref) per token: exp(d) - d - 1, d = ref - logp."""
     difference = ref_logps - logps
     return difference.exp() - difference - 1
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 
 from audiorl.config.schema import Config
@@ -30,9 +31,7 @@ def build_rl_data(model: AudioLLM, policy: str, config: Config, dump: Path, out:
     difficulties = probe(model, fresh, build_rewards(config))
     kept = [u for u in fresh if not (config.rl_data.drop_flat and difficulties[u.id].flat)]
     dropped = len(fresh) - len(kept)
-    print(
-        f"kept {len(kept)} of {len(pool)} utterances of {source} ({dropped} with equal rewards dropped)"
-    )
+    print(f"kept {len(kept)} of {len(pool)} of {source} ({dropped} with equal rewards dropped)")
     if not kept:
         raise UserError(f"{dump / source}: no utterance is left for RL; read the counts above.")
     provenance = {"set": source, "policy": policy, "seed": config.seed}
@@ -95,7 +94,7 @@ def _print_table(difficulties: dict[str, Difficulty]) -> None:
     """Share of the utterances by mean reward, and how many of them have groups without variance."""
     print("mean reward   utterances   equal rewards")
     edges = [-1.0, 0.0, 0.25, 0.5, 0.75, 0.9, 1.01]
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in pairwise(edges):
         inside = [d for d in difficulties.values() if low <= d.reward_mean < high]
         flat = sum(d.flat for d in inside)
         print(f"{low:5.2f} .. {min(high, 1):4.2f} {len(inside):12d} {flat:15d}")

@@ -1,4 +1,4 @@
-"""A group of hypotheses for each of some utterances, as an RL step and a difficulty probe need it."""
+"""A group of hypotheses for each utterance, as an RL step and a difficulty probe need it."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def transcribe(
     num_beams: int = 1,
     desc: str = "decoding",
 ) -> dict[str, list[Hypothesis]]:
-    """Hypotheses of each utterance by id, best first: one greedily, or `num_beams` by beam search."""
+    """Hypotheses by utterance id, best first: one greedily, or `num_beams` by beam search."""
     training = model.training
     model.eval()
     hypotheses: dict[str, list[Hypothesis]] = {}

@@ -50,7 +50,7 @@ class Checkpoints:
             shutil.rmtree(old)
 
     def resume(self, model: AudioLLM, optimizer: torch.optim.Optimizer) -> tuple[int, dict | None]:
-        """Loads the newest readable checkpoint -> its step and state; (0, None) if there is none."""
+        """Loads the newest readable checkpoint -> its step and state; (0, None) without one."""
         steps = self._steps()
         for folder in reversed(steps):
             try:
@@ -76,8 +76,8 @@ class Checkpoints:
             return saved["step"], saved["state"]
         if steps:
             raise UserError(
-                f"{self.folder}: none of its checkpoints can be read; restore one from a backup, or "
-                "remove the experiment's folder to train again."
+                f"{self.folder}: none of its checkpoints can be read; restore one from a backup, "
+                "or remove the experiment's folder to train again."
             )
         return 0, None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import platform
@@ -62,14 +63,12 @@ class Experiment:
         if not path.exists():
             write_json(path, found)
             return
-        import json
-
         begun = json.loads(path.read_text(encoding="utf-8"))
         changed = [name for name in found if begun.get(name) != found[name]]
         if changed:
             raise UserError(
-                f"{self.folder} was trained on other data than it is given now ({', '.join(changed)} "
-                "changed); remove the folder to train again, or name another with --exp."
+                f"{self.folder} was trained on other data than it is given now "
+                f"({', '.join(changed)} changed); remove the folder to train again, or name another with --exp."
             )
 
     def _check_config(self, relevant: tuple[str, ...]) -> None:
@@ -129,7 +128,8 @@ def environment() -> dict[str, object]:
 def resume_command() -> str:
     """A script that goes on with this run: the command as it was given, in its folder."""
     command = shlex.join([sys.executable, "-m", *_module_and_arguments()])
-    return f"#!/bin/sh\n# Goes on where the run stopped.\ncd {shlex.quote(os.getcwd())} || exit 1\n{command}\n"
+    folder = shlex.quote(os.getcwd())
+    return f"#!/bin/sh\n# Goes on where the run stopped.\ncd {folder} || exit 1\n{command}\n"
 
 
 def _module_and_arguments() -> list[str]:

@@ -6,8 +6,6 @@ import copy
 import logging
 from pathlib import Path
 
-import torch
-
 from audiorl.config.schema import Config
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.errors import UserError
@@ -52,8 +50,8 @@ def train_rl(config: Config, init: Path, data: Path, dump: Path, out: Path) -> N
     _freeze(model)
     if len(train) < config.rl.num_prompts:
         raise UserError(
-            f"{data} has {len(train)} utterances, fewer than rl.num_prompts ({config.rl.num_prompts}); "
-            "lower the key or build a larger RL set."
+            f"{data} has {len(train)} utterances, fewer than rl.num_prompts "
+            f"({config.rl.num_prompts}); lower the key or build a larger RL set."
         )
     _train(config, experiment, model, train, some(dev, config.rl.eval_utterances))
     save_model(model.eval(), experiment.model_folder)
