@@ -144,6 +144,9 @@ class SFTConfig:
     ctc_weight: float = key(
         0.3, "weight of the CTC loss on the encoder; the LM's has 1 - this", ge=0, le=1
     )
+    token_noise: float = key(
+        0.1, "share of the tokens that the LM reads which are random: it must listen", ge=0, lt=1
+    )
     ctc_unit: str = key(
         "byte",
         "labels of CTC: UTF-8 bytes (letters, in English: they align soonest), or the LM's tokens",

@@ -119,7 +119,8 @@ class AudioLLM(nn.Module):
     def supervised_loss(self, frames: Sequence[Tensor], texts: Sequence[str]) -> SupervisedLoss:
         """Cross entropy of the transcripts, and CTC on the encoder while it learns."""
         tokens, mask = self.responses(texts)
-        hidden = response_hidden(self.llm, self.prefix(frames), tokens, share=False)
+        heard = self._noisy(tokens) if self.training else tokens
+        hidden = response_hidden(self.llm, self.prefix(frames), heard, share=False)
         logits = self.llm.get_output_embeddings()(hidden[mask])  # [tokens, V]
         lm = F.cross_entropy(
             logits.float(), tokens[mask], label_smoothing=self.config.sft.label_smoothing
@@ -127,6 +128,12 @@ class AudioLLM(nn.Module):
         weight = self.config.sft.ctc_weight if frames[0].requires_grad else 0.0
         ctc = self._ctc_loss(frames, texts) if weight > 0 else lm.new_zeros(())
         return SupervisedLoss((1 - weight) * lm + weight * ctc, lm.detach(), ctc.detach())
+
+    def _noisy(self, tokens: Tensor) -> Tensor:
+        """Replaces a share of what the LM reads: it learns to listen sooner, and to recover."""
+        random = torch.randint_like(tokens, self.tokenizer.vocab_size)
+        replaced = torch.rand(tokens.shape, device=tokens.device) < self.config.sft.token_noise
+        return torch.where(replaced, random, tokens)
 
     def _ctc_loss(self, frames: Sequence[Tensor], texts: Sequence[str]) -> Tensor:
         """Mean over labels. Byte labels need no vocabulary and, being short sounds, align soon."""
