@@ -264,4 +264,5 @@ def _unreadable(audio: str, error: Exception) -> AudioError:
         return AudioError("missing audio", f"{audio} is a folder", "name an audio file")
     if os.path.getsize(audio) == 0:
         return AudioError("empty audio", f"{audio} is empty", COPY_AGAIN)
-    return AudioError("unreadable audio", f"{audio} cannot be read ({error})", COPY_AGAIN)
+    fix = "give yourself access" if isinstance(error, PermissionError) else COPY_AGAIN
+    return AudioError("unreadable audio", f"{audio} cannot be read ({error})", fix)
