@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from pathlib import Path
 
@@ -83,12 +82,9 @@ def test_units_may_be_any_strings() -> None:
     assert count_errors(["a", "", "ab"], ["a", " ", "ab"]).substitutions == 1
 
 
-def test_published_result() -> None:
+def test_published_result(shared_data) -> None:
     """A system's hypotheses on LibriSpeech test-clean and the WER published with them."""
-    data = os.environ.get("AUDIORL_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data")
-    folder = Path(data) / "text" / "deep_bias"
-    if not folder.exists():
-        pytest.skip("shared data text/deep_bias is not here")
+    folder = shared_data("text") / "deep_bias"
     refs = read_tsv(folder / "librispeech_test-clean.biasing_100.tsv")
     hyps = read_tsv(folder / "test-clean.b1.rnnt_baseline.tsv")
     assert refs.keys() == hyps.keys()
