@@ -6,6 +6,7 @@ import datetime
 import hashlib
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -255,6 +256,34 @@ def test_full_disk(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(unpack_module.shutil, "disk_usage", lambda path: Usage)
     refused(packed, tmp_path / "there", "x.zip needs 0 MB; free the disk")
+
+
+def test_unpacked_model_decodes_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another folder, the original gone: identical hypotheses."""
+    from tiny import tiny_model, write_set
+
+    from audiorl.bin import cli, decode
+    from audiorl.config import dump_config
+    from audiorl.models import save_model
+
+    exp = tmp_path / "exp" / "grpo"
+    model = tiny_model({"data.test": ["test"]}, spread=4.0)
+    save_model(model, exp / "model")
+    (exp / "config.yaml").write_text(dump_config(model.config))
+    write_set(tmp_path / "dump" / "test", ["ba do ki", "me no pa ri"])
+
+    def decoded(folder: Path) -> str:
+        options = ["--config", str(folder / "config.yaml"), "--dump", str(tmp_path / "dump")]
+        monkeypatch.setattr(sys, "argv", ["decode", *options, str(folder)])
+        cli.run(decode.main)
+        return (folder / "decode_greedy" / "test" / "text").read_text()
+
+    before = decoded(exp)
+    assert len(before.split()) > 2  # something was heard
+    pack(exp, tmp_path / "x.zip", CREATED)
+    shutil.rmtree(exp)
+    unpack(tmp_path / "x.zip", tmp_path / "elsewhere" / "grpo")
+    assert decoded(tmp_path / "elsewhere" / "grpo") == before
 
 
 def test_commands(exp: Path, tmp_path: Path) -> None:
