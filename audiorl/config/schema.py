@@ -138,6 +138,9 @@ class SFTConfig:
     batch_seconds: float = key(80.0, "seconds of audio in a batch, padding included", gt=0)
     gradient_accumulation_steps: int = key(1, "batches summed into one update", ge=1)
     learning_rate: float = key(2e-3, "peak learning rate (AdamW)", gt=0)
+    muon_learning_rate: float = key(
+        0.0, "peak learning rate of Muon on the layers' matrices; 0: AdamW there too", ge=0
+    )
     warmup_steps: int = key(100, "updates of linear warm-up; cosine decay to 2 % follows", ge=0)
     weight_decay: float = key(0.01, "AdamW weight decay on matrices", ge=0)
     max_grad_norm: float = key(5.0, "gradient norm is clipped to this", gt=0)
@@ -186,7 +189,7 @@ class RLConfig:
 
     algorithm: str = key(
         "grpo",
-        "grpo; or `supervised`: the same data, batches and updates with cross entropy (the control)",
+        "grpo; or `supervised`: the same data and updates with cross entropy (the control)",
         choices=("grpo", "supervised"),
     )
     train: list[str] = key(
@@ -210,7 +213,7 @@ class RLConfig:
     )
     scale_rewards: str = key(
         "group",
-        "divide advantages by the standard deviation (n-1) of the group or batch, plus 1e-4, or not",
+        "divide advantages by the standard deviation (n - 1) of the group or batch + 1e-4, or not",
         choices=("group", "batch", "none"),
     )
     loss_type: str = key(

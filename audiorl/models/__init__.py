@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from audiorl.errors import UserError
+from audiorl.errors import UserError, reason
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,9 +63,8 @@ def load_weights(model: AudioLLM, path: Path) -> None:
     try:
         fill_weights(model, load_file(path))
     except (SafetensorError, RuntimeError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
         raise UserError(
-            f"{path}: cannot be loaded ({reason}); restore the file or train again."
+            f"{path}: cannot be loaded ({reason(error)}); restore the file or train again."
         ) from error
 
 
@@ -89,10 +88,14 @@ def load_model(folder: str | Path, device: str = "cpu") -> AudioLLM:
         raise UserError(f"{folder}: there is no model; run the training stage that writes it.")
     config = load_config(folder / "config.yaml")
     pretrained = config.tokenizer.type == "pretrained"
-    tokenizer = (
-        PretrainedTokenizer(str(folder)) if pretrained else SentencePieceTokenizer.load(folder)
-    )
+    load_tokenizer = PretrainedTokenizer if pretrained else SentencePieceTokenizer.load
     config.encoder.init = ""  # its weights are in the saved ones
-    model = AudioLLM(config, tokenizer, saved=str(folder))
+    try:
+        model = AudioLLM(config, load_tokenizer(folder), saved=str(folder))
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"{folder}: the model is not whole ({reason(error)}); restore the folder or train "
+            "again."
+        ) from error
     load_weights(model, folder / WEIGHTS)
     return model.to(device).eval()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import (
     AutoConfig,
@@ -19,7 +20,7 @@ from transformers import (
 )
 
 from audiorl.config.schema import LLMConfig
-from audiorl.errors import UserError
+from audiorl.errors import UserError, reason
 
 
 @dataclass
@@ -60,10 +61,10 @@ def build_lm(
     if config.pretrained:
         try:
             lm = AutoModelForCausalLM.from_pretrained(config.pretrained, dtype=dtype)
-        except OSError as error:
+        except (OSError, ValueError, SafetensorError) as error:
             raise UserError(
-                f"llm.pretrained: {config.pretrained} cannot be loaded "
-                f"({str(error).splitlines()[0]}); give a folder or a hub name of a causal LM."
+                f"llm.pretrained: {config.pretrained} cannot be loaded ({reason(error)}); "
+                "give a folder or a hub name of a causal LM."
             ) from error
     else:
         lm = AutoModelForCausalLM.from_config(

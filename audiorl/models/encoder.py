@@ -16,7 +16,7 @@ with contextlib.redirect_stdout(io.StringIO()):  # ESPnet prints that flash_attn
     from espnet2.asr.encoder.transformer_encoder import TransformerEncoder
 
 from audiorl.config.schema import EncoderConfig
-from audiorl.errors import UserError
+from audiorl.errors import UserError, reason
 
 
 def _conformer(config: EncoderConfig, common: dict) -> nn.Module:
@@ -133,8 +133,7 @@ class Encoder(nn.Module):
         try:
             self.espnet.load_state_dict(mine)
         except RuntimeError as error:
-            reason = str(error).splitlines()[1].strip()
             raise UserError(
-                f"encoder.init: {path} does not fit the encoder of this config ({reason}); "
+                f"encoder.init: {path} does not fit the encoder of this config ({reason(error)}); "
                 "copy encoder_conf of its config.yaml."
             ) from error

@@ -10,7 +10,7 @@ from typing import Protocol
 import sentencepiece
 
 from audiorl.config.schema import TokenizerConfig
-from audiorl.errors import UserError
+from audiorl.errors import UserError, reason
 from audiorl.files import atomic_write
 
 
@@ -64,7 +64,7 @@ class SentencePieceTokenizer:
         except RuntimeError as error:
             raise UserError(
                 f"tokenizer.vocab_size {config.vocab_size} does not suit the train texts "
-                f"({str(error).splitlines()[-1].strip()}); change it."
+                f"({reason(error)}); change it."
             ) from error
         return cls(model.getvalue())
 
@@ -86,16 +86,30 @@ class SentencePieceTokenizer:
 class PretrainedTokenizer:
     """The tokenizer of a pretrained LLM (Hugging Face)."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str | Path) -> None:
         from transformers import AutoTokenizer
 
-        self._tokenizer = AutoTokenizer.from_pretrained(name)
+        try:
+            self._tokenizer = AutoTokenizer.from_pretrained(name)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"llm.pretrained: {name} has no tokenizer that can be loaded ({reason(error)}); "
+                "give a folder or a hub name of a causal LM."
+            ) from error
+        if self._tokenizer.eos_token_id is None:
+            raise UserError(
+                f"llm.pretrained: the tokenizer of {name} has no end token; "
+                "set eos_token in its tokenizer_config.json."
+            )
         self.vocab_size = len(self._tokenizer)
         self.eos_id = self._tokenizer.eos_token_id
         self.pad_id = (
             self.eos_id if self._tokenizer.pad_token_id is None else self._tokenizer.pad_token_id
         )
-        self.forbidden_ids = [i for i in self._tokenizer.all_special_ids if i != self.eos_id]
+        # Not all_special_ids: that leaves out placeholders which have no role of their own.
+        added = self._tokenizer.added_tokens_decoder.items()
+        special = {*self._tokenizer.all_special_ids, *(i for i, token in added if token.special)}
+        self.forbidden_ids = sorted(special - {self.eos_id})
 
     def encode(self, text: str) -> list[int]:
         return self._tokenizer.encode(text, add_special_tokens=False)

@@ -18,6 +18,7 @@ from audiorl.config.schema import RLConfig
 from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
 from audiorl.models.audio_llm import AudioLLM
+from audiorl.optim import Optimizers
 from audiorl.rewards import Sample, Scores, WeightedSum
 from audiorl.rl.advantages import flat_groups, group_advantages, group_std
 from audiorl.rl.logprobs import prefix_is_shared, response_logprobs
@@ -43,7 +44,7 @@ class GRPO:
         model: AudioLLM,
         reference: AudioLLM | None,
         rewards: WeightedSum,
-        optimizer: torch.optim.Optimizer,
+        optimizer: Optimizers,
         frames: FrameStore,
     ) -> None:
         self.model = model
@@ -54,8 +55,8 @@ class GRPO:
         self.config: RLConfig = model.config.rl
         self.sampling = rl_sampling(self.config)
 
-    def step(self, step: int, utterances: Sequence[Utterance]) -> StepOutput:
-        """One step on B utterances, with G = num_generations hypotheses each."""
+    def step(self, step: int, utterances: Sequence[Utterance], rate: float) -> StepOutput:
+        """One step on B utterances, with G hypotheses each, at `rate` times the learning rate."""
         phases = Phases(self.model.device)
         with phases("encode"):
             frames = self.frames.get(utterances)  # B x [T_i, D], on the host
@@ -67,7 +68,7 @@ class GRPO:
             self._refuse_broken_rewards(step, rewards)
         advantages = group_advantages(rewards, self.config.scale_rewards)  # [B, G]
         with phases("update"):
-            learning = self._update(utterances, frames, rollout, rewards, advantages)
+            learning = self._update(rate, utterances, frames, rollout, rewards, advantages)
         metrics = {
             **_reward_metrics(rewards, scores),
             **_completion_metrics(rollout),
@@ -86,6 +87,7 @@ class GRPO:
 
     def _update(
         self,
+        rate: float,
         utterances: Sequence[Utterance],
         frames: list[Tensor],
         rollout: Rollout,
@@ -107,7 +109,7 @@ class GRPO:
         sums: dict[str, Tensor] = {}
         grad_norm = torch.zeros(())
         for _ in range(rl.num_iterations):
-            self.optimizer.zero_grad(set_to_none=True)
+            self.optimizer.zero_grad()
             for prompts in self._micro_batches(chosen, frames, rollout):
                 rows = torch.tensor([p * group + g for p in prompts for g in range(group)])
                 loss, seen = self._loss(
@@ -122,9 +124,8 @@ class GRPO:
                 loss.backward()
                 for name, value in seen.items():
                     sums[name] = sums.get(name, 0) + value
-            parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
-            grad_norm = torch.nn.utils.clip_grad_norm_(parameters, rl.max_grad_norm)
-            self.optimizer.step()
+            grad_norm = torch.nn.utils.clip_grad_norm_(self.optimizer.parameters, rl.max_grad_norm)
+            self.optimizer.step(rate)
         means = {name: value.item() / rl.num_iterations for name, value in sums.items()}
         return {"grad_norm": grad_norm.item(), **_learning_metrics(means)}
 

@@ -8,6 +8,7 @@ import torch
 
 from audiorl.data.utterance import Utterance
 from audiorl.models.audio_llm import AudioLLM
+from audiorl.optim import Optimizers
 from audiorl.rl.grpo import StepOutput
 from audiorl.rl.phases import FrameStore, Phases
 
@@ -15,15 +16,13 @@ from audiorl.rl.phases import FrameStore, Phases
 class Supervised:
     """What continued supervised training gains on the utterances that RL sees."""
 
-    def __init__(
-        self, model: AudioLLM, optimizer: torch.optim.Optimizer, frames: FrameStore
-    ) -> None:
+    def __init__(self, model: AudioLLM, optimizer: Optimizers, frames: FrameStore) -> None:
         self.model = model
         self.optimizer = optimizer
         self.frames = frames
 
-    def step(self, step: int, utterances: Sequence[Utterance]) -> StepOutput:
-        """One update on the transcripts of B utterances."""
+    def step(self, step: int, utterances: Sequence[Utterance], rate: float) -> StepOutput:
+        """One update on the transcripts of B utterances, at `rate` times the learning rate."""
         phases = Phases(self.model.device)
         with phases("encode"):
             if "encoder" in self.model.config.rl.train:
@@ -31,12 +30,13 @@ class Supervised:
             else:
                 frames = self.frames.get(utterances)
         with phases("update"):
-            self.optimizer.zero_grad(set_to_none=True)
+            self.optimizer.zero_grad()
             loss = self.model.supervised_loss(frames, [u.text for u in utterances])
             loss.total.backward()
-            parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
-            norm = torch.nn.utils.clip_grad_norm_(parameters, self.model.config.rl.max_grad_norm)
-            self.optimizer.step()
+            norm = torch.nn.utils.clip_grad_norm_(
+                self.optimizer.parameters, self.model.config.rl.max_grad_norm
+            )
+            self.optimizer.step(rate)
         metrics = {
             "loss": loss.total.item(),
             "loss_lm": loss.lm.item(),

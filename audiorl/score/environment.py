@@ -6,6 +6,7 @@ import datetime
 import os
 import platform
 import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -22,6 +23,7 @@ def environment() -> dict[str, str | int | None]:
         "machine": platform.platform(),
         "processor": _processor(),
         "cores": os.cpu_count(),
+        "gpu": _gpu(),
     }
 
 
@@ -40,6 +42,12 @@ def _commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def _gpu() -> str | None:
+    """The GPU in use; None where there is none, or nothing has asked torch for it."""
+    torch = sys.modules.get("torch")
+    return torch.cuda.get_device_name() if torch and torch.cuda.is_available() else None
 
 
 def _processor() -> str:

@@ -15,6 +15,7 @@ from audiorl.errors import UserError
 from audiorl.files import atomic_write
 from audiorl.models import WEIGHTS, fill_weights, load_weights, save_weights, weights_of
 from audiorl.models.audio_llm import AudioLLM
+from audiorl.optim import Optimizers
 
 log = logging.getLogger(__name__)
 
@@ -33,9 +34,7 @@ class Checkpoints:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
-    def save(
-        self, step: int, model: AudioLLM, optimizer: torch.optim.Optimizer, state: dict
-    ) -> None:
+    def save(self, step: int, model: AudioLLM, optimizer: Optimizers, state: dict) -> None:
         """Writes the checkpoint of `step` updates; `state` holds the loop's own numbers."""
         unfinished = self.folder / f".step_{step:08d}"
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -49,7 +48,7 @@ class Checkpoints:
         for old in self._steps()[:-KEPT]:
             shutil.rmtree(old)
 
-    def resume(self, model: AudioLLM, optimizer: torch.optim.Optimizer) -> tuple[int, dict | None]:
+    def resume(self, model: AudioLLM, optimizer: Optimizers) -> tuple[int, dict | None]:
         """Loads the newest readable checkpoint -> its step and state; (0, None) without one."""
         steps = self._steps()
         for folder in reversed(steps):

@@ -6,16 +6,10 @@ import hashlib
 import json
 import logging
 import os
-import platform
 import shlex
-import subprocess
 import sys
-import time
 from collections.abc import Iterable
-from importlib import metadata
 from pathlib import Path
-
-import torch
 
 from audiorl.config import config_differences, dump_config, load_config
 from audiorl.config.schema import Config
@@ -23,6 +17,7 @@ from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
 from audiorl.files import atomic_write, write_json
 from audiorl.models import WEIGHTS
+from audiorl.score.environment import environment
 
 # Keys that may change between a start and a restart: they do not change what is learnt.
 FREE_KEYS = ("decode.", "score.", "data.test", "data.no_speech", "device", "num_threads")
@@ -68,7 +63,8 @@ class Experiment:
         if changed:
             raise UserError(
                 f"{self.folder} was trained on other data than it is given now "
-                f"({', '.join(changed)} changed); remove the folder to train again, or name another with --exp."
+                f"({', '.join(changed)} changed); remove the folder to train again, or name "
+                "another with --exp."
             )
 
     def _check_config(self, relevant: tuple[str, ...]) -> None:
@@ -110,21 +106,6 @@ def fingerprint(utterances: list[Utterance]) -> dict[str, object]:
     return {"utterances": len(utterances), "sha256": digest.hexdigest()}
 
 
-def environment() -> dict[str, object]:
-    """Versions and machine, for env.json and reports."""
-    packages = ("torch", "transformers", "espnet", "torchaudio", "sentencepiece", "numpy")
-    return {
-        "date": time.strftime("%Y-%m-%d %H:%M:%S %Z"),
-        "python": platform.python_version(),
-        "packages": {name: _version(name) for name in packages},
-        "audiorl_commit": _commit(),
-        "machine": platform.platform(),
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }
-
-
 def resume_command() -> str:
     """A script that goes on with this run: the command as it was given, in its folder."""
     command = shlex.join([sys.executable, "-m", *_module_and_arguments()])
@@ -135,35 +116,3 @@ def resume_command() -> str:
 def _module_and_arguments() -> list[str]:
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     return [spec.name if spec else sys.argv[0], *sys.argv[1:]]
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _commit() -> str | None:
-    """The commit of this checkout, `-dirty` if files differ from it; None outside git."""
-    command = [
-        "git",
-        "-C",
-        str(Path(__file__).parent),
-        "describe",
-        "--always",
-        "--dirty",
-        "--abbrev=12",
-    ]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":")[1].strip() for line in lines if "model name" in line), "unknown")

@@ -12,6 +12,7 @@ from audiorl.errors import UserError
 from audiorl.files import progress
 from audiorl.models import load_model, save_model
 from audiorl.models.audio_llm import AudioLLM
+from audiorl.optim import Optimizers, warmup_constant
 from audiorl.rewards import build_rewards
 from audiorl.rl.grpo import GRPO
 from audiorl.rl.phases import FrameStore
@@ -19,7 +20,6 @@ from audiorl.rl.supervised import Supervised
 from audiorl.train.batches import step_prompts
 from audiorl.train.checkpoint import BestWeights, Checkpoints
 from audiorl.train.experiment import Experiment
-from audiorl.train.optim import adamw, set_learning_rate, warmup_constant
 from audiorl.train.reporter import Reporter
 from audiorl.train.sft import evaluate, pick_device, setup_torch, some
 
@@ -68,9 +68,8 @@ def _train(
     rl = config.rl
     model.eval()  # no dropout: the policy that samples is the policy that learns
     reference = copy.deepcopy(model).requires_grad_(False) if rl.beta > 0 else None
-    optimizer = adamw(
-        [getattr(model, part) for part in rl.train], rl.learning_rate, rl.weight_decay
-    )
+    parts = [getattr(model, part) for part in rl.train]
+    optimizer = Optimizers(parts, rl.learning_rate, rl.weight_decay)
     checkpoints = Checkpoints(experiment.folder / "checkpoints")
     best = BestWeights(checkpoints.folder, 1)
     done, state = checkpoints.resume(model, optimizer)
@@ -90,10 +89,10 @@ def _train(
     with progress(desc=rl.algorithm, total=rl.max_steps, unit="step") as bar:
         bar.update(done)
         for step in range(done, rl.max_steps):
-            rate = warmup_constant(step, rl.learning_rate, rl.warmup_steps)
-            set_learning_rate(optimizer, rate)
-            output = learner.step(step, step_prompts(train, rl.num_prompts, config.seed, step))
-            reporter.log(step + 1, {**output.metrics, "learning_rate": rate})
+            rate = warmup_constant(step, rl.warmup_steps)
+            prompts = step_prompts(train, rl.num_prompts, config.seed, step)
+            output = learner.step(step, prompts, rate)
+            reporter.log(step + 1, {**output.metrics, "learning_rate": rate * rl.learning_rate})
             reporter.completions(output.completions)
             bar.update()
             bar.set_postfix(_shown(output.metrics, best.scores))

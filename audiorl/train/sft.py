@@ -20,12 +20,12 @@ from audiorl.files import progress
 from audiorl.models import save_model
 from audiorl.models.audio_llm import AudioLLM
 from audiorl.models.tokenizer import PretrainedTokenizer, SentencePieceTokenizer, Tokenizer
+from audiorl.optim import Optimizers, warmup_cosine
 from audiorl.rollout.transcribe import transcribe
 from audiorl.score.align import Counts, count_errors
 from audiorl.train.batches import batch_stream
 from audiorl.train.checkpoint import BestWeights, Checkpoints
 from audiorl.train.experiment import Experiment
-from audiorl.train.optim import adamw, set_learning_rate, warmup_cosine
 from audiorl.train.reporter import Reporter
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ def _train(
     dev: list[Utterance],
 ) -> None:
     sft = config.sft
-    optimizer = adamw([model], sft.learning_rate, sft.weight_decay)
+    optimizer = Optimizers([model], sft.learning_rate, sft.weight_decay, sft.muon_learning_rate)
     checkpoints = Checkpoints(experiment.folder / "checkpoints")
     best = BestWeights(checkpoints.folder, sft.average)
     done, state = checkpoints.resume(model, optimizer)
@@ -84,10 +84,9 @@ def _train(
             model.train()
             # Dropout and masks of a step depend on the step alone: a resumed run draws the same.
             torch.manual_seed(config.seed * 1_000_003 + step)
-            rate = warmup_cosine(step, sft.learning_rate, sft.warmup_steps, sft.max_steps)
-            set_learning_rate(optimizer, rate)
+            rate = warmup_cosine(step, sft.warmup_steps, sft.max_steps)
             batch = [next(batches) for _ in range(accumulation)]
-            metrics = _update(model, optimizer, batch, sft.max_grad_norm)
+            metrics = _update(model, optimizer, batch, rate)
             audio_seconds += sum(u.duration for utterances, _ in batch for u in utterances)
             bar.update()
             bar.set_postfix(loss=f"{metrics['loss']:.3f}", dev=_percent(best.scores))
@@ -95,10 +94,12 @@ def _train(
             if (step + 1) % sft.logging_steps == 0 or last:
                 seconds = time.perf_counter() - started
                 speed = {"perf/audio_seconds_per_second": audio_seconds / seconds}
-                reporter.log(step + 1, {**metrics, "learning_rate": rate, **speed})
+                reporter.log(
+                    step + 1, {**metrics, "learning_rate": rate * sft.learning_rate, **speed}
+                )
             if (step + 1) % sft.eval_steps == 0 or last:
-                rate = evaluate(model, dev, step + 1, reporter).rate
-                stale = 0 if best.offer(step + 1, rate, model) else stale + 1
+                error = evaluate(model, dev, step + 1, reporter).rate
+                stale = 0 if best.offer(step + 1, error, model) else stale + 1
             stop = last or (0 < sft.patience <= stale)
             if (step + 1) % sft.save_steps == 0 or stop:
                 checkpoints.save(step + 1, model, optimizer, {"best": best.scores, "stale": stale})
@@ -111,10 +112,10 @@ def _train(
 
 
 def _update(
-    model: AudioLLM, optimizer: torch.optim.Optimizer, batches: list[Loaded], max_grad_norm: float
+    model: AudioLLM, optimizer: Optimizers, batches: list[Loaded], rate: float
 ) -> dict[str, float]:
     """One update on the sum of `batches`, each weighted by its share of the utterances."""
-    optimizer.zero_grad(set_to_none=True)
+    optimizer.zero_grad()
     total = sum(len(utterances) for utterances, _ in batches)
     sums = {"loss": 0.0, "loss_lm": 0.0, "loss_ctc": 0.0}
     for utterances, waves in batches:
@@ -123,14 +124,14 @@ def _update(
         (share * loss.total).backward()
         for name, value in (("loss", loss.total), ("loss_lm", loss.lm), ("loss_ctc", loss.ctc)):
             sums[name] += share * value.item()
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), model.config.sft.max_grad_norm)
     if not torch.isfinite(norm):
         ids = ", ".join(u.id for utterances, _ in batches for u in utterances[:3])
         raise UserError(
             f"the gradient is {norm.item()} in the batch that begins with {ids}; look at these "
             "utterances, or lower sft.learning_rate."
         )
-    optimizer.step()
+    optimizer.step(rate)
     return {**sums, "grad_norm": norm.item()}
 
 

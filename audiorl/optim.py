@@ -1,0 +1,77 @@
+"""Optimizers, and learning rates as functions of the step."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+BETAS = (0.9, 0.98)
+
+
+class Optimizers:
+    """Several optimizers that step together, each with its own peak learning rate.
+
+    AdamW for everything; with `muon_learning_rate`, Muon for the weight matrices of the layers
+    (embeddings, convolutions, norms and biases stay with AdamW).
+    """
+
+    def __init__(
+        self,
+        parts: list[nn.Module],
+        learning_rate: float,
+        weight_decay: float,
+        muon_learning_rate: float = 0.0,
+    ) -> None:
+        tables = {
+            id(p)
+            for part in parts
+            for m in part.modules()
+            if isinstance(m, nn.Embedding)
+            for p in m.parameters()
+        }
+        every = {id(p): p for part in parts for p in part.parameters() if p.requires_grad}.values()
+        muon = [p for p in every if muon_learning_rate and p.dim() == 2 and id(p) not in tables]
+        taken = {id(p) for p in muon}
+        rest = [p for p in every if id(p) not in taken]
+        groups = [
+            {"params": [p for p in rest if p.dim() > 1], "weight_decay": weight_decay},
+            {"params": [p for p in rest if p.dim() <= 1], "weight_decay": 0.0},
+        ]
+        self.parameters = list(every)
+        self._peaks = [(torch.optim.AdamW(groups, lr=learning_rate, betas=BETAS), learning_rate)]
+        if muon:
+            optimizer = torch.optim.Muon(muon, lr=muon_learning_rate, weight_decay=weight_decay)
+            self._peaks.append((optimizer, muon_learning_rate))
+
+    def zero_grad(self) -> None:
+        for optimizer, _ in self._peaks:
+            optimizer.zero_grad(set_to_none=True)
+
+    def step(self, scale: float) -> None:
+        """Steps at `scale` times the peak learning rates."""
+        for optimizer, peak in self._peaks:
+            for group in optimizer.param_groups:
+                group["lr"] = scale * peak
+            optimizer.step()
+
+    def state_dict(self) -> list[dict]:
+        return [optimizer.state_dict() for optimizer, _ in self._peaks]
+
+    def load_state_dict(self, states: list[dict]) -> None:
+        for (optimizer, _), state in zip(self._peaks, states, strict=True):
+            optimizer.load_state_dict(state)
+
+
+def warmup_cosine(step: int, warmup: int, total: int, floor: float = 0.02) -> float:
+    """Share of the peak: linear warm-up to 1, then a cosine to `floor` at the last step."""
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = (step - warmup) / max(1, total - warmup)
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def warmup_constant(step: int, warmup: int) -> float:
+    """Share of the peak: linear warm-up to 1, constant afterwards (as usual in RL)."""
+    return min(1.0, (step + 1) / max(1, warmup))
