@@ -1,0 +1,120 @@
+"""Prefix, responses and the supervised loss, against obvious computations."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tiny import sing, tiny_model
+
+TEXTS = ["ba", "do ki lu", "me no pa ri so", "tu"]
+
+
+def waves() -> list[torch.Tensor]:
+    return [torch.from_numpy(sing(text, seed)) for seed, text in enumerate(TEXTS)]
+
+
+def test_prefix_is_the_instruction_around_the_audio() -> None:
+    model = tiny_model()
+    frames = model.encode(waves())
+    prefix = model.prefix(frames)
+    embed = model.llm.get_input_embeddings()
+    before = embed(torch.tensor(model.tokenizer.encode("say")))
+    after = embed(torch.tensor(model.tokenizer.encode(":")))
+    for i, row in enumerate(frames):
+        audio = model.adaptor(row[None])[0]
+        assert len(audio) == -(-len(row) // 2)
+        expected = torch.cat([before, audio, after])
+        assert prefix.lengths[i] == len(expected)
+        real = prefix.embeds[i][prefix.mask[i]]
+        torch.testing.assert_close(real, expected, rtol=0, atol=1e-6)
+        assert prefix.mask[i].tolist() == sorted(prefix.mask[i].tolist())  # padded on the left
+        assert prefix.positions()[i][prefix.mask[i]].tolist() == list(range(len(expected)))
+
+
+@pytest.mark.parametrize("prompt", ["{audio}", "{audio} :", "say {audio}"])
+def test_any_instruction(prompt: str) -> None:
+    model = tiny_model({"llm.prompt": prompt})
+    frames = model.encode(waves())
+    words = len(model.tokenizer.encode("say")) * ("say" in prompt)
+    words += len(model.tokenizer.encode(":")) * (":" in prompt)
+    assert model.prefix(frames).lengths.tolist() == [-(-len(f) // 2) + words for f in frames]
+
+
+def test_responses_end_and_are_padded() -> None:
+    model = tiny_model()
+    tokens, mask = model.responses(["ba do", "", "ki"])
+    spell = model.tokenizer.encode
+    eos, pad = model.tokenizer.eos_id, model.tokenizer.pad_id
+    for row, m, text in zip(tokens, mask, ["ba do", "", "ki"], strict=True):
+        assert row[m].tolist() == [*spell(text), eos]
+        assert (row[~m] == pad).all()
+
+
+def test_supervised_loss_is_that_of_each_utterance_alone() -> None:
+    """Cross entropy over all tokens and CTC over all labels, whatever the padding."""
+    model = tiny_model({"sft.ctc_weight": 0.3})
+    loss = model.supervised_loss(model.encode(waves()), TEXTS)
+    lm_sum = ctc_sum = tokens = labels = 0.0
+    for wave, text in zip(waves(), TEXTS, strict=True):
+        frames = model.encode([wave])
+        target = torch.tensor([*model.tokenizer.encode(text), model.tokenizer.eos_id])
+        embeds = torch.cat(
+            [model.prefix(frames).embeds[0], model.llm.get_input_embeddings()(target)]
+        )
+        logits = model.llm(inputs_embeds=embeds[None]).logits[0, -len(target) - 1 : -1]
+        lm_sum += F.cross_entropy(logits, target, reduction="sum")
+        tokens += len(target)
+        spelt = torch.tensor(list(text.encode())) + 1
+        logp = model.ctc_head(frames[0]).log_softmax(-1)
+        sizes = torch.tensor(len(logp)), torch.tensor(len(spelt))
+        if len(logp) >= len(spelt):
+            ctc_sum += F.ctc_loss(logp, spelt, *sizes, reduction="sum")
+        labels += len(spelt)
+    torch.testing.assert_close(loss.lm, lm_sum.detach() / tokens)
+    torch.testing.assert_close(loss.ctc, ctc_sum.detach() / labels)
+    torch.testing.assert_close(loss.total, 0.7 * loss.lm + 0.3 * loss.ctc)
+
+
+def test_ctc_trains_the_encoder_only_while_it_learns() -> None:
+    model = tiny_model({"sft.ctc_weight": 0.3})
+    with torch.no_grad():
+        frozen = model.encode(waves())
+    loss = model.supervised_loss(frozen, TEXTS)
+    assert loss.ctc == 0
+    assert torch.equal(loss.total.detach(), loss.lm)
+    learning = model.supervised_loss(model.encode(waves()), TEXTS)
+    assert learning.ctc > 0
+    assert tiny_model({"sft.ctc_weight": 0.0}).ctc_head is None
+
+
+def test_a_text_longer_than_its_audio_costs_nothing_in_ctc() -> None:
+    model = tiny_model()
+    frames = model.encode([torch.from_numpy(sing("ba"))])
+    loss = model.supervised_loss(frames, ["ba do ki lu me no pa ri so tu"])
+    assert loss.ctc == 0
+    loss.total.backward()
+    assert all(p.grad.isfinite().all() for p in model.encoder.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("unit", ["byte", "token"])
+def test_ctc_labels(unit: str) -> None:
+    model = tiny_model({"sft.ctc_unit": unit})
+    units = 256 if unit == "byte" else model.tokenizer.vocab_size
+    assert model.ctc_head.out_features == units + 1
+    loss = model.supervised_loss(model.encode(waves()), ["ba", "日本", "", "do"])
+    assert loss.ctc > 0
+
+
+def test_noise_is_read_but_not_predicted() -> None:
+    """In training a share of the read tokens is random; targets are the transcript's."""
+    torch.manual_seed(3)
+    model = tiny_model({"sft.token_noise": 0.5, "frontend.freq_masks": 0, "frontend.time_masks": 0})
+    with torch.no_grad():
+        frames = model.encode(waves())
+    quiet = model.supervised_loss(frames, TEXTS).lm
+    assert torch.equal(model.supervised_loss(frames, TEXTS).lm, quiet)  # none in evaluation
+    model.train()
+    assert not torch.equal(model.supervised_loss(frames, TEXTS).lm, quiet)
+    model.config.sft.token_noise = 0.0
+    torch.testing.assert_close(model.supervised_loss(frames, TEXTS).lm, quiet)
