@@ -150,6 +150,9 @@ class SFTConfig:
     token_noise: float = key(
         0.1, "share of the tokens that the LM reads which are random: it must listen", ge=0, lt=1
     )
+    ctc_steps: int = key(
+        0, "updates at the start on CTC alone: the encoder hears before the LM listens", ge=0
+    )
     ctc_unit: str = key(
         "byte",
         "labels of CTC: UTF-8 bytes (letters, in English: they align soonest), or the LM's tokens",

@@ -116,18 +116,25 @@ class AudioLLM(nn.Module):
         mask = torch.arange(tokens.size(1)) < lengths[:, None]
         return tokens.to(self.device), mask.to(self.device)
 
-    def supervised_loss(self, frames: Sequence[Tensor], texts: Sequence[str]) -> SupervisedLoss:
-        """Cross entropy of the transcripts, and CTC on the encoder while it learns."""
+    def supervised_loss(
+        self, frames: Sequence[Tensor], texts: Sequence[str], ctc_weight: float
+    ) -> SupervisedLoss:
+        """(1 - ctc_weight) * cross entropy of the transcripts + ctc_weight * CTC on the frames."""
+        lm = ctc = frames[0].new_zeros(())
+        if ctc_weight < 1:
+            lm = self._lm_loss(frames, texts)
+        if ctc_weight > 0:
+            ctc = self._ctc_loss(frames, texts)
+        return SupervisedLoss((1 - ctc_weight) * lm + ctc_weight * ctc, lm.detach(), ctc.detach())
+
+    def _lm_loss(self, frames: Sequence[Tensor], texts: Sequence[str]) -> Tensor:
+        """Mean over tokens, the end token included."""
         tokens, mask = self.responses(texts)
         heard = self._noisy(tokens) if self.training else tokens
         hidden = response_hidden(self.llm, self.prefix(frames), heard, share=False)
         logits = self.llm.get_output_embeddings()(hidden[mask])  # [tokens, V]
-        lm = F.cross_entropy(
-            logits.float(), tokens[mask], label_smoothing=self.config.sft.label_smoothing
-        )
-        weight = self.config.sft.ctc_weight if frames[0].requires_grad else 0.0
-        ctc = self._ctc_loss(frames, texts) if weight > 0 else lm.new_zeros(())
-        return SupervisedLoss((1 - weight) * lm + weight * ctc, lm.detach(), ctc.detach())
+        smoothing = self.config.sft.label_smoothing
+        return F.cross_entropy(logits.float(), tokens[mask], label_smoothing=smoothing)
 
     def _noisy(self, tokens: Tensor) -> Tensor:
         """Replaces a share of what the LM reads: it learns to listen sooner, and to recover."""

@@ -31,7 +31,7 @@ class Supervised:
                 frames = self.frames.get(utterances)
         with phases("update"):
             self.optimizer.zero_grad()
-            loss = self.model.supervised_loss(frames, [u.text for u in utterances])
+            loss = self.model.supervised_loss(frames, [u.text for u in utterances], ctc_weight=0)
             loss.total.backward()
             norm = torch.nn.utils.clip_grad_norm_(
                 self.optimizer.parameters, self.model.config.rl.max_grad_norm

@@ -86,7 +86,8 @@ def _train(
             torch.manual_seed(config.seed * 1_000_003 + step)
             rate = warmup_cosine(step, sft.warmup_steps, sft.max_steps)
             batch = [next(batches) for _ in range(accumulation)]
-            metrics = _update(model, optimizer, batch, rate)
+            ctc_weight = 1.0 if step < sft.ctc_steps else sft.ctc_weight
+            metrics = _update(model, optimizer, batch, rate, ctc_weight)
             audio_seconds += sum(u.duration for utterances, _ in batch for u in utterances)
             bar.update()
             bar.set_postfix(loss=f"{metrics['loss']:.3f}", dev=_percent(best.scores))
@@ -97,7 +98,7 @@ def _train(
                 reporter.log(
                     step + 1, {**metrics, "learning_rate": rate * sft.learning_rate, **speed}
                 )
-            if (step + 1) % sft.eval_steps == 0 or last:
+            if ((step + 1) % sft.eval_steps == 0 and step >= sft.ctc_steps) or last:
                 error = evaluate(model, dev, step + 1, reporter).rate
                 stale = 0 if best.offer(step + 1, error, model) else stale + 1
             stop = last or (0 < sft.patience <= stale)
@@ -112,7 +113,7 @@ def _train(
 
 
 def _update(
-    model: AudioLLM, optimizer: Optimizers, batches: list[Loaded], rate: float
+    model: AudioLLM, optimizer: Optimizers, batches: list[Loaded], rate: float, ctc_weight: float
 ) -> dict[str, float]:
     """One update on the sum of `batches`, each weighted by its share of the utterances."""
     optimizer.zero_grad()
@@ -120,7 +121,8 @@ def _update(
     sums = {"loss": 0.0, "loss_lm": 0.0, "loss_ctc": 0.0}
     for utterances, waves in batches:
         share = len(utterances) / total
-        loss = model.supervised_loss(model.encode(waves), [u.text for u in utterances])
+        texts = [u.text for u in utterances]
+        loss = model.supervised_loss(model.encode(waves), texts, ctc_weight)
         (share * loss.total).backward()
         for name, value in (("loss", loss.total), ("loss_lm", loss.lm), ("loss_ctc", loss.ctc)):
             sums[name] += share * value.item()
