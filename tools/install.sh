@@ -10,7 +10,7 @@
 #
 # Interrupted? Run it again: it goes on. pip's settings (index, proxy, cache) hold here, too.
 set -euo pipefail
-again="tools/install.sh${*:+ $*}"
+again=$(printf ' %q' "$0" "$@")
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 root=$PWD
 venv=$root/tools/venv
@@ -104,7 +104,7 @@ begin() {
 interrupted() {
     trap '' INT TERM HUP
     [ -z "$child" ] || kill "$child" 2>/dev/null || true
-    printf '\ninterrupted; go on with: %s\n' "$again" >&2
+    printf '\ninterrupted; go on with:%s\n' "$again" >&2
     exit "$1"
 }
 
@@ -124,14 +124,14 @@ step() {
 }
 
 failed() {
-    local unreachable="NewConnectionError|NameResolutionError|ConnectTimeout|ReadTimeout|ProxyError"
+    local signs="NewConnectionError|NameResolutionError|ConnectTimeout|ReadTimeout|ProxyError"
     echo "failed"
-    if tail -n 40 "$log" | grep -qE "$unreachable"; then
+    if tail -n 40 "$log" | grep -qE "$signs|from versions: none"; then
         echo "error: pip does not reach its package index; check the network and pip's settings." >&2
     else
         tail -n 20 "$log" | sed 's/^/  | /' >&2
     fi
-    printf 'All of it is in %s. Go on with: %s\n' "$log" "$again" >&2
+    printf 'All of it is in %s. Go on with:%s\n' "$log" "$again" >&2
     exit 1
 }
 
@@ -199,8 +199,10 @@ find_active() {
 install_packages() {
     local tested=$cache/constraints.txt others
     choose_torch
-    step "$requirement" "$python" -m pip install "$requirement"
     write_constraints >"$tested"
+    step "$requirement" "$python" -m pip install -c "$tested" "$requirement"
+    # Whatever build that was, it stays.
+    echo "torch==$(version_of torch)" >>"$tested"
     step "packages" "$python" -m pip install -c "$tested" --no-build-isolation -e ".[dev]"
     read -r -a others <<<"$(without_dependencies)"
     step "${others[*]}" "$python" -m pip install -c "$tested" --no-deps "${others[@]}"
@@ -228,7 +230,7 @@ choose_torch() {
     esac
 }
 
-# The tested versions, with the torch that is there. A user's environment keeps its own.
+# The tested versions of all but torch. A user's environment keeps those that it has.
 write_constraints() {
     "$python" - "$into_active" <<'PYTHON'
 import importlib.metadata, re, sys
@@ -238,7 +240,6 @@ for line in open("tools/constraints.txt", encoding="utf-8"):
     name = re.sub("[-_.]+", "-", line.partition("==")[0]).lower()
     if name != "torch" and not (sys.argv[1] and name in installed):
         print(line, end="")
-print("torch==" + importlib.metadata.version("torch"))
 PYTHON
 }
 
@@ -271,9 +272,12 @@ except OSError:
 PYTHON
 }
 
+version_of() {
+    "$python" -c "import importlib.metadata, sys; print(importlib.metadata.version(sys.argv[1]))" "$1"
+}
+
 versions() {
-    "$python" -c "import platform, importlib.metadata as m
-print('Python', platform.python_version() + ', torch', m.version('torch'))"
+    echo "$("$python" --version), torch $(version_of torch)"
 }
 
 main "$@"

@@ -1,0 +1,156 @@
+"""tools/check_install.py: the table, its exit status, and what setup.py declares."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tools"))
+
+import check_install  # noqa: E402
+
+LISTS = check_install.read_lists()
+
+
+def canonical(name: str) -> str:
+    return re.sub("[-_.]+", "-", name).lower()
+
+
+def show(monkeypatch, capsys, requirements: list[tuple[str, str]], *options: str) -> tuple:
+    """Runs main for some requirements; returns its status and the rows of the table by package."""
+    monkeypatch.setattr(check_install, "read_requirements", lambda: requirements)
+    monkeypatch.setattr(sys, "argv", ["check_install.py", *options])
+    status = check_install.main()
+    text = capsys.readouterr().out
+    return status, {line.split()[0]: line for line in text.splitlines()[2:]}, text
+
+
+def test_every_requirement_has_a_row() -> None:
+    names = [line.split(">=")[0] for line, _ in check_install.read_requirements()]
+    assert sorted(names) == sorted(check_install.PURPOSE)
+    assert {"vllm", "sglang", "wandb"} <= {extra for _, extra in check_install.read_requirements()}
+
+
+def test_packages_are_imported_for_real(monkeypatch, capsys, tmp_path: Path) -> None:
+    broken = tmp_path / "jiwer"  # found before the real one, and cannot be imported
+    broken.mkdir()
+    (broken / "__init__.py").write_text("raise ImportError('no such symbol: _Z3foo')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    requirements = [("pyyaml>=6.0", ""), ("jiwer>=4.0", ""), ("wandb>=99", "wandb")]
+    status, rows, text = show(monkeypatch, capsys, requirements)
+    assert status == 1
+    found = importlib.metadata.version("pyyaml")
+    assert re.fullmatch(rf"pyyaml +>=6.0 +{found} +yes +configs", rows["pyyaml"])
+    assert re.search(r" NO +WER and CER +tools/install.sh", rows["jiwer"])
+    assert "jiwer: ImportError: no such symbol: _Z3foo" in text
+    assert re.search(r"curves .*\(optional\) .* -m pip install 'wandb>=99'$", rows["wandb"])
+
+
+def test_what_is_optional_may_be_missing(monkeypatch, capsys) -> None:
+    requirements = [("pyyaml>=6.0", ""), ("wandb>=99", "wandb")]
+    assert show(monkeypatch, capsys, requirements)[0] == 0
+
+
+def test_an_old_version_is_wrong(monkeypatch, capsys) -> None:
+    status, _, text = show(monkeypatch, capsys, [("tqdm>=999.1", "")])
+    assert status == 1 and "is older than 999.1" in text
+    status, _, text = show(monkeypatch, capsys, [("tqdm>=999.1", "")], "--quick")
+    assert status == 1 and re.fullmatch(r"tqdm \(.* is older than 999.1\)\n", text)
+
+
+@pytest.mark.parametrize(
+    ("version", "numbers"),
+    [("2.13.0+cpu", (2, 13, 0)), ("202511", (202511,)), ("5.0.0rc1", (5, 0, 0)), ("?", ())],
+)
+def test_release_numbers(version: str, numbers: tuple[int, ...]) -> None:
+    assert check_install.numbers(version) == numbers
+
+
+def test_torchaudio_for_cuda_beside_a_torch_for_cpus(monkeypatch, capsys, tmp_path: Path) -> None:
+    versions = {"torch": "2.13.0+cpu", "torchaudio": "2.11.0"}
+    monkeypatch.setattr(importlib.metadata, "version", versions.get)
+    monkeypatch.setattr(check_install, "library_folder", lambda: tmp_path / "my lib")
+    assert not check_install.unusable_libraries()
+    (tmp_path / "my lib").mkdir()
+    (tmp_path / "my lib" / "_torchaudio.so").touch()
+    assert check_install.unusable_libraries()
+    status, _, text = show(monkeypatch, capsys, [("torchaudio>=2.11", "")], "--quick")
+    assert status == 1 and text == "torchaudio (its compiled half needs CUDA)\n"
+    package = check_install.inspect("torchaudio>=2.11", "", quick=True)
+    assert package.note.endswith(f"rm '{tmp_path}/my lib'/*.so")
+    versions["torch"] = "2.13.0"
+    assert not check_install.unusable_libraries()
+
+
+def test_quick_says_nothing_where_all_is_there_and_names_what_is_not() -> None:
+    script = ROOT / "tools" / "check_install.py"
+    here = subprocess.run([sys.executable, script, "--quick", "--dev"], capture_output=True)
+    assert (here.returncode, here.stdout) == (0, b"")
+    # -S: a Python without any installed package
+    bare = subprocess.run([sys.executable, "-S", script, "--quick"], capture_output=True, text=True)
+    assert bare.returncode == 1
+    assert bare.stdout.startswith("torch (missing), torchaudio (missing)")
+    assert "espnet (missing)" in bare.stdout and "wandb" not in bare.stdout
+
+
+def test_what_is_imported_is_declared() -> None:
+    declared = {canonical(line.split(">=")[0]) for line, extra in check_install.read_requirements()}
+    files = [*(ROOT / "audiorl").rglob("*.py"), *(ROOT / "egs").glob("*/local/*.py")]
+    own = {path.stem for path in files} | {"audiorl"}
+    owners = importlib.metadata.packages_distributions()
+    missing = {}
+    for path in files:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module]
+            for name in {name.partition(".")[0] for name in names} - own - sys.stdlib_module_names:
+                if not {canonical(owner) for owner in owners.get(name, [name])} & declared:
+                    missing[name] = path.relative_to(ROOT)
+    assert not missing
+
+
+def test_the_tested_versions_are_new_enough() -> None:
+    lines = (ROOT / "tools" / "constraints.txt").read_text().splitlines()
+    pins = [line.split(";")[0].strip().split("==") for line in lines if not line.startswith("#")]
+    tested: dict[str, list[str]] = {}
+    for name, version in pins:
+        tested.setdefault(canonical(name), []).append(version)
+    for line in LISTS["REQUIRED"] + LISTS["WITHOUT_DEPENDENCIES"] + LISTS["EXTRAS"]["dev"]:
+        name, lowest = line.split(">=")
+        assert canonical(name) in tested
+        for version in tested[canonical(name)]:
+            assert check_install.numbers(version) >= check_install.numbers(lowest)
+    assert not [name for name in tested if name.startswith("nvidia") or name == "audiorl"]
+
+
+def test_setup_metadata() -> None:
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import json, distutils.core as core\n"
+            "d = core.run_setup('setup.py', stop_after='init')\n"
+            "print(json.dumps([d.get_name(), d.get_version(), d.python_requires, d.packages]))",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"SETUPTOOLS_USE_DISTUTILS": "local", "PATH": ""},
+    )
+    import audiorl
+
+    name, version, python, packages = ast.literal_eval(done.stdout)
+    assert (name, version, python) == ("audiorl", audiorl.__version__, ">=3.11,<3.14")
+    assert {"audiorl", "audiorl.bin", "audiorl.config"} <= set(packages)
+    assert not [package for package in packages if not package.startswith("audiorl")]
