@@ -7,6 +7,7 @@ tell words apart, and so that no two utterances sound alike.
 from __future__ import annotations
 
 import functools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ def sing(text: str, seed: int = 0) -> np.ndarray:
     chords = [
         np.sin(2 * np.pi * 200 * 1.3**place * time)
         + np.sin(2 * np.pi * (3000 - 200 * place) * time)
-        for place in (WORDS.index(word) for word in text.split())
+        for place in (WORDS.index(word) for word in re.findall("[a-z]+", text.lower()))
     ]
     wave = np.concatenate(chords) * 0.2
     return (wave + 0.01 * noise.standard_normal(len(wave))).astype(np.float32)

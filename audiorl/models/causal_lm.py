@@ -15,6 +15,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     DynamicCache,
+    GenerationConfig,
     PretrainedConfig,
     PreTrainedModel,
 )
@@ -75,6 +76,8 @@ def build_lm(
         raise UserError(
             f"llm: {lm.config.model_type} caps its logits, which is not supported; take another LM."
         )
+    # Chat models bring defaults, a repetition penalty say, that would bend every beam search.
+    lm.generation_config = GenerationConfig()
     return lm
 
 

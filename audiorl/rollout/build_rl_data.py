@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from dataclasses import asdict
 from itertools import pairwise
@@ -21,17 +22,20 @@ from audiorl.rollout.probe import Difficulty, probe
 def build_rl_data(model: AudioLLM, policy: str, config: Config, dump: Path, out: Path) -> None:
     """Writes the RL set `out` from dump/<data.rl>, as seen by `model` (named `policy`).
 
-    Left out, and counted: utterances that a dev or test set has, by id or by text, and with
-    `rl_data.drop_flat` those whose sampled hypotheses all earn the same. Beside `out`: its
-    settings (.meta.json, written last) and a picture (.png).
+    Left out, and counted: utterances that a dev or test set has, by id or by text, those that no
+    reward can score, and with `rl_data.drop_flat` those whose sampled hypotheses all earn the same.
+    Beside `out`: its settings (.meta.json, written last) and a picture (.png).
     """
     source = config.data.rl or config.data.train
     pool = read_utterances(dump / source)
     fresh = _without_held_out(pool, config, dump)
     difficulties = probe(model, fresh, build_rewards(config))
-    kept = [u for u in fresh if not (config.rl_data.drop_flat and difficulties[u.id].flat)]
-    dropped = len(fresh) - len(kept)
-    print(f"kept {len(kept)} of {len(pool)} of {source} ({dropped} with equal rewards dropped)")
+    scored = [u for u in fresh if not math.isnan(difficulties[u.id].reward_mean)]
+    kept = [u for u in scored if not (config.rl_data.drop_flat and difficulties[u.id].flat)]
+    print(
+        f"kept {len(kept)} of {len(pool)} of {source} ({len(fresh) - len(scored)} without a reward "
+        f"and {len(scored) - len(kept)} with equal rewards dropped)"
+    )
     if not kept:
         raise UserError(f"{dump / source}: no utterance is left for RL; read the counts above.")
     provenance = {"set": source, "policy": policy, "seed": config.seed}
@@ -40,8 +44,8 @@ def build_rl_data(model: AudioLLM, policy: str, config: Config, dump: Path, out:
         for u in kept
     }
     write_utterances_jsonl(out, kept, extras)
-    _print_table(difficulties)
-    _draw(fresh, difficulties, out.with_suffix(".png"))
+    _print_table([difficulties[u.id] for u in scored])
+    _draw(scored, difficulties, out.with_suffix(".png"))
     write_json(out.with_suffix(".meta.json"), settings(config, policy, dump))
 
 
@@ -60,7 +64,8 @@ def is_built(config: Config, policy: str, dump: Path, out: Path, weights: Path) 
 def settings(config: Config, policy: str, dump: Path) -> dict[str, object]:
     """What the content of an RL set follows from, besides the audio and the weights."""
     rl = config.rl
-    sampling = {k: getattr(rl, k) for k in ("num_generations", "temperature", "top_k", "top_p")}
+    keys = ("num_generations", "max_completion_length", "temperature", "top_k", "top_p")
+    sampling = {key: getattr(rl, key) for key in keys}
     rewards = [asdict(reward) for reward in rl.rewards]
     return {
         "policy": policy,
@@ -90,12 +95,12 @@ def _without_held_out(pool: list[Utterance], config: Config, dump: Path) -> list
     return [u for u in pool if u.id not in ids and clean(u.text) not in texts]
 
 
-def _print_table(difficulties: dict[str, Difficulty]) -> None:
+def _print_table(difficulties: list[Difficulty]) -> None:
     """Share of the utterances by mean reward, and how many of them have groups without variance."""
     print("mean reward   utterances   equal rewards")
     edges = [-1.0, 0.0, 0.25, 0.5, 0.75, 0.9, 1.01]
     for low, high in pairwise(edges):
-        inside = [d for d in difficulties.values() if low <= d.reward_mean < high]
+        inside = [d for d in difficulties if low <= d.reward_mean < high]
         flat = sum(d.flat for d in inside)
         print(f"{low:5.2f} .. {min(high, 1):4.2f} {len(inside):12d} {flat:15d}")
 

@@ -54,7 +54,8 @@ def _write(
     out: Path,
 ) -> None:
     with atomic_write(out / "text") as stream:
-        stream.writelines(f"{u.id} {found[u.id][0].text}".rstrip() + "\n" for u in utterances)
+        # One line each, whatever white space a pretrained LLM may write.
+        stream.writelines(" ".join([u.id, *found[u.id][0].text.split()]) + "\n" for u in utterances)
     if config.decode.method == "nbest":
         with atomic_write(out / "nbest.jsonl") as stream:
             for u in utterances:

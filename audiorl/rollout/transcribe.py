@@ -111,6 +111,7 @@ def _beams(
         eos_token_id=tokenizer.eos_id,
         pad_token_id=tokenizer.pad_id,
         suppress_tokens=model.forbidden.nonzero().squeeze(1).tolist(),
+        renormalize_logits=True,  # over the tokens that are left, as in `warp`
         return_dict_in_generate=True,
         output_scores=True,
     )

@@ -1,0 +1,258 @@
+"""The rollout engine against a slow loop, and against the log-probabilities of the update."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny import random_prefix, tiny_model
+from torch import Tensor
+
+from audiorl.models.audio_llm import AudioLLM
+from audiorl.models.causal_lm import Prefix
+from audiorl.rl.logprobs import response_logprobs
+from audiorl.rollout.native import Rollout, generate
+from audiorl.rollout.sampling import Sampling, draw, uniform_table, warp
+
+LENGTHS = [4, 13, 9]
+NAMES = ["a", "b", "c"]
+GROUP = 4
+LIMIT = 12
+SETTINGS = [
+    Sampling(),
+    Sampling(temperature=0.6),
+    Sampling(temperature=1.2, top_k=7),
+    Sampling(top_p=0.8),
+    Sampling(greedy=True),
+]
+
+
+@pytest.fixture(scope="module", params=["qwen3", "llama"])
+def model(request) -> AudioLLM:
+    """A random model that ends a response after some tokens, now and then."""
+    return tiny_model({"llm.architecture": request.param}, spread=3.0)
+
+
+def rows_of(prefix: Prefix, places: list[int]) -> Prefix:
+    return Prefix(prefix.embeds[places], prefix.mask[places])
+
+
+def sampled(
+    model: AudioLLM,
+    prefix: Prefix,
+    sampling: Sampling,
+    names: list[str] = NAMES,
+    group: int = GROUP,
+    limit: int = LIMIT,
+    step: int = 0,
+) -> Rollout:
+    return generate(
+        model.llm,
+        prefix,
+        group=group,
+        max_length=limit,
+        eos_id=model.tokenizer.eos_id,
+        pad_id=model.tokenizer.pad_id,
+        forbidden=model.forbidden,
+        sampling=sampling,
+        uniforms=None if sampling.greedy else uniform_table(7, step, names, group, limit),
+    )
+
+
+@torch.no_grad()
+def slow_row(
+    model: AudioLLM, prefix: Prefix, row: int, sampling: Sampling, uniforms: Tensor
+) -> tuple[list[int], list[float], bool]:
+    """One response without cache, batch or padding."""
+    embed = model.llm.get_input_embeddings()
+    context = prefix.embeds[row][prefix.mask[row]]
+    ids, logps = [], []
+    for t in range(len(uniforms)):
+        logits = model.llm(inputs_embeds=context[None]).logits[:, -1]
+        logp = warp(logits, sampling, model.forbidden)
+        chosen = logp.argmax(-1) if sampling.greedy else draw(logp, uniforms[None, t])
+        ids.append(chosen.item())
+        logps.append(logp[0, chosen].item())
+        if ids[-1] == model.tokenizer.eos_id:
+            return ids, logps, True
+        context = torch.cat([context, embed(chosen)])
+    return ids, logps, False
+
+
+@pytest.mark.parametrize("sampling", SETTINGS, ids=str)
+def test_it_equals_a_slow_loop(model: AudioLLM, sampling: Sampling) -> None:
+    prefix = random_prefix(32, LENGTHS)
+    rollout = sampled(model, prefix, sampling)
+    uniforms = uniform_table(7, 0, NAMES, GROUP, LIMIT)
+    ended = []
+    for i in range(len(LENGTHS) * GROUP):
+        ids, logps, finished = slow_row(model, prefix, i // GROUP, sampling, uniforms[i])
+        assert rollout.tokens[i][rollout.mask[i]].tolist() == ids
+        torch.testing.assert_close(
+            rollout.logps[i][rollout.mask[i]], torch.tensor(logps), rtol=0, atol=1e-4
+        )
+        assert bool(rollout.finished[i]) == finished
+        ended.append(len(ids))
+    assert sampling != Sampling() or len(set(ended)) > 2  # rows left the batch at different times
+
+
+def test_padding_and_masks(model: AudioLLM) -> None:
+    rollout = sampled(model, random_prefix(32, LENGTHS), Sampling())
+    eos, pad = model.tokenizer.eos_id, model.tokenizer.pad_id
+    assert len(rollout) == len(LENGTHS) * GROUP
+    assert rollout.tokens.shape == rollout.mask.shape == rollout.logps.shape
+    assert rollout.mask.any(0).all()  # no column of padding alone
+    assert 0 < rollout.finished.sum() < len(rollout)
+    for tokens, mask, logps, finished in zip(
+        rollout.tokens, rollout.mask, rollout.logps, rollout.finished, strict=True
+    ):
+        real = tokens[mask].tolist()
+        assert mask.tolist() == sorted(mask.tolist(), reverse=True)
+        assert eos not in real[:-1]
+        assert (real[-1] == eos) == bool(finished)
+        assert finished or len(real) == LIMIT
+        assert (tokens[~mask] == pad).all()
+        assert (logps[~mask] == 0).all()
+        assert not model.forbidden[real].any()
+
+
+@pytest.mark.parametrize("sampling", SETTINGS, ids=str)
+def test_permuted_prompts_permute_the_results(model: AudioLLM, sampling: Sampling) -> None:
+    prefix = random_prefix(32, LENGTHS)
+    before = sampled(model, prefix, sampling)
+    order = [2, 0, 1]
+    after = sampled(model, rows_of(prefix, order), sampling, [NAMES[i] for i in order])
+    rows = [i * GROUP + g for i in order for g in range(GROUP)]
+    assert torch.equal(after.tokens, before.tokens[rows])
+    assert torch.equal(after.mask, before.mask[rows])
+    assert torch.equal(after.finished, before.finished[rows])
+    torch.testing.assert_close(after.logps, before.logps[rows], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("sampling", SETTINGS, ids=str)
+def test_alone_as_in_a_batch(model: AudioLLM, sampling: Sampling) -> None:
+    prefix = random_prefix(32, LENGTHS)
+    together = sampled(model, prefix, sampling)
+    for i, name in enumerate(NAMES):
+        alone = sampled(model, rows_of(prefix, [i]), sampling, [name])
+        width = alone.tokens.size(1)
+        rows = slice(i * GROUP, (i + 1) * GROUP)
+        assert torch.equal(alone.tokens, together.tokens[rows, :width])
+        assert torch.equal(alone.mask, together.mask[rows, :width])
+        assert not together.mask[rows, width:].any()
+
+
+def test_a_larger_group_holds_the_smaller(model: AudioLLM) -> None:
+    prefix = random_prefix(32, LENGTHS)
+    large, small = (sampled(model, prefix, Sampling(), group=group) for group in (5, 2))
+    for i in range(len(LENGTHS)):
+        for g in range(2):
+            one, other = large.tokens[i * 5 + g], small.tokens[i * 2 + g]
+            assert one[large.mask[i * 5 + g]].tolist() == other[small.mask[i * 2 + g]].tolist()
+
+
+def test_members_of_a_group_and_steps_differ(model: AudioLLM) -> None:
+    prefix = random_prefix(32, LENGTHS)
+    first, second = (sampled(model, prefix, Sampling(), step=step) for step in (0, 1))
+    assert len({tuple(row.tolist()) for row in first.tokens}) > GROUP
+    assert first.tokens.tolist() != second.tokens.tolist()
+    assert torch.equal(first.tokens, sampled(model, prefix, Sampling(), step=0).tokens)
+
+
+@pytest.mark.parametrize("share", [True, False])
+@pytest.mark.parametrize("sampling", SETTINGS[:-1], ids=str)
+def test_logps_are_those_of_the_update(model: AudioLLM, sampling: Sampling, share: bool) -> None:
+    prefix = random_prefix(32, LENGTHS)
+    rollout = sampled(model, prefix, sampling)
+    settings = {"sampling": sampling, "forbidden": model.forbidden, "share": share}
+    logps, _ = response_logprobs(model.llm, prefix, rollout.tokens, rollout.mask, **settings)
+    torch.testing.assert_close(logps.detach(), rollout.logps, rtol=0, atol=1e-4)
+    assert logps[rollout.mask].isfinite().all()
+
+
+@pytest.mark.parametrize("limit", [1, 2, 5])
+def test_the_length_limit_cuts(model: AudioLLM, limit: int) -> None:
+    prefix = random_prefix(32, LENGTHS)
+    whole, cut = sampled(model, prefix, Sampling()), sampled(model, prefix, Sampling(), limit=limit)
+    assert cut.tokens.size(1) == limit
+    assert torch.equal(cut.tokens, whole.tokens[:, :limit])
+    assert torch.equal(cut.finished, whole.finished & (whole.mask.sum(1) <= limit))
+
+
+def test_it_stops_when_all_rows_have_ended(model: AudioLLM) -> None:
+    """With every token but the end forbidden, one step suffices."""
+    prefix = random_prefix(32, LENGTHS)
+    forbidden = torch.ones_like(model.forbidden)
+    forbidden[model.tokenizer.eos_id] = False
+    rollout = generate(
+        model.llm,
+        prefix,
+        group=2,
+        max_length=50,
+        eos_id=model.tokenizer.eos_id,
+        pad_id=model.tokenizer.pad_id,
+        forbidden=forbidden,
+        sampling=Sampling(),
+        uniforms=uniform_table(0, 0, NAMES, 2, 50),
+    )
+    assert rollout.tokens.tolist() == [[model.tokenizer.eos_id]] * 6
+    assert rollout.finished.all()
+    assert (rollout.logps == 0).all()
+
+
+def test_rows_that_ended_cost_nothing(model: AudioLLM, monkeypatch) -> None:
+    """The LM reads as many tokens as were sampled and continued, and each prefix once."""
+    read = []
+    forward = type(model.llm.base_model).forward
+
+    def counting(self, *args, inputs_embeds: Tensor, **kwargs):
+        read.append(tuple(inputs_embeds.shape[:2]))
+        return forward(self, *args, inputs_embeds=inputs_embeds, **kwargs)
+
+    monkeypatch.setattr(type(model.llm.base_model), "forward", counting)
+    rollout = sampled(model, random_prefix(32, LENGTHS), Sampling())
+    assert read[0] == (len(LENGTHS), max(LENGTHS))
+    continued = rollout.mask.sum(1) - 1
+    assert sum(rows for rows, _ in read[1:]) == continued.sum()
+    assert all(width == 1 for _, width in read[1:])
+
+
+def test_padding_may_be_the_end_token(model: AudioLLM) -> None:
+    """As with pretrained tokenizers that have no padding of their own."""
+    prefix, eos = random_prefix(32, LENGTHS), model.tokenizer.eos_id
+    usual = sampled(model, prefix, Sampling())
+    rollout = generate(
+        model.llm,
+        prefix,
+        group=GROUP,
+        max_length=LIMIT,
+        eos_id=eos,
+        pad_id=eos,
+        forbidden=model.forbidden,
+        sampling=Sampling(),
+        uniforms=uniform_table(7, 0, NAMES, GROUP, LIMIT),
+    )
+    assert torch.equal(rollout.mask, usual.mask)
+    assert torch.equal(rollout.tokens[usual.mask], usual.tokens[usual.mask])
+
+
+def test_greedy_is_transformers(model: AudioLLM) -> None:
+    prefix = random_prefix(32, LENGTHS)
+    ours = sampled(model, prefix, Sampling(greedy=True), group=1)
+    theirs = model.llm.generate(
+        inputs_embeds=prefix.embeds,
+        attention_mask=prefix.mask.long(),
+        do_sample=False,
+        max_new_tokens=LIMIT,
+        eos_token_id=model.tokenizer.eos_id,
+        pad_token_id=model.tokenizer.pad_id,
+        suppress_tokens=model.forbidden.nonzero().squeeze(1).tolist(),
+    )
+    assert ours.tokens.tolist() == theirs[:, : ours.tokens.size(1)].tolist()
+
+
+def test_sampling_leaves_the_global_generator_alone(model: AudioLLM) -> None:
+    torch.manual_seed(11)
+    expected = torch.rand(3)
+    torch.manual_seed(11)
+    sampled(model, random_prefix(32, LENGTHS), Sampling())
+    assert torch.equal(torch.rand(3), expected)
