@@ -15,9 +15,10 @@ control=conf/supervised.yaml  # the control: supervised training, on the data of
 corpus=data                   # the generated corpus goes here
 dump=dump                     # validated data and RL data go here
 exp=exp                       # experiments and logs go here
-nj=                           # processes that make the corpus; all cores
+nj=                           # processes that make the corpus and open audio; all cores
 ngpu=0                        # GPUs: 0 or 1
 language=en                   # of the corpus: en, or zh (Mandarin, scored by character)
+scale=1.0                     # size of the corpus: 0.1 is a tenth of the utterances
 
 . ../../utils/recipe.sh
 [ "$language" != zh ] || defaults score.unit=char
@@ -26,10 +27,10 @@ rl=$exp/$(basename "$config" .yaml)
 supervised=$exp/$(basename "$control" .yaml)
 
 if stage 1 "Prepare the corpus"; then
-    run local/data.sh --language "$language" --nj "$nj" --out "$data"
+    run local/data.sh --language "$language" --scale "$scale" --nj "$nj" --out "$data"
 fi
 if stage 2 "Validate and format"; then
-    run python -m audiorl.bin.format_data "${opts[@]}" --data "$data" --dump "$dump"
+    run python -m audiorl.bin.format_data "${opts[@]}" --data "$data" --dump "$dump" --nj "$nj"
 fi
 if stage 3 "Supervised warm start"; then
     run python -m audiorl.bin.train_sft "${opts[@]}" --dump "$dump" --out "$exp/sft"

@@ -24,7 +24,7 @@ from audiorl.errors import UserError
 from audiorl.files import progress, write_json
 
 # Raise it when the same options make other sentences or other sound.
-VERSION = 3
+VERSION = 4
 
 
 def main() -> None:

@@ -69,8 +69,7 @@ class Planner:
     def _speech(self, index: int, seed: tuple[int, ...], rng: np.random.Generator) -> Plan:
         spec = self.spec
         speaker = self.people[index % len(self.people)]
-        fewest, most = spec.joined
-        count = int(rng.integers(fewest, most + 1))
+        count = 1 + int(rng.choice(len(spec.joined), p=spec.joined))
         clean = rng.random() < spec.clean
         noise = "none" if clean else choose(rng, NOISES)
         return Plan(

@@ -10,15 +10,15 @@ class SetSpec:
     """A set: its size, speakers and conditions.
 
     `buckets` (first, last) are the sentences it may use: disjoint between sets that must not
-    share any. `joined` is how many sentences an utterance has, `longest` the most words of one.
-    `snr` is in dB, drawn uniformly but for the `clean` share; `t60` in seconds.
+    share any. `joined` are the shares of utterances of 1, 2 ... sentences, `longest` the most
+    words of a sentence. `snr` is in dB, drawn uniformly but for the `clean` share; `t60` in seconds.
     """
 
     name: str
     size: int
     group: str
     buckets: tuple[int, int]
-    joined: tuple[int, int] = (1, 1)
+    joined: tuple[float, ...] = (0.75, 0.25)
     longest: int = 8
     snr: tuple[float, float] = (15.0, 30.0)
     clean: float = 0.25
@@ -29,22 +29,22 @@ class SetSpec:
     speech: bool = True
 
 
-HARD = {"snr": (0.0, 12.0), "clean": 0.0, "reverberant": 0.4, "t60": (0.2, 0.5)}
-MIDDLE = {"snr": (5.0, 20.0), "clean": 0.1, "reverberant": 0.3, "t60": (0.2, 0.4)}
+HARD = {"snr": (3.0, 15.0), "clean": 0.0, "reverberant": 0.4, "t60": (0.2, 0.5)}
+MIDDLE = {"snr": (8.0, 20.0), "clean": 0.1, "reverberant": 0.3, "t60": (0.2, 0.4)}
 TRAIN, DEV, RL, RL_DEV, TEST = (0, 49), (50, 56), (57, 71), (72, 78), (79, 99)
 SETS = [
     SetSpec("train", 6000, "train", TRAIN),
     SetSpec("dev", 200, "dev", DEV),
     SetSpec(
-        "rl", 1200, "rl", RL, (1, 3), 10, keyword_share=0.35, tiers=("train", "rl"), **HARD
+        "rl", 1200, "rl", RL, (0.4, 0.3, 0.3), 10, keyword_share=0.35, tiers=("train", "rl"), **HARD
     ),
     SetSpec(
-        "rl_dev", 200, "rl_dev", RL_DEV, (1, 3), 10, keyword_share=0.35, tiers=("train", "rl"),
+        "rl_dev", 200, "rl_dev", RL_DEV, (0.4, 0.3, 0.3), 10, keyword_share=0.35, tiers=("train", "rl"),
         **HARD,
     ),
     SetSpec("test_clean", 250, "test", TEST),
     SetSpec("test_noisy", 250, "test", TEST, longest=10, **HARD),
-    SetSpec("test_long", 150, "test", TEST, (5, 7), 10, **MIDDLE),
+    SetSpec("test_long", 150, "test", TEST, (0, 0, 0.4, 0.4, 0.2), 10, **MIDDLE),
     SetSpec(
         "test_keyword", 250, "test", TEST, longest=10, keyword_share=1.0,
         tiers=("train", "train", "rl", "test"), **MIDDLE,
