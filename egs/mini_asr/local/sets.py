@@ -11,7 +11,8 @@ class SetSpec:
 
     `buckets` (first, last) are the sentences it may use: disjoint between sets that must not
     share any. `joined` are the shares of utterances of 1, 2 ... sentences, `longest` the most
-    words of a sentence. `snr` is in dB, drawn uniformly but for the `clean` share; `t60` in seconds.
+    words of a sentence. `snr` is in dB, drawn uniformly but for the `clean` share; `t60` in
+    seconds.
     """
 
     name: str
@@ -36,11 +37,12 @@ SETS = [
     SetSpec("train", 6000, "train", TRAIN),
     SetSpec("dev", 200, "dev", DEV),
     SetSpec(
-        "rl", 1200, "rl", RL, (0.4, 0.3, 0.3), 10, keyword_share=0.35, tiers=("train", "rl"), **HARD
+        "rl", 1200, "rl", RL, (0.4, 0.3, 0.3), 10, keyword_share=0.35, tiers=("train", "rl"),
+        **HARD,
     ),
     SetSpec(
-        "rl_dev", 200, "rl_dev", RL_DEV, (0.4, 0.3, 0.3), 10, keyword_share=0.35, tiers=("train", "rl"),
-        **HARD,
+        "rl_dev", 200, "rl_dev", RL_DEV, (0.4, 0.3, 0.3), 10, keyword_share=0.35,
+        tiers=("train", "rl"), **HARD,
     ),
     SetSpec("test_clean", 250, "test", TEST),
     SetSpec("test_noisy", 250, "test", TEST, longest=10, **HARD),
