@@ -188,6 +188,8 @@ def unusable_libraries() -> bool:
 
 def remedy(package: Package) -> str:
     """The command that mends what is wrong with a package."""
+    if package.note:
+        return "see below"
     if package.extra not in ("", "dev"):
         requirement = shlex.quote(f"{package.name}>={package.needed}")
         return f"{shlex.quote(sys.executable)} -m pip install {requirement}"

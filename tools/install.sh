@@ -35,7 +35,6 @@ main() {
     make_venv
     install_packages
     printf '%s\n' "$fingerprint" "$torch" "tools/venv is complete: $(versions)" >"$state"
-    rm -rf "$cache"
     say "$(sed -n 3p "$state")"
 }
 
@@ -208,6 +207,7 @@ install_packages() {
     step "${others[*]}" "$python" -m pip install -c "$tested" --no-deps "${others[@]}"
     [ -n "$into_active" ] || remove_unusable_libraries 2>>"$log" || failed
     step "check of all imports" "$python" tools/check_install.py
+    rm -rf "$cache"
 }
 
 # Without a GPU a build for CPUs serves (2.13.0+cpu), if pip's index has one; with one, it does not.
