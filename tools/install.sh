@@ -206,8 +206,8 @@ install_packages() {
     read -r -a others <<<"$(without_dependencies)"
     step "${others[*]}" "$python" -m pip install -c "$tested" --no-deps "${others[@]}"
     [ -n "$into_active" ] || remove_unusable_libraries 2>>"$log" || failed
-    step "check of all imports" "$python" tools/check_install.py
     rm -rf "$cache"
+    step "check of all imports" "$python" tools/check_install.py
 }
 
 # Without a GPU a build for CPUs serves (2.13.0+cpu), if pip's index has one; with one, it does not.
