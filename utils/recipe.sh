@@ -142,10 +142,13 @@ stage() {
     echo "== Stage $1 of $recipe_last: $2 ($(date '+%Y-%m-%d %H:%M:%S'))"
 }
 
-# Whatever the stages are: a wrong config is told before the first of them.
+# Whatever the stages are: a wrong config is told before the first of them. Of right ones, only
+# the precedence and what --set changes are shown; check_config shows the rest.
 recipe_check_configs() {
-    "$AUDIORL_PYTHON" -m audiorl.bin.check_config "$config" "$control" \
-        ${settings[@]+"${settings[@]}"} || exit 1
+    local summary
+    summary=$("$AUDIORL_PYTHON" -m audiorl.bin.check_config "$config" "$control" \
+        ${settings[@]+"${settings[@]}"}) || exit 1
+    grep -E '^[^ ]| --set$' <<<"$summary"
     recipe_checked=yes
 }
 
