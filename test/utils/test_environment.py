@@ -13,9 +13,12 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 # Stands for the installer: makes tools/venv from the Python that runs this test.
 INSTALLER = f"""\
-#!/usr/bin/env bash
+#!/bin/sh
 echo "installer called"
-mkdir -p "$(dirname "$0")/venv/bin" && ln -sf '{sys.executable}' "$(dirname "$0")/venv/bin/python"
+python="$(dirname "$0")/venv/bin/python"
+mkdir -p "$(dirname "$python")"
+printf '#!/bin/sh\\nexec "{sys.executable}" "$@"\\n' >"$python"
+chmod +x "$python"
 """
 SHOW = 'if stage 3 "Third"; then\n    run echo "chosen $AUDIORL_PYTHON"\nfi\n'
 
