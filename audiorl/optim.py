@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import nn
+
+from audiorl.data.utterance import Utterance
+from audiorl.errors import UserError
 
 BETAS = (0.9, 0.98)
 
@@ -49,12 +53,24 @@ class Optimizers:
         for optimizer, _ in self._peaks:
             optimizer.zero_grad(set_to_none=True)
 
-    def step(self, scale: float) -> None:
-        """Steps at `scale` times the peak learning rates."""
+    def step(self, scale: float, max_norm: float, utterances: Sequence[Utterance]) -> float:
+        """Steps at `scale` times the peak learning rates, the gradient's norm cut to `max_norm`.
+
+        Returns the norm before that. Raises UserError, with all weights as they were, if it is
+        not finite; `utterances` are what the gradient comes from.
+        """
+        norm = nn.utils.clip_grad_norm_(self.parameters, max_norm).item()
+        if not math.isfinite(norm):
+            ids = ", ".join(u.id for u in utterances[:3])
+            raise UserError(
+                f"the gradient is {norm} in the update on {len(utterances)} utterances, {ids} "
+                "first; look at them, or lower the learning rate."
+            )
         for optimizer, peak in self._peaks:
             for group in optimizer.param_groups:
                 group["lr"] = scale * peak
             optimizer.step()
+        return norm
 
     def state_dict(self) -> list[dict]:
         return [optimizer.state_dict() for optimizer, _ in self._peaks]

@@ -32,7 +32,7 @@ def main() -> None:
         return
     setup_torch(config)
     model = load_model(args.init / "model", str(pick_device(config)))
-    for section in ("seed", "rl", "score", "decode", "data"):
+    for section in ("seed", "rl", "score", "decode"):
         setattr(model.config, section, getattr(config, section))
     build_rl_data(model, policy, config, args.dump, args.out)
 

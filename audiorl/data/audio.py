@@ -64,8 +64,11 @@ def read_audio(utterance: Utterance, sample_rate: int, allow_pipes: bool = False
     """Returns the utterance's samples as float32 [S], mono, at `sample_rate` Hz.
 
     Only the segment is read where the format can seek. Raises UserError when the audio is
-    missing or unreadable, ends before the segment does, or is a command and `allow_pipes` is off.
+    missing or unreadable, holds NaN, ends before the segment does, or is a command and
+    `allow_pipes` is off.
     """
+    import numpy as np
+
     try:
         samples, rate = read_samples(  # [S, C]
             utterance.audio, utterance.start, utterance.end, allow_pipes
@@ -78,6 +81,11 @@ def read_audio(utterance: Utterance, sample_rate: int, allow_pipes: bool = False
             f"{utterance.id}: {utterance.audio} has no samples between {utterance.start:g} s and "
             f"{'its end' if utterance.end is None else f'{utterance.end:g} s'}; "
             "run `python -m audiorl.bin.data_dir fix` on the data directory."
+        )
+    if not np.isfinite(mono).all():
+        raise UserError(
+            f"{utterance.id}: {utterance.audio} holds samples that are no numbers (NaN or "
+            f"infinite); {COPY_AGAIN}, or remove the utterance."
         )
     return mono if rate == sample_rate else resample(mono, rate, sample_rate)
 

@@ -53,19 +53,31 @@ def save_weights(model: AudioLLM, path: Path) -> None:
             raise OSError(str(error)) from error
 
 
-def load_weights(model: AudioLLM, path: Path) -> None:
-    """Reads weights; UserError if the file is missing, cut short or of another model."""
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file by name; UserError if it is missing or cut short."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     if not path.is_file():
         raise UserError(f"{path}: there is no model; run the training stage that writes it.")
     try:
-        fill_weights(model, load_file(path))
-    except (SafetensorError, RuntimeError, OSError) as error:
-        raise UserError(
-            f"{path}: cannot be loaded ({reason(error)}); restore the file or train again."
-        ) from error
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise _unusable(path, error) from error
+
+
+def load_weights(model: AudioLLM, path: Path) -> None:
+    """Reads weights; UserError if the file is missing, cut short or of another model."""
+    try:
+        fill_weights(model, read_weights(path))
+    except RuntimeError as error:
+        raise _unusable(path, error) from error
+
+
+def _unusable(path: Path, error: Exception) -> UserError:
+    return UserError(
+        f"{path}: cannot be loaded ({reason(error)}); restore the file or train again."
+    )
 
 
 def fill_weights(model: AudioLLM, tensors: dict[str, Tensor]) -> None:

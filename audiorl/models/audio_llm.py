@@ -69,7 +69,7 @@ class AudioLLM(nn.Module):
             hidden_size,
         )
         self.ctc_head = None
-        if config.sft.ctc_weight > 0:
+        if config.sft.ctc_weight > 0 or config.sft.ctc_steps > 0:
             units = 256 if config.sft.ctc_unit == "byte" else tokenizer.vocab_size
             self.ctc_head = nn.Linear(config.encoder.output_size, units + 1)  # 0 is the blank
         before, after = config.llm.prompt.split("{audio}")

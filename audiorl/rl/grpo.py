@@ -107,7 +107,7 @@ class GRPO:
         # The denominators count all groups, so that dropping flat ones does not change the loss.
         total = {"step_tokens": max(1, int(mask.sum())), "step_rows": len(mask)}
         sums: dict[str, Tensor] = {}
-        grad_norm = torch.zeros(())
+        grad_norm = 0.0
         for _ in range(rl.num_iterations):
             self.optimizer.zero_grad()
             for prompts in self._micro_batches(chosen, frames, rollout):
@@ -124,10 +124,9 @@ class GRPO:
                 loss.backward()
                 for name, value in seen.items():
                     sums[name] = sums.get(name, 0) + value
-            grad_norm = torch.nn.utils.clip_grad_norm_(self.optimizer.parameters, rl.max_grad_norm)
-            self.optimizer.step(rate)
+            grad_norm = self.optimizer.step(rate, rl.max_grad_norm, utterances)
         means = {name: value.item() / rl.num_iterations for name, value in sums.items()}
-        return {"grad_norm": grad_norm.item(), **_learning_metrics(means)}
+        return {"grad_norm": grad_norm, **_learning_metrics(means)}
 
     def _micro_batches(
         self, prompts: list[int], frames: list[Tensor], rollout: Rollout
@@ -199,10 +198,11 @@ class GRPO:
 
 def _reward_metrics(rewards: Tensor, scores: Scores) -> dict[str, float]:
     """TRL's names; NaN-aware. `reward/best` is the mean of each group's best."""
+    best = rewards.nan_to_num(-math.inf).max(1).values  # [B]
     metrics = {
         "reward": rewards.nanmean().item(),
         "reward_std": group_std(rewards).mean().item(),
-        "reward/best": rewards.nan_to_num(-math.inf).max(1).values.mean().item(),
+        "reward/best": best[best > -math.inf].mean().item(),
         "frac_reward_zero_std": flat_groups(rewards).float().mean().item(),
         "frac_unscorable": rewards.isnan().float().mean().item(),
     }

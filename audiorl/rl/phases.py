@@ -51,6 +51,8 @@ class FrameStore:
 
     The same frames serve the rollout and the update of a step, and every later step that meets the
     utterance, until `limit_bytes` are in use; further utterances are then encoded when they come.
+    A frozen encoder reads them one by one: the last bits of a frame depend on its batch, and a
+    resumed run, which begins with nothing stored, meets the utterances in other batches.
     """
 
     def __init__(self, model: AudioLLM, frozen: bool, limit_bytes: int = 4 << 30) -> None:
@@ -61,13 +63,15 @@ class FrameStore:
 
     def get(self, utterances: Sequence[Utterance]) -> list[Tensor]:
         """Frames [T_i, D] of each utterance, without gradient."""
-        missing = [u for u in utterances if u.id not in self._frames]
+        missing = list({u.id: u for u in utterances if u.id not in self._frames}.values())
+        size = 1 if self.frozen else max(1, len(missing))
         fresh: dict[str, Tensor] = {}
-        if missing:
+        for i in range(0, len(missing), size):
+            batch = missing[i : i + size]
             with torch.no_grad():
-                encoded = self.encode(self.model, missing)
+                encoded = self.encode(self.model, batch)
             # Copies, since a row is a view that would keep its whole batch in memory.
-            fresh = {u.id: f.cpu().clone() for u, f in zip(missing, encoded, strict=True)}
+            fresh |= {u.id: f.cpu().clone() for u, f in zip(batch, encoded, strict=True)}
         found = [fresh[u.id] if u.id in fresh else self._frames[u.id] for u in utterances]
         if self.frozen:
             self._keep(fresh)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-
 from audiorl.data.utterance import Utterance
 from audiorl.models.audio_llm import AudioLLM
 from audiorl.optim import Optimizers
@@ -33,14 +31,11 @@ class Supervised:
             self.optimizer.zero_grad()
             loss = self.model.supervised_loss(frames, [u.text for u in utterances], ctc_weight=0)
             loss.total.backward()
-            norm = torch.nn.utils.clip_grad_norm_(
-                self.optimizer.parameters, self.model.config.rl.max_grad_norm
-            )
-            self.optimizer.step(rate)
+            norm = self.optimizer.step(rate, self.model.config.rl.max_grad_norm, utterances)
         metrics = {
             "loss": loss.total.item(),
             "loss_lm": loss.lm.item(),
-            "grad_norm": norm.item(),
+            "grad_norm": norm,
             **phases.metrics(sum(u.duration for u in utterances)),
         }
         return StepOutput(metrics, [])

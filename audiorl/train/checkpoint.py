@@ -9,11 +9,17 @@ import shutil
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 
-from audiorl.errors import UserError
-from audiorl.files import atomic_write
-from audiorl.models import WEIGHTS, fill_weights, load_weights, save_weights, weights_of
+from audiorl.errors import UserError, reason
+from audiorl.files import atomic_write, disk_errors
+from audiorl.models import (
+    WEIGHTS,
+    fill_weights,
+    load_weights,
+    read_weights,
+    save_weights,
+    weights_of,
+)
 from audiorl.models.audio_llm import AudioLLM
 from audiorl.optim import Optimizers
 
@@ -37,16 +43,18 @@ class Checkpoints:
     def save(self, step: int, model: AudioLLM, optimizer: Optimizers, state: dict) -> None:
         """Writes the checkpoint of `step` updates; `state` holds the loop's own numbers."""
         unfinished = self.folder / f".step_{step:08d}"
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir()
-        save_weights(model, unfinished / WEIGHTS)
-        with atomic_write(unfinished / TRAINER, "wb") as stream:
-            torch.save({"optimizer": optimizer.state_dict(), "state": state, "step": step}, stream)
         final = self.folder / f"step_{step:08d}"
-        shutil.rmtree(final, ignore_errors=True)
-        unfinished.rename(final)
-        for old in self._steps()[:-KEPT]:
-            shutil.rmtree(old)
+        trainer = {"optimizer": optimizer.state_dict(), "state": state, "step": step}
+        with disk_errors(final):
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir()
+            save_weights(model, unfinished / WEIGHTS)
+            with atomic_write(unfinished / TRAINER, "wb") as stream:
+                torch.save(trainer, stream)
+            shutil.rmtree(final, ignore_errors=True)
+            unfinished.rename(final)
+            for old in self._steps()[:-KEPT]:
+                shutil.rmtree(old)
 
     def resume(self, model: AudioLLM, optimizer: Optimizers) -> tuple[int, dict | None]:
         """Loads the newest readable checkpoint -> its step and state; (0, None) without one."""
@@ -68,7 +76,7 @@ class Checkpoints:
                 log.warning(
                     "%s cannot be read (%s); trying the one before",
                     folder,
-                    str(error).splitlines()[0],
+                    reason(error),
                 )
                 continue
             log.info("going on from %s", folder)
@@ -115,7 +123,7 @@ class BestWeights:
         """Puts the mean of the kept weights into `model`."""
         mean: dict[str, torch.Tensor] = {}
         for step in self.scores:
-            for name, tensor in load_file(self._path(step)).items():
+            for name, tensor in read_weights(self._path(step)).items():
                 share = tensor.double() / len(self.scores)
                 mean[name] = mean[name] + share if name in mean else share
         own = weights_of(model)

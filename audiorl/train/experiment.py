@@ -15,12 +15,13 @@ from audiorl.config import config_differences, dump_config, load_config
 from audiorl.config.schema import Config
 from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
-from audiorl.files import atomic_write, write_json
+from audiorl.files import atomic_write, disk_errors, write_json
 from audiorl.models import WEIGHTS
 from audiorl.score.environment import environment
 
-# Keys that may change between a start and a restart: they do not change what is learnt.
-FREE_KEYS = ("decode.", "score.", "data.test", "data.no_speech", "device", "num_threads")
+# Every run depends on these; those that are not named here or by a run may change in a restart.
+# What data.* and the warm start brought in is compared by content (`check_inputs`).
+RELEVANT = ("task", "seed", "score.normalizer", "score.unit", "decode.max_completion_length")
 
 
 class Experiment:
@@ -31,10 +32,12 @@ class Experiment:
     """
 
     def __init__(self, folder: str | Path, config: Config, relevant: Iterable[str]) -> None:
+        """`relevant`: beginnings of the keys that the run depends on, beside RELEVANT."""
         self.folder = Path(folder)
         self.config = config
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._check_config(tuple(relevant))
+        with disk_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        self._check_config((*RELEVANT, *relevant))
         if not (self.folder / "env.json").exists():
             write_json(self.folder / "env.json", environment())
         with atomic_write(self.folder / "run.sh") as stream:
@@ -51,9 +54,9 @@ class Experiment:
         """Whether the run has ended: its model is written last."""
         return (self.model_folder / WEIGHTS).exists()
 
-    def check_inputs(self, **sets: list[Utterance]) -> None:
-        """Remembers which data the run began with; refuses to go on with other data."""
-        found = {name: fingerprint(utterances) for name, utterances in sets.items()}
+    def check_inputs(self, **inputs: list[Utterance] | Path) -> None:
+        """Remembers which data and files the run began with; refuses to go on with others."""
+        found = {name: fingerprint(given) for name, given in inputs.items()}
         path = self.folder / "inputs.json"
         if not path.exists():
             write_json(path, found)
@@ -62,7 +65,7 @@ class Experiment:
         changed = [name for name in found if begun.get(name) != found[name]]
         if changed:
             raise UserError(
-                f"{self.folder} was trained on other data than it is given now "
+                f"{self.folder} was begun with other inputs than it is given now "
                 f"({', '.join(changed)} changed); remove the folder to train again, or name "
                 "another with --exp."
             )
@@ -76,7 +79,7 @@ class Experiment:
         differences = [
             line
             for line in config_differences(load_config(path), self.config)
-            if line.startswith(relevant) and not line.startswith(FREE_KEYS)
+            if line.startswith(relevant)
         ]
         if differences:
             raise UserError(
@@ -98,12 +101,15 @@ class Experiment:
         root.addHandler(to_screen)
 
 
-def fingerprint(utterances: list[Utterance]) -> dict[str, object]:
-    """How many utterances, and a hash over their ids, texts and durations."""
+def fingerprint(given: list[Utterance] | Path) -> dict[str, object]:
+    """How many utterances, and a hash over their ids, texts and durations; or a file's hash."""
+    if isinstance(given, Path):
+        with open(given, "rb") as stream:
+            return {"sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
     digest = hashlib.sha256()
-    for u in utterances:
+    for u in given:
         digest.update(f"{u.id}\t{u.text}\t{u.duration}\n".encode())
-    return {"utterances": len(utterances), "sha256": digest.hexdigest()}
+    return {"utterances": len(given), "sha256": digest.hexdigest()}
 
 
 def resume_command() -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
+from audiorl.files import disk_errors
 from audiorl.train.checkpoint import truncate_jsonl
 
 
@@ -23,11 +24,12 @@ class Reporter:
         self.tensorboard = SummaryWriter(folder / "tensorboard", purge_step=last_step + 1)
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
-        """One line of metrics.jsonl; NaN (nothing to measure) becomes null."""
-        line = {k: None if math.isnan(v) else float(f"{v:.6g}") for k, v in metrics.items()}
+        """One line of metrics.jsonl; what is no number (nothing to measure) becomes null."""
+        line = {k: float(f"{v:.6g}") if math.isfinite(v) else None for k, v in metrics.items()}
         self._append(self.metrics_path, [{"step": step, **line}])
-        for name, value in metrics.items():
-            self.tensorboard.add_scalar(name, value, step)
+        with disk_errors(self.tensorboard.log_dir):
+            for name, value in metrics.items():
+                self.tensorboard.add_scalar(name, value, step)
 
     def completions(self, lines: Iterable[dict]) -> None:
         self._append(self.completions_path, lines)
@@ -42,5 +44,5 @@ class Reporter:
 
     @staticmethod
     def _append(path: Path, lines: Iterable[dict]) -> None:
-        with open(path, "a", encoding="utf-8") as stream:
+        with disk_errors(path), open(path, "a", encoding="utf-8") as stream:
             stream.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)

@@ -10,7 +10,7 @@ from audiorl.config.schema import Config
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.errors import UserError
 from audiorl.files import progress
-from audiorl.models import load_model, save_model
+from audiorl.models import WEIGHTS, load_model, save_model
 from audiorl.models.audio_llm import AudioLLM
 from audiorl.optim import Optimizers, warmup_constant
 from audiorl.rewards import build_rewards
@@ -25,9 +25,6 @@ from audiorl.train.sft import evaluate, pick_device, setup_torch, some
 
 log = logging.getLogger(__name__)
 
-# Sections of the config that an RL run depends on; the model's own come from the warm start.
-RELEVANT = ("task", "seed", "data", "rl")
-
 
 def train_rl(config: Config, init: Path, data: Path, dump: Path, out: Path) -> None:
     """Improves the model of experiment `init` on the RL set `data` into `out`.
@@ -35,17 +32,20 @@ def train_rl(config: Config, init: Path, data: Path, dump: Path, out: Path) -> N
     Goes on with a run that was cut off; does nothing if `out` is complete. The model kept is the
     one with the lowest greedy error rate on the RL dev set, the start included.
     """
-    experiment = Experiment(out, config, RELEVANT)
+    experiment = Experiment(out, config, ("rl.",))
     train = read_utterances(data)
     dev = read_utterances(dump / (config.data.rl_dev or config.data.dev))
-    experiment.check_inputs(train=train, dev=dev)
+    weights = init / "model" / WEIGHTS
+    if not weights.exists():
+        raise UserError(f"{weights}: there is no model to start from; run the stage before.")
+    experiment.check_inputs(train=train, dev=dev, init=weights)
     if experiment.is_complete:
         log.info("%s is complete: nothing to do", out)
         return
     setup_torch(config)
     model = load_model(init / "model", str(pick_device(config)))
     # What is to be learnt and scored comes from this config; what the model is, from its own.
-    for section in ("seed", "rl", "score", "decode", "data"):
+    for section in ("seed", "rl", "score", "decode"):
         setattr(model.config, section, getattr(config, section))
     _freeze(model)
     if len(train) < config.rl.num_prompts:
@@ -73,7 +73,7 @@ def _train(
     checkpoints = Checkpoints(experiment.folder / "checkpoints")
     best = BestWeights(checkpoints.folder, 1)
     done, state = checkpoints.resume(model, optimizer)
-    reporter = Reporter(experiment.folder, done)
+    reporter = Reporter(experiment.folder, done if state else -1)
     frames = FrameStore(model, frozen="encoder" not in rl.train)
     if rl.algorithm == "grpo":
         learner = GRPO(model, reference, build_rewards(config), optimizer, frames)

@@ -30,8 +30,8 @@ from audiorl.train.reporter import Reporter
 
 log = logging.getLogger(__name__)
 
-# Sections of the config that a warm start depends on.
-RELEVANT = ("task", "seed", "data", "tokenizer", "frontend", "encoder", "adaptor", "llm", "sft")
+# What a warm start depends on, beside its data.
+MODEL = ("data.sample_rate", "tokenizer.", "frontend.", "encoder.", "adaptor.", "llm.")
 
 Loaded = tuple[list[Utterance], list[torch.Tensor]]
 
@@ -42,7 +42,7 @@ def train_sft(config: Config, dump: Path, out: Path) -> None:
     Writes checkpoints/, metrics.jsonl and, at the end, model/: the mean of the best checkpoints by
     greedy error rate on dump/<data.dev>. Does nothing if `out` is complete.
     """
-    experiment = Experiment(out, config, RELEVANT)
+    experiment = Experiment(out, config, (*MODEL, "sft."))
     train, dev = (read_utterances(dump / name) for name in (config.data.train, config.data.dev))
     experiment.check_inputs(train=train, dev=dev)
     if experiment.is_complete:
@@ -80,7 +80,8 @@ def _train(
     started, audio_seconds = time.perf_counter(), 0.0
     with progress(desc="supervised training", total=sft.max_steps, unit="step") as bar:
         bar.update(done)
-        for step in range(done, sft.max_steps):
+        stopped = 0 < sft.patience <= stale  # by a run that was then cut off
+        for step in range(done, done if stopped else sft.max_steps):
             model.train()
             # Dropout and masks of a step depend on the step alone: a resumed run draws the same.
             torch.manual_seed(config.seed * 1_000_003 + step)
@@ -126,15 +127,9 @@ def _update(
         (share * loss.total).backward()
         for name, value in (("loss", loss.total), ("loss_lm", loss.lm), ("loss_ctc", loss.ctc)):
             sums[name] += share * value.item()
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), model.config.sft.max_grad_norm)
-    if not torch.isfinite(norm):
-        ids = ", ".join(u.id for utterances, _ in batches for u in utterances[:3])
-        raise UserError(
-            f"the gradient is {norm.item()} in the batch that begins with {ids}; look at these "
-            "utterances, or lower sft.learning_rate."
-        )
-    optimizer.step(rate)
-    return {**sums, "grad_norm": norm.item()}
+    seen = [u for utterances, _ in batches for u in utterances]
+    norm = optimizer.step(rate, model.config.sft.max_grad_norm, seen)
+    return {**sums, "grad_norm": norm}
 
 
 def evaluate(

@@ -53,8 +53,8 @@ def test_responses_end_and_are_padded() -> None:
 
 def test_supervised_loss_is_that_of_each_utterance_alone() -> None:
     """Cross entropy over all tokens and CTC over all labels, whatever the padding."""
-    model = tiny_model({"sft.ctc_weight": 0.3})
-    loss = model.supervised_loss(model.encode(waves()), TEXTS)
+    model = tiny_model()
+    loss = model.supervised_loss(model.encode(waves()), TEXTS, ctc_weight=0.3)
     lm_sum = ctc_sum = tokens = labels = 0.0
     for wave, text in zip(waves(), TEXTS, strict=True):
         frames = model.encode([wave])
@@ -76,22 +76,29 @@ def test_supervised_loss_is_that_of_each_utterance_alone() -> None:
     torch.testing.assert_close(loss.total, 0.7 * loss.lm + 0.3 * loss.ctc)
 
 
-def test_ctc_trains_the_encoder_only_while_it_learns() -> None:
-    model = tiny_model({"sft.ctc_weight": 0.3})
-    with torch.no_grad():
-        frozen = model.encode(waves())
-    loss = model.supervised_loss(frozen, TEXTS)
-    assert loss.ctc == 0
-    assert torch.equal(loss.total.detach(), loss.lm)
-    learning = model.supervised_loss(model.encode(waves()), TEXTS)
-    assert learning.ctc > 0
-    assert tiny_model({"sft.ctc_weight": 0.0}).ctc_head is None
+def test_parts_without_weight_are_not_computed() -> None:
+    model = tiny_model()
+    frames = model.encode(waves())
+    lm, ctc = (model.supervised_loss(frames, TEXTS, ctc_weight=weight) for weight in (0, 1))
+    assert lm.ctc == 0
+    assert torch.equal(lm.total.detach(), lm.lm)
+    assert ctc.lm == 0
+    assert torch.equal(ctc.total.detach(), ctc.ctc)
+    ctc.total.backward()
+    assert all(p.grad is None or not p.grad.any() for p in model.llm.parameters())
+    assert all(p.grad.any() for p in model.ctc_head.parameters())
+
+
+def test_ctc_has_a_head_where_it_is_used() -> None:
+    assert tiny_model({"sft.ctc_weight": 0.0, "sft.ctc_steps": 0}).ctc_head is None
+    assert tiny_model({"sft.ctc_weight": 0.1, "sft.ctc_steps": 0}).ctc_head is not None
+    assert tiny_model({"sft.ctc_weight": 0.0, "sft.ctc_steps": 5}).ctc_head is not None
 
 
 def test_a_text_longer_than_its_audio_costs_nothing_in_ctc() -> None:
     model = tiny_model()
     frames = model.encode([torch.from_numpy(sing("ba"))])
-    loss = model.supervised_loss(frames, ["ba do ki lu me no pa ri so tu"])
+    loss = model.supervised_loss(frames, ["ba do ki lu me no pa ri so tu"], ctc_weight=0.3)
     assert loss.ctc == 0
     loss.total.backward()
     assert all(p.grad.isfinite().all() for p in model.encoder.parameters() if p.grad is not None)
@@ -102,7 +109,7 @@ def test_ctc_labels(unit: str) -> None:
     model = tiny_model({"sft.ctc_unit": unit})
     units = 256 if unit == "byte" else model.tokenizer.vocab_size
     assert model.ctc_head.out_features == units + 1
-    loss = model.supervised_loss(model.encode(waves()), ["ba", "日本", "", "do"])
+    loss = model.supervised_loss(model.encode(waves()), ["ba", "日本", "", "do"], ctc_weight=0.3)
     assert loss.ctc > 0
 
 
@@ -112,9 +119,9 @@ def test_noise_is_read_but_not_predicted() -> None:
     model = tiny_model({"sft.token_noise": 0.5, "frontend.freq_masks": 0, "frontend.time_masks": 0})
     with torch.no_grad():
         frames = model.encode(waves())
-    quiet = model.supervised_loss(frames, TEXTS).lm
-    assert torch.equal(model.supervised_loss(frames, TEXTS).lm, quiet)  # none in evaluation
+    quiet = model.supervised_loss(frames, TEXTS, 0.0).lm
+    assert torch.equal(model.supervised_loss(frames, TEXTS, 0.0).lm, quiet)  # none in evaluation
     model.train()
-    assert not torch.equal(model.supervised_loss(frames, TEXTS).lm, quiet)
+    assert not torch.equal(model.supervised_loss(frames, TEXTS, 0.0).lm, quiet)
     model.config.sft.token_noise = 0.0
-    torch.testing.assert_close(model.supervised_loss(frames, TEXTS).lm, quiet)
+    torch.testing.assert_close(model.supervised_loss(frames, TEXTS, 0.0).lm, quiet)

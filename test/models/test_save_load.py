@@ -86,7 +86,7 @@ def test_a_model_trained_on_loads_as_that(tmp_path: Path) -> None:
     waves = [torch.from_numpy(sing(text)) for text in ("ba do", "ki lu")]
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     for _ in range(2):
-        model.supervised_loss(model.encode(waves), ["ba do", "ki lu"]).total.backward()
+        model.supervised_loss(model.encode(waves), ["ba do", "ki lu"], 0.3).total.backward()
         optimizer.step()
     before = outputs(tiny_model())
     save_model(model.eval(), tmp_path)
