@@ -1,0 +1,129 @@
+"""Stage 1: what the data preparation of every recipe shares, once it has found audio and texts.
+
+A recipe's local/prepare.py knows the layout of its corpus. Here audio is joined with transcripts,
+the parts are counted against the official numbers, held-out sets that a partial corpus lacks are
+carved out of its training data, and sets are written where they changed. Whatever is left out is
+counted and named.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from audiorl.data.data_dir import DataDir
+from audiorl.data.utterance import Utterance
+from audiorl.errors import UserError
+
+SHOWN = 5  # ids named of those left out
+STRIDE = 20  # one in so many goes to a set that is carved out
+
+
+def join(
+    part: str,
+    audio: Mapping[str, Path],
+    texts: Mapping[str, str],
+    speaker: Callable[[str], str],
+) -> list[Utterance]:
+    """The utterances of a part that have both audio and a transcript, sorted by id.
+
+    Prints how many have only one of them, or an empty transcript, and the first of their ids.
+    """
+    without_text = sorted(audio.keys() - texts.keys())
+    without_audio = sorted(texts.keys() - audio.keys())
+    both = sorted(audio.keys() & texts.keys())
+    empty = [name for name in both if not texts[name].strip()]
+    for what, names in (
+        ("recordings without a transcript", without_text),
+        ("transcripts without audio", without_audio),
+        ("empty transcripts", empty),
+    ):
+        if names:
+            more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
+            print(f"{part}: {len(names):,} {what} left out: {', '.join(names[:SHOWN])}{more}")
+    kept = sorted(set(both) - set(empty))
+    print(f"{part}: kept {len(kept):,} of {len(audio.keys() | texts.keys()):,} utterances")
+    return [
+        Utterance(name, os.path.abspath(audio[name]), " ".join(texts[name].split()), speaker(name))
+        for name in kept
+    ]
+
+
+def compare_counts(parts: Mapping[str, Sequence[Utterance]], official: Mapping[str, int]) -> None:
+    """Prints a table: of each part how many utterances are there, beside the official number."""
+    width = max(map(len, official))
+    print(f"{'part':{width}}  utterances    official")
+    for part, expected in official.items():
+        count = len(parts.get(part, ()))
+        state = "missing" if not count else "complete" if count == expected else "partial"
+        state = "more than official: mixed with another corpus?" if count > expected else state
+        print(f"{part:{width}}  {count:10,}  {expected:10,}  {state}")
+
+
+def carve(
+    train: Sequence[Utterance],
+    names: Sequence[str],
+    voice: Callable[[Utterance], str] = lambda utterance: utterance.speaker,
+) -> tuple[dict[str, list[Utterance]], list[Utterance]]:
+    """Takes one in 20 of `train` for each of `names`, always the same -> (those sets, the rest).
+
+    Whole voices are taken where there are 20 of them, single utterances otherwise. Prints what it
+    did: scores on such sets are comparable with nobody's. Raises UserError below 20 utterances.
+    """
+    if not names:
+        return {}, list(train)
+    by_voice: dict[str, list[Utterance]] = defaultdict(list)
+    for utterance in sorted(train, key=lambda utterance: utterance.id):
+        by_voice[voice(utterance)].append(utterance)
+    groups, what = list(by_voice.values()), "the voices, with all that they say"
+    if len(groups) < STRIDE:
+        groups = [[utterance] for group in groups for utterance in group]
+        what = f"the utterances ({len(by_voice)} voices are too few to hold some out)"
+    if len(groups) < STRIDE or len(names) >= STRIDE:
+        raise UserError(
+            f"the corpus lacks {', '.join(names)}, and its {len(groups)} utterances for training "
+            f"are too few to take them from ({STRIDE} at least); get the missing parts."
+        )
+    sets = {
+        name: [utterance for group in groups[offset::STRIDE] for utterance in group]
+        for offset, name in enumerate(names)
+    }
+    rest = [u for i, group in enumerate(groups) if i % STRIDE >= len(names) for u in group]
+    sizes = ", ".join(f"{name} {len(found):,}" for name, found in sets.items())
+    print(
+        f"NOT OFFICIAL: {sizes} utterances. The corpus lacks these sets; each is one in {STRIDE} "
+        f"of {what}, taken out of the training data. Compare their scores with nobody's."
+    )
+    return sets, rest
+
+
+def write_set(out: Path, utterances: Iterable[Utterance], genders: Mapping[str, str]) -> None:
+    """Writes the Kaldi data directory `out`, unless that is what it holds already.
+
+    genders: speaker -> m or f; spk2gender is written when all speakers of the set have one.
+    Raises UserError when there are no utterances.
+    """
+    listed = list(utterances)
+    if not listed:
+        raise UserError(f"{out} would have no utterances; read above what is left out, and why.")
+    tables = {
+        "wav.scp": {u.id: u.audio for u in listed},
+        "text": {u.id: u.text for u in listed},
+        "utt2spk": {u.id: u.speaker for u in listed},
+    }
+    speakers = sorted(set(tables["utt2spk"].values()))
+    known = {speaker: genders[speaker] for speaker in speakers if speaker in genders}
+    if len(known) == len(speakers):
+        tables["spk2gender"] = known
+    elif known:
+        print(f"{out}: {len(speakers) - len(known)} speakers have no gender; no spk2gender.")
+    made = DataDir(out.parent, tables)
+    made.tables["spk2utt"] = made.spk2utt()
+    size = f"{len(listed):,} utterances, {len(speakers):,} speakers"
+    if (out / "utt2spk").exists() and DataDir.read(out).tables == made.tables:
+        print(f"{out}: up to date, {size}")
+        return
+    made.write(out)
+    print(f"{out}: {size}")

@@ -1,0 +1,116 @@
+"""What data preparations share: joining, counting, carving, writing."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from audiorl.data.corpus import carve, compare_counts, join, write_set
+from audiorl.data.utterance import Utterance, read_utterances
+from audiorl.data.validate import Checks, validate
+from audiorl.errors import UserError
+
+
+def utterances(speakers: int, each: int) -> list[Utterance]:
+    return [
+        Utterance(f"s{s:02}-{u:02}", f"/audio/s{s:02}-{u:02}.wav", f"text {u}", f"s{s:02}")
+        for s in range(speakers)
+        for u in range(each)
+    ]
+
+
+def test_what_has_no_partner_is_counted_and_named(capsys: pytest.CaptureFixture) -> None:
+    audio = {f"u{i}": Path(f"/a/u{i}.wav") for i in range(8)}
+    texts = {"u0": " one   two ", "u1": "", "u7": "x", "u8": "lost"}
+    kept = join("train", audio, texts, lambda name: "s")
+    assert kept == [
+        Utterance("u0", "/a/u0.wav", "one two", "s"),
+        Utterance("u7", "/a/u7.wav", "x", "s"),
+    ]
+    assert capsys.readouterr().out.splitlines() == [
+        "train: 5 recordings without a transcript left out: u2, u3, u4, u5, u6",
+        "train: 1 transcripts without audio left out: u8",
+        "train: 1 empty transcripts left out: u1",
+        "train: kept 2 of 9 utterances",
+    ]
+
+
+def test_of_many_the_first_are_named(capsys: pytest.CaptureFixture) -> None:
+    join("dev", {f"u{i:03}": Path("x") for i in range(120)}, {}, str)
+    assert capsys.readouterr().out.splitlines()[0] == (
+        "dev: 120 recordings without a transcript left out: "
+        "u000, u001, u002, u003, u004 and 115 more"
+    )
+
+
+def test_counts_stand_beside_the_official_ones(capsys: pytest.CaptureFixture) -> None:
+    parts = {"a": utterances(1, 3), "b": utterances(1, 2), "d": utterances(1, 9)}
+    compare_counts(parts, {"a": 3, "b": 1200, "c": 5, "d": 8})
+    rows = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()[1:]]
+    assert rows[:3] == ["a 3 3 complete", "b 2 1,200 partial", "c 0 5 missing"]
+    assert rows[3].startswith("d 9 8 more than official")
+
+
+def test_whole_voices_are_carved_out_where_there_are_enough(capsys: pytest.CaptureFixture) -> None:
+    everyone = utterances(45, 4)
+    sets, rest = carve(everyone, ["dev", "test"])
+    assert [len(sets["dev"]), len(sets["test"])] == [12, 12]  # voices 0, 20, 40 and 1, 21, 41
+    voices = [{u.speaker for u in part} for part in (*sets.values(), rest)]
+    assert sum(map(len, voices)) == len(set().union(*voices)) == 45
+    assert sorted([*sets["dev"], *sets["test"], *rest], key=lambda u: u.id) == everyone
+    said = capsys.readouterr().out
+    assert said.startswith("NOT OFFICIAL: dev 12, test 12 utterances.") and "voices" in said
+
+
+def test_utterances_are_carved_out_of_few_voices(capsys: pytest.CaptureFixture) -> None:
+    everyone = utterances(3, 30)
+    sets, rest = carve(everyone, ["dev", "test"])
+    assert len(sets["dev"]) == len(sets["test"]) == 5 and len(rest) == 80
+    assert len({u.id for part in (*sets.values(), rest) for u in part}) == 90
+    assert "3 voices are too few" in capsys.readouterr().out
+    assert carve(list(reversed(everyone)), ["dev", "test"])[0] == sets
+
+
+def test_voices_need_not_be_speakers() -> None:
+    """LibriSpeech's speakers are readers in chapters: a reader must not be in two sets."""
+    sets, rest = carve(utterances(60, 3), ["dev"], voice=lambda u: u.speaker[:2])  # 6 voices
+    assert len(sets["dev"]) == 9 and len({u.speaker[:2] for u in rest}) == 6
+
+
+def test_nothing_is_carved_when_nothing_is_missing(capsys: pytest.CaptureFixture) -> None:
+    assert carve(utterances(2, 2), []) == ({}, utterances(2, 2))
+    assert capsys.readouterr().out == ""
+
+
+def test_too_little_to_carve_from() -> None:
+    with pytest.raises(UserError, match=r"lacks dev, and its 19 utterances .* are too few"):
+        carve(utterances(1, 19), ["dev"])
+
+
+def test_a_set_is_a_valid_kaldi_directory(tmp_path: Path) -> None:
+    everyone = utterances(3, 2)
+    genders = {"s00": "f", "s01": "m", "s02": "f", "s77": "m"}
+    write_set(tmp_path / "train", reversed(everyone), genders)
+    assert read_utterances(tmp_path / "train") == everyone
+    assert not validate(tmp_path / "train", Checks(audio=False))
+    assert (tmp_path / "train" / "spk2gender").read_text() == "s00 f\ns01 m\ns02 f\n"
+
+
+def test_an_unchanged_set_is_left_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    out = tmp_path / "train"
+    write_set(out, utterances(2, 2), {"s00": "f"})
+    assert "1 speakers have no gender" in capsys.readouterr().out
+    assert not (out / "spk2gender").exists()
+    os.utime(out / "text", (0, 0))
+    write_set(out, utterances(2, 2), {})
+    assert capsys.readouterr().out == f"{out}: up to date, 4 utterances, 2 speakers\n"
+    assert (out / "text").stat().st_mtime == 0
+    write_set(out, utterances(2, 3), {})
+    assert len(read_utterances(out)) == 6
+
+
+def test_an_empty_set_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="would have no utterances"):
+        write_set(tmp_path / "train", [], {})
