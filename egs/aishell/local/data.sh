@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# AISHELL-1 in its own layout -> Kaldi data directories: train, dev, test.
+#
+#   local/data.sh --corpus /data/data_aishell [--out data]
+#   local/data.sh --download true --corpus downloads
+set -euo pipefail
+export LC_ALL=C
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(cd "$here/../../.." && pwd)
+python=${AUDIORL_PYTHON:-$root/tools/venv/bin/python}
+export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
+exec "$python" "$here/prepare.py" "$@"

@@ -1,0 +1,151 @@
+"""Prepares LibriSpeech (https://www.openslr.org/12) from its own layout, whole or in part.
+
+Utterances and speakers have the ids of Kaldi's recipe: utterance 1272-128104-0000 of speaker
+1272-128104, which is a reader in a chapter. Sets that are unchanged are left as they are.
+
+examples:
+  local/data.sh --corpus /data/LibriSpeech --out data
+  local/data.sh --download true --corpus downloads --parts train-clean-100,dev-clean,test-clean
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from audiorl.bin.cli import parser, run
+from audiorl.data.corpus import carve, compare_counts, join, write_set
+from audiorl.data.download import fetch, unpacked
+from audiorl.data.tables import read_table
+from audiorl.data.utterance import Utterance
+from audiorl.errors import UserError
+from audiorl.files import progress
+
+MIRROR = "https://www.openslr.org/resources/12"
+# Part -> (utterances, SHA-256 of its archive).
+PARTS = {
+    "train-clean-100": (
+        28539, "d4ddd1d5a6ab303066f14971d768ee43278a5f2a0aa43dc716b0e64ecbbbf6e2"
+    ),
+    "train-clean-360": (
+        104014, "146a56496217e96c14334a160df97fffedd6e0a04e66b9c5af0d40be3c792ecf"
+    ),
+    "train-other-500": (
+        148688, "ddb22f27f96ec163645d53215559df6aa36515f26e01dd70798188350adcb6d2"
+    ),
+    "dev-clean": (2703, "76f87d090650617fca0cac8f88b9416e0ebf80350acb97b343a85fa903728ab3"),
+    "dev-other": (2864, "12661c48e8c3fe1de2c1caa4c3e135193bfb1811584f11f569dd12645aa84365"),
+    "test-clean": (2620, "39fde525e59672dc6d1551919b1478f724438a95aa55f874b576be21967e6c23"),
+    "test-other": (2939, "d09c181bba5cf717b3dee7d4d592af11a3ee3a09e08ae025c5506f6ebe961c29"),
+}  # fmt: skip
+TRAIN = [part for part in PARTS if part.startswith("train")]
+HELD_OUT = [part for part in PARTS if part not in TRAIN]
+RL_PART = "train-clean-100"  # the pool of RL prompts, see conf/grpo.yaml
+
+
+def main() -> None:
+    options = parser(__doc__, config=False)
+    options.add_argument("--corpus", default="", help="the folder that holds train-clean-100 …")
+    options.add_argument("--out", type=Path, default=Path("data"), help="folder of the sets")
+    options.add_argument("--download", choices=("true", "false"), default="false")
+    options.add_argument("--parts", default=",".join(PARTS), help="what --download fetches")
+    options.add_argument("--mirror", default=MIRROR, help="where --download fetches it")
+    args = options.parse_args()
+    if args.download == "true":
+        args.corpus = args.corpus or "downloads"
+        download(Path(args.corpus), args.parts.split(","), args.mirror)
+    prepare(find_corpus(args.corpus), args.out)
+
+
+def download(folder: Path, parts: list[str], mirror: str) -> None:
+    """Fetches what `folder`/LibriSpeech lacks of `parts`; archives go away once unpacked."""
+    if unknown := [part for part in parts if part not in PARTS]:
+        raise UserError(
+            f"--parts: {unknown[0]} is no part of LibriSpeech; choose of {', '.join(PARTS)}."
+        )
+    corpus = folder / "LibriSpeech"
+    for part in parts:
+        if (corpus / part).is_dir():
+            print(f"{corpus / part}: is there")
+            continue
+        archive = folder / f"{part}.tar.gz"
+        fetch(f"{mirror}/{part}.tar.gz", archive, f"sha256:{PARTS[part][1]}")
+        with unpacked(archive) as content:
+            corpus.mkdir(parents=True, exist_ok=True)
+            for file in (content / "LibriSpeech").glob("*.TXT"):
+                os.replace(file, corpus / file.name)
+            os.replace(content / "LibriSpeech" / part, corpus / part)  # last: it marks the part
+        archive.unlink()
+        print(f"{corpus / part}: downloaded")
+
+
+def find_corpus(given: str) -> Path:
+    """The folder that holds the parts: the given one, or LibriSpeech in it."""
+    if not given:
+        raise UserError(
+            "--corpus is needed: the folder of LibriSpeech that holds train-clean-100 and others; "
+            "--download true fetches it (60 GB)."
+        )
+    for folder in (Path(given), Path(given) / "LibriSpeech"):
+        if any((folder / part).is_dir() for part in PARTS):
+            return folder
+    raise UserError(
+        f"{os.path.abspath(given)} holds no part of LibriSpeech ({', '.join(PARTS)}); give the "
+        "folder that does, or --download true."
+    )
+
+
+def prepare(corpus: Path, out: Path) -> None:
+    """Writes the sets of what is in `corpus`; what is missing or partial is said."""
+    parts = {part: read_part(corpus / part) for part in PARTS if (corpus / part).is_dir()}
+    compare_counts(parts, {part: count for part, (count, _) in PARTS.items()})
+    train = [utterance for part in TRAIN for utterance in parts.get(part, ())]
+    missing = [set_name(part) for part in HELD_OUT if not parts.get(part)]
+    carved, train = carve(train, missing, reader)
+    kept = {utterance.id for utterance in train}
+    sets = {"train": train}
+    for part, utterances in parts.items():
+        if utterances:
+            whole = part in HELD_OUT
+            sets[set_name(part)] = [u for u in utterances if whole or u.id in kept]
+    genders = read_genders(corpus / "SPEAKERS.TXT")
+    for name, utterances in (sets | carved).items():
+        spoken = {u.speaker: genders[reader(u)] for u in utterances if reader(u) in genders}
+        write_set(out / name, utterances, spoken)
+    if not parts.get(RL_PART):
+        print(
+            f"{corpus} has no {RL_PART}, from which conf/grpo.yaml takes the prompts of RL; name "
+            "another set with --set data.rl=train."
+        )
+
+
+def set_name(part: str) -> str:
+    return part.replace("-", "_")
+
+
+def reader(utterance: Utterance) -> str:
+    return utterance.id.partition("-")[0]
+
+
+def read_part(folder: Path) -> list[Utterance]:
+    """A part's utterances: <reader>/<chapter>/<utterance>.flac and one .trans.txt a chapter."""
+    audio, texts = {}, {}
+    for chapter in progress(sorted(folder.glob("*/*")), f"reading {folder.name}", unit="chapter"):
+        audio |= {file.stem: file for file in chapter.glob("*.flac")}
+        for file in chapter.glob("*.trans.txt"):
+            texts |= read_table(file)
+    return join(folder.name, audio, texts, lambda name: name.rpartition("-")[0])
+
+
+def read_genders(path: Path) -> dict[str, str]:
+    """Reader -> m or f, from the `reader | F | …` lines of SPEAKERS.TXT."""
+    if not path.exists():
+        return {}
+    rows = [line.split("|") for line in path.read_text(encoding="utf-8").splitlines()]
+    return {
+        row[0].strip(): row[1].strip().lower() for row in rows if len(row) > 2 and row[0][0] != ";"
+    }
+
+
+if __name__ == "__main__":
+    run(main)
