@@ -105,7 +105,8 @@ recipe_check_options() {
         [ "$stage" -gt "$stop_stage" ]; then
         die "--stage $stage --stop_stage $stop_stage: stages go from 1 to $recipe_last, in this order."
     fi
-    nj=${nj:-$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)}
+    # (nproc counts what this process may use, but takes OMP_NUM_THREADS for an answer.)
+    nj=${nj:-$(env -u OMP_NUM_THREADS nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)}
     [ "$nj" -gt 0 ] || die "--nj needs at least 1."
     [ "$ngpu" -le 1 ] || die "--ngpu $ngpu: a recipe uses one GPU (1) or none (0)."
 }
@@ -159,7 +160,7 @@ run() {
         set -- "$AUDIORL_PYTHON" "$@"
     fi
     # In the background: bash answers signals only between commands of the foreground.
-    (trap - INT TERM HUP && exec "$@") &
+    (trap - INT TERM HUP && exec "$@" 3>&- 4>&-) &
     recipe_child=$!
     wait "$recipe_child"
     recipe_child=""

@@ -127,9 +127,16 @@ def test_help_needs_no_environment(recipe) -> None:
 
 
 def test_defaults_are_all_cores_and_no_gpu(recipe) -> None:
-    recipe.environment["CUDA_VISIBLE_DEVICES"] = "0"
+    recipe.environment.update(CUDA_VISIBLE_DEVICES="0", OMP_NUM_THREADS="1")
     assert f"third {len(os.sched_getaffinity(0))} []" in recipe.run("--stage", "3").stdout
     assert "third 7 []" in recipe.run("--stage", "3", "--nj", "7").stdout
+
+
+def test_a_gpu_that_torch_does_not_find_is_missed_at_once(recipe) -> None:
+    recipe.environment["CUDA_VISIBLE_DEVICES"] = ""  # as on a machine without any
+    done = recipe.run("--ngpu", "1")
+    assert done.returncode == 1 and done.stderr.startswith("error: --ngpu 1: torch finds no GPU")
+    assert not (recipe.folder / "exp").exists()
 
 
 @pytest.mark.parametrize(
