@@ -209,7 +209,7 @@ def _reward_metrics(rewards: Tensor, scores: Scores) -> dict[str, float]:
     for name, values in scores.parts.items():
         part = torch.tensor(values)
         metrics[f"rewards/{name}/mean"] = part.nanmean().item()
-        metrics[f"rewards/{name}/std"] = part[~part.isnan()].std().item()
+        metrics[f"rewards/{name}/std"] = group_std(part[None]).item()
     return metrics
 
 
