@@ -88,6 +88,8 @@ def warmup_cosine(step: int, warmup: int, total: int, floor: float = 0.02) -> fl
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def warmup_constant(step: int, warmup: int) -> float:
-    """Share of the peak: linear warm-up to 1, constant afterwards (as usual in RL)."""
-    return min(1.0, (step + 1) / max(1, warmup))
+def warmup_then(kind: str, step: int, warmup: int, total: int) -> float:
+    """Share of the peak: linear warm-up to 1, then `constant`, or `linear` to 0 after `total`."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 1.0 if kind == "constant" else (total - step) / max(1, total - warmup)

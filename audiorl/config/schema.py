@@ -239,11 +239,17 @@ class RLConfig:
     )
     micro_batch_tokens: int = key(16384, "tokens of prefixes and responses in one forward", ge=1)
     learning_rate: float = key(1e-4, "peak learning rate (AdamW)", gt=0)
-    warmup_steps: int = key(5, "steps of linear warm-up; constant afterwards", ge=0)
+    warmup_steps: int = key(5, "steps of linear warm-up", ge=0)
+    lr_scheduler_type: str = key(
+        "constant",
+        "learning rate after the warm-up: constant, or linear to 0 at max_steps",
+        choices=("constant", "linear"),
+    )
     weight_decay: float = key(0.0, "AdamW weight decay", ge=0)
     max_grad_norm: float = key(1.0, "gradient norm is clipped to this", gt=0)
     eval_steps: int = key(20, "steps between evaluations on rl_dev", ge=1)
     save_steps: int = key(20, "steps between checkpoints for resuming", ge=1)
+    average: int = key(1, "the model is the mean of this many best checkpoints by rl_dev", ge=1)
     eval_utterances: int = key(200, "rl_dev utterances per evaluation; 0: all", ge=0)
 
 

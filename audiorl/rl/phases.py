@@ -51,8 +51,9 @@ class FrameStore:
 
     The same frames serve the rollout and the update of a step, and every later step that meets the
     utterance, until `limit_bytes` are in use; further utterances are then encoded when they come.
-    A frozen encoder reads them one by one: the last bits of a frame depend on its batch, and a
-    resumed run, which begins with nothing stored, meets the utterances in other batches.
+    On a CPU a frozen encoder reads them one by one: the last bits of a frame depend on its batch,
+    and a resumed run, which begins with nothing stored, meets the utterances in other batches. On
+    a GPU, where runs are not bit for bit alike, all that are missing are one batch.
     """
 
     def __init__(self, model: AudioLLM, frozen: bool, limit_bytes: int = 4 << 30) -> None:
@@ -64,7 +65,8 @@ class FrameStore:
     def get(self, utterances: Sequence[Utterance]) -> list[Tensor]:
         """Frames [T_i, D] of each utterance, without gradient."""
         missing = list({u.id: u for u in utterances if u.id not in self._frames}.values())
-        size = 1 if self.frozen else max(1, len(missing))
+        one_by_one = self.frozen and self.model.device.type == "cpu"
+        size = 1 if one_by_one else max(1, len(missing))
         fresh: dict[str, Tensor] = {}
         for i in range(0, len(missing), size):
             batch = missing[i : i + size]

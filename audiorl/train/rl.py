@@ -12,7 +12,7 @@ from audiorl.errors import UserError
 from audiorl.files import progress
 from audiorl.models import WEIGHTS, load_model, save_model
 from audiorl.models.audio_llm import AudioLLM
-from audiorl.optim import Optimizers, warmup_constant
+from audiorl.optim import Optimizers, warmup_then
 from audiorl.rewards import build_rewards
 from audiorl.rl.grpo import GRPO
 from audiorl.rl.phases import FrameStore
@@ -30,7 +30,7 @@ def train_rl(config: Config, init: Path, data: Path, dump: Path, out: Path) -> N
     """Improves the model of experiment `init` on the RL set `data` into `out`.
 
     Goes on with a run that was cut off; does nothing if `out` is complete. The model kept is the
-    one with the lowest greedy error rate on the RL dev set, the start included.
+    mean of the `rl.average` best by greedy error rate on the RL dev set, the start included.
     """
     experiment = Experiment(out, config, ("rl.",))
     train = read_utterances(data)
@@ -71,7 +71,7 @@ def _train(
     parts = [getattr(model, part) for part in rl.train]
     optimizer = Optimizers(parts, rl.learning_rate, rl.weight_decay)
     checkpoints = Checkpoints(experiment.folder / "checkpoints")
-    best = BestWeights(checkpoints.folder, 1)
+    best = BestWeights(checkpoints.folder, rl.average)
     done, state = checkpoints.resume(model, optimizer)
     reporter = Reporter(experiment.folder, done if state else -1)
     frames = FrameStore(model, frozen="encoder" not in rl.train)
@@ -89,7 +89,7 @@ def _train(
     with progress(desc=rl.algorithm, total=rl.max_steps, unit="step") as bar:
         bar.update(done)
         for step in range(done, rl.max_steps):
-            rate = warmup_constant(step, rl.warmup_steps)
+            rate = warmup_then(rl.lr_scheduler_type, step, rl.warmup_steps, rl.max_steps)
             prompts = step_prompts(train, rl.num_prompts, config.seed, step)
             output = learner.step(step, prompts, rate)
             reporter.log(step + 1, {**output.metrics, "learning_rate": rate * rl.learning_rate})
@@ -104,7 +104,7 @@ def _train(
                 best.clean()
     reporter.close()
     best.load_average(model)
-    log.info("the model is that of step %s", next(iter(best.scores)))
+    log.info("the model is the mean of steps %s", ", ".join(sorted(best.scores, key=int)))
 
 
 def _freeze(model: AudioLLM) -> None:
