@@ -24,7 +24,7 @@ from audiorl.errors import UserError
 from audiorl.files import progress, write_json
 
 # Raise it when the same options make other sentences or other sound.
-VERSION = 5
+VERSION = 6
 
 
 def main() -> None:

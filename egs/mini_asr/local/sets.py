@@ -37,16 +37,16 @@ SETS = [
     SetSpec("train", 6000, "train", TRAIN),
     SetSpec("dev", 200, "dev", DEV),
     SetSpec(
-        "rl", 1200, "rl", RL, (0.5, 0.3, 0.2), 10, keyword_share=0.35, tiers=("train", "rl"),
+        "rl", 1200, "rl", RL, (0.4, 0.3, 0.3), 10, keyword_share=0.35, tiers=("train", "rl"),
         **HARD,
     ),
     SetSpec(
-        "rl_dev", 200, "rl_dev", RL_DEV, (0.5, 0.3, 0.2), 10, keyword_share=0.35,
+        "rl_dev", 200, "rl_dev", RL_DEV, (0.4, 0.3, 0.3), 10, keyword_share=0.35,
         tiers=("train", "rl"), **HARD,
     ),
     SetSpec("test_clean", 250, "test", TEST),
     SetSpec("test_noisy", 250, "test", TEST, longest=10, **HARD),
-    SetSpec("test_long", 150, "test", TEST, (0, 0.2, 0.5, 0.3), 10, **MIDDLE),
+    SetSpec("test_long", 150, "test", TEST, (0, 0, 0.5, 0.5), 10, **MIDDLE),
     SetSpec(
         "test_keyword", 250, "test", TEST, longest=10, keyword_share=1.0,
         tiers=("train", "train", "rl", "test"), **MIDDLE,
