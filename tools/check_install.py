@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 LOWEST, TOO_NEW = (3, 11), (3, 14)
-TIMEOUT = 300  # s; a first import from a slow disk takes its time
+TIMEOUT = 900  # s; a first import from a slow disk takes its time
 
 # Package: what to import as audiorl does, and what its absence disables.
 PURPOSE = {
