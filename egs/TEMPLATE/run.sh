@@ -2,7 +2,7 @@
 # A recipe to copy for a corpus of your own: audio files beside their transcripts, or lists of them.
 # README.md says what to change.
 #
-#   egs/TEMPLATE/run.sh --corpus /data/mine             everything; again: what is not done yet
+#   egs/TEMPLATE/run.sh --corpus /data/mine             everything; again: what is left
 #   egs/TEMPLATE/run.sh --corpus /data/mine --ngpu 1    on a GPU
 #   egs/TEMPLATE/run.sh --stage 7                       score, report and pack again
 CDPATH="" cd -- "$(dirname "$0")" || exit

@@ -2,7 +2,7 @@
 # Speech recognition by an audio LLM, improved by GRPO, on a corpus that this recipe makes itself:
 # spoken commands, names and numbers, clean and noisy. Two CPU cores and 15 minutes are enough.
 #
-#   egs/mini_asr/run.sh                                       everything; again: what is not done yet
+#   egs/mini_asr/run.sh                                       everything; again: what is left
 #   egs/mini_asr/run.sh --stage 7                             score, report and pack again
 #   egs/mini_asr/run.sh --exp exp_beta --set rl.beta=0.04     another setting beside the first
 #   egs/mini_asr/run.sh --language zh --corpus data_zh --dump dump_zh --exp exp_zh

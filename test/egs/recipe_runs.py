@@ -1,0 +1,166 @@
+"""What the tests of recipes share: running one as a user does, and looking at what it left."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+
+ROOT = Path(__file__).resolve().parents[2]
+EGS = ROOT / "egs"
+
+# A model small enough for a CPU and a minute.
+SMALL = {
+    "num_threads": 2,
+    "tokenizer.vocab_size": 150,
+    "frontend.n_mels": 40,
+    "frontend.time_masks": 0,
+    "frontend.freq_masks": 0,
+    "frontend.freq_mask_width": 6,
+    "encoder.output_size": 96,
+    "encoder.attention_heads": 4,
+    "encoder.linear_units": 384,
+    "encoder.num_blocks": 2,
+    "encoder.kernel_size": 15,
+    "encoder.dropout_rate": 0,
+    "adaptor.hidden_size": 256,
+    "llm.hidden_size": 128,
+    "llm.intermediate_size": 384,
+    "llm.num_hidden_layers": 2,
+    "llm.num_attention_heads": 4,
+    "llm.num_key_value_heads": 4,
+    "sft.batch_seconds": 30,
+    "sft.gradient_accumulation_steps": 1,
+    "sft.learning_rate": 2e-3,
+    "sft.muon_learning_rate": 0.02,
+    "sft.warmup_steps": 30,
+    "sft.token_noise": 0.15,
+    "sft.average": 1,
+    "rl.num_generations": 4,
+    "rl.warmup_steps": 1,
+    "score.bootstrap_samples": 200,
+}
+
+
+# Quick ends of the pipeline, after a warm start of a minute.
+QUICK = SMALL | {
+    "sft.max_steps": 150,
+    "sft.ctc_steps": 50,
+    "sft.eval_steps": 150,
+    "rl_data.drop_flat": "false",
+    "rl.max_steps": 2,
+    "rl.num_prompts": 4,
+    "rl.max_completion_length": 40,
+    "rl.eval_steps": 2,
+    "rl.micro_batch_tokens": 4096,
+    "decode.max_completion_length": 60,
+}
+
+
+def settings(values: Mapping[str, object]) -> list[str]:
+    """`--set key=value` for each."""
+    return [word for key, value in values.items() for word in ("--set", f"{key}={value}")]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "AUDIORL_PYTHON": sys.executable, "PYTHONPATH": str(ROOT)}
+
+
+def run(*command: str | Path, cwd: Path = ROOT, expect: int = 0) -> subprocess.CompletedProcess:
+    """Runs a command; shows what it said if it ends otherwise than expected."""
+    done = subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True)
+    assert done.returncode == expect, done.stdout[-6000:] + done.stderr[-6000:]
+    return done
+
+
+def run_recipe(
+    recipe: str, work: Path, *options: str, expect: int = 0
+) -> subprocess.CompletedProcess:
+    """Runs egs/<recipe>/run.sh with its data, dump and exp below `work`."""
+    places = ["--dump", str(work / "dump"), "--exp", str(work / "exp"), "--nj", "1"]
+    return run(EGS / recipe / "run.sh", *places, *options, expect=expect)
+
+
+def python(module: str, *arguments: str | Path, cwd: Path = ROOT) -> str:
+    """Runs an entry point; returns what it printed."""
+    return run(sys.executable, "-m", f"audiorl.bin.{module}", *arguments, cwd=cwd).stdout
+
+
+def modified(folder: Path) -> dict[str, int]:
+    """Every file below `folder` that a second run must leave alone -> when it was written (ns).
+
+    Logs grow and run.sh, the command to resume with, is written anew.
+    """
+    return {
+        str(path.relative_to(folder)): path.stat().st_mtime_ns
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.suffix != ".log" and path.name != "run.sh"
+    }
+
+
+def check_outputs(work: Path, tests: list[str]) -> None:
+    """All nine stages left what they promise, and the packed system decodes as it did."""
+    exp = work / "exp"
+    for stage in range(1, 10):
+        assert (exp / "log" / f"stage_{stage}.log").stat().st_size > 0
+    items = [json.loads(line) for line in open(work / "dump" / "rl" / "train.jsonl")]
+    assert items and all(item["difficulty"] and item["provenance"] for item in items)
+    for system in ("sft", "grpo", "supervised"):
+        assert (exp / system / "model" / "model.safetensors").exists()
+        for name in tests:
+            folder = exp / system / "decode_greedy" / name
+            for file in ("text", "result.json", "result.txt", "per_utt.tsv", "ref.trn", "hyp.trn"):
+                assert (folder / file).exists(), folder / file
+            assert len(ids(folder / "text")) > 0
+            assert ids(folder / "text") == ids(work / "dump" / name / "text")
+    results = (exp / "grpo" / "RESULTS.md").read_text()
+    assert all(name in results for name in (*tests, "sft", "supervised"))
+    assert "</html>" in (exp / "grpo" / "report.html").read_text()
+    unpacked = work / "elsewhere" / "system"
+    python("unpack", exp / "grpo" / "grpo.zip", unpacked)
+    python("decode", "--config", unpacked / "config.yaml", "--dump", work / "dump", unpacked)
+    for name in tests:
+        there = Path("decode_greedy", name, "text")
+        assert (unpacked / there).read_bytes() == (exp / "grpo" / there).read_bytes()
+
+
+def ids(table: Path) -> list[str]:
+    """The first column of a Kaldi file."""
+    return [line.split()[0] for line in table.read_text(encoding="utf-8").splitlines()]
+
+
+def train_error(recipe: str, work: Path, values: Mapping[str, object]) -> float:
+    """Error rate of the warm start on its own training set: it should know that by heart."""
+    where = ["--config", EGS / recipe / "conf" / "grpo.yaml", "--dump", work / "dump"]
+    where += settings(values | {"data.test": "[train]", "decode.name": "train"})
+    for module in ("decode", "score"):
+        python(module, *where, work / "exp" / "sft")
+    result = work / "exp" / "sft" / "decode_train" / "train" / "result.json"
+    scored = json.loads(result.read_text())
+    return scored[scored["metric"].lower()]["rate"]
+
+
+def load_preparation(recipe: str) -> ModuleType:
+    """egs/<recipe>/local/prepare.py as a module."""
+    path = EGS / recipe / "local" / "prepare.py"
+    spec = importlib.util.spec_from_file_location(f"prepare_{recipe}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def write_tar(path: Path, members: Mapping[str, bytes]) -> Path:
+    """A .tar.gz of files."""
+    with tarfile.open(path, "w:gz") as tar:
+        for name, content in members.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    return path

@@ -1,0 +1,144 @@
+"""Every recipe has the same stages, options and files, and its run.sh explains itself."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+from recipe_runs import EGS, ROOT, run
+
+from audiorl.config.keys import key_values
+from audiorl.config.loader import load_recipe
+
+RECIPES = sorted(path.name for path in EGS.iterdir() if path.is_dir())
+STAGES = [
+    "Prepare the corpus",
+    "Validate and format",
+    "Supervised warm start",
+    "Build the RL data",
+    "Reinforcement learning, and its control",
+    "Decode",
+    "Score, before and after RL",
+    "Report",
+    "Pack",
+]
+FILES = "run.sh README.md local/data.sh conf/grpo.yaml conf/supervised.yaml".split()
+OPTIONS = "stage stop_stage config control corpus dump exp nj ngpu".split()
+# What a corpus needs beyond them; its README.md explains each.
+EXTRAS = {
+    "mini_asr": ["language", "scale"],
+    "librispeech": ["data", "download"],
+    "aishell": ["data", "download"],
+    "TEMPLATE": ["data"],
+}
+
+
+def script(recipe: str) -> str:
+    return (EGS / recipe / "run.sh").read_text(encoding="utf-8")
+
+
+def declared(recipe: str) -> dict[str, str]:
+    """Option -> its line, in the order of run.sh."""
+    head = script(recipe).partition(". ../../utils/recipe.sh")[0]
+    return {m[1]: m[0] for m in re.finditer(r"^([a-z]\w*)=.*$", head, re.MULTILINE)}
+
+
+def stages(recipe: str) -> list[tuple[int, str, str]]:
+    """(number, text, commands) of each stage."""
+    blocks = re.findall(
+        r'^if stage (\d+) "([^"]*)"; then\n(.*?)^fi$', script(recipe), re.MULTILINE | re.DOTALL
+    )
+    return [(int(number), text, commands) for number, text, commands in blocks]
+
+
+def test_no_recipe_is_left_out() -> None:
+    assert sorted(EXTRAS) == RECIPES
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_files(recipe: str) -> None:
+    for file in FILES:
+        assert (EGS / recipe / file).is_file(), file
+    for file in ("run.sh", "local/data.sh"):
+        assert os.access(EGS / recipe / file, os.X_OK), file
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_stages(recipe: str) -> None:
+    """Nine stages; all but the first, which knows the corpus, run the same commands."""
+    found = stages(recipe)
+    assert [number for number, _, _ in found] == list(range(1, 10))
+    assert [text for _, text, _ in found] == STAGES
+    assert found[1:] == stages("mini_asr")[1:]
+    assert re.fullmatch(r" +run local/data\.sh .*--out \"\$data\"\n", found[0][2])
+    assert len(re.findall(r"if stage\b", script(recipe))) == 9
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_run_sh_is_two_screens_at_most(recipe: str) -> None:
+    lines = script(recipe).splitlines()
+    assert len(lines) <= 80
+    assert max(map(len, lines)) <= 100
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_options(recipe: str) -> None:
+    options, model = declared(recipe), declared("mini_asr")
+    assert sorted(options) == sorted([*OPTIONS, *EXTRAS[recipe]])
+    assert [name for name in options if name in OPTIONS] == OPTIONS
+    assert all("  # " in line or " # " in line for line in options.values())
+    for name in set(OPTIONS) - {"corpus", "nj"}:
+        assert options[name] == model[name]
+    readme = (EGS / recipe / "README.md").read_text(encoding="utf-8")
+    for name in EXTRAS[recipe]:
+        assert f"--{name}" in readme
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_help(recipe: str, tmp_path: Path) -> None:
+    for command, cwd in (((EGS / recipe / "run.sh",), tmp_path), (("./run.sh",), EGS / recipe)):
+        said = run(*command, "--help", cwd=cwd).stdout
+        for number, text in enumerate(STAGES, start=1):
+            assert f"  {number}  {text}\n" in said
+        for name in [*declared(recipe), "set"]:
+            assert re.search(rf"^  --{name} +\S", said, re.MULTILINE)
+        assert f"egs/{recipe}/run.sh" in said
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_preparation_has_help_with_an_example(recipe: str) -> None:
+    said = run(EGS / recipe / "local" / "data.sh", "--help").stdout
+    assert "example" in said and "--out" in said
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_control_differs_in_the_algorithm_alone(recipe: str) -> None:
+    folder = EGS / recipe / "conf"
+    grpo, control = (load_recipe(folder / f"{name}.yaml") for name in ("grpo", "supervised"))
+    ours, theirs = key_values(grpo.config), key_values(control.config)
+    assert {key for key in ours if ours[key] != theirs[key]} == {"rl.algorithm"}
+    assert (ours["rl.algorithm"], theirs["rl.algorithm"]) == ("grpo", "supervised")
+    assert [Path(file).name for file in control.files] == [
+        "asr.yaml",
+        "grpo.yaml",
+        "supervised.yaml",
+    ]
+
+
+@pytest.mark.parametrize("recipe", ["librispeech", "aishell"])
+def test_the_variant_in_comments_loads(recipe: str, tmp_path: Path) -> None:
+    """A pretrained LLM: the commented sections, put in the place of those they name."""
+    text = (EGS / recipe / "conf" / "grpo.yaml").read_text(encoding="utf-8")
+    variant = re.search(r"^# tokenizer:\n(#.*\n)+", text, re.MULTILINE)[0]
+    for section in ("tokenizer", "llm"):
+        text = re.sub(rf"^{section}:\n(  .*\n)+", "", text, flags=re.MULTILINE)
+    text = text.replace(variant, re.sub("^# ?", "", variant, flags=re.MULTILINE))
+    base = f"extends: {ROOT / 'conf' / 'asr.yaml'}"
+    file = tmp_path / "grpo.yaml"
+    file.write_text(re.sub(r"^extends: .*$", base, text, flags=re.MULTILINE), encoding="utf-8")
+    config = load_recipe(file).config
+    assert config.tokenizer.type == "pretrained"
+    assert config.llm.pretrained == "Qwen/Qwen3-0.6B" and config.llm.dtype == "bfloat16"
+    assert "\n" in config.llm.prompt and "{audio}<|im_end|>" in config.llm.prompt
