@@ -2,7 +2,7 @@
 
 example:
   python -m audiorl.bin.build_rl_data --config conf/grpo.yaml --dump dump --init exp/sft \\
-      --out dump/rl/train.jsonl
+      --out exp/rl/train.jsonl
 """
 
 from __future__ import annotations

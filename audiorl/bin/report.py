@@ -1,7 +1,7 @@
 """Writes RESULTS.md, report.html and pictures that compare systems with the first one.
 
 example:
-  python -m audiorl.bin.report --config conf/train.yaml --dump dump exp/sft exp/grpo --out exp/grpo
+  python -m audiorl.bin.report --config conf/grpo.yaml --dump dump exp/sft exp/grpo --out exp/grpo
 
 report.html is one file without outside parts: tables, curves, and utterances to listen to.
 """

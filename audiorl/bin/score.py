@@ -1,7 +1,7 @@
 """Scores the decoded test sets of one or more systems; later ones are compared with the first.
 
 example:
-  python -m audiorl.bin.score --config conf/train.yaml --dump dump exp/sft exp/grpo
+  python -m audiorl.bin.score --config conf/grpo.yaml --dump dump exp/sft exp/grpo
 
 Writes result.json, result.txt, per_utt.tsv, ref.trn and hyp.trn into exp/*/decode_*/<set>, and
 exp/*/decode_*/result.json. Folders whose hypotheses and references are unchanged stay as they are.

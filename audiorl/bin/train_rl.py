@@ -2,7 +2,7 @@
 
 example:
   python -m audiorl.bin.train_rl --config conf/grpo.yaml --init exp/sft \\
-      --data dump/rl/train.jsonl --dump dump --out exp/grpo
+      --data exp/rl/train.jsonl --dump dump --out exp/grpo
 """
 
 from __future__ import annotations

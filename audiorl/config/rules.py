@@ -111,6 +111,10 @@ def _rl(config: Config) -> Iterator[Rule]:
     elif rl.epsilon_high < rl.epsilon:
         keys = ("rl.epsilon_high", "rl.epsilon")
         yield keys, f"must not be tighter than the lower clip; set at least {rl.epsilon:g}"
+    if rl.beta and (rl.top_k or rl.top_p < 1):
+        keys = ("rl.beta", "rl.top_k" if rl.top_k else "rl.top_p")
+        reason = "a reference cut to its own likeliest tokens is infinitely far from the policy"
+        yield keys, f"{reason}; set top_k: 0 and top_p: 1, or beta: 0"
 
 
 def _repeated(names: list[str]) -> list[str]:

@@ -75,13 +75,13 @@ class GRPO:
             **learning,
             **phases.metrics(sum(u.duration for u in utterances)),
         }
-        return StepOutput(metrics, _completions(step, samples, scores, advantages))
+        return StepOutput(metrics, _completions(samples, scores, advantages))
 
     def _refuse_broken_rewards(self, step: int, rewards: Tensor) -> None:
         share = rewards.isnan().float().mean().item()
         if share > self.config.max_unscorable:
             raise UserError(
-                f"step {step}: {share:.0%} of the samples could not be rewarded, more than "
+                f"step {step + 1}: {share:.0%} of the samples could not be rewarded, more than "
                 f"rl.max_unscorable ({self.config.max_unscorable:.0%}); train.log has the reasons."
             )
 
@@ -231,12 +231,9 @@ def _learning_metrics(sums: dict[str, float]) -> dict[str, float]:
     return {"loss": loss, **{name: value / tokens for name, value in sums.items()}}
 
 
-def _completions(
-    step: int, samples: list[Sample], scores: Scores, advantages: Tensor
-) -> list[dict]:
+def _completions(samples: list[Sample], scores: Scores, advantages: Tensor) -> list[dict]:
     return [
         {
-            "step": step,
             "id": sample.utterance.id,
             "reference": sample.utterance.text,
             "completion": sample.text,

@@ -33,7 +33,7 @@ def response_logprobs(
     head = lm.get_output_embeddings()
 
     def score(rows: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        logp = warp(head(rows), sampling, forbidden)  # [chunk, V]
+        logp = warp(head(rows), sampling, forbidden, kept=targets)  # [chunk, V]
         taken = logp.gather(1, targets[:, None]).squeeze(1)
         with torch.no_grad():
             entropy = -(logp.exp() * logp.masked_fill(logp == -torch.inf, 0.0)).sum(1)

@@ -20,13 +20,17 @@ class Sampling:
     greedy: bool = False
 
 
-def warp(logits: Tensor, sampling: Sampling, forbidden: Tensor) -> Tensor:
+def warp(
+    logits: Tensor, sampling: Sampling, forbidden: Tensor, kept: Tensor | None = None
+) -> Tensor:
     """Logits [N, V] to the log-probabilities [N, V] (fp32) that `sampling` draws from.
 
     Forbidden tokens [V] and tokens outside top-k and top-p get -inf. Rollout samples from this and
     the update scores with it: scoring the untruncated softmax would bias every importance ratio.
+    `kept` [N], one token a row, is never cut: the update knows that it was drawn, though rounding
+    or a later policy may now put it just outside.
     """
-    logits = logits.float().masked_fill(forbidden, -torch.inf) / sampling.temperature
+    logits = whole = logits.float().masked_fill(forbidden, -torch.inf) / sampling.temperature
     if sampling.top_k > 0:
         kth = logits.topk(min(sampling.top_k, logits.size(-1))).values[..., -1:]
         logits = logits.masked_fill(logits < kth, -torch.inf)
@@ -37,6 +41,8 @@ def warp(logits: Tensor, sampling: Sampling, forbidden: Tensor) -> Tensor:
             -1, order, before >= sampling.top_p
         )
         logits = logits.masked_fill(dropped, -torch.inf)
+    if kept is not None:
+        logits = logits.scatter(-1, kept[:, None], whole.gather(-1, kept[:, None]))
     return logits.log_softmax(-1)
 
 

@@ -138,11 +138,12 @@ def truncate_jsonl(path: Path, last_step: int) -> None:
     if not path.exists():
         return
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            if json.loads(line)["step"] <= last_step:
-                kept.append(line)
-        except json.JSONDecodeError:
-            break  # the line that was being written when the run was killed
-    with atomic_write(path) as stream:
-        stream.writelines(f"{line}\n" for line in kept)
+    with open(path, "rb") as stream:
+        for line in stream:
+            try:
+                if json.loads(line)["step"] <= last_step:
+                    kept.append(line.rstrip(b"\n") + b"\n")
+            except ValueError:
+                break  # the line that was being written when the run was killed
+    with atomic_write(path, "wb") as stream:
+        stream.writelines(kept)

@@ -116,7 +116,11 @@ def resume_command() -> str:
     """A script that goes on with this run: the command as it was given, in its folder."""
     command = shlex.join([sys.executable, "-m", *_module_and_arguments()])
     folder = shlex.quote(os.getcwd())
-    return f"#!/bin/sh\n# Goes on where the run stopped.\ncd {folder} || exit 1\n{command}\n"
+    root = shlex.quote(str(Path(__file__).parents[2]))
+    return (
+        f"#!/bin/sh\n# Goes on where the run stopped.\ncd {folder} || exit 1\n"
+        f"PYTHONPATH={root} exec {command}\n"
+    )
 
 
 def _module_and_arguments() -> list[str]:

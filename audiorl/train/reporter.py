@@ -31,8 +31,9 @@ class Reporter:
             for name, value in metrics.items():
                 self.tensorboard.add_scalar(name, value, step)
 
-    def completions(self, lines: Iterable[dict]) -> None:
-        self._append(self.completions_path, lines)
+    def completions(self, step: int, lines: Iterable[dict]) -> None:
+        """The hypotheses of a step, one line each in completions.jsonl."""
+        self._append(self.completions_path, [{"step": step, **line} for line in lines])
 
     def audio(self, step: int, tag: str, wave, sample_rate: int, text: str) -> None:
         """A sample to listen to, with what was recognised."""

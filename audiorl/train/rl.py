@@ -93,7 +93,7 @@ def _train(
             prompts = step_prompts(train, rl.num_prompts, config.seed, step)
             output = learner.step(step, prompts, rate)
             reporter.log(step + 1, {**output.metrics, "learning_rate": rate * rl.learning_rate})
-            reporter.completions(output.completions)
+            reporter.completions(step + 1, output.completions)
             bar.update()
             bar.set_postfix(_shown(output.metrics, best.scores))
             last = step + 1 == rl.max_steps

@@ -13,7 +13,7 @@ stop_stage=9                  # last stage to run
 config=conf/grpo.yaml         # the recipe: model, warm start, RL, decoding, scoring
 control=conf/supervised.yaml  # the control: supervised training, on the data of RL and as long
 corpus=data                   # the generated corpus goes here
-dump=dump                     # validated data and RL data go here
+dump=dump                     # validated data go here
 exp=exp                       # experiments and logs go here
 nj=                           # processes that make the corpus and open audio; all cores
 ngpu=0                        # GPUs: 0 or 1
@@ -37,13 +37,13 @@ if stage 3 "Supervised warm start"; then
 fi
 if stage 4 "Build the RL data"; then
     run python -m audiorl.bin.build_rl_data "${opts[@]}" \
-        --dump "$dump" --init "$exp/sft" --out "$dump/rl/train.jsonl"
+        --dump "$dump" --init "$exp/sft" --out "$exp/rl/train.jsonl"
 fi
 if stage 5 "Reinforcement learning, and its control"; then
     run python -m audiorl.bin.train_rl "${opts[@]}" \
-        --init "$exp/sft" --data "$dump/rl/train.jsonl" --dump "$dump" --out "$rl"
+        --init "$exp/sft" --data "$exp/rl/train.jsonl" --dump "$dump" --out "$rl"
     run python -m audiorl.bin.train_rl "${control_opts[@]}" \
-        --init "$exp/sft" --data "$dump/rl/train.jsonl" --dump "$dump" --out "$supervised"
+        --init "$exp/sft" --data "$exp/rl/train.jsonl" --dump "$dump" --out "$supervised"
 fi
 if stage 6 "Decode"; then
     run python -m audiorl.bin.decode "${opts[@]}" --dump "$dump" "$exp/sft" "$rl" "$supervised"

@@ -110,7 +110,7 @@ def check_outputs(work: Path, tests: list[str]) -> None:
     exp = work / "exp"
     for stage in range(1, 10):
         assert (exp / "log" / f"stage_{stage}.log").stat().st_size > 0
-    items = [json.loads(line) for line in open(work / "dump" / "rl" / "train.jsonl")]
+    items = [json.loads(line) for line in open(work / "exp" / "rl" / "train.jsonl")]
     assert items and all(item["difficulty"] and item["provenance"] for item in items)
     for system in ("sft", "grpo", "supervised"):
         assert (exp / system / "model" / "model.safetensors").exists()

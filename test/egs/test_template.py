@@ -135,4 +135,4 @@ def test_a_copy_of_the_recipe_runs(corpus: Path, tmp_path: Path) -> None:
     run(recipe / "run.sh", *options, cwd=root)
     assert len(ids(recipe / "dump" / "test" / "utt2dur")) == 3
     assert (recipe / "exp" / "sft" / "model" / "model.safetensors").exists()
-    assert (recipe / "dump" / "rl" / "train.jsonl").exists()
+    assert (recipe / "exp" / "rl" / "train.jsonl").exists()

@@ -15,7 +15,7 @@ from audiorl.rl import logprobs
 from audiorl.rl.advantages import group_advantages
 from audiorl.rl.logprobs import prefix_is_shared, response_logprobs
 from audiorl.rl.losses import clipped_surrogate, loss_weights
-from audiorl.rollout.sampling import Sampling, warp
+from audiorl.rollout.sampling import Sampling
 
 LENGTHS, GROUP = [3, 8, 5], 4
 
@@ -71,19 +71,25 @@ def close(actual: Tensor, expected: Tensor) -> None:
 def test_they_are_those_of_the_whole_softmax(model, share: bool, sampling: Sampling) -> None:
     prefix, (tokens, mask) = random_prefix(32, LENGTHS), some_responses()
     hidden = response_hidden(model.llm, prefix, tokens, share=False)
-    logp = warp(model.llm.get_output_embeddings()(hidden), sampling, model.forbidden)  # [N, R, V]
-    taken = logp.gather(2, tokens[..., None])[..., 0]
-    inside = taken.isfinite() & mask
+    logits = model.llm.get_output_embeddings()(hidden)[mask] / sampling.temperature  # [N, V]
+    logits = logits.masked_fill(model.forbidden, -torch.inf)
+    if sampling.top_k:  # the drawn token is never cut, nor are the likeliest
+        kept = logits >= logits.topk(sampling.top_k).values[:, -1:]
+        kept = kept.scatter(1, tokens[mask][:, None], True)
+        logits = logits.masked_fill(~kept, -torch.inf)
+    logp = logits.log_softmax(-1)
+    taken = torch.zeros(tokens.shape).masked_scatter(
+        mask, logp.gather(1, tokens[mask][:, None]).squeeze(1)
+    )
     actual, entropy = score(model, prefix, tokens, mask, share, sampling)
-    torch.testing.assert_close(actual[inside], taken[inside], rtol=0, atol=1e-5)
-    assert (actual[~mask] == 0).all()
+    assert actual.isfinite().all()
+    torch.testing.assert_close(actual, taken, rtol=0, atol=1e-5)
     assert (entropy[~mask] == 0).all()
     plain = torch.distributions.Categorical(logits=logp).entropy()
-    torch.testing.assert_close(entropy[mask], plain[mask], rtol=0, atol=1e-5)
-    assert (actual[mask & ~inside] == -torch.inf).all()
-    weights = torch.randn(actual.shape, generator=torch.Generator().manual_seed(8)) * inside
-    ours = gradients(model, (actual.nan_to_num(neginf=0.0) * weights).sum())
-    theirs = gradients(model, (taken.masked_fill(~inside, 0.0) * weights).sum())
+    torch.testing.assert_close(entropy[mask], plain, rtol=0, atol=1e-5)
+    weights = torch.randn(actual.shape, generator=torch.Generator().manual_seed(8))
+    ours = gradients(model, (actual * weights).sum())
+    theirs = gradients(model, (taken * weights).sum())
     for one, other in zip(ours, theirs, strict=True):
         close(one, other)
 
@@ -105,9 +111,9 @@ def test_the_vocabulary_is_touched_for_real_tokens_in_chunks_only(model, monkeyp
     sizes = []
     original = logprobs.warp
 
-    def watching(logits: Tensor, *rest) -> Tensor:
+    def watching(logits: Tensor, *rest, **named) -> Tensor:
         sizes.append(tuple(logits.shape))
-        return original(logits, *rest)
+        return original(logits, *rest, **named)
 
     monkeypatch.setattr(logprobs, "warp", watching)
     monkeypatch.setattr(logprobs, "CHUNK", 10)
