@@ -62,6 +62,7 @@ class GRPO:
             frames = self.frames.get(utterances)  # B x [T_i, D], on the host
         with phases("rollout"):
             rollout, samples = sample_groups(self.model, utterances, frames, step)  # B * G rows
+            self._refuse_broken_policy(step, rollout)
         with phases("reward"):
             scores = self.rewards(samples)
             rewards = torch.tensor(scores.total).view(len(utterances), -1)  # [B, G]
@@ -76,6 +77,14 @@ class GRPO:
             **phases.metrics(sum(u.duration for u in utterances)),
         }
         return StepOutput(metrics, _completions(samples, scores, advantages))
+
+    def _refuse_broken_policy(self, step: int, rollout: Rollout) -> None:
+        # Broken weights sample one token for ever: all groups are flat, and no gradient would tell.
+        if not rollout.logps.isfinite().all():
+            raise UserError(
+                f"step {step + 1}: what the policy gives a token is no number; lower "
+                "rl.learning_rate and train again."
+            )
 
     def _refuse_broken_rewards(self, step: int, rewards: Tensor) -> None:
         share = rewards.isnan().float().mean().item()

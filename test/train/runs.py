@@ -1,0 +1,131 @@
+"""Training runs on a tiny sung corpus, and ways to kill them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tiny import sentences, tiny_config, tiny_model, write_set
+
+from audiorl.config.schema import Config
+from audiorl.data.utterance import write_utterances_jsonl
+from audiorl.models import save_model
+from audiorl.train.rl import train_rl
+from audiorl.train.sft import train_sft
+
+SFT = {
+    "sft.max_steps": 10,
+    "sft.batch_seconds": 1.5,
+    "sft.gradient_accumulation_steps": 2,
+    "sft.learning_rate": 5e-3,
+    "sft.muon_learning_rate": 5e-3,
+    "sft.warmup_steps": 3,
+    "sft.ctc_steps": 2,
+    "sft.eval_steps": 4,
+    "sft.save_steps": 3,
+    "sft.logging_steps": 1,
+    "sft.average": 2,
+    "llm.dropout": 0.1,
+}
+RL = {
+    "rl.max_steps": 8,
+    "rl.num_prompts": 4,
+    "rl.learning_rate": 1e-2,
+    "rl.eval_steps": 4,
+    "rl.save_steps": 3,
+    "rl.num_iterations": 2,
+    "rl.beta": 0.01,
+}
+
+
+class Corpus:
+    """A folder with dump/{train,dev}, dump/rl.jsonl and the warm start exp/sft."""
+
+    def __init__(self, root: Path) -> None:
+        self.dump = root / "dump"
+        self.data = self.dump / "rl.jsonl"
+        self.init = root / "exp" / "sft"
+        write_set(self.dump / "train", sentences(14, seed=21, longest=3))
+        write_set(self.dump / "dev", sentences(3, seed=22))
+        # Fewer utterances than two steps take: they come again, in other company.
+        write_utterances_jsonl(self.data, write_set(self.dump / "rl", sentences(6, seed=23)))
+        save_model(tiny_model(spread=3.0), self.init / "model")
+
+    def sft(self, out: Path, keys: dict[str, Any] | None = None) -> None:
+        train_sft(tiny_config({**SFT, **(keys or {})}), self.dump, out)
+
+    def rl(self, out: Path, keys: dict[str, Any] | None = None) -> None:
+        train_rl(self.rl_config(keys), self.init, self.data, self.dump, out)
+
+    @staticmethod
+    def rl_config(keys: dict[str, Any] | None = None) -> Config:
+        return tiny_config({**RL, **(keys or {})})
+
+
+def kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def killed(run: Callable[[], None], prepare: Callable[[], None]) -> None:
+    """Runs in a process of its own that must die by SIGKILL; `prepare` sees to that, inside."""
+    child = os.fork()
+    if child == 0:
+        try:
+            silence = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(silence, 1)
+            os.dup2(silence, 2)
+            prepare()
+            run()
+        finally:
+            os._exit(99)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status), f"it ended by itself, with status {status}"
+    assert os.WTERMSIG(status) == signal.SIGKILL
+
+
+def after(owner: Any, name: str, condition: Callable[..., bool]) -> Callable[[], None]:
+    """Kills the process when a call of owner.name has returned and its arguments are such."""
+    original = getattr(owner, name)
+
+    def patched(*arguments, **named):
+        result = original(*arguments, **named)
+        if condition(*arguments, **named):
+            kill()
+        return result
+
+    return lambda: setattr(owner, name, patched)
+
+
+def before(owner: Any, name: str, condition: Callable[..., bool]) -> Callable[[], None]:
+    """Kills the process when owner.name is about to be called with such arguments."""
+    original = getattr(owner, name)
+
+    def patched(*arguments, **named):
+        if condition(*arguments, **named):
+            kill()
+        return original(*arguments, **named)
+
+    return lambda: setattr(owner, name, patched)
+
+
+def lines(path: Path) -> list[dict]:
+    """What a .jsonl file holds, without seconds and memory."""
+    if not path.exists():
+        return []
+    found = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
+    noisy = ("timing_s", "perf")
+    return [{k: v for k, v in line.items() if not k.startswith(noisy)} for line in found]
+
+
+def outcome(exp: Path) -> dict[str, Any]:
+    """All of a finished run that must not depend on how it went."""
+    return {
+        "weights": (exp / "model" / "model.safetensors").read_bytes(),
+        "metrics": lines(exp / "metrics.jsonl"),
+        "completions": lines(exp / "completions.jsonl"),
+        "checkpoints": sorted(p.name for p in (exp / "checkpoints").iterdir()),
+    }

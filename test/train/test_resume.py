@@ -1,0 +1,208 @@
+"""A run that was killed ends as one that was not: the same weights to the bit, each line once."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from runs import RL, SFT, Corpus, after, before, killed, lines, outcome
+from tiny import tiny_config
+
+from audiorl.config import dump_config
+from audiorl.errors import UserError
+from audiorl.train import checkpoint, rl, sft
+from audiorl.train.checkpoint import BestWeights, Checkpoints
+from audiorl.train.reporter import Reporter
+
+
+@pytest.fixture(scope="session")
+def undisturbed(corpus: Corpus, tmp_path_factory) -> dict[str, dict[str, Any]]:
+    """Outcomes of runs that nothing interrupts."""
+    root = tmp_path_factory.mktemp("undisturbed")
+    corpus.sft(root / "sft")
+    corpus.rl(root / "grpo")
+    corpus.rl(root / "supervised", {"rl.algorithm": "supervised"})
+    return {folder.name: outcome(folder) for folder in root.iterdir()}
+
+
+def same(exp: Path, expected: dict[str, Any]) -> None:
+    actual = outcome(exp)
+    assert actual["metrics"] == expected["metrics"]
+    assert actual["completions"] == expected["completions"]
+    assert actual["weights"] == expected["weights"]
+    assert actual["checkpoints"] == expected["checkpoints"]
+
+
+def logged(step: int, key: str = "loss"):
+    """After the line of a step, before whatever comes next."""
+    return after(Reporter, "log", lambda self, at, metrics: at == step and key in metrics)
+
+
+def writing_checkpoint(step: int):
+    """With the weights of a checkpoint on disk, and the optimizer not yet."""
+    return before(checkpoint.torch, "save", lambda value, stream: value["step"] == step)
+
+
+SFT_DEATHS = {
+    "before the first checkpoint": logged(2),
+    "between checkpoints": logged(8),
+    "in an evaluation": before(sft, "evaluate", lambda *_: True),
+    "after an evaluation": after(BestWeights, "offer", lambda self, step, *_: step == 8),
+    "in the first checkpoint": writing_checkpoint(3),
+    "in a later checkpoint": writing_checkpoint(9),
+    "after a checkpoint": after(Checkpoints, "save", lambda self, step, *_: step == 6),
+    "after the last checkpoint": after(Checkpoints, "save", lambda self, step, *_: step == 10),
+    "before the model": before(sft, "save_model", lambda *_: True),
+    "in the model": before(
+        sys.modules["audiorl.models"],
+        "save_weights",
+        lambda model, path: path.parent.name == "model",
+    ),
+}
+RL_DEATHS = {
+    "before the first step": after(BestWeights, "offer", lambda self, step, *_: step == 0),
+    "before the first checkpoint": logged(2),
+    "between checkpoints": logged(5),
+    "between lines of completions": after(
+        Reporter, "completions", lambda self, step, given: step == 6
+    ),
+    "in an evaluation": before(rl, "evaluate", lambda model, dev, step, _: step == 8),
+    "in a checkpoint": writing_checkpoint(6),
+    "after the last checkpoint": after(Checkpoints, "save", lambda self, step, *_: step == 8),
+}
+
+
+@pytest.mark.parametrize("death", SFT_DEATHS)
+def test_a_warm_start_goes_on_to_the_bit(death: str, corpus, undisturbed, tmp_path) -> None:
+    killed(lambda: corpus.sft(tmp_path / "exp"), SFT_DEATHS[death])
+    assert not (tmp_path / "exp" / "model" / "model.safetensors").exists()
+    corpus.sft(tmp_path / "exp")
+    same(tmp_path / "exp", undisturbed["sft"])
+
+
+@pytest.mark.parametrize("death", RL_DEATHS)
+def test_rl_goes_on_to_the_bit(death: str, corpus, undisturbed, tmp_path) -> None:
+    killed(lambda: corpus.rl(tmp_path / "exp"), RL_DEATHS[death])
+    corpus.rl(tmp_path / "exp")
+    same(tmp_path / "exp", undisturbed["grpo"])
+
+
+def test_the_control_goes_on_to_the_bit(corpus, undisturbed, tmp_path) -> None:
+    keys = {"rl.algorithm": "supervised"}
+    killed(lambda: corpus.rl(tmp_path / "exp", keys), logged(5))
+    corpus.rl(tmp_path / "exp", keys)
+    same(tmp_path / "exp", undisturbed["supervised"])
+
+
+def test_it_may_be_killed_again_and_again(corpus, undisturbed, tmp_path) -> None:
+    for death in (logged(2), logged(4), writing_checkpoint(6), logged(7), logged(7), logged(9)):
+        killed(lambda: corpus.sft(tmp_path / "exp"), death)
+    corpus.sft(tmp_path / "exp")
+    same(tmp_path / "exp", undisturbed["sft"])
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "trainer.pt"])
+def test_a_checkpoint_cut_short_costs_some_steps_only(file, corpus, undisturbed, tmp_path) -> None:
+    killed(lambda: corpus.sft(tmp_path / "exp"), logged(7))
+    broken = tmp_path / "exp" / "checkpoints" / "step_00000006" / file
+    broken.write_bytes(broken.read_bytes()[:-100])
+    corpus.sft(tmp_path / "exp")
+    assert "step_00000006 cannot be read" in (tmp_path / "exp" / "train.log").read_text()
+    same(tmp_path / "exp", undisturbed["sft"])
+
+
+def test_without_a_readable_checkpoint_nothing_is_lost(corpus, tmp_path) -> None:
+    exp = tmp_path / "exp"
+    killed(lambda: corpus.sft(exp), logged(7))
+    for folder in (exp / "checkpoints").glob("step_*"):
+        (folder / "trainer.pt").write_bytes(b"")
+    before = lines(exp / "metrics.jsonl")
+    with pytest.raises(UserError, match="none of its checkpoints can be read; restore one"):
+        corpus.sft(exp)
+    assert lines(exp / "metrics.jsonl") == before
+
+
+def test_each_step_has_its_line(undisturbed) -> None:
+    for name, steps in (("sft", 10), ("grpo", 8), ("supervised", 8)):
+        metrics = undisturbed[name]["metrics"]
+        assert [m["step"] for m in metrics if "loss" in m] == list(range(1, steps + 1))
+        evaluated = [m["step"] for m in metrics if "eval/wer" in m]
+        assert evaluated == ([4, 8, 10] if name == "sft" else [0, 4, 8])
+    completions = undisturbed["grpo"]["completions"]
+    assert [line["step"] for line in completions] == [s for s in range(1, 9) for _ in range(16)]
+
+
+@pytest.mark.parametrize("kind", ["sft", "rl"])
+def test_a_second_call_does_nothing(kind: str, corpus, tmp_path, capsys) -> None:
+    exp = tmp_path / "exp"
+    getattr(corpus, kind)(exp)
+
+    def state() -> dict[str, tuple[int, bytes]]:
+        files = [p for p in exp.rglob("*") if p.is_file() and p.name not in ("run.sh", "train.log")]
+        return {str(p): (p.stat().st_mtime_ns, p.read_bytes()) for p in files}
+
+    before = state()
+    capsys.readouterr()
+    getattr(corpus, kind)(exp)
+    assert state() == before
+    assert capsys.readouterr().out == f"{exp} is complete: nothing to do\n"
+
+
+def test_an_early_stop_stays_one(corpus, tmp_path) -> None:
+    """Killed between the stop and its model, a run must not train on."""
+    keys = {"sft.patience": 1, "sft.max_steps": 40, "sft.learning_rate": 1e-9, "sft.eval_steps": 2}
+    keys |= {"sft.muon_learning_rate": 0.0, "sft.save_steps": 50}
+    corpus.sft(tmp_path / "plain", keys)
+    assert max(m["step"] for m in lines(tmp_path / "plain" / "metrics.jsonl")) < 40
+    killed(lambda: corpus.sft(tmp_path / "exp", keys), before(sft, "save_model", lambda *_: True))
+    corpus.sft(tmp_path / "exp", keys)
+    same(tmp_path / "exp", outcome(tmp_path / "plain"))
+
+
+KILLER = """
+import runpy, sys
+from audiorl.train.reporter import Reporter
+from runs import after
+after(Reporter, "log", lambda self, step, metrics: step == {step} and "loss" in metrics)()
+sys.argv = sys.argv[1:]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize("kind", ["sft", "grpo"])
+def test_the_commands_go_on(kind: str, corpus: Corpus, undisturbed, tmp_path) -> None:
+    """As a user would: the command, killed, given again, and the run.sh it left; in odd paths."""
+    root = Path(__file__).resolve().parents[2]
+    exp, recipe = tmp_path / "my exp", tmp_path / "a recipe.yaml"
+    recipe.write_text(dump_config(tiny_config(SFT if kind == "sft" else RL)))
+    command = {
+        "sft": ["audiorl.bin.train_sft"],
+        "grpo": ["audiorl.bin.train_rl", "--init", corpus.init, "--data", corpus.data],
+    }[kind]
+    command += ["--config", recipe, "--dump", corpus.dump, "--out", exp]
+    paths = os.pathsep.join(map(str, (root, root / "test", root / "test" / "train")))
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    dead = subprocess.run(
+        [sys.executable, "-c", KILLER.format(step=5), *map(str, command)], env=environment, cwd=root
+    )
+    assert dead.returncode == -9
+    # What was run here was the killer; run.sh names the interpreter's command, as resumed by hand.
+    done = subprocess.run(
+        [sys.executable, "-m", *map(str, command)],
+        env=environment,
+        cwd=root,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "going on from" in done.stdout
+    same(exp, undisturbed[kind])
+    again = subprocess.run([exp / "run.sh"], env=environment, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.endswith("is complete: nothing to do\n")
+    assert torch.get_num_threads() == 1

@@ -1,0 +1,174 @@
+"""The RL loop: its prompts, the model it keeps, what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from runs import Corpus, lines
+from tiny import RATE, sentences, tiny_model, write_set
+
+from audiorl.data.audio import read_audio
+from audiorl.data.utterance import read_utterances, write_utterances_jsonl
+from audiorl.errors import UserError
+from audiorl.models import load_model, read_weights, save_model
+from audiorl.rl.supervised import Supervised
+from audiorl.train.batches import step_prompts
+from audiorl.train.rl import train_rl
+
+SHORT = {"rl.max_steps": 4, "rl.eval_steps": 2, "rl.num_iterations": 1, "rl.beta": 0.0}
+
+
+def weights(exp: Path) -> dict[str, torch.Tensor]:
+    return read_weights(exp / "model" / "model.safetensors")
+
+
+def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], part: str = "") -> bool:
+    assert one.keys() == other.keys()
+    return all(torch.equal(one[name], other[name]) for name in one if name.startswith(part))
+
+
+def test_grpo_and_its_control_see_the_same_prompts(corpus: Corpus, tmp_path, monkeypatch) -> None:
+    corpus.rl(tmp_path / "grpo", SHORT)
+    seen = []
+    original = Supervised.step
+
+    def watching(self, step, utterances, rate):
+        seen.append([u.id for u in utterances])
+        return original(self, step, utterances, rate)
+
+    monkeypatch.setattr(Supervised, "step", watching)
+    corpus.rl(tmp_path / "supervised", {**SHORT, "rl.algorithm": "supervised"})
+    sampled = [line["id"] for line in lines(tmp_path / "grpo" / "completions.jsonl")]
+    by_step = [sampled[i : i + 16 : 4] for i in range(0, len(sampled), 16)]
+    assert by_step == seen
+    everyone = read_utterances(corpus.data)
+    assert seen == [[u.id for u in step_prompts(everyone, 4, 1, step)] for step in range(4)]
+
+
+def test_only_what_is_to_learn_learns(corpus: Corpus, tmp_path: Path) -> None:
+    keys = {**SHORT, "rl.train": ["llm"], "rl.eval_steps": 100, "rl.learning_rate": 1e-3}
+    corpus.rl(tmp_path, keys)
+    start = weights(corpus.init)
+    last = read_weights(sorted((tmp_path / "checkpoints").glob("step_*"))[-1] / "model.safetensors")
+    assert equal(start, last, "encoder")
+    assert equal(start, last, "adaptor")
+    assert not equal(start, last, "llm")
+
+
+def test_the_start_is_kept_where_nothing_is_better(corpus: Corpus, tmp_path, monkeypatch) -> None:
+    from audiorl.score.align import Counts
+    from audiorl.train import rl
+
+    errors = iter([1, 3, 2])
+    monkeypatch.setattr(rl, "evaluate", lambda *_: Counts(hits=5, substitutions=next(errors)))
+    corpus.rl(tmp_path, SHORT)
+    assert equal(weights(tmp_path), weights(corpus.init))
+
+
+def test_the_best_on_dev_is_kept(corpus: Corpus, tmp_path, monkeypatch) -> None:
+    from audiorl.score.align import Counts
+    from audiorl.train import rl
+
+    errors = iter([3, 1, 2])
+    monkeypatch.setattr(rl, "evaluate", lambda *_: Counts(hits=5, substitutions=next(errors)))
+    corpus.rl(tmp_path, {**SHORT, "rl.save_steps": 2})
+    at_two = read_weights(tmp_path / "checkpoints" / "step_00000002" / "model.safetensors")
+    assert equal(weights(tmp_path), at_two)
+
+
+def test_the_model_says_what_it_was_trained_with(corpus: Corpus, tmp_path: Path) -> None:
+    """The sections of RL are those of the run; what the model is comes from the warm start."""
+    corpus.rl(
+        tmp_path,
+        {**SHORT, "rl.learning_rate": 0.003, "llm.hidden_size": 64, "data.sample_rate": 8000},
+    )
+    model = load_model(tmp_path / "model")
+    assert model.config.rl.learning_rate == 0.003
+    assert model.config.llm.hidden_size == 32
+    assert model.config.data.sample_rate == RATE
+
+
+def test_too_few_utterances(corpus: Corpus, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"rl\.jsonl has 6 utterances, fewer than rl\.num_prompts"):
+        corpus.rl(tmp_path, {"rl.num_prompts": 7})
+
+
+def test_no_warm_start(corpus: Corpus, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"there is no model to start from; run the stage before"):
+        train_rl(corpus.rl_config(), tmp_path / "none", corpus.data, corpus.dump, tmp_path / "exp")
+
+
+def test_another_warm_start_is_refused(corpus: Corpus, tmp_path: Path) -> None:
+    """Trained again, the warm start is another one: the old RL run does not belong to it."""
+    init = tmp_path / "sft"
+    save_model(tiny_model(spread=3.0), init / "model")
+    arguments = (corpus.data, corpus.dump, tmp_path / "exp")
+    train_rl(corpus.rl_config(SHORT), init, *arguments)
+    save_model(tiny_model(seed=1, spread=3.0), init / "model")
+    with pytest.raises(UserError, match=r"begun with other inputs .*\(init changed\)"):
+        train_rl(corpus.rl_config(SHORT), init, *arguments)
+
+
+def test_rewards_that_cannot_be_given_stop_the_run(corpus: Corpus, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"step 1: 100% of the samples could not be rewarded"):
+        from audiorl.rewards import accuracy
+
+        original = accuracy.count_errors
+        accuracy.count_errors = None
+        try:
+            corpus.rl(tmp_path, SHORT)
+        finally:
+            accuracy.count_errors = original
+    log = (tmp_path / "train.log").read_text()
+    assert "reward wer failed on 16 samples" in log
+    assert "TypeError" in log
+
+
+def test_audio_that_is_no_number_is_named(corpus: Corpus, tmp_path: Path) -> None:
+    import numpy as np
+    import soundfile
+
+    utterances = write_set(tmp_path / "dump" / "rl", sentences(4, seed=3))
+    write_utterances_jsonl(tmp_path / "rl.jsonl", utterances)
+    victim = utterances[2]
+    wave = read_audio(victim, RATE).copy()
+    wave[:50] = np.inf
+    soundfile.write(victim.audio, wave, RATE, subtype="FLOAT")
+    with pytest.raises(UserError, match=rf"^{victim.id}: .*no numbers"):
+        train_rl(
+            corpus.rl_config(SHORT),
+            corpus.init,
+            tmp_path / "rl.jsonl",
+            corpus.dump,
+            tmp_path / "exp",
+        )
+
+
+@pytest.mark.parametrize("algorithm", ["grpo", "supervised"])
+def test_a_diverging_run_stops_and_keeps_its_best(corpus, tmp_path, algorithm: str) -> None:
+    keys = {
+        **SHORT,
+        "rl.learning_rate": 1e30,
+        "rl.algorithm": algorithm,
+        "rl.eval_steps": 100,
+        "rl.warmup_steps": 0,
+    }
+    with pytest.raises(
+        UserError, match=r"the gradient is (nan|inf) in the update on 4 utterances|is no number"
+    ):
+        corpus.rl(tmp_path, keys)
+    assert (tmp_path / "checkpoints" / "best_00000000.safetensors").exists()
+
+
+def test_metrics_of_each_step(corpus: Corpus, tmp_path: Path) -> None:
+    corpus.rl(tmp_path, {**SHORT, "rl.warmup_steps": 2, "rl.learning_rate": 1e-3})
+    metrics = [m for m in lines(tmp_path / "metrics.jsonl") if "loss" in m]
+    assert [m["step"] for m in metrics] == [1, 2, 3, 4]
+    assert [m["learning_rate"] for m in metrics] == [5e-4, 1e-3, 1e-3, 1e-3]
+    assert all(m["sampling/sampling_logp_difference/mean"] < 1e-5 for m in metrics)
+    completions = lines(tmp_path / "completions.jsonl")
+    assert [line["step"] for line in completions] == [
+        step for step in range(1, 5) for _ in range(16)
+    ]
