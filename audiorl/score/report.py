@@ -131,7 +131,6 @@ def config_differences(paths: dict[str, Path]) -> Table:
 def environment_table(path: Path) -> Table:
     """Where the system was trained (its env.json) beside where the report is made."""
     training = json.loads(_read(path) or "{}")
-    training |= training.pop("packages", {})
     here = environment()
     rows = [[name, training.get(name), here.get(name)] for name in here | training]
     shown = [["-" if cell is None else str(cell) for cell in row] for row in rows]
