@@ -115,7 +115,7 @@ def _train(folder: Path, system: str, generator: random.Random) -> None:
     cfg = Config()
     cfg.rl.algorithm = "supervised" if system == "supervised" else "grpo"
     (folder / "config.yaml").write_text(dump_config(cfg))
-    (folder / "env.json").write_text('{"python": "3.0", "packages": {"torch": "1.0"}, "gpu": null}')
+    (folder / "env.json").write_text('{"python": "3.0", "torch": "1.0", "gpu": null}')
     (folder / "run.sh").write_text(f"python -m audiorl.bin.train_rl --out exp/{system} # <b>&\n")
     with open(folder / "metrics.jsonl", "w") as stream:
         for step in range(1, 61):
