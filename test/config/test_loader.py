@@ -294,19 +294,19 @@ def test_missing_file() -> None:
 
 
 def test_extends_merges_mappings_and_replaces_lists(write: Callable) -> None:
-    write("seed: 5\nrl: {beta: 1, top_k: 7}\ndata: {test: [a, b]}\n", "base/b.yaml")
-    write("extends: b.yaml\nrl: {beta: 2}\n", "base/middle.yaml")
+    write("seed: 5\nrl: {epsilon: 0.1, top_k: 7}\ndata: {test: [a, b]}\n", "base/b.yaml")
+    write("extends: b.yaml\nrl: {epsilon: 0.15}\n", "base/middle.yaml")
     leaf = write(
         "extends: ../base/middle.yaml\nrl:\n  top_p: 0.5\ndata: {test: [c]}\n", "x/leaf.yaml"
     )
     recipe = load_recipe(leaf, ["rl.top_p=0.25"])
     rl = recipe.config.rl
-    assert (recipe.config.seed, rl.beta, rl.top_k, rl.top_p) == (5, 2.0, 7, 0.25)
+    assert (recipe.config.seed, rl.epsilon, rl.top_k, rl.top_p) == (5, 0.15, 7, 0.25)
     assert recipe.config.data.test == ["c"]
     assert recipe.files == ["base/b.yaml", "base/middle.yaml", "x/leaf.yaml"]
     assert recipe.origins == {
         "seed": "base/b.yaml:1",
-        "rl.beta": "base/middle.yaml:2",
+        "rl.epsilon": "base/middle.yaml:2",
         "rl.top_k": "base/b.yaml:2",
         "rl.top_p": "--set rl.top_p=0.25",
         "data.test": "x/leaf.yaml:4",
