@@ -76,7 +76,7 @@ def _entry(entry: str, comment: str) -> list[str]:
     """The entry with its comment to the right; above it where the entry is too long for that."""
     room = len(entry) + 2 <= COLUMN
     margin = COLUMN if room else len(entry) - len(entry.lstrip())
-    wrapped = textwrap.wrap(comment, WIDTH - margin - 2)
+    wrapped = textwrap.wrap(comment, WIDTH - margin - 2, break_on_hyphens=False)
     comments = ["# " + line.replace(GLUE, " ") for line in wrapped]
     if not room:
         return [*(" " * margin + line for line in comments), entry]

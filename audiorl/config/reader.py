@@ -80,7 +80,7 @@ class Reader:
         entries = self._entries(root, "")
         base = {}
         if "extends" in entries:
-            base = self.attempt(self._read_base, *entries.pop("extends"), (*chain, path))
+            base = self._read_bases(*entries.pop("extends"), (*chain, path))
         self.files.append(path)
         return base | self._settings(entries, Config, "")
 
@@ -96,10 +96,19 @@ class Reader:
             node = yaml.MappingNode("", [(yaml.ScalarNode("", name, mark, mark), node)], mark, mark)
         return self._settings(self._entries(node, ""), Config, "")
 
+    def _read_bases(self, key: yaml.Node, value: yaml.Node, chain: tuple[str, ...]) -> Settings:
+        """The settings of the files that the last of `chain` extends, a later one over earlier."""
+        several = isinstance(value, yaml.SequenceNode)
+        found: Settings = {}
+        for node in value.value if several else [value]:
+            found |= self.attempt(self._read_base, key, node, chain)
+        return found
+
     def _read_base(self, key: yaml.Node, value: yaml.Node, chain: tuple[str, ...]) -> Settings:
-        """The settings of the file that the last of `chain` extends."""
         if not isinstance(value, yaml.ScalarNode) or value.value in NULLS:
-            message = f"expected one path, relative to this file (got {_shape(value)})"
+            message = (
+                f"expected a path, or a list of them, relative to this file (got {_shape(value)})"
+            )
             raise Unreadable(where(key), f"extends: {message}")
         base = os.path.normpath(os.path.join(os.path.dirname(chain[-1]), value.value))
         if not os.path.isfile(base):

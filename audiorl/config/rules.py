@@ -10,6 +10,7 @@ from audiorl.config.schema import Config
 Rule = tuple[tuple[str, ...], str]  # the keys it is about (the one to name first), the sentence
 
 RL_PARTS = ("adaptor", "llm", "encoder")
+SUMS = ("seq-mean-token-sum", "dr_grpo", "seq-mean-token-sum-norm")  # loss types over tokens
 FOLDER = re.compile(r"\w[\w.+-]*")
 # Fewer mel bands than this leave nothing behind ESPnet's subsampling convolutions.
 LEAST_MELS = {"conv2d": 7, "conv2d6": 11, "conv2d8": 15}
@@ -106,15 +107,69 @@ def _rl(config: Config) -> Iterator[Rule]:
     if not any(reward.weight for reward in rl.rewards):
         yield ("rl.rewards",), "no reward has a weight, so nothing would be learnt; set one to 1.0"
 
+    yield from _advantages(config)
+    yield from _policy_loss(config)
+    yield from _kl(config)
+    if rl.overlong_buffer >= rl.max_completion_length:
+        keys = ("rl.overlong_buffer", "rl.max_completion_length")
+        yield keys, f"every response would lose; set less than {rl.max_completion_length}"
+    if rl.mini_batch_prompts > rl.num_prompts:
+        keys = ("rl.mini_batch_prompts", "rl.num_prompts")
+        yield keys, f"a step has {rl.num_prompts} prompts; set at most as many, or 0 for all"
+
+
+def _advantages(config: Config) -> Iterator[Rule]:
+    rl = config.rl
+    if rl.reward_combination == "gdpo":
+        for name in ("baseline", "scale_rewards"):
+            if getattr(rl, name) != "group":
+                yield (f"rl.{name}", "rl.reward_combination"), "gdpo has its own; remove it"
+    if rl.baseline == "batch" and rl.scale_rewards == "group":
+        keys = ("rl.scale_rewards", "rl.baseline")
+        reason = "a group's deviation says nothing about its distance from the mean of the step"
+        yield keys, f"{reason}; set whiten, batch or none"
+    if rl.baseline == "posterior":
+        if rl.num_iterations > 1 or rl.mini_batch_prompts:
+            keys = ("rl.num_iterations" if rl.num_iterations > 1 else "rl.mini_batch_prompts",)
+            reason = "the weights of baseline posterior are the sampling policy's"
+            yield (*keys, "rl.baseline"), f"{reason}, good for one update; set 1 and 0"
+        if rl.loss_type not in SUMS:
+            keys = ("rl.loss_type", "rl.baseline")
+            yield keys, f"MWER sums over the tokens of a response; set one of {', '.join(SUMS)}"
+
+
+def _policy_loss(config: Config) -> Iterator[Rule]:
+    rl = config.rl
+    if rl.policy_loss == "cispo" and rl.epsilon_high < 1:
+        keys = ("rl.epsilon_high", "rl.policy_loss")
+        reason = "cispo caps the ratio itself, which is 1 before an update"
+        yield keys, f"{reason}; set at least 1, 5 say"
+    if rl.policy_loss != "ppo":
+        if rl.delta:
+            yield ("rl.delta", "rl.policy_loss"), f"{rl.policy_loss} has no dual clip; remove it"
+        return
     if rl.epsilon >= 1:
         yield ("rl.epsilon",), "a ratio is never below 0, so it would never clip; set less than 1"
     elif rl.epsilon_high < rl.epsilon:
         keys = ("rl.epsilon_high", "rl.epsilon")
         yield keys, f"must not be tighter than the lower clip; set at least {rl.epsilon:g}"
+    if rl.delta and rl.delta <= 1 + rl.epsilon_high:
+        keys = ("rl.delta", "rl.epsilon_high")
+        yield keys, f"must leave the clip room; set more than {1 + rl.epsilon_high:g}, 3 say"
+
+
+def _kl(config: Config) -> Iterator[Rule]:
+    rl = config.rl
     if rl.beta and (rl.top_k or rl.top_p < 1):
         keys = ("rl.beta", "rl.top_k" if rl.top_k else "rl.top_p")
         reason = "a reference cut to its own likeliest tokens is infinitely far from the policy"
         yield keys, f"{reason}; set top_k: 0 and top_p: 1, or beta: 0"
+    if rl.kl_estimator == "k1" and rl.beta and not rl.kl_in_reward:
+        keys = ("rl.kl_estimator", "rl.kl_in_reward")
+        reason = "the gradient of k1 is 0 on average, so it holds nothing back as a loss"
+        yield keys, f"{reason}; set k2, k3 or exact, or kl_in_reward: true"
+    if rl.kl_in_reward and not rl.beta:
+        yield ("rl.kl_in_reward", "rl.beta"), "has no weight; set rl.beta above 0"
 
 
 def _repeated(names: list[str]) -> list[str]:

@@ -211,26 +211,98 @@ class RLConfig:
         1.0, "sample from the smallest set with this probability; 1: all", gt=0, le=1
     )
     rewards: list[RewardConfig] = key(lambda: [RewardConfig()], "rewards and their weights")
+    reward_combination: str = key(
+        "sum",
+        "weighted sum; or gdpo: each reward normalised in its group, then summed and whitened over "
+        "the step, in place of baseline and scale_rewards [multi_objective_aggregation]",
+        choices=("sum", "gdpo"),
+    )
     max_unscorable: float = key(
         0.1, "share of samples without a reward above which a run stops", ge=0, le=1
     )
+    baseline: str = key(
+        "group",
+        "what a reward is compared with: mean of its group (GRPO), of the others in it "
+        "(leave_one_out, RLOO), of the step (batch, REINFORCE++), reward of the greedy hypothesis "
+        "(greedy, ReMax), mean by the group's probabilities, which weigh the samples too "
+        "(posterior, MWER) [adv_estimator]",
+        choices=("group", "leave_one_out", "batch", "greedy", "posterior"),
+    )
     scale_rewards: str = key(
         "group",
-        "divide advantages by the standard deviation (n - 1) of the group or batch + 1e-4, or not",
-        choices=("group", "batch", "none"),
+        "divide advantages by the standard deviation (n - 1) of the group's or step's rewards "
+        "+ 1e-4; whiten: the step's advantages to mean 0 and deviation 1 (REINFORCE++); or not",
+        choices=("group", "batch", "whiten", "none"),
     )
+    importance_sampling_level: str = key(
+        "token", "ratio of each token, or of the sequence (GSPO)", choices=("token", "sequence")
+    )
+    policy_loss: str = key(
+        "ppo",
+        "surrogate: clipped (ppo), cispo (its cap is epsilon_high itself) or sapo [loss_mode]",
+        choices=("ppo", "cispo", "sapo"),
+    )
+    epsilon: float = key(0.2, "lower clip of the ratio [clip_ratio_low]", ge=0)
+    epsilon_high: float = key(
+        0.2, "upper clip of the ratio; DAPO 0.28, cispo 5 [clip_ratio_high]", ge=0
+    )
+    delta: float = key(
+        0.0, "dual clip: no ratio counts as more than this; 0: off [clip_ratio_c]", ge=0
+    )
+    sapo_temperature_pos: float = key(1.0, "sapo's temperature where the advantage is > 0", gt=0)
+    sapo_temperature_neg: float = key(1.05, "sapo's temperature elsewhere", gt=0)
     loss_type: str = key(
         "dapo",
-        "mean of sequences' means (grpo), sum of tokens over max_completion_length (dr_grpo), mean "
-        "of the tokens of a step (dapo) [loss_agg_mode]",
-        choices=("grpo", "dr_grpo", "dapo"),
+        "mean of the tokens of an update (dapo, token-mean), of the responses' means (grpo, "
+        "seq-mean-token-mean), of the groups' token means (bnpo), of the responses' sums "
+        "(seq-mean-token-sum), the same over max_completion_length (dr_grpo, "
+        "seq-mean-token-sum-norm) [loss_agg_mode]",
+        choices=(
+            "dapo",
+            "token-mean",
+            "grpo",
+            "seq-mean-token-mean",
+            "bnpo",
+            "seq-mean-token-sum",
+            "dr_grpo",
+            "seq-mean-token-sum-norm",
+        ),
     )
     beta: float = key(
         0.0, "weight of KL to the start model; 0: no reference model [kl_loss_coef]", ge=0
     )
-    epsilon: float = key(0.2, "lower clip of the ratio [clip_ratio_low]", ge=0)
-    epsilon_high: float = key(0.2, "upper clip of the ratio [clip_ratio_high]", ge=0)
-    num_iterations: int = key(1, "updates per rollout [ppo_epochs]", ge=1)
+    kl_estimator: str = key(
+        "k3",
+        "of each sampled token (k1, k2, k3), or exact over the vocabulary [kl_loss_type]",
+        choices=("k1", "k2", "k3", "exact"),
+    )
+    kl_in_reward: bool = key(
+        False, "take KL off each response's reward, not into the loss [use_kl_in_reward]"
+    )
+    entropy_coef: float = key(0.0, "weight of the mean entropy that is rewarded [entropy_coeff]")
+    num_iterations: int = key(1, "passes over a rollout [ppo_epochs]", ge=1)
+    mini_batch_prompts: int = key(
+        0, "prompts of one update; 0: all of the step's [ppo_mini_batch_size]", ge=0
+    )
+    rollout_correction: str = key(
+        "none",
+        "weigh by min(policy / rollout, cap) of the token or sequence: for a rollout engine whose "
+        "probabilities differ from the policy's; costs one more forward [rollout_is]",
+        choices=("none", "token", "sequence"),
+    )
+    rollout_correction_cap: float = key(2.0, "that cap [rollout_is_threshold]", gt=0)
+    dynamic_sample: bool = key(
+        False, "draw other prompts in place of groups whose rewards are all equal [filter_groups]"
+    )
+    max_resample_times: int = key(
+        3, "draws at most; what is flat then stays [max_num_gen_batches]", ge=1
+    )
+    overlong_buffer: int = key(
+        0,
+        "a response's reward falls by up to 1 over the last tokens, this many, before "
+        "max_completion_length; 0: off [overlong_buffer_cfg.len]",
+        ge=0,
+    )
     mask_truncated_completions: bool = key(False, "leave hypotheses without an end out of the loss")
     share_prefix: str = key(
         "auto",

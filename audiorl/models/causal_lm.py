@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -22,6 +23,8 @@ from transformers import (
 
 from audiorl.config.schema import LLMConfig
 from audiorl.errors import UserError, reason
+
+SLICES = 8  # of the vocabulary, in `lm_logits`
 
 
 @dataclass
@@ -111,6 +114,20 @@ def prefill(lm: PreTrainedModel, prefix: Prefix) -> tuple[Tensor, DynamicCache]:
         use_cache=True,
     ).last_hidden_state
     return hidden[:, -1:], cache
+
+
+def lm_logits(head: nn.Linear, hidden: Tensor) -> Tensor:
+    """Logits [..., V] in fp32 of hidden states [..., H], summed in fp32 whatever the weights are.
+
+    A half-precision head rounds its logits to 3 digits. Its weights are widened a slice of the
+    vocabulary at a time, since all of them would be as large as the logits that chunks avoid.
+    """
+    if head.weight.dtype == torch.float32:
+        return head(hidden)
+    hidden = hidden.float()
+    biases = [None] * SLICES if head.bias is None else head.bias.float().chunk(SLICES)
+    parts = zip(head.weight.chunk(SLICES), biases, strict=False)
+    return torch.cat([F.linear(hidden, weight.float(), bias) for weight, bias in parts], -1)
 
 
 def response_hidden(lm: PreTrainedModel, prefix: Prefix, tokens: Tensor, share: bool) -> Tensor:

@@ -31,6 +31,22 @@ class Scores:
 
     total: list[float]
     parts: dict[str, list[float]]
+    weights: dict[str, float]  # of the parts in the sum
+
+    def add(self, name: str, values: list[float], weight: float) -> None:
+        """One more part of the sum."""
+        self.parts, self.weights = {**self.parts, name: values}, {**self.weights, name: weight}
+        self.total = [t + weight * v for t, v in zip(self.total, values, strict=True)]
+
+    def select(self, rows: Sequence[int]) -> Scores:
+        """Those of some samples."""
+        parts = {name: [values[r] for r in rows] for name, values in self.parts.items()}
+        return Scores([self.total[r] for r in rows], parts, self.weights)
+
+    def join(self, other: Scores) -> Scores:
+        """Those of both batches."""
+        parts = {name: values + other.parts[name] for name, values in self.parts.items()}
+        return Scores(self.total + other.total, parts, self.weights)
 
 
 class WeightedSum:
@@ -43,12 +59,12 @@ class WeightedSum:
         parts = {
             name: self._score(name, reward, samples) for name, (reward, _) in self.rewards.items()
         }
-        weights = [weight for _, weight in self.rewards.values()]
+        weights = {name: weight for name, (_, weight) in self.rewards.items()}
         total = [
-            sum(w * value for w, value in zip(weights, values, strict=True))
+            sum(w * value for w, value in zip(weights.values(), values, strict=True))
             for values in zip(*parts.values(), strict=True)
         ]
-        return Scores(total, parts)
+        return Scores(total, parts, weights)
 
     @staticmethod
     def _score(name: str, reward: Reward, samples: Sequence[Sample]) -> list[float]:

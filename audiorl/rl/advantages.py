@@ -1,27 +1,119 @@
-"""From rewards to advantages, prompt by prompt."""
+"""From rewards to advantages: a baseline, then a scale; each a small table of functions.
+
+A sample is one row of its prompt's group, so a group is a row of `rewards` [B, G]. NaN is an
+unscorable sample: it is left out of every mean, and its own advantage is 0, so it neither learns
+nor teaches. Standard deviations have n - 1 below the root, and 1e-4 is added to them (as TRL's).
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 EPSILON = 1e-4  # TRL's; keeps nearly flat groups from exploding
+ROUNDING = 1e-6  # of rewards of order 1: what is nearer to the baseline lies on it
 
 
-def group_advantages(rewards: Tensor, scale_rewards: str) -> Tensor:
-    """A = (R - mean of the group) / (std + 1e-4), the paper's 1.3; rewards [B, G] -> [B, G].
+@dataclass
+class Rewards:
+    """What baselines look at."""
 
-    `scale_rewards`: std of the group, of the batch, or none. Standard deviations have n - 1 below
-    the root (as TRL's). NaN is an unscorable sample: it is left out of every mean and its own
-    advantage is 0, so it neither learns nor teaches.
+    total: Tensor  # [B, G], NaN where a sample is unscorable
+    greedy: Tensor | None = None  # [B], reward of the greedy hypothesis (baseline `greedy`)
+    logps: Tensor | None = None  # [B, G], log-probability of each whole hypothesis (`posterior`)
+
+
+def group_mean(rewards: Rewards) -> Tensor:
+    """R - mean of the group: GRPO, the paper's 1.3."""
+    return rewards.total - rewards.total.nanmean(1, keepdim=True)
+
+
+def leave_one_out(rewards: Rewards) -> Tensor:
+    """R_i - mean of the others = n / (n - 1) (R_i - mean): RLOO (arXiv 2402.14740)."""
+    count = (~rewards.total.isnan()).sum(1, keepdim=True)
+    return group_mean(rewards) * count / (count - 1).clamp(min=1)
+
+
+def batch_mean(rewards: Rewards) -> Tensor:
+    """R - mean of the step: REINFORCE++ (arXiv 2501.03262), which needs no group."""
+    return rewards.total - rewards.total.nanmean()
+
+
+def greedy_reward(rewards: Rewards) -> Tensor:
+    """R - reward of the greedy hypothesis: ReMax (arXiv 2310.10505)."""
+    return rewards.total - rewards.greedy[:, None]
+
+
+def posterior_mean(rewards: Rewards) -> Tensor:
+    """n P_i (R_i - sum_j P_j R_j), P the softmax of the group's sequence log-probabilities: MWER.
+
+    Minimum word error rate training (arXiv 1712.01818) minimises sum_i P_i W_i over an n-best list;
+    the gradient of that is sum_i P_i (W_i - sum_j P_j W_j) grad log p_i, which is what a policy
+    loss that sums over tokens gives with these advantages. n undoes its mean over the group.
     """
-    scorable = ~rewards.isnan()
-    centred = rewards - rewards.nanmean(1, keepdim=True)
-    if scale_rewards == "group":
-        centred = centred / (group_std(rewards)[:, None] + EPSILON)
-    elif scale_rewards == "batch":
-        centred = centred / (group_std(rewards.reshape(1, -1)) + EPSILON)
-    return torch.where(scorable, centred, 0.0)
+    scorable = ~rewards.total.isnan()
+    weights = rewards.logps.masked_fill(~scorable, -torch.inf).softmax(1).nan_to_num()  # [B, G]
+    mean = (weights * rewards.total.nan_to_num()).sum(1, keepdim=True)
+    return rewards.total.size(1) * weights * (rewards.total - mean)
+
+
+def by_group(rewards: Tensor, centred: Tensor) -> Tensor:
+    """Divided by the standard deviation of the group's rewards (GRPO)."""
+    return centred / (group_std(rewards)[:, None] + EPSILON)
+
+
+def by_batch(rewards: Tensor, centred: Tensor) -> Tensor:
+    """Divided by the standard deviation of the step's rewards (TRL's `batch`, Lite-PPO)."""
+    return centred / (group_std(rewards.reshape(1, -1)) + EPSILON)
+
+
+def whitened(rewards: Tensor, centred: Tensor) -> Tensor:
+    """The step's advantages brought to mean 0 and deviation 1 (REINFORCE++ and its kin)."""
+    return (centred - centred.nanmean()) / (group_std(centred.reshape(1, -1)) + EPSILON)
+
+
+def unscaled(rewards: Tensor, centred: Tensor) -> Tensor:
+    """As they are (Dr. GRPO, RLOO)."""
+    return centred
+
+
+BASELINES: dict[str, Callable[[Rewards], Tensor]] = {
+    "group": group_mean,
+    "leave_one_out": leave_one_out,
+    "batch": batch_mean,
+    "greedy": greedy_reward,
+    "posterior": posterior_mean,
+}
+SCALES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "group": by_group,
+    "batch": by_batch,
+    "whiten": whitened,
+    "none": unscaled,
+}
+
+
+def advantages(rewards: Rewards, baseline: str, scale: str) -> Tensor:
+    """A [B, G] of each sample; 0 where it is unscorable, or equals its baseline to rounding."""
+    centred = BASELINES[baseline](rewards)
+    centred = torch.where(centred.abs() < ROUNDING, 0.0, centred)
+    scaled = SCALES[scale](rewards.total, centred)
+    return torch.where(rewards.total.isnan(), 0.0, scaled)
+
+
+def decoupled(parts: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """GDPO (arXiv 2601.05242): each reward normalised in its group, summed, whitened over the step.
+
+    parts: rewards [B, G], one tensor each. A reward of small spread then counts as much as one of
+    large spread, instead of drowning in their sum. Returns A [B, G].
+    """
+    total = sum(
+        weight * by_group(part, group_mean(Rewards(part)))
+        for part, weight in zip(parts, weights, strict=True)
+    )
+    return torch.where(total.isnan(), 0.0, whitened(total, total))
 
 
 def group_std(rewards: Tensor) -> Tensor:
@@ -34,4 +126,4 @@ def group_std(rewards: Tensor) -> Tensor:
 
 def flat_groups(rewards: Tensor) -> Tensor:
     """Groups [B] in which all scorable rewards are equal: they teach nothing."""
-    return group_std(rewards) < 1e-6
+    return group_std(rewards) < ROUNDING

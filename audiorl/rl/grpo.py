@@ -1,31 +1,57 @@
-"""One GRPO step, top to bottom: encode, rollout, reward, advantage, update (the paper's 1.1, 1.3).
+"""One step of group-based policy gradients: encode, rollout, reward, advantage, update.
 
-What differs from DeepSeekMath's GRPO, by default: tokens are averaged over the step (`dapo`), there
-is no KL term (`beta: 0`), and rewards are divided by the group's standard deviation plus 1e-4, as
-in TRL. All three are keys.
+The algorithms of the field are choices on a few axes (`conf/algorithms/` has the named ones):
+
+    advantage    rl.baseline, rl.scale_rewards, rl.reward_combination     rl/advantages.py
+    ratio        rl.importance_sampling_level                             rl/losses.py
+    surrogate    rl.policy_loss, rl.epsilon, rl.epsilon_high, rl.delta    rl/losses.py
+    aggregation  rl.loss_type                                             rl/losses.py
+    KL           rl.beta, rl.kl_estimator, rl.kl_in_reward                rl/losses.py, logprobs.py
+    prompts      rl.dynamic_sample, rl.overlong_buffer                    rl/collect.py
+
+What differs from DeepSeekMath's GRPO (the paper's 1.1, 1.3) by default: tokens are averaged over
+the update (`dapo`), there is no KL term (`beta: 0`), and 1e-4 is added to the group's deviation.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from audiorl.config.schema import RLConfig
 from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
 from audiorl.models.audio_llm import AudioLLM
+from audiorl.models.causal_lm import Prefix
 from audiorl.optim import Optimizers
-from audiorl.rewards import Sample, Scores, WeightedSum
-from audiorl.rl.advantages import flat_groups, group_advantages, group_std
-from audiorl.rl.logprobs import prefix_is_shared, response_logprobs
-from audiorl.rl.losses import clipped_surrogate, kl_k3, loss_weights
+from audiorl.rewards import WeightedSum
+from audiorl.rl.advantages import Rewards, advantages, decoupled
+from audiorl.rl.collect import Batch, Collector, MorePrompts
+from audiorl.rl.logprobs import Scored, prefix_is_shared, response_logprobs
+from audiorl.rl.losses import (
+    AGGREGATIONS,
+    KL,
+    RATIOS,
+    SURROGATES,
+    Clip,
+    Update,
+    off_policy_weights,
+)
+from audiorl.rl.metrics import (
+    completion_lines,
+    completion_metrics,
+    learning_metrics,
+    reward_metrics,
+)
 from audiorl.rl.phases import FrameStore, Phases
-from audiorl.rollout.groups import rl_sampling, sample_groups
-from audiorl.rollout.native import Rollout
+from audiorl.rollout.groups import rl_sampling
+
+# Log-probabilities that a shared and a repeated prefix may differ by, from rounding alone.
+SHARED_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.5, torch.float16: 0.1}
 
 
 @dataclass
@@ -34,6 +60,28 @@ class StepOutput:
 
     metrics: dict[str, float]
     completions: list[dict]
+
+
+@dataclass
+class Lesson:
+    """A batch with what the update needs of it."""
+
+    batch: Batch
+    mask: Tensor  # [B * G, R] tokens that count
+    advantages: Tensor  # [B, G]
+    old_logps: Tensor  # [B * G, R] under the policy before the first update
+    weights: Tensor  # [B * G, R] importance weights of a foreign engine's rollout; else 1
+
+    def select(self, prompts: Sequence[int]) -> Lesson:
+        """Some of the prompts, with their groups."""
+        rows = self.batch.rows(prompts)
+        return Lesson(
+            self.batch.select(prompts),
+            self.mask[rows],
+            self.advantages[prompts],
+            self.old_logps[rows],
+            self.weights[rows],
+        )
 
 
 class GRPO:
@@ -46,154 +94,167 @@ class GRPO:
         rewards: WeightedSum,
         optimizer: Optimizers,
         frames: FrameStore,
+        more: MorePrompts | None = None,
     ) -> None:
         self.model = model
         self.reference = reference
-        self.rewards = rewards
         self.optimizer = optimizer
         self.frames = frames
         self.config: RLConfig = model.config.rl
+        self.collect = Collector(model, rewards, frames, more)
         self.sampling = rl_sampling(self.config)
+        rl = self.config
+        self.clip = Clip(
+            rl.epsilon,
+            rl.epsilon_high,
+            rl.delta,
+            rl.sapo_temperature_pos,
+            rl.sapo_temperature_neg,
+        )
+        self._sharing_is_checked = False
 
     def step(self, step: int, utterances: Sequence[Utterance], rate: float) -> StepOutput:
         """One step on B utterances, with G hypotheses each, at `rate` times the learning rate."""
         phases = Phases(self.model.device)
-        with phases("encode"):
-            frames = self.frames.get(utterances)  # B x [T_i, D], on the host
-        with phases("rollout"):
-            rollout, samples = sample_groups(self.model, utterances, frames, step)  # B * G rows
-            self._refuse_broken_policy(step, rollout)
-        with phases("reward"):
-            scores = self.rewards(samples)
-            rewards = torch.tensor(scores.total).view(len(utterances), -1)  # [B, G]
-            self._refuse_broken_rewards(step, rewards)
-        advantages = group_advantages(rewards, self.config.scale_rewards)  # [B, G]
+        batch = self.collect(step, utterances, phases)  # encode, rollout, reward
+        with phases("old_logps"):
+            lesson = self._lesson(batch)
         with phases("update"):
-            learning = self._update(rate, utterances, frames, rollout, rewards, advantages)
+            learning = self._update(rate, lesson)
         metrics = {
-            **_reward_metrics(rewards, scores),
-            **_completion_metrics(rollout),
+            **reward_metrics(batch),
+            **completion_metrics(batch.rollout),
             **learning,
             **phases.metrics(sum(u.duration for u in utterances)),
         }
-        return StepOutput(metrics, _completions(samples, scores, advantages))
+        return StepOutput(metrics, completion_lines(batch, lesson.advantages))
 
-    def _refuse_broken_policy(self, step: int, rollout: Rollout) -> None:
-        # Broken weights sample one token for ever: all groups are flat, and no gradient would tell.
-        if not rollout.logps.isfinite().all():
-            raise UserError(
-                f"step {step + 1}: what the policy gives a token is no number; lower "
-                "rl.learning_rate and train again."
+    @torch.no_grad()
+    def _lesson(self, batch: Batch) -> Lesson:
+        """Advantages, and what the policy before the update gives to the rollout."""
+        rl, rollout = self.config, batch.rollout
+        old_logps, weights = rollout.logps, torch.ones_like(rollout.logps)
+        if rl.rollout_correction != "none":
+            old_logps = self._piecewise(batch, lambda b: self._score(b, b.rollout.mask).logps)
+            weights = off_policy_weights(
+                old_logps,
+                rollout.logps,
+                rollout.mask,
+                rl.rollout_correction,
+                rl.rollout_correction_cap,
             )
-
-    def _refuse_broken_rewards(self, step: int, rewards: Tensor) -> None:
-        share = rewards.isnan().float().mean().item()
-        if share > self.config.max_unscorable:
-            raise UserError(
-                f"step {step + 1}: {share:.0%} of the samples could not be rewarded, more than "
-                f"rl.max_unscorable ({self.config.max_unscorable:.0%}); train.log has the reasons."
+        if rl.beta and rl.kl_in_reward:
+            kl = self._piecewise(
+                batch, lambda b: self._kl(b, b.rollout.mask, self._score(b, b.rollout.mask))
             )
-
-    def _update(
-        self,
-        rate: float,
-        utterances: Sequence[Utterance],
-        frames: list[Tensor],
-        rollout: Rollout,
-        rewards: Tensor,
-        advantages: Tensor,
-    ) -> dict[str, float]:
-        """`num_iterations` updates on one rollout; returns the means of what was seen."""
-        rl, group = self.config, self.config.num_generations
-        mask = rollout.mask & ~rewards.isnan().view(-1, 1).to(rollout.mask.device)
+            batch.scores.add("kl", (kl * rollout.mask).sum(1).tolist(), weight=-rl.beta)
+        mask = rollout.mask & ~batch.rewards.isnan().view(-1, 1).to(rollout.mask.device)
         if rl.mask_truncated_completions:
             mask = mask & rollout.finished[:, None]
-        # Without variance the advantages are 0, and without KL nothing else pulls: no forward then.
-        teaching = (
-            ~flat_groups(rewards) if rl.beta == 0 else torch.ones(len(rewards), dtype=torch.bool)
-        )
-        chosen = teaching.nonzero().squeeze(1).tolist()
-        # The denominators count all groups, so that dropping flat ones does not change the loss.
-        total = {"step_tokens": max(1, int(mask.sum())), "step_rows": len(mask)}
-        sums: dict[str, Tensor] = {}
-        grad_norm = 0.0
-        for _ in range(rl.num_iterations):
-            self.optimizer.zero_grad()
-            for prompts in self._micro_batches(chosen, frames, rollout):
-                rows = torch.tensor([p * group + g for p in prompts for g in range(group)])
-                loss, seen = self._loss(
-                    [utterances[p] for p in prompts],
-                    [frames[p] for p in prompts],
-                    rollout.tokens[rows],
-                    mask[rows],
-                    rollout.logps[rows],
-                    advantages.view(-1)[rows],
-                    total,
-                )
-                loss.backward()
-                for name, value in seen.items():
-                    sums[name] = sums.get(name, 0) + value
-            grad_norm = self.optimizer.step(rate, rl.max_grad_norm, utterances)
-        means = {name: value.item() / rl.num_iterations for name, value in sums.items()}
-        return {"grad_norm": grad_norm, **_learning_metrics(means)}
+        return Lesson(batch, mask, self._advantages(batch), old_logps, weights)
 
-    def _micro_batches(
-        self, prompts: list[int], frames: list[Tensor], rollout: Rollout
-    ) -> Iterator[list[int]]:
-        """Prompts whose groups fit into `micro_batch_tokens`, like lengths side by side."""
-        response = rollout.tokens.size(1) * self.config.num_generations
-        batch: list[int] = []
-        for prompt in sorted(prompts, key=lambda p: -len(frames[p])):
-            longest = len(frames[(batch or [prompt])[0]]) // self.model.adaptor.stack
-            if batch and (longest + response) * (len(batch) + 1) > self.config.micro_batch_tokens:
-                yield batch
-                batch = []
-            batch.append(prompt)
-        if batch:
-            yield batch
-
-    def _loss(
-        self,
-        utterances: Sequence[Utterance],
-        frames: list[Tensor],
-        tokens: Tensor,
-        mask: Tensor,
-        old_logps: Tensor,
-        advantages: Tensor,
-        total: dict[str, int],
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of one micro-batch, and sums over its tokens for the log. tokens [N, R]."""
+    def _advantages(self, batch: Batch) -> Tensor:
+        """[B, G]"""
         rl = self.config
-        if "encoder" in rl.train:
-            frames = self.frames.encode(self.model, utterances)  # again, with gradients
-        logps, entropy = self._logprobs(self.model, frames, tokens, mask)
-        per_token, low, high = clipped_surrogate(
-            logps, old_logps, advantages.to(logps.device), rl.epsilon, rl.epsilon_high
-        )
+        if rl.reward_combination == "gdpo":
+            weights = batch.scores.weights
+            return decoupled([batch.part(name) for name in weights], list(weights.values()))
+        logps = batch.rollout.logps.sum(1).view(len(batch.utterances), -1).cpu()
+        rewards = Rewards(batch.rewards, batch.greedy, logps)
+        return advantages(rewards, rl.baseline, rl.scale_rewards)
+
+    def _update(self, rate: float, lesson: Lesson) -> dict[str, float]:
+        """`num_iterations` passes over one rollout; returns the means of what was seen."""
+        rl, updates, grad_norm = self.config, 0, 0.0
+        sums: dict[str, Tensor] = {}
+        # Without an advantage, and without a term that needs none, a group's gradient is 0.
+        idle = not (rl.entropy_coef or (rl.beta and not rl.kl_in_reward))
+        teaching = lesson.advantages.ne(0).any(1) if idle else torch.ones(len(lesson.advantages))
+        for _ in range(rl.num_iterations):
+            for prompts in mini_batches(len(teaching), rl.mini_batch_prompts):
+                whole = lesson.mask[lesson.batch.rows(prompts)]
+                # It counts the groups that are left out too: leaving them out changes no loss.
+                update = Update(
+                    max(1, int(whole.sum())),
+                    len(whole),
+                    rl.num_generations,
+                    rl.max_completion_length,
+                )
+                self.optimizer.zero_grad()
+                chosen = [p for p in prompts if teaching[p]]
+                for piece in self._micro_batches(chosen, lesson.batch):
+                    loss, seen = self._loss(lesson.select(piece), update)
+                    loss.backward()
+                    for name, value in seen.items():
+                        sums[name] = sums.get(name, 0) + value
+                seen_by = [lesson.batch.utterances[p] for p in prompts]
+                grad_norm += self.optimizer.step(rate, rl.max_grad_norm, seen_by)
+                updates += 1
+        return {"grad_norm": grad_norm / updates, **learning_metrics(sums, updates)}
+
+    def _loss(self, lesson: Lesson, update: Update) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of one micro-batch, and sums over its tokens for the log."""
+        rl, mask = self.config, lesson.mask
+        scored = self._score(lesson.batch, mask)
+        difference = scored.logps - lesson.old_logps
+        ratio = RATIOS[rl.importance_sampling_level](difference, mask)
+        taught = lesson.advantages.view(-1, 1).to(ratio.device)  # [N, 1]
+        per_token, (low, high) = SURROGATES[rl.policy_loss](ratio, scored.logps, taught, self.clip)
+        per_token = per_token * lesson.weights
+        mismatch = scored.logps - lesson.batch.rollout.logps
         seen = {
             "tokens": mask.sum(),
-            "entropy": entropy.sum(),
+            "entropy": scored.entropy.sum(),
             "clip_ratio/low_mean": (low & mask).sum(),
             "clip_ratio/high_mean": (high & mask).sum(),
-            "sampling/sampling_logp_difference/mean": ((logps - old_logps).abs() * mask).sum(),
+            "clip_ratio/region_mean": ((low | high) & mask).sum(),
+            "sampling/sampling_logp_difference/mean": (mismatch.abs() * mask).sum(),
         }
-        if self.reference is not None:
-            with torch.no_grad():
-                if "encoder" in rl.train:
-                    frames = self.frames.encode(self.reference, utterances)
-                ref_logps, _ = self._logprobs(self.reference, frames, tokens, mask)
-            kl = kl_k3(logps, ref_logps)
+        if rl.rollout_correction != "none":
+            seen["sampling/importance_sampling_ratio/mean"] = (lesson.weights * mask).sum()
+        if rl.beta and not rl.kl_in_reward:
+            kl = self._kl(lesson.batch, mask, scored)
             per_token = per_token + rl.beta * kl
             seen["kl"] = (kl * mask).sum()
-        weights = loss_weights(mask, rl.loss_type, rl.max_completion_length, **total)
-        loss = (per_token * weights).sum()
+        loss = (per_token * AGGREGATIONS[rl.loss_type](mask.float(), update)).sum()
+        if rl.entropy_coef:
+            loss = loss - rl.entropy_coef * scored.entropy.sum() / update.tokens
         seen["loss"] = loss
         return loss, {name: value.detach() for name, value in seen.items()}
 
+    def _kl(self, batch: Batch, mask: Tensor, scored: Scored) -> Tensor:
+        """KL(policy || reference) of each token, as `rl.kl_estimator` has it, [N, R]."""
+        if self.config.kl_estimator == "exact":
+            return scored.kl
+        with torch.no_grad():
+            reference = self._logprobs(self.reference, batch, mask)
+        return KL[self.config.kl_estimator](scored.logps, reference.logps)
+
+    def _score(self, batch: Batch, mask: Tensor) -> Scored:
+        """What the policy gives to a batch's tokens; with the exact KL if that is wanted."""
+        reference = None
+        if self.config.beta and self.config.kl_estimator == "exact":
+            with torch.no_grad():
+                reference = self.reference.llm, self._prefix(self.reference, batch)
+        return self._logprobs(self.model, batch, mask, reference)
+
     def _logprobs(
-        self, model: AudioLLM, frames: list[Tensor], tokens: Tensor, mask: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        prefix = model.prefix(frames)
+        self,
+        model: AudioLLM,
+        batch: Batch,
+        mask: Tensor,
+        reference: tuple[PreTrainedModel, Prefix] | None = None,
+    ) -> Scored:
+        prefix, tokens = self._prefix(model, batch), batch.rollout.tokens
+        share = prefix_is_shared(
+            self.config.share_prefix,
+            prefix.embeds.size(1),
+            self.config.num_generations,
+            tokens.size(1),
+        )
+        if share and not self._sharing_is_checked:
+            self._sharing_is_checked = True
+            self._check_sharing(Prefix(prefix.embeds[:1], prefix.mask[:1]), batch.select([0]))
         return response_logprobs(
             model.llm,
             prefix,
@@ -201,60 +262,65 @@ class GRPO:
             mask,
             sampling=self.sampling,
             forbidden=model.forbidden,
-            share=prefix_is_shared(self.config.share_prefix, prefix, tokens),
+            share=share,
+            reference=reference,
+            entropy_grad=self.config.entropy_coef != 0,
         )
 
+    def _prefix(self, model: AudioLLM, batch: Batch) -> Prefix:
+        """What a model reads before the responses; an encoder that learns reads the audio again."""
+        if "encoder" in self.config.train:
+            return model.prefix(self.frames.encode(model, batch.utterances))
+        return model.prefix(batch.frames)
 
-def _reward_metrics(rewards: Tensor, scores: Scores) -> dict[str, float]:
-    """TRL's names; NaN-aware. `reward/best` is the mean of each group's best."""
-    best = rewards.nan_to_num(-math.inf).max(1).values  # [B]
-    metrics = {
-        "reward": rewards.nanmean().item(),
-        "reward_std": group_std(rewards).mean().item(),
-        "reward/best": best[best > -math.inf].mean().item(),
-        "frac_reward_zero_std": flat_groups(rewards).float().mean().item(),
-        "frac_unscorable": rewards.isnan().float().mean().item(),
-    }
-    for name, values in scores.parts.items():
-        part = torch.tensor(values)
-        metrics[f"rewards/{name}/mean"] = part.nanmean().item()
-        metrics[f"rewards/{name}/std"] = group_std(part[None]).item()
-    return metrics
-
-
-def _completion_metrics(rollout: Rollout) -> dict[str, float]:
-    lengths = rollout.mask.sum(1).float()
-    return {
-        "completions/mean_length": lengths.mean().item(),
-        "completions/min_length": lengths.min().item(),
-        "completions/max_length": lengths.max().item(),
-        "completions/clipped_ratio": (~rollout.finished).float().mean().item(),
-        "completions/empty_ratio": (lengths <= 1).float().mean().item(),
-    }
-
-
-def _learning_metrics(sums: dict[str, float]) -> dict[str, float]:
-    """Sums over the tokens of a step to means per token; the loss is a sum already weighted."""
-    tokens = max(1.0, sums.pop("tokens", 0.0))
-    loss = sums.pop("loss", 0.0)
-    return {"loss": loss, **{name: value / tokens for name, value in sums.items()}}
-
-
-def _completions(samples: list[Sample], scores: Scores, advantages: Tensor) -> list[dict]:
-    return [
-        {
-            "id": sample.utterance.id,
-            "reference": sample.utterance.text,
-            "completion": sample.text,
-            "finished": sample.finished,
-            "reward": None if math.isnan(total) else round(total, 4),
-            "rewards": {
-                name: None if math.isnan(values[i]) else round(values[i], 4)
-                for name, values in scores.parts.items()
-            },
-            "advantage": round(advantage, 4),
-        }
-        for i, (sample, total, advantage) in enumerate(
-            zip(samples, scores.total, advantages.view(-1).tolist(), strict=True)
+    @torch.no_grad()
+    def _check_sharing(self, prefix: Prefix, batch: Batch) -> None:
+        """Refuses a shared prefix if this LM's cache does not give what a plain forward gives."""
+        rollout = batch.rollout
+        plain, shared = (
+            response_logprobs(
+                self.model.llm,
+                prefix,
+                rollout.tokens,
+                rollout.mask,
+                sampling=self.sampling,
+                forbidden=self.model.forbidden,
+                share=share,
+            ).logps
+            for share in (False, True)
         )
-    ]
+        difference = (shared - plain).abs().max().item()
+        if difference > SHARED_TOLERANCE[prefix.embeds.dtype]:
+            raise UserError(
+                f"rl.share_prefix: with this LM a shared prefix changes log-probabilities by up to "
+                f"{difference:.2g} ({batch.utterances[0].id}); set rl.share_prefix: never."
+            )
+
+    def _micro_batches(self, prompts: Sequence[int], batch: Batch) -> Iterator[list[int]]:
+        """Prompts whose groups fit into `micro_batch_tokens`, like lengths side by side."""
+        rl, response = self.config, batch.rollout.tokens.size(1)
+        group, piece, cost = rl.num_generations, [], 0
+        for prompt in sorted(prompts, key=lambda p: -len(batch.frames[p])):
+            if piece and cost * (len(piece) + 1) > rl.micro_batch_tokens:
+                yield piece
+                piece = []
+            if not piece:  # the longest of the micro-batch, which the others are padded to
+                length = len(batch.frames[prompt]) // self.model.adaptor.stack
+                shared = prefix_is_shared(rl.share_prefix, length, group, response)
+                cost = length * (1 if shared else group) + group * response
+            piece.append(prompt)
+        if piece:
+            yield piece
+
+    def _piecewise(self, batch: Batch, value: Callable[[Batch], Tensor]) -> Tensor:
+        """Something of each token that takes a forward pass, [N, R], in micro-batches."""
+        found = torch.zeros_like(batch.rollout.logps)
+        for prompts in self._micro_batches(range(len(batch.utterances)), batch):
+            found[batch.rows(prompts)] = value(batch.select(prompts))
+        return found
+
+
+def mini_batches(prompts: int, size: int) -> list[list[int]]:
+    """The prompts of each update: `size` in turn, or all of them (size 0)."""
+    size = size or prompts
+    return [list(range(i, min(i + size, prompts))) for i in range(0, prompts, size)]

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from audiorl.models.causal_lm import Prefix, response_hidden
+from audiorl.models.causal_lm import Prefix, lm_logits, response_hidden
 from audiorl.rollout.sampling import Sampling, warp
 
-CHUNK = 2048  # tokens whose vocabulary row is in memory at once
+CHUNK = 1 << 23  # logits in memory at once: this many, of as many tokens as that allows
+
+
+@dataclass
+class Scored:
+    """What a model gives to responses, [N, R] each, fp32; 0 outside the mask."""
+
+    logps: Tensor
+    entropy: Tensor
+    kl: Tensor | None = None  # exact, over the vocabulary, to a reference
 
 
 def response_logprobs(
@@ -22,41 +33,56 @@ def response_logprobs(
     sampling: Sampling,
     forbidden: Tensor,
     share: bool,
-) -> tuple[Tensor, Tensor]:
-    """Log-probabilities of `tokens` [N, R] where `mask`, and the entropy of each position [N, R].
+    reference: tuple[PreTrainedModel, Prefix] | None = None,
+    entropy_grad: bool = False,
+) -> Scored:
+    """Log-probabilities of `tokens` [N, R] where `mask`, and the entropy of each position.
 
-    Both under the distribution that `sampling` draws from; 0 outside the mask. The vocabulary is
-    touched for real tokens only, in chunks that are computed again in the backward pass: no
-    [N, R, V] tensor ever exists.
+    Both under the distribution that `sampling` draws from. With a `reference` (another LM and what
+    it reads), also the exact KL(policy || reference) of each position. The vocabulary is touched
+    for real tokens only, in chunks that are computed again in the backward pass: no [N, R, V]
+    tensor ever exists.
     """
-    hidden = response_hidden(lm, prefix, tokens, share)[mask]  # [real tokens, H]
     head = lm.get_output_embeddings()
-
-    def score(rows: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        logp = warp(head(rows), sampling, forbidden, kept=targets)  # [chunk, V]
-        taken = logp.gather(1, targets[:, None]).squeeze(1)
+    hidden = response_hidden(lm, prefix, tokens, share)[mask]  # [real tokens, H]
+    rows = max(1, CHUNK // head.weight.size(0))
+    chunks = [hidden.split(rows), tokens[mask].split(rows)]
+    if reference is not None:
         with torch.no_grad():
-            entropy = -(logp.exp() * logp.masked_fill(logp == -torch.inf, 0.0)).sum(1)
-        return taken, entropy
+            chunks.append(response_hidden(*reference, tokens, share)[mask].split(rows))
 
-    parts = [
-        checkpoint(score, rows, targets, use_reentrant=False)
-        if torch.is_grad_enabled()
-        else score(rows, targets)
-        for rows, targets in zip(hidden.split(CHUNK), tokens[mask].split(CHUNK), strict=True)
-    ]
-    taken, entropy = (torch.cat(part) for part in zip(*parts, strict=True))
+    def score(states: Tensor, targets: Tensor, ref_states: Tensor | None = None) -> tuple:
+        logp = warp(lm_logits(head, states), sampling, forbidden, kept=targets)  # [rows, V]
+        found = [logp.gather(1, targets[:, None]).squeeze(1)]
+        with torch.set_grad_enabled(entropy_grad and torch.is_grad_enabled()):
+            found.append(-_expected(logp, logp))
+        if ref_states is not None:
+            with torch.no_grad():
+                ref_head = reference[0].get_output_embeddings()
+                ref = warp(lm_logits(ref_head, ref_states), sampling, forbidden)
+            found.append(_expected(logp, logp - ref))
+        return tuple(found)
+
+    def recomputed(*chunk: Tensor) -> tuple:
+        return checkpoint(score, *chunk, use_reentrant=False)
+
+    run = recomputed if torch.is_grad_enabled() else score
+    parts = zip(*(run(*chunk) for chunk in zip(*chunks, strict=True)), strict=True)
     empty = hidden.new_zeros(tokens.shape, dtype=torch.float32)
-    return empty.masked_scatter(mask, taken), empty.masked_scatter(mask, entropy)
+    return Scored(*(empty.masked_scatter(mask, torch.cat(part)) for part in parts))
 
 
-def prefix_is_shared(mode: str, prefix: Prefix, tokens: Tensor) -> bool:
-    """Whether one forward of each prefix serves its group: when that saves a quarter of the tokens.
+def _expected(logp: Tensor, values: Tensor) -> Tensor:
+    """The mean of `values` under the probabilities, [rows, V] -> [rows]; 0 * inf is 0."""
+    return (logp.exp() * values.masked_fill(logp == -torch.inf, 0.0)).sum(1)
 
-    Below that the expanded cache costs more than it saves (Unsloth's gate is at the same ratio).
+
+def prefix_is_shared(mode: str, prefix: int, group: int, response: int) -> bool:
+    """Whether one forward of a prefix serves its group: when that saves a quarter of the tokens.
+
+    Lengths in tokens. Below that the expanded cache costs more than it saves (Unsloth's gate is at
+    the same ratio).
     """
     if mode != "auto":
         return mode == "always"
-    groups, (rows, response) = len(prefix.embeds), tokens.shape
-    length = prefix.embeds.size(1)
-    return rows * (length + response) >= 1.3 * (groups * length + rows * response)
+    return group * (prefix + response) >= 1.3 * (prefix + group * response)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
 
 from audiorl.data.utterance import Utterance
 from audiorl.models.audio_llm import AudioLLM
 from audiorl.optim import Optimizers
-from audiorl.rl.grpo import StepOutput
+from audiorl.rl.grpo import StepOutput, mini_batches
 from audiorl.rl.phases import FrameStore, Phases
 
 
@@ -20,22 +21,31 @@ class Supervised:
         self.frames = frames
 
     def step(self, step: int, utterances: Sequence[Utterance], rate: float) -> StepOutput:
-        """One update on the transcripts of B utterances, at `rate` times the learning rate."""
+        """As many updates as GRPO makes, on the transcripts of B utterances.
+
+        `rate` is the share of the peak learning rate.
+        """
         phases = Phases(self.model.device)
-        with phases("encode"):
-            if "encoder" in self.model.config.rl.train:
-                frames = self.frames.encode(self.model, utterances)
-            else:
-                frames = self.frames.get(utterances)
-        with phases("update"):
-            self.optimizer.zero_grad()
-            loss = self.model.supervised_loss(frames, [u.text for u in utterances], ctc_weight=0)
-            loss.total.backward()
-            norm = self.optimizer.step(rate, self.model.config.rl.max_grad_norm, utterances)
+        norms, losses, rl = [], [], self.model.config.rl
+        pieces = rl.num_iterations * mini_batches(len(utterances), rl.mini_batch_prompts)
+        for prompts in pieces:
+            part = [utterances[p] for p in prompts]
+            with phases("encode"):
+                encoder_learns = "encoder" in rl.train
+                frames = (
+                    self.frames.encode(self.model, part)
+                    if encoder_learns
+                    else self.frames.get(part)
+                )
+            with phases("update"):
+                self.optimizer.zero_grad()
+                loss = self.model.supervised_loss(frames, [u.text for u in part], ctc_weight=0)
+                loss.total.backward()
+                norms.append(self.optimizer.step(rate, rl.max_grad_norm, part))
+                losses.append(loss.total.item())
         metrics = {
-            "loss": loss.total.item(),
-            "loss_lm": loss.lm.item(),
-            "grad_norm": norm,
+            "loss": fmean(losses),
+            "grad_norm": fmean(norms),
             **phases.metrics(sum(u.duration for u in utterances)),
         }
         return StepOutput(metrics, [])

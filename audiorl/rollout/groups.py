@@ -29,26 +29,45 @@ def sample_groups(
     Returns the rollout and its samples, both of B * G rows, the G of an utterance side by side.
     `step` picks the random numbers.
     """
-    rl, tokenizer = model.config.rl, model.tokenizer
+    rl = model.config.rl
     ids = [u.id for u in utterances]
+    uniforms = uniform_table(
+        model.config.seed, step, ids, rl.num_generations, rl.max_completion_length
+    )
+    return _roll(model, utterances, frames, rl.num_generations, rl_sampling(rl), uniforms)
+
+
+@torch.no_grad()
+def greedy_samples(
+    model: AudioLLM, utterances: Sequence[Utterance], frames: Sequence[Tensor]
+) -> list[Sample]:
+    """The greedy hypothesis of each utterance."""
+    return _roll(model, utterances, frames, 1, Sampling(greedy=True), None)[1]
+
+
+def _roll(
+    model: AudioLLM,
+    utterances: Sequence[Utterance],
+    frames: Sequence[Tensor],
+    group: int,
+    sampling: Sampling,
+    uniforms: Tensor | None,
+) -> tuple[Rollout, list[Sample]]:
+    tokenizer = model.tokenizer
     rollout = generate(
         model.llm,
         model.prefix(frames),
-        group=rl.num_generations,
-        max_length=rl.max_completion_length,
+        group=group,
+        max_length=model.config.rl.max_completion_length,
         eos_id=tokenizer.eos_id,
         pad_id=tokenizer.pad_id,
         forbidden=model.forbidden,
-        sampling=rl_sampling(rl),
-        uniforms=uniform_table(
-            model.config.seed, step, ids, rl.num_generations, rl.max_completion_length
-        ),
+        sampling=sampling,
+        uniforms=uniforms,
     )
     rows = zip(rollout.tokens, rollout.mask, rollout.finished.tolist(), strict=True)
     samples = [
-        Sample(
-            utterances[i // rl.num_generations], tokenizer.decode(tokens[mask].tolist()), finished
-        )
+        Sample(utterances[i // group], tokenizer.decode(tokens[mask].tolist()), finished)
         for i, (tokens, mask, finished) in enumerate(rows)
     ]
     return rollout, samples

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from audiorl.models.causal_lm import Prefix, prefill
+from audiorl.models.causal_lm import Prefix, lm_logits, prefill
 from audiorl.rollout.sampling import Sampling, draw, warp
 
 
@@ -23,6 +24,21 @@ class Rollout:
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    def select(self, rows: list[int]) -> Rollout:
+        """Some of the rows."""
+        return Rollout(*(value[rows] for value in vars(self).values()))
+
+    def join(self, other: Rollout) -> Rollout:
+        """The rows of both, padded to the longer."""
+        width = max(self.tokens.size(1), other.tokens.size(1))
+        mine, others = self._widened(width), other._widened(width)
+        return Rollout(*map(torch.cat, zip(mine, others, strict=True)))
+
+    def _widened(self, width: int) -> list[Tensor]:
+        # Padding is never read: the mask is False there.
+        more = (0, width - self.tokens.size(1))
+        return [F.pad(value, more) if value.dim() == 2 else value for value in vars(self).values()]
 
 
 @torch.no_grad()
@@ -59,7 +75,7 @@ def generate(
     head, embed = lm.get_output_embeddings(), lm.get_input_embeddings()
 
     for t in range(max_length):
-        logp = warp(head(hidden[:, -1]), sampling, forbidden)  # [alive, V]
+        logp = warp(lm_logits(head, hidden[:, -1]), sampling, forbidden)  # [alive, V]
         chosen = (
             logp.argmax(-1) if sampling.greedy else draw(logp, uniforms[alive.cpu(), t].to(device))
         )

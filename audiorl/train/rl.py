@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import logging
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from audiorl.rewards import build_rewards
 from audiorl.rl.grpo import GRPO
 from audiorl.rl.phases import FrameStore
 from audiorl.rl.supervised import Supervised
-from audiorl.train.batches import step_prompts
+from audiorl.train.batches import more_prompts, step_prompts
 from audiorl.train.checkpoint import BestWeights, Checkpoints
 from audiorl.train.experiment import Experiment
 from audiorl.train.reporter import Reporter
@@ -76,7 +77,8 @@ def _train(
     reporter = Reporter(experiment.folder, done if state else -1)
     frames = FrameStore(model, frozen="encoder" not in rl.train)
     if rl.algorithm == "grpo":
-        learner = GRPO(model, reference, build_rewards(config), optimizer, frames)
+        more = functools.partial(more_prompts, train, config.seed)
+        learner = GRPO(model, reference, build_rewards(config), optimizer, frames, more)
     else:
         learner = Supervised(model, optimizer, frames)
     if state:

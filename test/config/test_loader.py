@@ -313,6 +313,16 @@ def test_extends_merges_mappings_and_replaces_lists(write: Callable) -> None:
     }
 
 
+def test_extends_several_and_the_later_wins(write: Callable) -> None:
+    write("seed: 5\nrl: {top_k: 7, top_p: 0.9}\n", "base.yaml")
+    write("rl: {top_k: 8}\n", "algorithms/one.yaml")
+    leaf = write("extends: [base.yaml, algorithms/one.yaml]\nrl: {top_p: 0.5}\n", "leaf.yaml")
+    recipe = load_recipe(leaf)
+    rl = recipe.config.rl
+    assert (recipe.config.seed, rl.top_k, rl.top_p) == (5, 8, 0.5)
+    assert recipe.files == ["base.yaml", "algorithms/one.yaml", "leaf.yaml"]
+
+
 def test_extends_may_be_all_there_is(write: Callable) -> None:
     write("seed: 5", "b.yaml")
     assert load_config(write("extends: b.yaml")).seed == 5
@@ -346,9 +356,9 @@ def test_a_circle_is_shown(write: Callable, problems: Callable) -> None:
     assert "a circle (c.yaml -> c.yaml)" in only(problems("extends: c.yaml"))
 
 
-@pytest.mark.parametrize("written", ["[a.yaml]", "{a: b}", "", "~"])
-def test_extends_is_one_path(problems: Callable, written: str) -> None:
-    assert "extends: expected one path, relative to this file (got" in only(
+@pytest.mark.parametrize("written", ["[{a: b}]", "[~]", "{a: b}", "", "~"])
+def test_extends_is_a_path_or_several(problems: Callable, written: str) -> None:
+    assert "extends: expected a path, or a list of them, relative to this file (got" in only(
         problems(f"extends: {written}")
     )
 

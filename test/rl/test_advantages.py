@@ -8,7 +8,7 @@ import statistics
 import pytest
 import torch
 
-from audiorl.rl.advantages import flat_groups, group_advantages, group_std
+from audiorl.rl.advantages import Rewards, advantages, flat_groups, group_std
 
 NAN = math.nan
 REWARDS = {
@@ -40,6 +40,10 @@ def slow_advantages(rewards: list[list[float]], scale: str) -> list[list[float]]
         }[scale]
         result.append([0.0 if math.isnan(v) else (v - mean) / divisor for v in group])
     return result
+
+
+def group_advantages(rewards: torch.Tensor, scale: str) -> torch.Tensor:
+    return advantages(Rewards(rewards), "group", scale)
 
 
 @pytest.mark.parametrize("scale", ["group", "batch", "none"])

@@ -12,9 +12,9 @@ from torch import Tensor
 from audiorl.models.audio_llm import AudioLLM
 from audiorl.models.causal_lm import Prefix, response_hidden
 from audiorl.rl import logprobs
-from audiorl.rl.advantages import group_advantages
+from audiorl.rl.advantages import Rewards, advantages
 from audiorl.rl.logprobs import prefix_is_shared, response_logprobs
-from audiorl.rl.losses import clipped_surrogate, loss_weights
+from audiorl.rl.losses import Clip, Update, constant_length, ppo
 from audiorl.rollout.sampling import Sampling
 
 LENGTHS, GROUP = [3, 8, 5], 4
@@ -40,7 +40,7 @@ def score(
     share: bool = False,
     sampling=None,
 ):
-    return response_logprobs(
+    scored = response_logprobs(
         model.llm,
         prefix,
         tokens,
@@ -49,6 +49,7 @@ def score(
         forbidden=model.forbidden,
         share=share,
     )
+    return scored.logps, scored.entropy
 
 
 def gradients(model: AudioLLM, loss: Tensor) -> list[Tensor]:
@@ -137,12 +138,10 @@ def test_nothing_to_score(model) -> None:
 def test_the_gate_of_sharing() -> None:
     """Shared where the plain path reads 1.3 times as many tokens: G(P + R) against P + GR."""
     for length, response, group in [(512, 32, 8), (100, 40, 8), (60, 250, 8), (20, 10, 2)]:
-        prefix = Prefix(torch.zeros(2, length, 4), torch.ones(2, length, dtype=torch.bool))
-        tokens = torch.zeros(2 * group, response)
         ratio = group * (length + response) / (length + group * response)
-        assert prefix_is_shared("auto", prefix, tokens) == (ratio >= 1.3)
-        assert prefix_is_shared("always", prefix, tokens)
-        assert not prefix_is_shared("never", prefix, tokens)
+        assert prefix_is_shared("auto", length, group, response) == (ratio >= 1.3)
+        assert prefix_is_shared("always", length, group, response)
+        assert not prefix_is_shared("never", length, group, response)
 
 
 def test_the_policy_gradient_of_an_lm_is_that_of_its_expected_reward() -> None:
@@ -161,7 +160,7 @@ def test_the_policy_gradient_of_an_lm_is_that_of_its_expected_reward() -> None:
     prefix = random_prefix(32, [6])
 
     def logps() -> Tensor:
-        found, _ = response_logprobs(
+        found = response_logprobs(
             model.llm,
             prefix,
             responses,
@@ -169,7 +168,7 @@ def test_the_policy_gradient_of_an_lm_is_that_of_its_expected_reward() -> None:
             sampling=Sampling(temperature=1.5),
             forbidden=forbidden,
             share=True,
-        )
+        ).logps
         return found  # [3, 2]
 
     def expected_reward() -> float:
@@ -183,9 +182,10 @@ def test_the_policy_gradient_of_an_lm_is_that_of_its_expected_reward() -> None:
     total = torch.zeros(())
     for pair in itertools.product(range(3), repeat=2):
         rows = list(pair)
-        advantages = group_advantages(rewards[None, rows], "none")[0]
-        loss, _, _ = clipped_surrogate(now[rows], now[rows].detach(), advantages, 0.2, 0.2)
-        weights = loss_weights(mask[rows], "dr_grpo", 2, int(mask[rows].sum()), 2)
+        taught = advantages(Rewards(rewards[None, rows]), "group", "none").view(-1, 1)
+        ratio = (now[rows] - now[rows].detach()).exp()
+        loss, _ = ppo(ratio, now[rows], taught, Clip())
+        weights = constant_length(mask[rows], Update(int(mask[rows].sum()), 2, 2, 2))
         total = total + probabilities[rows].prod() * (loss * weights).sum()
     parameters = list(model.llm.parameters())
     gradient = torch.autograd.grad(total, parameters, allow_unused=True)

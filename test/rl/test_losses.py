@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from audiorl.rl.advantages import group_advantages
-from audiorl.rl.losses import clipped_surrogate, kl_k3, loss_weights
+from audiorl.rl.advantages import Rewards, advantages
+from audiorl.rl.losses import AGGREGATIONS, Clip, Update, kl_k3, ppo, token_ratio
 
 ROWS, LENGTH, LIMIT = 6, 5, 9
 LOSS_TYPES = ["grpo", "dapo", "dr_grpo"]
@@ -53,6 +53,16 @@ def slow_weight(loss_type: str, mask: Tensor, row: int) -> float:
         "dapo": 1 / int(mask.sum()),
         "dr_grpo": 1 / (ROWS * LIMIT),
     }[loss_type]
+
+
+def clipped_surrogate(logps, old, advantages, low, high):
+    ratio = token_ratio(logps - old, torch.ones_like(logps))
+    loss, (at_low, at_high) = ppo(ratio, logps, advantages[:, None], Clip(low, high))
+    return loss, at_low, at_high
+
+
+def loss_weights(mask: Tensor, loss_type: str, limit: int, tokens: int, rows: int) -> Tensor:
+    return AGGREGATIONS[loss_type](mask.double(), Update(tokens, rows, 1, limit))
 
 
 def fast_loss(step, loss_type, low, high, beta, rows=slice(None)) -> Tensor:
@@ -139,9 +149,9 @@ def test_the_expected_gradient_is_that_of_the_expected_reward(theta: float, grou
     total = torch.zeros((), dtype=torch.float64)
     for drawn in itertools.product((0, 1), repeat=group):
         rewards = torch.tensor([[1.0 - token for token in drawn]], dtype=torch.float64)
-        advantages = group_advantages(rewards, "none")[0]
+        values = advantages(Rewards(rewards), "group", "none")[0]
         logps = logp[list(drawn)][:, None]
-        loss, _, _ = clipped_surrogate(logps, logps.detach(), advantages, 0.2, 0.2)
+        loss, _, _ = clipped_surrogate(logps, logps.detach(), values, 0.2, 0.2)
         weights = loss_weights(torch.ones(group, 1, dtype=torch.bool), "dr_grpo", 1, group, group)
         total = total + logps.detach().sum().exp() * (loss * weights).sum()
     total.backward()

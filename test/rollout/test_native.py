@@ -164,7 +164,7 @@ def test_logps_are_those_of_the_update(model: AudioLLM, sampling: Sampling, shar
     prefix = random_prefix(32, LENGTHS)
     rollout = sampled(model, prefix, sampling)
     settings = {"sampling": sampling, "forbidden": model.forbidden, "share": share}
-    logps, _ = response_logprobs(model.llm, prefix, rollout.tokens, rollout.mask, **settings)
+    logps = response_logprobs(model.llm, prefix, rollout.tokens, rollout.mask, **settings).logps
     torch.testing.assert_close(logps.detach(), rollout.logps, rtol=0, atol=1e-4)
     assert logps[rollout.mask].isfinite().all()
 

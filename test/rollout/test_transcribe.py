@@ -45,7 +45,7 @@ def own_logp(model: AudioLLM, utterance: Utterance, ids: list[int]) -> float:
     """Log-probability of a response, alone and through the path of the update."""
     tokens = torch.tensor([ids])
     with torch.no_grad():
-        logps, _ = response_logprobs(
+        logps = response_logprobs(
             model.llm,
             model.prefix(encode_utterances(model, [utterance])),
             tokens,
@@ -53,7 +53,7 @@ def own_logp(model: AudioLLM, utterance: Utterance, ids: list[int]) -> float:
             sampling=Sampling(),
             forbidden=model.forbidden,
             share=False,
-        )
+        ).logps
     return logps.sum().item()
 
 
@@ -114,7 +114,7 @@ def own_logp_all(
         tokens = torch.tensor([[*ids, 0][:2] for ids in every])
         mask = torch.tensor([[True, len(ids) == 2] for ids in every])
         with torch.no_grad():
-            logps, _ = response_logprobs(
+            logps = response_logprobs(
                 model.llm,
                 model.prefix(encode_utterances(model, [u])),
                 tokens,
@@ -122,7 +122,7 @@ def own_logp_all(
                 sampling=Sampling(),
                 forbidden=model.forbidden,
                 share=True,
-            )
+            ).logps
         seen[u.id] = {tuple(ids): v for ids, v in zip(every, logps.sum(1).tolist(), strict=True)}
     return seen[u.id]
 

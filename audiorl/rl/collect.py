@@ -1,0 +1,156 @@
+"""What a step learns from: groups of hypotheses and their rewards, flat groups drawn anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from audiorl.config.schema import RLConfig
+from audiorl.data.utterance import Utterance
+from audiorl.errors import UserError
+from audiorl.models.audio_llm import AudioLLM
+from audiorl.rewards import Sample, Scores, WeightedSum
+from audiorl.rl.advantages import flat_groups
+from audiorl.rl.phases import FrameStore, Phases
+from audiorl.rollout.groups import greedy_samples, sample_groups
+from audiorl.rollout.native import Rollout
+
+# (step, attempt, ids taken, count) -> utterances that are not among the taken ones
+MorePrompts = Callable[[int, int, set[str], int], list[Utterance]]
+
+
+@dataclass
+class Batch:
+    """B prompts with G hypotheses each; the G of a prompt are consecutive rows of the rollout."""
+
+    utterances: list[Utterance]
+    frames: list[Tensor]  # B x [T_i, D], on the host
+    rollout: Rollout  # B * G rows
+    samples: list[Sample]
+    scores: Scores
+    greedy: Tensor | None = None  # [B], reward of the greedy hypotheses, if a baseline needs it
+    resampled: int = 0  # prompts that were drawn because others were flat
+
+    @property
+    def rewards(self) -> Tensor:
+        """[B, G]; NaN is unscorable."""
+        return torch.tensor(self.scores.total).view(len(self.utterances), -1)
+
+    def part(self, name: str) -> Tensor:
+        """One reward, raw, [B, G]."""
+        return torch.tensor(self.scores.parts[name]).view(len(self.utterances), -1)
+
+    def rows(self, prompts: Sequence[int]) -> Tensor:
+        """The rows of some prompts' groups."""
+        group = len(self.samples) // len(self.utterances)
+        return (torch.tensor(prompts)[:, None] * group + torch.arange(group)).flatten()
+
+    def select(self, prompts: Sequence[int]) -> Batch:
+        """Some of the prompts, with their groups."""
+        rows = self.rows(prompts).tolist()
+        return Batch(
+            [self.utterances[p] for p in prompts],
+            [self.frames[p] for p in prompts],
+            self.rollout.select(rows),
+            [self.samples[row] for row in rows],
+            self.scores.select(rows),
+            None if self.greedy is None else self.greedy[prompts],
+            self.resampled,
+        )
+
+    def join(self, other: Batch) -> Batch:
+        """The prompts of both."""
+        return Batch(
+            self.utterances + other.utterances,
+            self.frames + other.frames,
+            self.rollout.join(other.rollout),
+            self.samples + other.samples,
+            self.scores.join(other.scores),
+            None if self.greedy is None else torch.cat([self.greedy, other.greedy]),
+            self.resampled + other.resampled,
+        )
+
+
+class Collector:
+    """Encodes, samples and rewards the prompts of a step."""
+
+    def __init__(
+        self, model: AudioLLM, rewards: WeightedSum, frames: FrameStore, more: MorePrompts | None
+    ) -> None:
+        self.model = model
+        self.rewards = rewards
+        self.frames = frames
+        self.more = more
+        self.config: RLConfig = model.config.rl
+
+    def __call__(self, step: int, utterances: Sequence[Utterance], phases: Phases) -> Batch:
+        """The groups of `utterances`; with `rl.dynamic_sample`, others in place of flat ones.
+
+        Flat groups that are left after `max_resample_times` stay: they teach nothing, but are
+        counted. Raises UserError if the policy gives no numbers or too few samples are scorable.
+        """
+        batch = self._groups(step, utterances, phases)
+        if not self.config.dynamic_sample:
+            return batch
+        taken = {u.id for u in utterances}
+        for attempt in range(self.config.max_resample_times):
+            flat = flat_groups(batch.rewards)
+            if not flat.any():
+                break
+            fresh = self.more(step, attempt, taken, int(flat.sum()))
+            if not fresh:
+                break
+            taken |= {u.id for u in fresh}
+            found = self._groups(step, fresh, phases)
+            useful = (~flat_groups(found.rewards)).nonzero().flatten().tolist()
+            if useful:
+                # The first flat groups make room, so that the step keeps its size.
+                spared = flat.nonzero().flatten().tolist()[len(useful) :]
+                kept = (~flat).nonzero().flatten().tolist() + spared
+                batch = batch.select(sorted(kept)).join(found.select(useful))
+                batch.resampled += len(useful)
+        return batch
+
+    def _groups(self, step: int, utterances: Sequence[Utterance], phases: Phases) -> Batch:
+        with phases("encode"):
+            frames = self.frames.get(utterances)
+        with phases("rollout"):
+            rollout, samples = sample_groups(self.model, utterances, frames, step)
+            self._refuse_broken_policy(step, rollout)
+        with phases("reward"):
+            batch = Batch(list(utterances), frames, rollout, samples, self.rewards(samples))
+            self._refuse_broken_rewards(step, batch)
+        if self.config.baseline == "greedy":
+            with phases("rollout"):
+                best = greedy_samples(self.model, utterances, frames)
+            with phases("reward"):
+                batch.greedy = torch.tensor(self.rewards(best).total)
+        if self.config.overlong_buffer:
+            lengths = rollout.mask.sum(1).tolist()
+            values = [overlong(n, self.config) for n in lengths]
+            batch.scores.add("overlong", values, weight=1.0)
+        return batch
+
+    def _refuse_broken_policy(self, step: int, rollout: Rollout) -> None:
+        # Broken weights sample one token for ever: all groups are flat, and no gradient would tell.
+        if not rollout.logps.isfinite().all():
+            raise UserError(
+                f"step {step + 1}: what the policy gives a token is no number; lower "
+                "rl.learning_rate and train again."
+            )
+
+    def _refuse_broken_rewards(self, step: int, batch: Batch) -> None:
+        share = batch.rewards.isnan().float().mean().item()
+        if share > self.config.max_unscorable:
+            raise UserError(
+                f"step {step + 1}: {share:.0%} of the samples could not be rewarded, more than "
+                f"rl.max_unscorable ({self.config.max_unscorable:.0%}); train.log has the reasons."
+            )
+
+
+def overlong(length: int, rl: RLConfig) -> float:
+    """DAPO's shaping: 0, then over the last `overlong_buffer` tokens linearly to -1."""
+    return -max(0, length - (rl.max_completion_length - rl.overlong_buffer)) / rl.overlong_buffer
