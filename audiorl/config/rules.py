@@ -107,6 +107,8 @@ def _rl(config: Config) -> Iterator[Rule]:
     if not any(reward.weight for reward in rl.rewards):
         yield ("rl.rewards",), "no reward has a weight, so nothing would be learnt; set one to 1.0"
 
+    if rl.cache_frames and "encoder" in rl.train:
+        yield ("rl.cache_frames", "rl.train"), "an encoder that learns changes them; set false"
     yield from _advantages(config)
     yield from _policy_loss(config)
     yield from _kl(config)

@@ -309,6 +309,11 @@ class RLConfig:
         "one forward of the prefix for its whole group; auto: when it saves tokens",
         choices=("auto", "always", "never"),
     )
+    cache_frames: bool = key(
+        False,
+        "keep what a frozen encoder makes of the audio on disk too, in the experiment's frames/: "
+        "for corpora whose frames need more than 4 GB, and for resuming",
+    )
     micro_batch_tokens: int = key(16384, "tokens of prefixes and responses in one forward", ge=1)
     learning_rate: float = key(1e-4, "peak learning rate (AdamW)", gt=0)
     warmup_steps: int = key(5, "steps of linear warm-up", ge=0)

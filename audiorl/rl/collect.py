@@ -14,7 +14,8 @@ from audiorl.errors import UserError
 from audiorl.models.audio_llm import AudioLLM
 from audiorl.rewards import Sample, Scores, WeightedSum
 from audiorl.rl.advantages import flat_groups
-from audiorl.rl.phases import FrameStore, Phases
+from audiorl.rl.frames import FrameStore
+from audiorl.rl.phases import Phases
 from audiorl.rollout.groups import greedy_samples, sample_groups
 from audiorl.rollout.native import Rollout
 

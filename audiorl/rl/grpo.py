@@ -31,6 +31,7 @@ from audiorl.optim import Optimizers
 from audiorl.rewards import WeightedSum
 from audiorl.rl.advantages import Rewards, advantages, decoupled
 from audiorl.rl.collect import Batch, Collector, MorePrompts
+from audiorl.rl.frames import FrameStore
 from audiorl.rl.logprobs import Scored, prefix_is_shared, response_logprobs
 from audiorl.rl.losses import (
     AGGREGATIONS,
@@ -47,7 +48,7 @@ from audiorl.rl.metrics import (
     learning_metrics,
     reward_metrics,
 )
-from audiorl.rl.phases import FrameStore, Phases
+from audiorl.rl.phases import Phases
 from audiorl.rollout.groups import rl_sampling
 
 # Log-probabilities that a shared and a repeated prefix may differ by, from rounding alone.

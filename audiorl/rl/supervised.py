@@ -8,8 +8,9 @@ from statistics import fmean
 from audiorl.data.utterance import Utterance
 from audiorl.models.audio_llm import AudioLLM
 from audiorl.optim import Optimizers
+from audiorl.rl.frames import FrameStore
 from audiorl.rl.grpo import StepOutput, mini_batches
-from audiorl.rl.phases import FrameStore, Phases
+from audiorl.rl.phases import Phases
 
 
 class Supervised:

@@ -15,8 +15,8 @@ from audiorl.models import WEIGHTS, load_model, save_model
 from audiorl.models.audio_llm import AudioLLM
 from audiorl.optim import Optimizers, warmup_then
 from audiorl.rewards import build_rewards
+from audiorl.rl.frames import FrameArchive, FrameStore
 from audiorl.rl.grpo import GRPO
-from audiorl.rl.phases import FrameStore
 from audiorl.rl.supervised import Supervised
 from audiorl.train.batches import more_prompts, step_prompts
 from audiorl.train.checkpoint import BestWeights, Checkpoints
@@ -75,7 +75,10 @@ def _train(
     best = BestWeights(checkpoints.folder, rl.average)
     done, state = checkpoints.resume(model, optimizer)
     reporter = Reporter(experiment.folder, done if state else -1)
-    frames = FrameStore(model, frozen="encoder" not in rl.train)
+    frozen, disk = "encoder" not in rl.train, None
+    if rl.cache_frames and frozen:
+        disk = FrameArchive(experiment.folder / "frames", next(model.encoder.parameters()).dtype)
+    frames = FrameStore(model, frozen, disk=disk)
     if rl.algorithm == "grpo":
         more = functools.partial(more_prompts, train, config.seed)
         learner = GRPO(model, reference, build_rewards(config), optimizer, frames, more)

@@ -14,8 +14,8 @@ from audiorl.data.audio import read_audio
 from audiorl.data.utterance import Utterance
 from audiorl.models.audio_llm import AudioLLM
 from audiorl.rewards import Sample, WeightedSum
+from audiorl.rl.frames import FrameStore
 from audiorl.rl.grpo import GRPO
-from audiorl.rl.phases import FrameStore
 
 Reward = Callable[[list[Sample]], list[float | None]]
 SPREAD = 3.0  # a random model that sometimes ends a hypothesis before the limit

@@ -8,7 +8,8 @@ import pytest
 import torch
 from tiny import sing, tiny_model
 
-from audiorl.rl.phases import FrameStore, Phases
+from audiorl.rl.frames import FrameArchive, FrameStore
+from audiorl.rl.phases import Phases
 
 
 def test_frames_are_those_of_the_wave(utterances) -> None:
@@ -83,3 +84,43 @@ def test_phases_add_up() -> None:
         3.0 / metrics["timing_s/step"], rel=0.1
     )
     assert 0.01 < metrics["perf/max_memory_gb"] < 100
+
+
+def test_frames_on_disk_are_not_encoded_again(utterances, tmp_path, monkeypatch) -> None:
+    model = tiny_model()
+    expected = FrameStore(model, frozen=True).get(utterances)
+
+    def store() -> FrameStore:
+        archive = FrameArchive(tmp_path / "frames", torch.float32)
+        return FrameStore(model, frozen=True, limit_bytes=0, disk=archive)
+
+    first = store()
+    assert all(map(torch.equal, first.get(utterances[:3]), expected))
+    encoded = []
+    original = FrameStore.encode
+
+    def counting(model, chosen):
+        encoded.extend(u.id for u in chosen)
+        return original(model, chosen)
+
+    monkeypatch.setattr(FrameStore, "encode", staticmethod(counting))
+    assert all(map(torch.equal, first.get(utterances[:3]), expected))
+    assert all(map(torch.equal, store().get(utterances), expected))
+    assert encoded == [u.id for u in utterances[3:]]
+
+
+def test_an_archive_outlives_a_killed_run_and_a_move(tmp_path) -> None:
+    frames = {name: torch.randn(3 + i, 4) for i, name in enumerate("abc")}
+    archive = FrameArchive(tmp_path / "old", torch.float32)
+    archive.write({"a": frames["a"], "b": frames["b"]})
+    with archive.scp.open("a") as stream:
+        stream.write("c /somewhere/frames.a")  # cut within its line
+    with archive.ark.open("ab") as stream:
+        stream.write(b"c \0BFM half a mat")
+    (tmp_path / "old").rename(tmp_path / "new")
+    moved = FrameArchive(tmp_path / "new", torch.float32)
+    assert moved.read(["a", "c"]).keys() == {"a"}
+    moved.write({"c": frames["c"]})
+    for name, value in FrameArchive(tmp_path / "new", torch.float32).read("abc").items():
+        assert torch.equal(value, frames[name])
+    assert torch.equal(moved.read(["c"])["c"], frames["c"])

@@ -10,7 +10,7 @@ from steps import Recorder, close, learning_model
 
 from audiorl.errors import UserError
 from audiorl.optim import Optimizers
-from audiorl.rl.phases import FrameStore
+from audiorl.rl.frames import FrameStore
 from audiorl.rl.supervised import Supervised
 from audiorl.rollout.transcribe import encode_utterances
 
