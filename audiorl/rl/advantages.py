@@ -103,17 +103,19 @@ def advantages(rewards: Rewards, baseline: str, scale: str) -> Tensor:
     return torch.where(rewards.total.isnan(), 0.0, scaled)
 
 
-def decoupled(parts: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+def decoupled(total: Tensor, parts: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     """GDPO (arXiv 2601.05242): each reward normalised in its group, summed, whitened over the step.
 
-    parts: rewards [B, G], one tensor each. A reward of small spread then counts as much as one of
-    large spread, instead of drowning in their sum. Returns A [B, G].
+    A reward of small spread then counts as much as one of large spread, instead of drowning in
+    their sum. total, parts: rewards [B, G]; a part that is NaN where the total is not does not
+    apply there, and adds nothing. Returns A [B, G].
     """
-    total = sum(
-        weight * by_group(part, group_mean(Rewards(part)))
+    terms = (
+        weight * by_group(part, group_mean(Rewards(part))).nan_to_num()
         for part, weight in zip(parts, weights, strict=True)
     )
-    return torch.where(total.isnan(), 0.0, whitened(total, total))
+    summed = torch.where(total.isnan(), torch.nan, sum(terms))
+    return torch.where(total.isnan(), 0.0, whitened(summed, summed))
 
 
 def group_std(rewards: Tensor) -> Tensor:

@@ -159,7 +159,8 @@ class GRPO:
         rl = self.config
         if rl.reward_combination == "gdpo":
             weights = batch.scores.weights
-            return decoupled([batch.part(name) for name in weights], list(weights.values()))
+            parts = [batch.part(name) for name in weights]
+            return decoupled(batch.rewards, parts, list(weights.values()))
         logps = batch.rollout.logps.sum(1).view(len(batch.utterances), -1).cpu()
         rewards = Rewards(batch.rewards, batch.greedy, logps)
         return advantages(rewards, rl.baseline, rl.scale_rewards)
