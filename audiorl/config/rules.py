@@ -11,6 +11,8 @@ Rule = tuple[tuple[str, ...], str]  # the keys it is about (the one to name firs
 
 RL_PARTS = ("adaptor", "llm", "encoder")
 SUMS = ("seq-mean-token-sum", "dr_grpo", "seq-mean-token-sum-norm")  # loss types over tokens
+# Baselines that lie outside of a group: all its members may be above them.
+OUTSIDE = {"batch": "the mean of the step", "greedy": "the greedy hypothesis"}
 FOLDER = re.compile(r"\w[\w.+-]*")
 # Fewer mel bands than this leave nothing behind ESPnet's subsampling convolutions.
 LEAST_MELS = {"conv2d": 7, "conv2d6": 11, "conv2d8": 15}
@@ -126,10 +128,20 @@ def _advantages(config: Config) -> Iterator[Rule]:
         for name in ("baseline", "scale_rewards"):
             if getattr(rl, name) != "group":
                 yield (f"rl.{name}", "rl.reward_combination"), "gdpo has its own; remove it"
-    if rl.baseline == "batch" and rl.scale_rewards == "group":
-        keys = ("rl.scale_rewards", "rl.baseline")
-        reason = "a group's deviation says nothing about its distance from the mean of the step"
-        yield keys, f"{reason}; set whiten, batch or none"
+        if rl.kl_in_reward:
+            keys = ("rl.kl_in_reward", "rl.reward_combination")
+            reason = "gdpo gives each reward the same spread, however small the KL"
+            yield keys, f"{reason}; set kl_in_reward: false"
+    if rl.baseline in OUTSIDE:
+        outside = OUTSIDE[rl.baseline]
+        if rl.scale_rewards == "group":
+            keys = ("rl.scale_rewards", "rl.baseline")
+            reason = f"a group's deviation says nothing about its distance from {outside}"
+            yield keys, f"{reason}; set whiten, batch or none"
+        if rl.dynamic_sample:
+            keys = ("rl.dynamic_sample", "rl.baseline")
+            reason = f"a flat group learns too when it is compared with {outside}"
+            yield keys, f"{reason}; set dynamic_sample: false"
     if rl.baseline == "posterior":
         if rl.num_iterations > 1 or rl.mini_batch_prompts:
             keys = ("rl.num_iterations" if rl.num_iterations > 1 else "rl.mini_batch_prompts",)
@@ -170,6 +182,10 @@ def _kl(config: Config) -> Iterator[Rule]:
         keys = ("rl.kl_estimator", "rl.kl_in_reward")
         reason = "the gradient of k1 is 0 on average, so it holds nothing back as a loss"
         yield keys, f"{reason}; set k2, k3 or exact, or kl_in_reward: true"
+    if rl.kl_in_reward and rl.kl_estimator != "k1":
+        keys = ("rl.kl_estimator", "rl.kl_in_reward")
+        reason = f"as a reward, {rl.kl_estimator} does not have the gradient of the KL"
+        yield keys, f"{reason}; set k1"
     if rl.kl_in_reward and not rl.beta:
         yield ("rl.kl_in_reward", "rl.beta"), "has no weight; set rl.beta above 0"
 

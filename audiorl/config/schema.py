@@ -277,7 +277,7 @@ class RLConfig:
         choices=("k1", "k2", "k3", "exact"),
     )
     kl_in_reward: bool = key(
-        False, "take KL off each response's reward, not into the loss [use_kl_in_reward]"
+        False, "take k1 off each response's reward; no KL in the loss [use_kl_in_reward]"
     )
     entropy_coef: float = key(0.0, "weight of the mean entropy that is rewarded [entropy_coeff]")
     num_iterations: int = key(1, "passes over a rollout [ppo_epochs]", ge=1)

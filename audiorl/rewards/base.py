@@ -77,4 +77,5 @@ class WeightedSum:
             return [math.nan] * len(samples)
         if len(values) != len(samples):
             raise AssertionError(f"reward {name}: {len(values)} values for {len(samples)} samples")
-        return [math.nan if value is None else float(value) for value in values]
+        # What is infinite has no distance from its group, no more than what is missing.
+        return [float(v) if v is not None and math.isfinite(v) else math.nan for v in values]

@@ -97,25 +97,32 @@ SCALES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 def advantages(rewards: Rewards, baseline: str, scale: str) -> Tensor:
     """A [B, G] of each sample; 0 where it is unscorable, or equals its baseline to rounding."""
-    centred = BASELINES[baseline](rewards)
-    centred = torch.where(centred.abs() < ROUNDING, 0.0, centred)
+    centred = _without_rounding(BASELINES[baseline](rewards))
     scaled = SCALES[scale](rewards.total, centred)
-    return torch.where(rewards.total.isnan(), 0.0, scaled)
+    return _without_rounding(scaled).nan_to_num(nan=0.0)
 
 
 def decoupled(total: Tensor, parts: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     """GDPO (arXiv 2601.05242): each reward normalised in its group, summed, whitened over the step.
 
     A reward of small spread then counts as much as one of large spread, instead of drowning in
-    their sum. total, parts: rewards [B, G]; a part that is NaN where the total is not does not
-    apply there, and adds nothing. Returns A [B, G].
+    their sum. total, parts: rewards [B, G], NaN in all of them where a sample is unscorable; a part
+    that is NaN where the total is not does not apply there, and adds nothing. Returns A [B, G].
     """
     terms = (
-        weight * by_group(part, group_mean(Rewards(part))).nan_to_num()
+        weight * by_group(part, _without_rounding(group_mean(Rewards(part)))).nan_to_num()
         for part, weight in zip(parts, weights, strict=True)
     )
-    summed = torch.where(total.isnan(), torch.nan, sum(terms))
-    return torch.where(total.isnan(), 0.0, whitened(summed, summed))
+    summed = sum(terms).masked_fill(total.isnan(), torch.nan)
+    return _without_rounding(whitened(summed, summed)).nan_to_num(nan=0.0)
+
+
+def _without_rounding(values: Tensor) -> Tensor:
+    """0 for what rounding alone has made of it: a deviation near 0 would blow that up to a lesson.
+
+    Whitening takes off a mean that is 0 but for rounding, where the groups' means were taken off.
+    """
+    return torch.where(values.abs() < ROUNDING, 0.0, values)
 
 
 def group_std(rewards: Tensor) -> Tensor:

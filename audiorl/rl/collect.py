@@ -37,12 +37,16 @@ class Batch:
 
     @property
     def rewards(self) -> Tensor:
-        """[B, G]; NaN is unscorable."""
-        return torch.tensor(self.scores.total).view(len(self.utterances), -1)
+        """[B, G]; NaN is unscorable, as is what cannot be compared with a greedy hypothesis."""
+        rewards = torch.tensor(self.scores.total).view(len(self.utterances), -1)
+        if self.greedy is None:
+            return rewards
+        return rewards.masked_fill(self.greedy.isnan()[:, None], torch.nan)
 
     def part(self, name: str) -> Tensor:
-        """One reward, raw, [B, G]."""
-        return torch.tensor(self.scores.parts[name]).view(len(self.utterances), -1)
+        """One reward, raw, [B, G]; NaN where it does not apply, and on unscorable samples."""
+        part = torch.tensor(self.scores.parts[name]).view(len(self.utterances), -1)
+        return part.masked_fill(self.rewards.isnan(), torch.nan)
 
     def rows(self, prompts: Sequence[int]) -> Tensor:
         """The rows of some prompts' groups."""
@@ -94,11 +98,13 @@ class Collector:
         counted. Raises UserError if the policy gives no numbers or too few samples are scorable.
         """
         batch = self._groups(step, utterances, phases)
+        drawn = batch.rewards
+        self._refuse_broken_rewards(step, drawn)
         if not self.config.dynamic_sample:
             return batch
         taken = {u.id for u in utterances}
         for attempt in range(self.config.max_resample_times):
-            flat = flat_groups(batch.rewards)
+            flat = self._flat(batch)
             if not flat.any():
                 break
             fresh = self.more(step, attempt, taken, int(flat.sum()))
@@ -106,7 +112,10 @@ class Collector:
                 break
             taken |= {u.id for u in fresh}
             found = self._groups(step, fresh, phases)
-            useful = (~flat_groups(found.rewards)).nonzero().flatten().tolist()
+            # All that was drawn counts: of a few groups, one sample is a large share.
+            drawn = torch.cat([drawn, found.rewards])
+            self._refuse_broken_rewards(step, drawn)
+            useful = (~self._flat(found)).nonzero().flatten().tolist()
             if useful:
                 # The first flat groups make room, so that the step keeps its size.
                 spared = flat.nonzero().flatten().tolist()[len(useful) :]
@@ -123,7 +132,6 @@ class Collector:
             self._refuse_broken_policy(step, rollout)
         with phases("reward"):
             batch = Batch(list(utterances), frames, rollout, samples, self.rewards(samples))
-            self._refuse_broken_rewards(step, batch)
         if self.config.baseline == "greedy":
             with phases("rollout"):
                 best = greedy_samples(self.model, utterances, frames)
@@ -135,6 +143,13 @@ class Collector:
             batch.scores.add("overlong", values, weight=1.0)
         return batch
 
+    def _flat(self, batch: Batch) -> Tensor:
+        """Groups [B] that teach nothing; for gdpo, equal sums of unlike rewards are a lesson."""
+        if self.config.reward_combination == "sum":
+            return flat_groups(batch.rewards)
+        parts = [batch.part(name) for name, weight in batch.scores.weights.items() if weight]
+        return torch.stack([flat_groups(part) for part in parts]).all(0)
+
     def _refuse_broken_policy(self, step: int, rollout: Rollout) -> None:
         # Broken weights sample one token for ever: all groups are flat, and no gradient would tell.
         if not rollout.logps.isfinite().all():
@@ -143,8 +158,8 @@ class Collector:
                 "rl.learning_rate and train again."
             )
 
-    def _refuse_broken_rewards(self, step: int, batch: Batch) -> None:
-        share = batch.rewards.isnan().float().mean().item()
+    def _refuse_broken_rewards(self, step: int, rewards: Tensor) -> None:
+        share = rewards.isnan().float().mean().item()
         if share > self.config.max_unscorable:
             raise UserError(
                 f"step {step + 1}: {share:.0%} of the samples could not be rewarded, more than "

@@ -145,10 +145,11 @@ class GRPO:
                 rl.rollout_correction_cap,
             )
         if rl.beta and rl.kl_in_reward:
-            kl = self._piecewise(
-                batch, lambda b: self._kl(b, b.rollout.mask, self._score(b, b.rollout.mask))
+            reference = self._piecewise(
+                batch, lambda b: self._logprobs(self.reference, b, b.rollout.mask).logps
             )
-            batch.scores.add("kl", (kl * rollout.mask).sum(1).tolist(), weight=-rl.beta)
+            kl = KL[rl.kl_estimator](old_logps, reference)  # 0 on padding, as both are
+            batch.scores.add("kl", kl.sum(1).tolist(), weight=-rl.beta)
         mask = rollout.mask & ~batch.rewards.isnan().view(-1, 1).to(rollout.mask.device)
         if rl.mask_truncated_completions:
             mask = mask & rollout.finished[:, None]
@@ -198,7 +199,7 @@ class GRPO:
         """The loss of one micro-batch, and sums over its tokens for the log."""
         rl, mask = self.config, lesson.mask
         scored = self._score(lesson.batch, mask)
-        difference = scored.logps - lesson.old_logps
+        difference = (scored.logps - lesson.old_logps) * mask
         ratio = RATIOS[rl.importance_sampling_level](difference, mask)
         taught = lesson.advantages.view(-1, 1).to(ratio.device)  # [N, 1]
         per_token, (low, high) = SURROGATES[rl.policy_loss](ratio, scored.logps, taught, self.clip)
@@ -292,7 +293,7 @@ class GRPO:
             for share in (False, True)
         )
         difference = (shared - plain).abs().max().item()
-        if difference > SHARED_TOLERANCE[prefix.embeds.dtype]:
+        if not difference <= SHARED_TOLERANCE[prefix.embeds.dtype]:  # nor NaN
             raise UserError(
                 f"rl.share_prefix: with this LM a shared prefix changes log-probabilities by up to "
                 f"{difference:.2g} ({batch.utterances[0].id}); set rl.share_prefix: never."

@@ -79,7 +79,10 @@ def kl_k2(logps: Tensor, ref_logps: Tensor) -> Tensor:
 
 
 def kl_k3(logps: Tensor, ref_logps: Tensor) -> Tensor:
-    """exp(d) - d - 1, d = log ref - log pi: unbiased, never negative (Schulman; GRPO's)."""
+    """exp(d) - d - 1, d = log ref - log pi: unbiased in value, never negative (Schulman; GRPO's).
+
+    Its gradient is on average that of KL(ref || pi), which near the reference is the same.
+    """
     difference = ref_logps - logps
     return difference.exp() - difference - 1
 

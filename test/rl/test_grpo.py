@@ -346,16 +346,16 @@ def test_only_the_named_parts_learn(utterances) -> None:
 
 def count_waves(monkeypatch) -> list[str]:
     """Ids of the utterances whose audio is encoded, from here on."""
-    from audiorl.rl import phases
+    from audiorl.rl import frames
 
     encoded: list[str] = []
-    original = phases.read_audio
+    original = frames.read_audio
 
     def counting(utterance: Utterance, rate: int):
         encoded.append(utterance.id)
         return original(utterance, rate)
 
-    monkeypatch.setattr(phases, "read_audio", counting)
+    monkeypatch.setattr(frames, "read_audio", counting)
     return encoded
 
 
