@@ -91,4 +91,5 @@ def _table(first: SystemScore, second: SystemScore, by: str, groups: dict[str, l
         rates = [f"{100 * errors.sum() / total:.2f}" for errors in chosen[:2]]
         rows.append([label, str(len(places)), *rates, difference(c), str(c.better), str(c.worse)])
     header = [by, "utterances", first.label, second.label, f"{second.label} - {first.label}"]
-    return Table(f"{METRICS[scoring.unit]} by {by}", [*header, "better", "worse"], rows)
+    note = "Of twenty rows, one would be starred by chance alone."
+    return Table(f"{METRICS[scoring.unit]} by {by}", [*header, "better", "worse"], rows, note)

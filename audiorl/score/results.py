@@ -19,6 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from audiorl.data.text import split_units
+from audiorl.errors import UserError
 from audiorl.files import atomic_write, write_json
 from audiorl.score import failures
 from audiorl.score.align import Alignment, Op
@@ -56,6 +57,19 @@ def write_system(system: SystemScore, unit: str, first: SystemScore) -> bool:
         write_json(system.folder / "result.json", summary)
         changed = True
     return changed
+
+
+def read_result(folder: Path) -> dict:
+    """result.json of exp/decode_<name>. Raises UserError when it is missing or older than this."""
+    path = folder / "result.json"
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        known = {"scoring", "sets"} <= result.keys()
+    except (OSError, ValueError, AttributeError):
+        known = False
+    if not known:
+        raise UserError(f"{path} is missing or of an older version; score {folder} (stage 7).")
+    return result
 
 
 def _is_current(folder: Path, inputs: str, names: Iterable[str]) -> bool:

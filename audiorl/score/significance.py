@@ -49,7 +49,7 @@ def rate_interval(
 def compare(
     before: np.ndarray, after: np.ndarray, units: np.ndarray, samples: int, seed: int
 ) -> Comparison:
-    """Compares two systems by their errors (int [N]) on the same utterances of `units` (int [N]).
+    """Compares two systems by their errors (int [N]) on the same utterances of `units` ([N]).
 
     Paired bootstrap: both systems are drawn with the same utterances, so what is hard for both
     cancels; p is twice the smaller share of draws on one side of zero. Permutation test: under
@@ -58,7 +58,7 @@ def compare(
     matched-pairs test (MAPSSWE) because it needs neither segments between error-free stretches
     nor a normal approximation.
     """
-    total = max(int(units.sum()), 1)
+    total = max(units.sum(), 1)
     rate_before, rate_after = before.sum() / total, after.sum() / total
     sums = resampled_sums(np.stack([before, after, units], axis=1), samples, seed)  # [B, 3]
     differences = (sums[:, 1] - sums[:, 0]) / np.maximum(sums[:, 2], 1)
