@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from audiorl.config.check import check_recipe
@@ -89,25 +89,26 @@ def load_matrix(path: str | Path, overrides: Sequence[str] = ()) -> Experiments:
     refuse_if_any(str(path), list(_broken_rules(matrix, where, str(path))))
     problems: list[str] = []
 
-    def load(part: str, variant: Variant, last: Sequence[str] = ()) -> Config | None:
+    def load(part: str, variant: Variant) -> Config:
         try:
-            config = _load(matrix, part, variant, where, [*overrides, *last])
-            problems.extend(_differences(base or config, config, part, where))
+            return _load(matrix, part, variant, where, overrides)
         except UserError as error:
-            place = f"{where[part]}: {part}: " if part in where else ""
-            problems.append(f"{place}{error}")
-            return None
-        return config
+            problems.append(f"{where[part]}: {part}: {error}" if part in where else str(error))
+            return Config()
 
-    base = None
     base = load("", Variant())
+    refuse_if_any(str(path), problems)
     data = {name: load(f"data.{name}", variant) for name, variant in matrix.data.items()}
-    cells = {
-        name: {seed: load(f"cells.{name}", cell, [f"seed={seed}"]) for seed in matrix.seeds}
-        for name, cell in matrix.cells.items()
+    cells = {name: load(f"cells.{name}", cell) for name, cell in matrix.cells.items()}
+    if not problems:
+        parts = {f"cells.{name}": config for name, config in cells.items()}
+        problems += [line for part in parts for line in _unlike(base, parts[part], part, where)]
+    refuse_if_any(str(path), problems)
+    by_seed = {
+        name: {seed: replace(config, seed=seed) for seed in matrix.seeds}
+        for name, config in cells.items()
     }
-    refuse_if_any(str(path), list(dict.fromkeys(problems)))  # once, not for every seed
-    return Experiments(matrix, base, data, cells, where)
+    return Experiments(matrix, base, data, by_seed, where)
 
 
 def _broken_rules(matrix: Matrix, where: dict[str, str], path: str) -> Iterator[str]:
@@ -135,7 +136,11 @@ def _broken_rules(matrix: Matrix, where: dict[str, str], path: str) -> Iterator[
 
 
 def _load(
-    matrix: Matrix, part: str, variant: Variant, where: dict[str, str], overrides: list[str]
+    matrix: Matrix,
+    part: str,
+    variant: Variant,
+    where: dict[str, str],
+    overrides: Sequence[str],
 ) -> Config:
     def seen_from(name: str, file: str) -> str:
         """The path of a file that is named relative to the one that names it."""
@@ -148,7 +153,7 @@ def _load(
     return check_recipe(path, [*variant.set, *overrides], overlays).config
 
 
-def _differences(base: Config, config: Config, part: str, where: dict[str, str]) -> Iterator[str]:
+def _unlike(base: Config, config: Config, part: str, where: dict[str, str]) -> Iterator[str]:
     """What a row must share with the others and does not."""
     for line in config_differences(base, config):
         if line.startswith(SHARED):
@@ -157,4 +162,4 @@ def _differences(base: Config, config: Config, part: str, where: dict[str, str])
             reason = "rows that are scored differently cannot be compared"
         else:
             continue
-        yield sentence(where.get(part, "data"), part, f"changes {line}, but {reason}; leave it")
+        yield sentence(where[part], part, f"changes {line}, but {reason}; leave it")

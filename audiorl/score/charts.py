@@ -105,7 +105,7 @@ def training_curves(label: str, metrics: Metrics, images: Path) -> list[Chart]:
         )
         description = f"{title} of {label} over the steps of training: {said}."
         name = f"{label}_{present[0]}"
-        charts.append(_chart(title, description, name, images, draw))
+        charts.append(draw_chart(title, description, name, images, draw))
     return charts
 
 
@@ -141,7 +141,7 @@ def phase_times(metrics: dict[str, Metrics], images: Path) -> Chart | None:
         f"{label}: " + ", ".join(f"{name} {seconds:.2f} s" for name, seconds in phases.items())
         for label, phases in means.items()
     )
-    return _chart("Time by phase", f"Mean seconds a step. {said}.", "phases", images, draw)
+    return draw_chart("Time by phase", f"Mean seconds a step. {said}.", "phases", images, draw)
 
 
 def rate_charts(systems: list[SystemScore], cfg: ScoreConfig, images: Path) -> list[Chart]:
@@ -186,7 +186,7 @@ def _rate_chart(systems, cfg, images, axis, name, value, spans) -> Chart:
         for label, rates in points.items()
     )
     title = f"{metric} by {axis}"
-    return _chart(title, f"{title}, with 95 % intervals. {said}.", f"by_{name}", images, draw)
+    return draw_chart(title, f"{title}, with 95 % intervals. {said}.", f"by_{name}", images, draw)
 
 
 def _rate(
@@ -210,11 +210,16 @@ def _curve(axes, steps: np.ndarray, values: np.ndarray, colour: str, label: str)
     axes.plot(steps, smooth, color=colour, lw=1.8, label=label)
 
 
-def _chart(title: str, description: str, name: str, images: Path, draw: Callable) -> Chart:
-    """Draws once; writes `images/<name>.png` and returns the SVG for the page."""
+def draw_chart(
+    title: str, description: str, name: str, images: Path, draw: Callable, height: float = SIZE[1]
+) -> Chart:
+    """Draws once; writes `images/<name>.png` and returns the SVG for the page.
+
+    `draw` gets the axes; `height` is in inches.
+    """
     name = re.sub(r"[^\w.-]", "_", name)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=SIZE, layout="constrained")
+        figure = Figure(figsize=(SIZE[0], height), layout="constrained")
         draw(figure.add_subplot())
         with atomic_path(images / f"{name}.png") as path:
             figure.savefig(path, format="png", dpi=120, facecolor="white")

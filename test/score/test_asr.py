@@ -7,35 +7,12 @@ import json
 from pathlib import Path
 
 import pytest
-from fake_systems import make_systems
+from fake_systems import make_set, make_systems, write_table
 
 from audiorl.config.schema import Config
 from audiorl.errors import UserError
 from audiorl.score.asr import SystemScore, labels, score_systems
 from audiorl.score.results import write_system
-
-
-def make_set(
-    root: Path, name: str, refs: dict[str, str], hyps: dict[str, str], **extra: dict[str, str]
-) -> None:
-    """dump/<name> and exp/a/decode_greedy/<name> by hand; `extra`: further utt2* files."""
-    dump, folder = root / "dump" / name, root / "exp" / "a" / "decode_greedy" / name
-    files = {
-        "text": refs,
-        "wav.scp": {uid: f"/audio/{uid}.wav" for uid in refs},
-        "utt2spk": {uid: uid.split("-")[0] for uid in refs},
-        "utt2dur": {uid: "30.0" for uid in refs},
-        **extra,
-    }
-    dump.mkdir(parents=True)
-    for file, table in files.items():
-        write_table(dump / file, table)
-    folder.mkdir(parents=True)
-    write_table(folder / "text", hyps)
-
-
-def write_table(path: Path, table: dict[str, str]) -> None:
-    path.write_text("".join(f"{key} {value}".rstrip() + "\n" for key, value in table.items()))
 
 
 def config(*test: str, no_speech: tuple[str, ...] = (), unit: str = "word") -> Config:
