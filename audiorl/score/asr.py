@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -93,10 +94,14 @@ def score_systems(exps: list[Path], dump: Path, cfg: Config) -> list[SystemScore
 
 
 def labels(exps: list[Path]) -> list[str]:
-    """Short names of experiment folders: as many of their last parts as tell them apart."""
+    """Short names of experiment folders: as many of their last parts as tell them apart.
+
+    The seed of a table's row (`seed1`) is named with its row.
+    """
     parts = [exp.resolve().parts for exp in exps]
-    for count in range(1, max(map(len, parts))):
-        names = ["/".join(part[-count:]) for part in parts]
+    least = [2 if re.fullmatch(r"seed\d+", path[-1]) else 1 for path in parts]
+    for more in range(max(map(len, parts))):
+        names = ["/".join(path[-n - more :]) for path, n in zip(parts, least, strict=True)]
         if len(set(names)) == len(names):
             return names
     return [str(exp) for exp in exps]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,13 +123,16 @@ def _shown(value: float, interval: tuple[float, float], sign: str = "-") -> str:
 
 
 def write_results(plan: Plan) -> list[Table]:
-    """Writes RESULTS.md, report.html and images/ below the table's folder; returns the tables."""
+    """Writes RESULTS.md, report.html and images/ where they are out of date; returns the tables."""
     results = gather(plan)
     made = tables(results)
-    with atomic_write(plan.out / "RESULTS.md") as stream:
-        stream.write("\n".join(["# RESULTS", "", *map(as_markdown, made)]))
-    with atomic_write(plan.out / "report.html") as stream:
-        stream.write(_page(results, made))
+    text = "\n".join(["# RESULTS", "", *map(as_markdown, made)])
+    stamp = f"<!-- inputs {hashlib.sha256(text.encode()).hexdigest()} -->\n"
+    files = [plan.out / name for name in ("RESULTS.md", "report.html")]
+    if not all(f.exists() and f.read_text(encoding="utf-8").endswith(stamp) for f in files):
+        for file, content in zip(files, (text, _page(results, made)), strict=True):
+            with atomic_write(file) as stream:
+                stream.write(content + stamp)
     return made
 
 
@@ -145,7 +149,7 @@ def _page(results: Results, made: list[Table]) -> str:
     )
     runs = sum(job.is_done() for job in plan.runs)
     about = f"{len(plan.rows)} rows and the warm start · {runs} of {len(plan.runs)} runs done"
-    return document(f"Table {plan.out.name}", about, main, LINKS)
+    return document(f"{plan.out.name}: a table of experiments", about, main, LINKS)
 
 
 def _picture(results: Results, index: int, images: Path) -> Chart:

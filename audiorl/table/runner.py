@@ -36,7 +36,8 @@ class Failure:
     def __str__(self) -> str:
         code = f"code {self.code}"
         if self.code < 0:
-            code = f"killed by {signal.Signals(-self.code).name}"
+            code = f"ended by {signal.Signals(-self.code).name}"
+            code += ", often for want of memory" * (-self.code == signal.SIGKILL)
         lines = self.job.file(".log").read_text(encoding="utf-8", errors="replace").splitlines()
         told = [line for line in lines if line.strip()]
         return f"{self.job.name}: {self.command[0]} ({code}): {told[-1]}"

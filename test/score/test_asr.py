@@ -231,3 +231,7 @@ def test_second_run_writes_nothing(tmp_path: Path) -> None:
 def test_labels() -> None:
     assert labels([Path("exp/sft"), Path("exp/grpo/")]) == ["sft", "grpo"]
     assert labels([Path("a/grpo"), Path("b/grpo")]) == ["a/grpo", "b/grpo"]
+    assert labels([Path("exp/sft"), Path("exp/table/grpo/seed1")]) == ["sft", "grpo/seed1"]
+    assert labels([Path("t/a/seed1"), Path("t/a/seed2")]) == ["a/seed1", "a/seed2"]
+    assert labels([Path("t/a/seed1"), Path("u/a/seed1")]) == ["t/a/seed1", "u/a/seed1"]
+    assert labels([Path("exp/sft"), Path("exp/sft")]) == ["exp/sft", "exp/sft"]
