@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import audiorl
@@ -46,7 +47,8 @@ class Job:
 
     def fingerprint(self) -> str:
         """Of all that the output follows from: another one, and the job is to be done again."""
-        files = [(str(path), _size_and_time(path)) for path in self.inputs]
+        named = [Path(text) for text in _texts(asdict(self.config)) if os.path.isfile(text)]
+        files = [(str(path), _size_and_time(path)) for path in (*self.inputs, *named)]
         parts = [audiorl.__version__, dump_config(self.config), self.commands, files]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
@@ -180,6 +182,15 @@ class _JobMaker:
 
 def _stage(name: str, path: Path, *arguments: str) -> tuple[str, ...]:
     return (f"audiorl.bin.{name}", "--config", f"{path}.yaml", *arguments)
+
+
+def _texts(node: object) -> Iterator[str]:
+    """All texts in a config, however deep: some are the names of files."""
+    if isinstance(node, str):
+        yield node
+    elif isinstance(node, (dict, list)):
+        for value in node.values() if isinstance(node, dict) else node:
+            yield from _texts(value)
 
 
 def _size_and_time(path: Path) -> tuple[int, int] | None:

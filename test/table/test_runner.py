@@ -80,6 +80,13 @@ def test_what_changes_is_done_again(tmp_path: Path, job) -> None:
     other = Config()
     other.rl.beta = 0.5
     assert not job("one", "a", config=other).is_done()
+    other.encoder.init = str(tmp_path / "checkpoint")  # a file that the config names
+    Path(other.encoder.init).write_text("1")
+    two = job("two", "a", config=other)
+    run(tmp_path, two)
+    assert two.is_done()
+    Path(other.encoder.init).write_text("22")
+    assert not two.is_done()
     one.output.unlink()
     assert not one.is_done()
     one.output.touch()
