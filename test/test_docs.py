@@ -22,6 +22,7 @@ import pytest
 
 from audiorl.config import load_config
 from audiorl.config.keys import key_values
+from audiorl.config.matrix import load_matrix
 from audiorl.config.schema import Config
 from audiorl.errors import UserError
 
@@ -79,6 +80,12 @@ class Shell:
         name = program.relative_to(ROOT).as_posix()
         if re.fullmatch(r"egs/\w+/run\.sh", name):
             self.check_recipe(program, arguments)
+        elif re.fullmatch(r"egs/\w+/run_table\.sh", name):
+            self.check_help(program, arguments)
+            options = dict(itertools.pairwise(arguments))
+            self.check_matrix(
+                program.parent / options.get("--matrix", "conf/table.yaml"), arguments
+            )
         elif re.fullmatch(r"egs/\w+/local/data\.sh", name):
             script = re.search(r'"\$here/(\w+\.py)"', program.read_text())[1]
             self.check_script(program.parent / script, arguments)
@@ -94,13 +101,16 @@ class Shell:
 
     def check_recipe(self, program: Path, arguments: list[str]) -> None:
         """run.sh itself looks at its options when it is asked for help after them."""
-        done = subprocess.run([program, *arguments, "--help"], capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        self.check_help(program, arguments)
         options = dict(re.findall(r"--(stage|stop_stage|config)[ =](\S+)", " ".join(arguments)))
         for stage in (options.get("stage", 1), options.get("stop_stage", LAST_STAGE)):
             assert 1 <= int(stage) <= LAST_STAGE, f"no stage {stage}"
-        sets = [value for key, value in itertools.pairwise(arguments) if key == "--set"]
-        self.check_config(program.parent / options.get("config", "conf/grpo.yaml"), sets)
+        config = program.parent / options.get("config", "conf/grpo.yaml")
+        self.check_config(config, sets_in(arguments))
+
+    def check_help(self, program: Path, arguments: list[str]) -> None:
+        done = subprocess.run([program, *arguments, "--help"], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
 
     def check_script(self, script: Path, arguments: list[str]) -> None:
         assert script.is_file(), f"no script {script}"
@@ -124,12 +134,24 @@ class Shell:
         for file in filter(None, files):
             if not file.startswith(MADE):
                 self.check_config(self.path(file), getattr(options, "set", []))
+        if matrix := getattr(options, "matrix", None):
+            self.check_matrix(self.path(matrix), arguments)
 
     def check_config(self, path: Path, overrides: list[str]) -> None:
         try:
             load_config(path, overrides)
         except UserError as error:
             raise AssertionError(error) from error
+
+    def check_matrix(self, path: Path, arguments: list[str]) -> None:
+        try:
+            load_matrix(path, sets_in(arguments))
+        except UserError as error:
+            raise AssertionError(error) from error
+
+
+def sets_in(arguments: list[str]) -> list[str]:
+    return [value for option, value in itertools.pairwise(arguments) if option == "--set"]
 
 
 class Parsed(Exception):
@@ -208,6 +230,10 @@ def test_no_document_is_left_out() -> None:
         "egs/mini_asr/run.sh --stage 10",
         "egs/mini_asr/run.sh --set rl.betta=1",
         "egs/mini_asr/run.sh --config conf/none.yaml",
+        "egs/mini_asr/run_table.sh --job 2",
+        "egs/mini_asr/run_table.sh --matrix conf/none.yaml",
+        "egs/mini_asr/run_table.sh --set rl.betta=1",
+        "python -m audiorl.bin.compare exp/sft",
         "egs/none/run.sh",
         "cd egs/none",
         "cd egs/mini_asr; python -m audiorl.bin.check_config conf/none.yaml",

@@ -11,7 +11,7 @@
 #
 # stage N TEXT   true from --stage to --stop_stage; what follows is logged in $exp/log/stage_N.log
 # run COMMAND    runs a program so that a signal ends it, too; `python` is that of environment.sh
-# opts           --config $config and every --set; control_opts: the same with $control
+# opts           --config $config and every --set; control_opts: with $control, where there is one
 # defaults K=V   sets keys of the config unless a --set does
 #
 # A command that fails ends the recipe: stage, end of its log, and the command to go on with.
@@ -129,7 +129,7 @@ defaults() {
 recipe_collect() {
     settings=(${recipe_defaults[@]+"${recipe_defaults[@]}"} ${recipe_sets[@]+"${recipe_sets[@]}"})
     opts=(--config "$config" ${settings[@]+"${settings[@]}"})
-    control_opts=(--config "$control" ${settings[@]+"${settings[@]}"})
+    control_opts=(--config "${control:-$config}" ${settings[@]+"${settings[@]}"})
 }
 
 # --- stages
@@ -147,7 +147,7 @@ stage() {
 # the precedence and what --set changes are shown; check_config shows the rest.
 recipe_check_configs() {
     local summary
-    summary=$("$AUDIORL_PYTHON" -m audiorl.bin.check_config "$config" "$control" \
+    summary=$("$AUDIORL_PYTHON" -m audiorl.bin.check_config "$config" ${control:+"$control"} \
         ${settings[@]+"${settings[@]}"}) || exit 1
     grep -E '^[^ ]| --set$' <<<"$summary"
     recipe_checked=yes

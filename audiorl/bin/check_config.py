@@ -11,7 +11,7 @@ example:
 
 from __future__ import annotations
 
-from audiorl.bin.cli import parser, run
+from audiorl.bin.cli import add_set, parser, run
 from audiorl.config.check import base_recipe, check_recipe, summary
 from audiorl.config.dump import dump_config
 from audiorl.errors import UserError
@@ -20,13 +20,7 @@ from audiorl.errors import UserError
 def main() -> None:
     options = parser(__doc__, config=False)
     options.add_argument("files", nargs="*", metavar="FILE", help="configs to check")
-    options.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY.PATH=VALUE",
-        help="overrides one key; may be given several times",
-    )
+    add_set(options)
     options.add_argument("--print", action="store_true", help="show the whole resolved config")
     options.add_argument("--defaults", action="store_true", help="show what conf/asr.yaml holds")
     args = options.parse_intermixed_args()

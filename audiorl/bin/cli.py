@@ -18,14 +18,19 @@ def parser(doc: str, config: bool = True) -> argparse.ArgumentParser:
     )
     if config:
         made.add_argument("--config", required=True, metavar="YAML", help="the recipe's config")
-        made.add_argument(
-            "--set",
-            action="append",
-            default=[],
-            metavar="KEY.PATH=VALUE",
-            help="overrides one key of the config; may be given several times",
-        )
+        add_set(made)
     return made
+
+
+def add_set(options: argparse.ArgumentParser) -> None:
+    """The option --set, which overrides keys of every config that is read."""
+    options.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY.PATH=VALUE",
+        help="overrides one key of the config; may be given several times",
+    )
 
 
 def run(main: Callable[[], None]) -> None:

@@ -39,9 +39,11 @@ OPTIONAL = (
 )
 
 
-def check_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+def check_recipe(
+    path: str | Path, overrides: Sequence[str] = (), overlays: Sequence[str | Path] = ()
+) -> Recipe:
     """Loads a recipe and looks for what it needs; UserError lists all problems."""
-    recipe = load_recipe(path, overrides)
+    recipe = load_recipe(path, overrides, overlays)
     refuse_if_any(str(path), [recipe.problem(*need) for need in _missing(recipe.config)])
     return recipe
 

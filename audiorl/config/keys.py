@@ -29,8 +29,8 @@ def section_keys(section: type) -> Keys:
 
 
 @functools.cache
-def schema_keys() -> Keys:
-    """Every key of a recipe by path, sections included, in the order of the schema."""
+def schema_keys(root: type = Config) -> Keys:
+    """Every key of a recipe (or of another `root`) by path, sections included, in its order."""
 
     def below(section: type, prefix: str) -> Keys:
         found = {}
@@ -40,7 +40,7 @@ def schema_keys() -> Keys:
                 found |= below(kind, f"{prefix}{name}.")
         return found
 
-    return below(Config, "")
+    return below(root, "")
 
 
 def key_values(config: Config) -> dict[str, Any]:
@@ -79,4 +79,6 @@ def expected(kind: type, metadata: Mapping[str, Any]) -> str:
     if get_origin(kind) is list:
         (element,) = get_args(kind)
         return "a list of " + ("mappings" if is_dataclass(element) else KINDS[element])
+    if get_origin(kind) is dict:
+        return "names with keys below them"
     return limits(metadata) if metadata["choices"] else f"{KINDS[kind]} {limits(metadata)}".strip()

@@ -41,10 +41,17 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     return load_recipe(path, overrides).config
 
 
-def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """As `load_config`, with the origin of each value."""
+def load_recipe(
+    path: str | Path, overrides: Sequence[str] = (), overlays: Sequence[str | Path] = ()
+) -> Recipe:
+    """As `load_config`, with the origin of each value; the files `overlays` are merged over `path`.
+
+    An overlay holds a few keys that serve many recipes, such as the settings of an algorithm.
+    """
     reader = Reader()
     settings = reader.attempt(reader.read_file, str(path))
+    for overlay in overlays:
+        settings |= reader.attempt(reader.read_overlay, str(overlay))
     for option in overrides:
         settings |= reader.attempt(reader.read_override, option)
     origins = {key: setting.where for key, setting in settings.items()}

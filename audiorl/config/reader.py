@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, get_args, get_origin
 import yaml
 
 from audiorl.config.dump import clip, flow
-from audiorl.config.keys import allows, default_of, expected, schema_keys, section_keys
+from audiorl.config.keys import Keys, allows, default_of, expected, schema_keys, section_keys
 from audiorl.config.scalars import NULLS, parse_scalar
 from audiorl.config.schema import Config
 from audiorl.config.strict_yaml import REFUSED, Unreadable, compose, where
@@ -28,16 +28,23 @@ class Setting(NamedTuple):
 
 Settings = dict[str, Setting]  # by key path
 Entries = dict[str, tuple[yaml.Node, yaml.Node]]  # of one mapping: name -> its key, its value
+NAME = re.compile(r"\w[\w+-]*")  # of a section, where the user chooses it
 
 
 def build(section: type, settings: Settings, prefix: str = "") -> Any:
     """A section from its settings; what is not set has its default."""
     values = {}
     for name, (kind, _) in section_keys(section).items():
+        path = prefix + name
         if is_dataclass(kind):
-            values[name] = build(kind, settings, f"{prefix}{name}.")
-        elif prefix + name in settings:
-            values[name] = settings[prefix + name].value
+            values[name] = build(kind, settings, f"{path}.")
+        elif get_origin(kind) is dict and path in settings:
+            _, element = get_args(kind)
+            named = [p.removeprefix(f"{path}.") for p in settings if p.startswith(f"{path}.")]
+            names = [n for n in named if "." not in n]
+            values[name] = {n: build(element, settings, f"{path}.{n}.") for n in names}
+        elif path in settings:
+            values[name] = settings[path].value
     return section(**values)
 
 
@@ -50,7 +57,8 @@ def sentence(place: str, path: str, message: str) -> str:
 class Reader:
     """Reads files and overrides; `problems` are the sentences for the user."""
 
-    def __init__(self) -> None:
+    def __init__(self, root: type = Config) -> None:
+        self.root = root
         self.files: list[str] = []  # base first
         self.problems: list[str] = []
         self.refused: set[str] = set()  # keys without a usable value: rules would mislead there
@@ -72,17 +80,21 @@ class Reader:
 
     def read_file(self, path: str, chain: tuple[str, ...] = ()) -> Settings:
         """The settings of a file over those of its base; `chain`: the files that led here."""
-        root = self._compose(_read_text(path), path)
-        if not isinstance(root, yaml.MappingNode):
-            got = "an empty file" if root is None else _shape(root)
-            message = f"expected sections such as `rl:` with keys below (got {got}); add one"
-            raise Unreadable(f"{path}:1", message)
-        entries = self._entries(root, "")
+        entries = self._read_entries(path)
         base = {}
         if "extends" in entries:
             base = self._read_bases(*entries.pop("extends"), (*chain, path))
         self.files.append(path)
-        return base | self._settings(entries, Config, "")
+        return base | self._settings(entries, self.root, "")
+
+    def read_overlay(self, path: str) -> Settings:
+        """The settings of a file that is merged over a config, and so has no base of its own."""
+        entries = self._read_entries(path)
+        if "extends" in entries:
+            key, _ = entries.pop("extends")
+            self._refuse(key, "extends", "a file that is merged over others has no base; remove it")
+        self.files.append(path)
+        return self._settings(entries, self.root, "")
 
     def read_override(self, option: str) -> Settings:
         """The settings of one `--set key.path=value`, as if it stood in a file."""
@@ -94,7 +106,15 @@ class Reader:
         node = self._compose(text or '""', place) or yaml.ScalarNode("", "", mark, mark)
         for name in reversed(path.split(".")):
             node = yaml.MappingNode("", [(yaml.ScalarNode("", name, mark, mark), node)], mark, mark)
-        return self._settings(self._entries(node, ""), Config, "")
+        return self._settings(self._entries(node, ""), self.root, "")
+
+    def _read_entries(self, path: str) -> Entries:
+        root = self._compose(_read_text(path), path)
+        if not isinstance(root, yaml.MappingNode):
+            got = "an empty file" if root is None else _shape(root)
+            message = f"expected sections such as `rl:` with keys below (got {got}); add one"
+            raise Unreadable(f"{path}:1", message)
+        return self._entries(root, "")
 
     def _read_bases(self, key: yaml.Node, value: yaml.Node, chain: tuple[str, ...]) -> Settings:
         """The settings of the files that the last of `chain` extends, a later one over earlier."""
@@ -159,13 +179,30 @@ class Reader:
         for name, (key, node) in entries.items():
             path = prefix + name
             if name not in keys:
-                self._refuse(key, path, _unknown(path, keys))
+                self._refuse(key, path, _unknown(path, keys, self.root))
                 continue
             kind, field = keys[name]
             if is_dataclass(kind):
                 found |= self._settings(self._entries(node, path), kind, f"{path}.")
+            elif get_origin(kind) is dict:
+                found[path] = Setting(name, where(key))
+                found |= self._named_sections(self._entries(node, path), kind, path)
             elif (value := self._value(node, kind, field, path)) is not None:
                 found[path] = Setting(value, where(key))
+        return found
+
+    def _named_sections(self, entries: Entries, kind: type, path: str) -> Settings:
+        """The settings of sections whose names the user chose; each name is a setting, too."""
+        found: Settings = {}
+        _, element = get_args(kind)
+        for name, (key, node) in entries.items():
+            if not NAME.fullmatch(name):
+                message = f'"{name}" cannot be a name; use letters, digits and _ + - only'
+                self._refuse(key, path, message)
+                continue
+            found[f"{path}.{name}"] = Setting(name, where(key))
+            below = self._entries(node, f"{path}.{name}")
+            found |= self._settings(below, element, f"{path}.{name}.")
         return found
 
     def _value(self, node: yaml.Node, kind: type, field: Field, path: str) -> Any:
@@ -228,28 +265,31 @@ def _suggest(node: yaml.Node, field: Field) -> str:
     return f"the default is {flow(default_of(field))}"
 
 
-def _unknown(path: str, siblings: Iterable[str]) -> str:
+def _unknown(path: str, siblings: Iterable[str], root: type) -> str:
     """What to write instead of a key that does not exist."""
-    known = schema_keys()
+    known = schema_keys(root)
     section, _, name = path.rpartition(".")
     if path in known:
         return f"a key of a section; write `{section}:` and below it, indented, `{name}: …`"
     if name == "extends":
         return "only a file extends, at its top; move it there"
-    near = _namesakes(name)
+    near = _namesakes(name, known)
     if not near:
         names = siblings if section else [*siblings, "extends"]
         near = [f"{section}.{n}".lstrip(".") for n in difflib.get_close_matches(name, names, n=1)]
     if not near:
         leaves = {p.rpartition(".")[2]: p for p in known}
         near = [leaves[n] for n in difflib.get_close_matches(name, leaves, n=1, cutoff=0.75)]
+    if not near and root is not Config:
+        return f"unknown key; here may stand {', '.join(siblings)}"
     if not near:
         return "unknown key; `check_config --defaults` lists all keys"
     return f"unknown key; did you mean {' or '.join(near[:3])}?"
 
 
-def _namesakes(name: str) -> list[str]:
+def _namesakes(name: str, known: Keys) -> list[str]:
     """The keys of this name in any section, or whose comment has it in brackets (verl's name)."""
     verl = re.compile(rf"\[([\w.]+\.)?{re.escape(name)}\]")
-    keys = schema_keys().items()
-    return [p for p, (_, f) in keys if p.endswith(f".{name}") or verl.search(f.metadata["doc"])]
+    return [
+        p for p, (_, f) in known.items() if p.endswith(f".{name}") or verl.search(f.metadata["doc"])
+    ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from audiorl.score.significance import Comparison, compare, rate_interval
 
 METRICS = {"word": "WER", "char": "CER", "mixed": "MER"}
 POOLED = "pooled"
+FORMAT = 2  # of the files that scoring writes; another number, and they are written again
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class SystemScore:
     folder: Path  # exp/decode_<name>
     sets: dict[str, SetScore]  # in the order of the config
     pooled: SetScore
+    scoring: ScoreConfig  # how
     against: dict[str, Comparison]  # by set and for `pooled`; empty for the first system
 
     @property
@@ -91,9 +94,17 @@ def score_systems(exps: list[Path], dump: Path, cfg: Config) -> list[SystemScore
 
 
 def labels(exps: list[Path]) -> list[str]:
-    """Short names of experiment folders: their last part where that tells them apart."""
-    names = [exp.resolve().name for exp in exps]
-    return names if len(set(names)) == len(names) else [str(exp) for exp in exps]
+    """Short names of experiment folders: as many of their last parts as tell them apart.
+
+    The seed of a table's row (`seed1`) is named with its row.
+    """
+    parts = [exp.resolve().parts for exp in exps]
+    least = [2 if re.fullmatch(r"seed\d+", path[-1]) else 1 for path in parts]
+    for more in range(max(map(len, parts))):
+        names = ["/".join(path[-n - more :]) for path, n in zip(parts, least, strict=True)]
+        if len(set(names)) == len(names):
+            return names
+    return [str(exp) for exp in exps]
 
 
 def _score_system(
@@ -107,7 +118,7 @@ def _score_system(
     if not any(score.speech for score in sets.values()):
         raise UserError("data.test names no set with speech; add one to score.")
     pooled = pool([score for score in sets.values() if score.speech], cfg.score)
-    system = SystemScore(label, exp, folder, sets, pooled, {})
+    system = SystemScore(label, exp, folder, sets, pooled, cfg.score, {})
     if first is not None:
         unit, samples, seed = cfg.score.unit, cfg.score.bootstrap_samples, cfg.score.seed
         for name, score in system.speech.items():
@@ -129,13 +140,13 @@ def score_set(dump: Path, folder: Path, name: str, cfg: Config) -> SetScore:
     truncated = set(decoding.get("truncated", ()))
     speech = name not in cfg.data.no_speech
     normalize = normalizer(cfg.score.normalizer)
-    phrases = _phrases(utterances, normalize)
+    phrases = keyword_phrases(utterances, normalize)
     scored = []
     for u in utterances:
         ref, hyp, cut = normalize(u.text), normalize(hypotheses[u.id]), u.id in truncated
         scored.append(_score_utterance(name, u, ref, hyp, cut, phrases, cfg.score.unit))
     _check_references(dump / name / "text", scored, speech)
-    inputs = [audiorl.__version__, asdict(cfg.score), speech, decoding, hypotheses]
+    inputs = [audiorl.__version__, FORMAT, asdict(cfg.score), speech, decoding, hypotheses]
     inputs += [asdict(u) for u in utterances]
     fingerprint = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
     audio_seconds = sum(u.duration or 0.0 for u in utterances)
@@ -219,7 +230,7 @@ def _score_utterance(
     ref: str,
     hyp: str,
     truncated: bool,
-    phrases: set[tuple[str, ...]],
+    phrases: set[failures.Phrase],
     main: str,
 ) -> ScoredUtterance:
     ref_units, hyp_units = split_units(ref, main), split_units(hyp, main)
@@ -265,7 +276,9 @@ def _read_decoding(path: Path) -> dict:
         raise UserError(f"{path} is not JSON ({error}); decode again (stage 6).") from error
 
 
-def _phrases(utterances: list[Utterance], normalize: Callable[[str], str]) -> set[tuple[str, ...]]:
+def keyword_phrases(
+    utterances: list[Utterance], normalize: Callable[[str], str]
+) -> set[failures.Phrase]:
     """All keywords of a set, normalised and split: Latin by word, CJK by character."""
     keywords = {keyword for u in utterances for keyword in u.keywords}
     return {tuple(split_units(normalize(keyword), "mixed")) for keyword in keywords} - {()}

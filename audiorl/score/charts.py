@@ -17,6 +17,7 @@ from audiorl.config.schema import ScoreConfig
 from audiorl.errors import UserError
 from audiorl.files import atomic_path
 from audiorl.score.asr import METRICS, ScoredUtterance, SystemScore, errors_and_units
+from audiorl.score.breakdown import Span, Value, bins, length, snr, span_label
 from audiorl.score.significance import rate_interval
 
 INK = "#24313f"  # text and axes; becomes `currentColor` in the page
@@ -30,8 +31,6 @@ STYLE = {
     "axes.grid": True, "grid.alpha": 0.15, "grid.color": INK, "legend.frameon": False,
 }  # fmt: skip
 SIZE = (4.4, 2.8)  # inches
-BINS = 6  # of length, and of SNR when it takes many values
-MAX_VALUES = 8  # this many values of SNR are shown one by one
 
 # Panels of training curves: title, keys of metrics.jsonl.
 PANELS = (
@@ -106,7 +105,7 @@ def training_curves(label: str, metrics: Metrics, images: Path) -> list[Chart]:
         )
         description = f"{title} of {label} over the steps of training: {said}."
         name = f"{label}_{present[0]}"
-        charts.append(_chart(title, description, name, images, draw))
+        charts.append(draw_chart(title, description, name, images, draw))
     return charts
 
 
@@ -142,44 +141,40 @@ def phase_times(metrics: dict[str, Metrics], images: Path) -> Chart | None:
         f"{label}: " + ", ".join(f"{name} {seconds:.2f} s" for name, seconds in phases.items())
         for label, phases in means.items()
     )
-    return _chart("Time by phase", f"Mean seconds a step. {said}.", "phases", images, draw)
+    return draw_chart("Time by phase", f"Mean seconds a step. {said}.", "phases", images, draw)
 
 
 def rate_charts(systems: list[SystemScore], cfg: ScoreConfig, images: Path) -> list[Chart]:
     """Main error rate by SNR (where known) and by length, over all sets with speech."""
-    sources: tuple[tuple[str, str, Callable], ...] = (
-        ("SNR (dB)", "snr", lambda u: _float(u.utterance.tags.get("snr"))),
-        ("length (s)", "length", lambda u: u.utterance.duration),
-    )
     charts = []
-    for axis, name, value in sources:
+    for axis, name, value in (("SNR (dB)", "snr", snr), ("length (s)", "length", length)):
         known = [v for u in systems[0].pooled.utterances if (v := value(u)) is not None]
         if len(set(known)) >= 2:
             missing = len(systems[0].pooled.utterances) - len(known)
-            chart = _rate_chart(systems, cfg, images, axis, name, value, _bins(known))
+            chart = _rate_chart(systems, cfg, images, axis, name, value, bins(known))
             note = f" {missing} utterances have no {axis} and are left out." if missing else ""
             charts.append(replace(chart, description=chart.description + note))
     return charts
 
 
-def _rate_chart(systems, cfg, images, axis, name, value, bins) -> Chart:
+def _rate_chart(systems, cfg, images, axis, name, value, spans) -> Chart:
     metric = METRICS[cfg.unit]
     points: dict[str, list[tuple[float, float, float]]] = {
-        system.label: [_rate(system.pooled.utterances, value, b, cfg) for b in bins]
+        system.label: [_rate(system.pooled.utterances, value, span, cfg) for span in spans]
         for system in systems
     }
-    ticks = [f"{low:g}" if low == high else f"{low:.3g}–{high:.3g}" for low, high in bins]
+    ticks = [span_label(span) for span in spans]
 
     def draw(axes):
         for index, (label, rates) in enumerate(points.items()):
             middle, low, high = 100 * np.array(rates).T
-            x = np.arange(len(bins)) + 0.12 * (index - (len(points) - 1) / 2)
+            x = np.arange(len(spans)) + 0.12 * (index - (len(points) - 1) / 2)
             axes.errorbar(
                 x, middle, (np.maximum(middle - low, 0), np.maximum(high - middle, 0)),
                 color=COLOURS[index % len(COLOURS)], marker=MARKERS[index % len(MARKERS)],
                 markersize=4, capsize=2, lw=1.2, label=label,
             )  # fmt: skip
-        axes.set_xticks(range(len(bins)), ticks)
+        axes.set_xticks(range(len(spans)), ticks)
         axes.set_ylim(bottom=0)
         axes.set_xlabel(axis)
         axes.set_ylabel(f"{metric} (%)")
@@ -191,22 +186,11 @@ def _rate_chart(systems, cfg, images, axis, name, value, bins) -> Chart:
         for label, rates in points.items()
     )
     title = f"{metric} by {axis}"
-    return _chart(title, f"{title}, with 95 % intervals. {said}.", f"by_{name}", images, draw)
-
-
-def _bins(values: list[float]) -> list[tuple[float, float]]:
-    """Closed ranges: every value by itself when there are few, else equally many in each."""
-    distinct = sorted(set(values))
-    if len(distinct) <= MAX_VALUES:
-        return [(v, v) for v in distinct]
-    edges = np.unique(np.quantile(values, np.linspace(0, 1, BINS + 1), method="nearest"))
-    # Closed on both sides: a range starts at the smallest value above the one before.
-    starts = [edges[0], *(min(v for v in distinct if v > edge) for edge in edges[1:-1])]
-    return list(zip(map(float, starts), map(float, edges[1:]), strict=True))
+    return draw_chart(title, f"{title}, with 95 % intervals. {said}.", f"by_{name}", images, draw)
 
 
 def _rate(
-    utterances: list[ScoredUtterance], value: Callable, span: tuple[float, float], cfg: ScoreConfig
+    utterances: list[ScoredUtterance], value: Value, span: Span, cfg: ScoreConfig
 ) -> tuple[float, float, float]:
     chosen = [u for u in utterances if (v := value(u)) is not None and span[0] <= v <= span[1]]
     errors, units = errors_and_units(chosen, cfg.unit)
@@ -226,11 +210,16 @@ def _curve(axes, steps: np.ndarray, values: np.ndarray, colour: str, label: str)
     axes.plot(steps, smooth, color=colour, lw=1.8, label=label)
 
 
-def _chart(title: str, description: str, name: str, images: Path, draw: Callable) -> Chart:
-    """Draws once; writes `images/<name>.png` and returns the SVG for the page."""
+def draw_chart(
+    title: str, description: str, name: str, images: Path, draw: Callable, height: float = SIZE[1]
+) -> Chart:
+    """Draws once; writes `images/<name>.png` and returns the SVG for the page.
+
+    `draw` gets the axes; `height` is in inches.
+    """
     name = re.sub(r"[^\w.-]", "_", name)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=SIZE, layout="constrained")
+        figure = Figure(figsize=(SIZE[0], height), layout="constrained")
         draw(figure.add_subplot())
         with atomic_path(images / f"{name}.png") as path:
             figure.savefig(path, format="png", dpi=120, facecolor="white")
@@ -247,11 +236,3 @@ def _inline(svg: str, name: str) -> str:
     head = re.sub(r'\s(xmlns(:\w+)?|width|height|version)="[^"]*"', "", head)
     svg = f"{head}>{rest}".replace("xlink:href", "href").replace(INK, "currentColor")
     return re.sub(r'(\sid="|url\(#|href="#)', rf"\g<1>{name}-", svg)
-
-
-def _float(value: str | None) -> float | None:
-    try:
-        number = float(value) if value is not None else None
-    except ValueError:
-        return None  # `clean` and the like have no place on the axis
-    return number if number is not None and np.isfinite(number) else None

@@ -7,6 +7,7 @@ are counted per utterance, so that a mean does not hide ten bad ones.
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 
 from audiorl.score.align import Alignment, Counts
@@ -15,6 +16,8 @@ COMPRESSION_RATIO = 2.4  # Whisper's threshold for a degenerate hypothesis
 REPETITIONS = 4  # an n-gram that follows itself this often is a loop
 LONGEST_NGRAM = 8  # units
 BURST = 5  # inserted units in a row
+
+Phrase = tuple[str, ...]  # a keyword, split into units
 
 NAMES = ("empty", "looping", "insertion_burst", "truncated")
 
@@ -71,16 +74,17 @@ def longest_burst(alignment: Alignment) -> int:
     return longest
 
 
-def count_keywords(ref: Sequence[str], hyp: Sequence[str], phrases: set[tuple[str, ...]]) -> Counts:
+def count_keywords(ref: Sequence[str], hyp: Sequence[str], phrases: set[Phrase]) -> Counts:
     """How many keyword phrases of one reference the hypothesis has: hits, deletions, insertions.
 
     Every phrase of the whole set is looked for, so that a name put where it was not said counts
     against precision. A phrase said twice must be recognised twice.
     """
-    spoken, heard = _occurrences(ref, phrases), _occurrences(hyp, phrases)
-    hits = sum(min(count, heard.get(phrase, 0)) for phrase, count in spoken.items())
+    spoken, heard = find_keywords(ref, phrases), find_keywords(hyp, phrases)
     return Counts(
-        hits=hits, deletions=sum(spoken.values()) - hits, insertions=sum(heard.values()) - hits
+        hits=(spoken & heard).total(),
+        deletions=(spoken - heard).total(),
+        insertions=(heard - spoken).total(),
     )
 
 
@@ -97,11 +101,11 @@ def keyword_scores(counts: Counts) -> dict[str, float | int]:
     }
 
 
-def _occurrences(units: Sequence[str], phrases: set[tuple[str, ...]]) -> dict[tuple[str, ...], int]:
-    found: dict[tuple[str, ...], int] = {}
-    for n in {len(phrase) for phrase in phrases}:
-        for start in range(len(units) - n + 1):
-            phrase = tuple(units[start : start + n])
-            if phrase in phrases:
-                found[phrase] = found.get(phrase, 0) + 1
-    return found
+def find_keywords(units: Sequence[str], phrases: set[Phrase]) -> Counter[Phrase]:
+    """How often each of the phrases stands there."""
+    return Counter(
+        phrase
+        for n in {len(phrase) for phrase in phrases}
+        for start in range(len(units) - n + 1)
+        if (phrase := tuple(units[start : start + n])) in phrases
+    )

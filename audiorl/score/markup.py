@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import html
+from pathlib import Path
 
 from audiorl.score.charts import Chart
 from audiorl.score.tables import Table
 
+STYLE = Path(__file__).with_name("report.css")
 VOID = ("meta", "br", "hr")
 
 
@@ -73,3 +75,21 @@ def code(text: str) -> Html:
 
 def details(summary: str, *children: str) -> Html:
     return element("details", element("summary", summary), *children)
+
+
+def document(title: str, about: str, main: Html, links: dict[str, str]) -> str:
+    """A whole page that needs nothing but itself; `links` (anchor -> text) lead to its sections."""
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("meta", name="color-scheme", content="light dark"),
+        element("title", title),
+        element("style", Html(STYLE.read_text(encoding="utf-8"))),
+    )
+    there = {anchor: text for anchor, text in links.items() if f'<section id="{anchor}"' in main}
+    items = (element("a", text, href=f"#{anchor}") for anchor, text in there.items())
+    navigation = element("nav", *items, aria_label="sections")
+    header = element("header", element("h1", title), element("p", about, class_="note"), navigation)
+    body = element("body", header, main)
+    return "<!DOCTYPE html>\n" + element("html", head, body, lang="en") + "\n"

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from audiorl.score.asr import METRICS, POOLED, SystemScore
 from audiorl.score.charts import Chart
 from audiorl.score.examples import example_sections
-from audiorl.score.markup import Html, chart, code, details, element, join, section, table
+from audiorl.score.markup import Html, chart, code, details, document, element, join, section, table
 from audiorl.score.tables import detail_table, error_tables, overview, paired_table, verdict
 
 if TYPE_CHECKING:
     from audiorl.score.report import Report
 
-STYLE = Path(__file__).with_name("report.css")
+LINKS = {
+    "result": "Result",
+    "tables": "Error rates",
+    "conditions": "Conditions",
+    "worst": "Utterances",
+    "training-0": "Training",
+    "all-tables": "All counts",
+    "reproduce": "Reproduce",
+}
 
 
 def page(report: Report) -> str:
@@ -26,52 +33,28 @@ def page(report: Report) -> str:
     curves = enumerate(report.curves.items())
     main = element(
         "main",
-        section("result", "Result", _headline(first, focus, unit), _sentences(report)),
+        section("result", "Result", headline(first, focus, unit), _sentences(report)),
         section("tables", "Error rates", table(overview(systems, unit)), *compared),
-        _charts("conditions", "By condition", report.rate_charts),
+        charts_section("conditions", "By condition", report.rate_charts),
         *example_sections(first, focus, report.sample_rate),
-        *(_charts(f"training-{n}", f"Training of {label}", made) for n, (label, made) in curves),
-        _charts("time", "Time", report.phase_charts),
+        *(
+            charts_section(f"training-{n}", f"Training of {label}", made)
+            for n, (label, made) in curves
+        ),
+        charts_section("time", "Time", report.phase_charts),
         section("all-tables", "All counts", *map(table, counts)),
         _reproduce(report),
     )
-    title = f"{focus.label}: report"
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="color-scheme", content="light dark"),
-        element("title", title),
-        element("style", Html(STYLE.read_text(encoding="utf-8"))),
-    )
-    about = element("p", _about(focus), class_="note")
-    header = element("header", element("h1", title), about, _navigation(main))
-    return (
-        "<!DOCTYPE html>\n" + element("html", head, element("body", header, main), lang="en") + "\n"
-    )
+    return document(f"{focus.label}: report", about(focus), main, LINKS)
 
 
-def _about(focus: SystemScore) -> str:
+def about(focus: SystemScore) -> str:
+    """How many utterances of which sets."""
     sets = [score.name for score in focus.sets.values()]
     return f"{len(focus.pooled.utterances)} utterances with speech · {', '.join(sets)}"
 
 
-def _navigation(main: Html) -> Html:
-    links = {
-        "result": "Result",
-        "tables": "Error rates",
-        "conditions": "Conditions",
-        "worst": "Utterances",
-        "training-0": "Training",
-        "all-tables": "All counts",
-        "reproduce": "Reproduce",
-    }
-    there = {anchor: text for anchor, text in links.items() if f'<section id="{anchor}"' in main}
-    items = (element("a", text, href=f"#{anchor}") for anchor, text in there.items())
-    return element("nav", *items, aria_label="sections")
-
-
-def _headline(first: SystemScore, focus: SystemScore, unit: str) -> Html:
+def headline(first: SystemScore, focus: SystemScore, unit: str) -> Html:
     """The pooled error rates as large numbers."""
     metric = METRICS[unit]
 
@@ -103,7 +86,8 @@ def _sentences(report: Report) -> Html:
     return element("ul", *(element("li", sentence) for sentence in said))
 
 
-def _charts(anchor: str, title: str, charts: list[Chart]) -> Html | None:
+def charts_section(anchor: str, title: str, charts: list[Chart]) -> Html | None:
+    """Pictures side by side; nothing where there are none."""
     if not charts:
         return None
     return section(anchor, title, element("div", *map(chart, charts), class_="charts"))

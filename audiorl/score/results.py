@@ -2,7 +2,8 @@
 
 <set>/result.json   all numbers (rates are fractions)
 <set>/result.txt    for reading: summary, confusions, every utterance with errors, aligned
-<set>/per_utt.tsv   one line an utterance; words, sub, del, ins are in the main unit
+<set>/per_utt.tsv   one line an utterance; words, sub, del, ins are in the main unit, a failure
+                    is 0 or 1; `metrics` says which numbers the columns add up to
 <set>/ref.trn hyp.trn   sclite's format, in the main unit
 result.json         all sets, the pooled numbers, and the comparison with the first system
 """
@@ -14,16 +15,22 @@ import json
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 
+from audiorl.data.text import split_units
+from audiorl.errors import UserError
 from audiorl.files import atomic_write, write_json
+from audiorl.score import failures
 from audiorl.score.align import Alignment, Op
 from audiorl.score.asr import METRICS, ScoredUtterance, SetScore, SystemScore, units_of
 
 SET_FILES = ("result.txt", "per_utt.tsv", "ref.trn", "hyp.trn", "result.json")
 LINE = 100  # columns of aligned text
 MOST_FREQUENT = 20
-COLUMNS = "id speaker snr duration ref hyp words sub del ins wer cer flags".split()
+COLUMNS = "id speaker snr duration ref hyp words sub del ins wer cer chars char_errors".split()
+COLUMNS += "output output_words keywords_said keywords_heard keyword_hits".split()
+COLUMNS += failures.NAMES
 
 
 def write_system(system: SystemScore, unit: str, first: SystemScore) -> bool:
@@ -39,6 +46,7 @@ def write_system(system: SystemScore, unit: str, first: SystemScore) -> bool:
     summary = {
         "inputs": hashlib.sha256("".join(inputs).encode()).hexdigest(),
         "system": system.label,
+        "scoring": asdict(system.scoring),
         "sets": {name: score.summary for name, score in system.sets.items()},
         "pooled": system.pooled.summary,
     }
@@ -49,6 +57,19 @@ def write_system(system: SystemScore, unit: str, first: SystemScore) -> bool:
         write_json(system.folder / "result.json", summary)
         changed = True
     return changed
+
+
+def read_result(folder: Path) -> dict:
+    """result.json of exp/decode_<name>. Raises UserError when it is missing or older than this."""
+    path = folder / "result.json"
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        known = {"scoring", "sets"} <= result.keys()
+    except (OSError, ValueError, AttributeError):
+        known = False
+    if not known:
+        raise UserError(f"{path} is missing or of an older version; score {folder} (stage 7).")
+    return result
 
 
 def _is_current(folder: Path, inputs: str, names: Iterable[str]) -> bool:
@@ -77,9 +98,11 @@ def _write_set(folder: Path, score: SetScore, unit: str) -> None:
 
 
 def _row(u: ScoredUtterance) -> list[str]:
-    counts = u.alignment.counts
+    counts, chars, keywords = u.alignment.counts, u.counts["char"], u.keywords
     duration = "" if u.utterance.duration is None else f"{u.utterance.duration:.3f}"
-    numbers = (counts.units, counts.substitutions, counts.deletions, counts.insertions)
+    words = (counts.units, counts.substitutions, counts.deletions, counts.insertions)
+    output_words = len(split_units(u.hyp, "mixed"))
+    keyword_counts = (keywords.units, keywords.hits + keywords.insertions, keywords.hits)
     return [
         u.utterance.id,
         u.utterance.speaker,
@@ -87,10 +110,11 @@ def _row(u: ScoredUtterance) -> list[str]:
         duration,
         u.ref,
         u.hyp,
-        *map(str, numbers),
+        *map(str, words),
         f"{u.counts['word'].rate:.4f}",
-        f"{u.counts['char'].rate:.4f}",
-        ",".join(u.flags),
+        f"{chars.rate:.4f}",
+        *map(str, (chars.units, chars.errors, int(bool(u.hyp)), output_words, *keyword_counts)),
+        *(str(int(failure in u.flags)) for failure in failures.NAMES),
     ]
 
 

@@ -42,14 +42,14 @@ def rate_interval(
     errors: np.ndarray, units: np.ndarray, samples: int, seed: int
 ) -> tuple[float, float]:
     """95 % interval of sum(errors) / sum(units); `errors` and `units` are int [N], by utterance."""
-    sums = _resampled_sums(np.stack([errors, units], axis=1), samples, seed)
-    return _percentiles(sums[:, 0] / np.maximum(sums[:, 1], 1))
+    sums = resampled_sums(np.stack([errors, units], axis=1), samples, seed)
+    return percentiles(sums[:, 0] / np.maximum(sums[:, 1], 1))
 
 
 def compare(
     before: np.ndarray, after: np.ndarray, units: np.ndarray, samples: int, seed: int
 ) -> Comparison:
-    """Compares two systems by their errors (int [N]) on the same utterances of `units` (int [N]).
+    """Compares two systems by their errors (int [N]) on the same utterances of `units` ([N]).
 
     Paired bootstrap: both systems are drawn with the same utterances, so what is hard for both
     cancels; p is twice the smaller share of draws on one side of zero. Permutation test: under
@@ -58,18 +58,18 @@ def compare(
     matched-pairs test (MAPSSWE) because it needs neither segments between error-free stretches
     nor a normal approximation.
     """
-    total = max(int(units.sum()), 1)
+    total = max(units.sum(), 1)
     rate_before, rate_after = before.sum() / total, after.sum() / total
-    sums = _resampled_sums(np.stack([before, after, units], axis=1), samples, seed)  # [B, 3]
+    sums = resampled_sums(np.stack([before, after, units], axis=1), samples, seed)  # [B, 3]
     differences = (sums[:, 1] - sums[:, 0]) / np.maximum(sums[:, 2], 1)
     relative = relative_interval = None
     if rate_before > 0:
         relative = float(rate_after / rate_before - 1)
-        relative_interval = _percentiles((sums[:, 1] - sums[:, 0]) / np.maximum(sums[:, 0], 1))
+        relative_interval = percentiles((sums[:, 1] - sums[:, 0]) / np.maximum(sums[:, 0], 1))
     one_sided = min((differences <= 0).sum(), (differences >= 0).sum())
     return Comparison(
         difference=float(rate_after - rate_before),
-        interval=_percentiles(differences),
+        interval=percentiles(differences),
         relative=relative,
         relative_interval=relative_interval,
         p_bootstrap=min(1.0, 2 * float(one_sided + 1) / (samples + 1)),
@@ -91,16 +91,20 @@ def permutation_test(differences: np.ndarray, samples: int, seed: int) -> float:
     return (extreme + 1) / (samples + 1)
 
 
-def _resampled_sums(columns: np.ndarray, samples: int, seed: int) -> np.ndarray:
-    """Sums of each column of [N, K] over N utterances drawn with replacement: [samples, K]."""
+def resampled_sums(columns: np.ndarray, samples: int, seed: int) -> np.ndarray:
+    """Sums of each column of [N, K] over N utterances drawn with replacement: [samples, K].
+
+    The same N and seed draw the same utterances: that pairs what is summed in two calls.
+    """
     count = len(columns)
     generator = np.random.default_rng(seed)
-    return np.concatenate(
-        [
-            columns[generator.integers(0, count, size=(size, count))].sum(axis=1)
-            for size in _blocks(samples, count)
-        ]
-    )
+    sums = []
+    for size in _blocks(samples, count):
+        drawn = generator.integers(0, count, size=(size, count))
+        drawn += count * np.arange(size)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=size * count).reshape(size, count)
+        sums.append(times.astype(float) @ columns.astype(float))
+    return np.concatenate(sums)
 
 
 def _blocks(samples: int, count: int) -> list[int]:
@@ -110,6 +114,7 @@ def _blocks(samples: int, count: int) -> list[int]:
     return [size] * whole + [rest] * (rest > 0)
 
 
-def _percentiles(values: np.ndarray) -> tuple[float, float]:
+def percentiles(values: np.ndarray) -> tuple[float, float]:
+    """The 95 % interval of draws [samples]."""
     low, high = np.percentile(values, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
     return float(low), float(high)

@@ -38,7 +38,7 @@ def overview(systems: list[SystemScore], unit: str) -> Table:
     rows = []
     for name in first.speech:
         rates = (s.speech[name].summary[metric] for s in systems)
-        cells = (_with_interval(rate["rate"], rate["interval"]) for rate in rates)
+        cells = (with_interval(rate["rate"], rate["interval"]) for rate in rates)
         rows.append(row(name, cells, (difference(s.against[name]) for s in systems[1:])))
     for failure in first.pooled.summary["failures"]:
         counts = (str(s.pooled.summary["failures"][failure]) for s in systems)
@@ -89,7 +89,7 @@ def paired_table(systems: list[SystemScore]) -> Table:
         for name, c in system.against.items():
             relative = "-"
             if c.relative is not None:
-                relative = _with_interval(c.relative, c.relative_interval, decimals=1, sign="+")
+                relative = with_interval(c.relative, c.relative_interval, decimals=1, sign="+")
             rows.append(
                 [
                     f"{system.label}/{name}",
@@ -178,7 +178,7 @@ def verdict(systems: list[SystemScore], focus: SystemScore, unit: str) -> list[s
 
 def difference(c: Comparison) -> str:
     """`-1.20 [-1.80, -0.60]*` in points; the star: the interval excludes zero."""
-    return _with_interval(c.difference, c.interval, sign="+") + "*" * c.significant
+    return with_interval(c.difference, c.interval, sign="+") + "*" * c.significant
 
 
 def as_text(table: Table, width: int = WIDTH) -> str:
@@ -208,12 +208,17 @@ def as_markdown(table: Table) -> str:
     return "\n".join([f"### {table.title}", "", *note, *lines, ""])
 
 
+def with_interval(
+    value: float,
+    interval: tuple[float, float],
+    decimals: int = 2,
+    sign: str = "-",
+    factor: float = 100,
+) -> str:
+    """`17.90 [16.11, 19.74]`: the number and its bounds, times `factor`."""
+    low, high = (f"{factor * bound:{sign}.{decimals}f}" for bound in interval)
+    return f"{factor * value:{sign}.{decimals}f} [{low}, {high}]"
+
+
 def _escape_markdown(cell: str) -> str:
     return cell.replace("\\", "\\\\").replace("|", "\\|").replace("*", "\\*")
-
-
-def _with_interval(
-    value: float, interval: tuple[float, float], decimals: int = 2, sign: str = "-"
-) -> str:
-    low, high = (f"{100 * bound:{sign}.{decimals}f}" for bound in interval)
-    return f"{100 * value:{sign}.{decimals}f} [{low}, {high}]"

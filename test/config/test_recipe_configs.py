@@ -1,4 +1,4 @@
-"""Every config of the repository loads."""
+"""Every config and every matrix of the repository loads."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from audiorl.config.loader import load_recipe
+from audiorl.config.matrix import load_matrix
+from audiorl.table.plan import make_plan
 
 REPO = Path(__file__).resolve().parents[2]
 SUFFIXES = (".yaml", ".yml")
@@ -19,14 +21,39 @@ def configs() -> list[Path]:
     return sorted(p for folder in folders for p in folder.rglob("*") if p.suffix in SUFFIXES)
 
 
-@pytest.mark.parametrize("path", configs(), ids=lambda path: str(path.relative_to(REPO)))
-def test_config_loads(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def matrices() -> list[Path]:
+    """The tables of experiments among them."""
+    return [path for path in configs() if path.name.startswith("table")]
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(REPO))
+
+
+def enter_recipe(path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Changes to the folder where run.sh runs; returns the path as seen from there."""
     top, *below = path.relative_to(REPO).parts
-    monkeypatch.chdir(REPO / top / below[0] if top == "egs" else REPO)  # where run.sh runs
-    recipe = load_recipe(path.relative_to(Path.cwd()))
+    monkeypatch.chdir(REPO / top / below[0] if top == "egs" else REPO)
+    return path.relative_to(Path.cwd())
+
+
+@pytest.mark.parametrize("path", sorted({*configs()} - {*matrices()}), ids=name)
+def test_config_loads(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = load_recipe(enter_recipe(path, monkeypatch))
     base = Path(recipe.files[0]).resolve()
     if path.parent != REPO / "conf" / "algorithms":  # pieces that a recipe extends beside its base
         assert base.parent == REPO / "conf", "a recipe extends a base of conf/, directly or not"
+
+
+@pytest.mark.parametrize("path", matrices(), ids=name)
+def test_matrix_loads(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its configs and presets, and columns that scoring knows; no row is another's double."""
+    experiments = load_matrix(enter_recipe(path, monkeypatch))
+    plan = make_plan(experiments, Path("exp/sft"), Path("dump"), Path("exp/table"))
+    assert len(plan.rows) >= 2 and len(plan.columns) >= 5
+    first = {row: next(iter(jobs.values())) for row, jobs in plan.rows.items()}
+    rows = [(job.needs, *plan.changes(row)) for row, job in first.items()]
+    assert len(set(rows)) == len(rows)
 
 
 def test_none_is_left_out() -> None:

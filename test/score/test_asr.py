@@ -7,35 +7,12 @@ import json
 from pathlib import Path
 
 import pytest
-from fake_systems import make_systems
+from fake_systems import make_set, make_systems, write_table
 
 from audiorl.config.schema import Config
 from audiorl.errors import UserError
 from audiorl.score.asr import SystemScore, labels, score_systems
 from audiorl.score.results import write_system
-
-
-def make_set(
-    root: Path, name: str, refs: dict[str, str], hyps: dict[str, str], **extra: dict[str, str]
-) -> None:
-    """dump/<name> and exp/a/decode_greedy/<name> by hand; `extra`: further utt2* files."""
-    dump, folder = root / "dump" / name, root / "exp" / "a" / "decode_greedy" / name
-    files = {
-        "text": refs,
-        "wav.scp": {uid: f"/audio/{uid}.wav" for uid in refs},
-        "utt2spk": {uid: uid.split("-")[0] for uid in refs},
-        "utt2dur": {uid: "30.0" for uid in refs},
-        **extra,
-    }
-    dump.mkdir(parents=True)
-    for file, table in files.items():
-        write_table(dump / file, table)
-    folder.mkdir(parents=True)
-    write_table(folder / "text", hyps)
-
-
-def write_table(path: Path, table: dict[str, str]) -> None:
-    path.write_text("".join(f"{key} {value}".rstrip() + "\n" for key, value in table.items()))
 
 
 def config(*test: str, no_speech: tuple[str, ...] = (), unit: str = "word") -> Config:
@@ -170,7 +147,9 @@ def test_files(tmp_path: Path) -> None:
     assert rows[0] == {
         "id": "s-1", "speaker": "s", "snr": "5", "duration": "30.000", "ref": "a b c d",
         "hyp": "a x c", "words": "4", "sub": "1", "del": "1", "ins": "0", "wer": "0.5000",
-        "cer": "0.5000", "flags": "",
+        "cer": "0.5000", "chars": "4", "char_errors": "2", "output": "1", "output_words": "3",
+        "keywords_said": "0", "keywords_heard": "0", "keyword_hits": "0", "empty": "0",
+        "looping": "0", "insertion_burst": "0", "truncated": "0",
     }  # fmt: skip
     assert sum(int(row["words"]) for row in rows) == 10
     assert (folder / "ref.trn").read_text().splitlines()[0] == "a b c d (s-s-1)"
@@ -252,3 +231,7 @@ def test_second_run_writes_nothing(tmp_path: Path) -> None:
 def test_labels() -> None:
     assert labels([Path("exp/sft"), Path("exp/grpo/")]) == ["sft", "grpo"]
     assert labels([Path("a/grpo"), Path("b/grpo")]) == ["a/grpo", "b/grpo"]
+    assert labels([Path("exp/sft"), Path("exp/table/grpo/seed1")]) == ["sft", "grpo/seed1"]
+    assert labels([Path("t/a/seed1"), Path("t/a/seed2")]) == ["a/seed1", "a/seed2"]
+    assert labels([Path("t/a/seed1"), Path("u/a/seed1")]) == ["t/a/seed1", "u/a/seed1"]
+    assert labels([Path("exp/sft"), Path("exp/sft")]) == ["exp/sft", "exp/sft"]

@@ -16,7 +16,7 @@ from fake_systems import make_systems
 
 from audiorl.config.schema import Config
 from audiorl.errors import UserError
-from audiorl.score import charts
+from audiorl.score import breakdown, charts
 from audiorl.score.asr import SystemScore, score_systems
 from audiorl.score.markup import Html, element, join
 from audiorl.score.report import config_differences, environment_table, write_report
@@ -167,15 +167,15 @@ def test_read_metrics(tmp_path: Path) -> None:
 
 
 def test_bins_take_every_value_once() -> None:
-    assert charts._bins([5.0, 0.0, 5.0, 10.0]) == [(0, 0), (5, 5), (10, 10)]
+    assert breakdown.bins([5.0, 0.0, 5.0, 10.0]) == [(0, 0), (5, 5), (10, 10)]
     values = [float(v) for v in np.random.default_rng(0).gamma(2, 3, 500).round(1)]
-    bins = charts._bins(values)
-    assert len(bins) == charts.BINS
+    bins = breakdown.bins(values)
+    assert len(bins) == breakdown.BINS
     inside = [[v for v in values if low <= v <= high] for low, high in bins]
     assert sum(map(len, inside)) == 500
     assert min(map(len, inside)) > 50
     skewed = [1.0] * 100 + [float(v) for v in range(2, 12)]
-    assert sum(len([v for v in skewed if a <= v <= b]) for a, b in charts._bins(skewed)) == 110
+    assert sum(len([v for v in skewed if a <= v <= b]) for a, b in breakdown.bins(skewed)) == 110
 
 
 def test_rate_by_snr(recipe, systems: list[SystemScore], tmp_path: Path) -> None:

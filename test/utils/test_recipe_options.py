@@ -113,6 +113,15 @@ fi
     assert "seed: 7" in lines and "unit: char" in lines
 
 
+def test_a_script_without_a_control(recipe) -> None:
+    lines = recipe.script.read_text().splitlines(keepends=True)
+    recipe.script.write_text("".join(line for line in lines if not line.startswith("control=")))
+    done = recipe.run("--stop_stage=2", "--set", "seed=3")
+    assert done.returncode == 0, done.stderr
+    assert "conf/grpo.yaml: ok" in done.stdout and "supervised" not in done.stdout
+    assert f"second {['--config', 'conf/grpo.yaml', '--set', 'seed=3']}" in done.stdout
+
+
 def test_help_needs_no_environment(recipe) -> None:
     recipe.environment["AUDIORL_PYTHON"] = "/nowhere"
     for option in ("--help", "-h"):

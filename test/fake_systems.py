@@ -35,7 +35,7 @@ def make_systems(
     cfg.score.normalizer = "none"
     cfg.score.bootstrap_samples = 200
     for name in cfg.data.test:
-        _make_set(root / "dump" / name, name, utterances, seconds, generator)
+        _generate_set(root / "dump" / name, name, utterances, seconds, generator)
     for system, share in (error_rates or {"sft": 0.35, "grpo": 0.1}).items():
         for name in cfg.data.test:
             _decode(
@@ -48,7 +48,30 @@ def make_systems(
     return cfg
 
 
-def _make_set(
+def make_set(
+    root: Path, name: str, refs: dict[str, str], hyps: dict[str, str], **extra: dict[str, str]
+) -> None:
+    """dump/<name> and exp/a/decode_greedy/<name> by hand; `extra`: further utt2* files."""
+    dump, folder = root / "dump" / name, root / "exp" / "a" / "decode_greedy" / name
+    files = {
+        "text": refs,
+        "wav.scp": {uid: f"/audio/{uid}.wav" for uid in refs},
+        "utt2spk": {uid: uid.split("-")[0] for uid in refs},
+        "utt2dur": {uid: "30.0" for uid in refs},
+        **extra,
+    }
+    dump.mkdir(parents=True)
+    for file, table in files.items():
+        write_table(dump / file, table)
+    folder.mkdir(parents=True)
+    write_table(folder / "text", hyps)
+
+
+def write_table(path: Path, table: dict[str, str]) -> None:
+    path.write_text("".join(f"{key} {value}".rstrip() + "\n" for key, value in table.items()))
+
+
+def _generate_set(
     folder: Path, name: str, count: int, seconds: float, generator: random.Random
 ) -> None:
     lines: dict[str, list[str]] = {}

@@ -1,0 +1,67 @@
+"""The numbers of a test set as ratios of sums over its utterances.
+
+Such a number can be averaged over seeds and drawn again over utterances, whatever it measures.
+per_utt.tsv has the columns that are summed; here stands what each number is made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from audiorl.config.schema import Config
+from audiorl.errors import UserError
+from audiorl.score import failures
+from audiorl.score.asr import METRICS
+
+UTTERANCES = "utterances"  # stands for a column of ones
+
+
+@dataclass(frozen=True)
+class Metric:
+    """factor * sum of the columns `above` / sum of the columns `below`, each over utterances."""
+
+    title: str
+    above: tuple[str, ...]
+    below: tuple[str, ...] = ()  # empty: the sum itself, a number of utterances
+    factor: float = 100.0
+
+
+def metrics_of(config: Config, name: str) -> dict[str, Metric]:
+    """By name: what scoring knows of a test set, or of those with speech together (`pooled`)."""
+    if name in config.data.no_speech:  # any output is hallucinated
+        return {
+            "output": Metric("output %", ("output",), (UTTERANCES,)),
+            "words_per_minute": Metric("words/min", ("output_words",), ("duration",), 60.0),
+        }
+    main = METRICS[config.score.unit]
+    said, heard, hits = "keywords_said", "keywords_heard", "keyword_hits"
+    return {
+        "cer": Metric("CER %", ("char_errors",), ("chars",)),
+        main.lower(): Metric(f"{main} %", ("sub", "del", "ins"), ("words",)),
+        "substitutions": Metric("substitutions %", ("sub",), ("words",)),
+        "deletions": Metric("deletions %", ("del",), ("words",)),
+        "insertions": Metric("insertions %", ("ins",), ("words",)),
+        "keyword_precision": Metric("keyword precision %", (hits,), (heard,)),
+        "keyword_recall": Metric("keyword recall %", (hits,), (said,)),
+        "keyword_f1": Metric("keyword F1 %", (hits, hits), (said, heard)),
+    } | {name: Metric(name.replace("_", " "), (name,), factor=1.0) for name in failures.NAMES}
+
+
+def read_columns(path: Path, names: Sequence[str]) -> tuple[list[str], np.ndarray]:
+    """Ids and columns [N, len(names)] of a per_utt.tsv; what is not known there counts as 0.
+
+    Raises UserError when the file or a column is missing, or when a number is none.
+    """
+    try:
+        header, *rows = (line.split("\t") for line in path.read_text("utf-8").splitlines())
+        places = [header.index(name) if name != UTTERANCES else None for name in names]
+        values = [[1.0 if p is None else float(row[p] or 0) for p in places] for row in rows]
+    except (OSError, ValueError, IndexError) as error:
+        raise UserError(
+            f"{path} lacks the counts of a scored set ({error}); score again (stage 7)."
+        ) from error
+    return [row[0] for row in rows], np.array(values).reshape(len(rows), len(names))

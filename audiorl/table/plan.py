@@ -1,0 +1,201 @@
+"""From a matrix to its jobs: the commands of the recipe's stages, with configs and folders.
+
+<out>/warm_start.{yaml,log}     decodes and scores the model that all rows begin with
+<out>/data/<name>.jsonl         RL sets (stage 4)
+<out>/<row>/seed<N>             an ordinary experiment folder (stages 5 to 7)
+<out>/<row>/seed<N>.{yaml,log}  its config in full, and what its commands said
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import audiorl
+from audiorl.config import Config, config_differences, dump_config
+from audiorl.config.loader import refuse_if_any
+from audiorl.config.matrix import WARM_START, Experiments
+from audiorl.errors import nearest
+from audiorl.score.asr import POOLED
+from audiorl.score.metrics import Metric, metrics_of
+
+WEIGHTS = Path("model", "model.safetensors")
+
+
+@dataclass(frozen=True)
+class Job:
+    """Commands, one after the other, that make one thing."""
+
+    path: Path  # beginning of the names of its files: config, log and stamp
+    name: str
+    config: Config
+    commands: tuple[tuple[str, ...], ...]  # what follows `python -m`
+    inputs: tuple[Path, ...]
+    output: Path  # written last
+    needs: str = ""  # name of the job that makes one of the inputs
+
+    def file(self, ending: str) -> Path:
+        return self.path.with_name(self.path.name + ending)
+
+    @property
+    def stamp(self) -> Path:
+        return self.file(".done.json")
+
+    def fingerprint(self) -> str:
+        """Of all that the output follows from: another one, and the job is to be done again."""
+        named = [Path(text) for text in _texts(asdict(self.config)) if os.path.isfile(text)]
+        files = [(str(path), _size_and_time(path)) for path in (*self.inputs, *named)]
+        parts = [audiorl.__version__, dump_config(self.config), self.commands, files]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def is_done(self) -> bool:
+        try:
+            made = json.loads(self.stamp.read_text(encoding="utf-8"))["inputs"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        return made == self.fingerprint() and self.output.exists()
+
+
+@dataclass(frozen=True)
+class Column:
+    """A number of a test set, or of several together."""
+
+    sets: tuple[str, ...]
+    metric: Metric
+    title: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a table needs."""
+
+    out: Path
+    config: Config  # of the table: how everything is decoded and scored
+    columns: list[Column]
+    baseline: str
+    warm_start: Job
+    data: list[Job]
+    rows: dict[str, dict[int, Job]]  # by row and seed
+
+    @property
+    def runs(self) -> list[Job]:
+        """All rows with the first seed, then with the second: soon the whole table is in sight."""
+        seeds = next(iter(self.rows.values()))
+        return [jobs[seed] for seed in seeds for jobs in self.rows.values()]
+
+    def changes(self, row: str) -> list[str]:
+        """What a row sets otherwise than the config of the table."""
+        job = next(iter(self.rows[row].values()))
+        lines = config_differences(self.config, job.config)
+        return [line for line in lines if not line.startswith("seed:")]
+
+
+def make_plan(experiments: Experiments, init: Path, dump: Path, out: Path) -> Plan:
+    """The jobs of a table below `out`, on the warm start `init` and the formatted sets in `dump`.
+
+    Raises UserError for columns that do not exist.
+    """
+    matrix = experiments.matrix
+    problems: list[str] = []
+    columns = list(_columns(experiments, problems))
+    refuse_if_any("the matrix", problems)
+    maker = _JobMaker(init, dump, out)
+    first = next(iter(matrix.data))
+    return Plan(
+        out=out,
+        config=experiments.base,
+        columns=columns,
+        baseline=matrix.baseline,
+        warm_start=maker.warm_start(experiments.base),
+        data=[maker.data(name, config) for name, config in experiments.data.items()],
+        rows={
+            row: {
+                seed: maker.run(row, seed, config, matrix.cells[row].data or first)
+                for seed, config in configs.items()
+            }
+            for row, configs in experiments.cells.items()
+        },
+    )
+
+
+def _columns(experiments: Experiments, problems: list[str]) -> Iterator[Column]:
+    config = experiments.base
+    spoken = [name for name in config.data.test if name not in config.data.no_speech]
+    for entry in experiments.matrix.columns:
+        where = f"{experiments.where['columns']}: columns: {entry}"
+        name, _, metric = entry.partition(".")
+        known = metrics_of(config, name)
+        if name != POOLED and name not in config.data.test:
+            sets = [*config.data.test, POOLED]
+            problems.append(f"{where}: {name} is not one of data.test; {nearest(name, sets)}.")
+        elif metric not in known:
+            problems.append(f"{where}: {name} has no `{metric}`; {nearest(metric, known)}.")
+        else:
+            sets = tuple(spoken) if name == POOLED else (name,)
+            yield Column(sets, known[metric], f"{name} {known[metric].title}")
+
+
+@dataclass(frozen=True)
+class _JobMaker:
+    init: Path
+    dump: Path
+    out: Path
+
+    def warm_start(self, config: Config) -> Job:
+        path = self.out / WARM_START
+        output = self.init / f"decode_{config.decode.name}" / "result.json"
+        commands = self._decode_and_score(path, self.init)
+        inputs = self._inputs(config.data.test)
+        return Job(path, WARM_START, config, commands, inputs, output)
+
+    def data(self, name: str, config: Config) -> Job:
+        path = self.out / "data" / name
+        output = path.with_name(f"{name}.jsonl")
+        options = ("--dump", str(self.dump), "--init", str(self.init), "--out", str(output))
+        data = config.data
+        sets = {data.rl or data.train, data.dev, data.rl_dev or data.dev, *data.test}
+        command = _stage("build_rl_data", path, *options)
+        return Job(path, f"data/{name}", config, (command,), self._inputs(sets), output)
+
+    def run(self, row: str, seed: int, config: Config, data: str) -> Job:
+        path = self.out / row / f"seed{seed}"
+        rl_set = self.out / "data" / f"{data}.jsonl"
+        options = ("--data", str(rl_set), "--dump", str(self.dump), "--out", str(path))
+        train = _stage("train_rl", path, "--init", str(self.init), *options)
+        commands = (train, *self._decode_and_score(path, path))
+        sets = {config.data.rl_dev or config.data.dev, *config.data.test}
+        inputs = (rl_set, *self._inputs(sets))
+        output = path / f"decode_{config.decode.name}" / "result.json"
+        return Job(path, f"{row}/seed{seed}", config, commands, inputs, output, f"data/{data}")
+
+    def _decode_and_score(self, path: Path, exp: Path) -> tuple[tuple[str, ...], ...]:
+        stages = ("decode", "score")
+        return tuple(_stage(name, path, "--dump", str(self.dump), str(exp)) for name in stages)
+
+    def _inputs(self, sets: set[str] | list[str]) -> tuple[Path, ...]:
+        return (self.init / WEIGHTS, *(self.dump / name / "text" for name in sorted(sets)))
+
+
+def _stage(name: str, path: Path, *arguments: str) -> tuple[str, ...]:
+    return (f"audiorl.bin.{name}", "--config", f"{path}.yaml", *arguments)
+
+
+def _texts(node: object) -> Iterator[str]:
+    """All texts in a config, however deep: some are the names of files."""
+    if isinstance(node, str):
+        yield node
+    elif isinstance(node, (dict, list)):
+        for value in node.values() if isinstance(node, dict) else node:
+            yield from _texts(value)
+
+
+def _size_and_time(path: Path) -> tuple[int, int] | None:
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return state.st_size, state.st_mtime_ns

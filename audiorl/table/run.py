@@ -1,0 +1,62 @@
+"""A whole table: what its rows share first, then every row with every seed."""
+
+from __future__ import annotations
+
+import contextlib
+import textwrap
+
+from audiorl.errors import UserError
+from audiorl.score.tables import WIDTH, as_text
+from audiorl.table.plan import Plan
+from audiorl.table.report import write_results
+from audiorl.table.runner import exclusive, run_jobs
+
+
+def run_table(plan: Plan, slots: int) -> None:
+    """Does what is not done yet, `slots` jobs at a time; writes and prints the table.
+
+    RESULTS.md and report.html hold at any time what is done so far. Raises UserError at the end
+    when something failed: what, why, and where to read on.
+    """
+    weights, *sets = plan.warm_start.inputs
+    if not weights.exists():
+        raise UserError(
+            f"{weights}: there is no warm start; train it (stage 3), or name it with --init."
+        )
+    missing = [str(path.parent) for path in sets if not path.exists()]
+    if missing:
+        raise UserError(f"{', '.join(missing)}: no such set; prepare and format it (stage 2).")
+    with exclusive(plan.out) as lock:
+        failures = run_jobs([plan.warm_start, *plan.data], slots, lock)
+        lost = {failure.job.name for failure in failures}
+        runs = [job for job in plan.runs if not {plan.warm_start.name, job.needs} & lost]
+        failures += run_jobs(runs, slots, lock, after_each=lambda: _write_so_far(plan))
+        for table in write_results(plan)[:-1]:
+            print(f"\n{table.title}\n\n{as_text(table)}\n{textwrap.fill(table.note, WIDTH)}")
+    print(f"\n{plan.out / 'RESULTS.md'}, {plan.out / 'report.html'}: written")
+    if failures:
+        waiting = len(plan.runs) - len(runs)
+        also = f"; {waiting} runs were left out for want of them" if waiting else ""
+        told = [f"{failure}\n    all of it: {failure.job.file('.log')}" for failure in failures]
+        jobs = 1 + len(plan.data) + len(plan.runs)
+        raise UserError(
+            "\n  ".join([f"{len(failures)} of {jobs} jobs failed{also}:", *told])
+            + "\nMend what they say; the same command goes on with what is not done."
+        )
+
+
+def _write_so_far(plan: Plan) -> None:
+    with contextlib.suppress(UserError):  # told at the end; no reason to stop what is running
+        write_results(plan)
+
+
+def describe(plan: Plan) -> str:
+    """What would be run, a line for each row."""
+    lines = []
+    for row, jobs in plan.rows.items():
+        done = sum(job.is_done() for job in jobs.values())
+        changes = "; ".join(plan.changes(row)) or "the table's config"
+        needs = next(iter(jobs.values())).needs
+        lines.append(f"{row}: {changes} ({needs}, {done} of {len(jobs)} seeds done)")
+    columns = ", ".join(column.title for column in plan.columns)
+    return "\n".join([*lines, f"columns: {columns}", f"compared with: {plan.baseline}"])

@@ -1,0 +1,148 @@
+"""Runs jobs, some side by side: each with a log; one that fails stops none of the others."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from audiorl.config import dump_config
+from audiorl.errors import UserError
+from audiorl.files import atomic_write, disk_errors, write_json
+from audiorl.table.plan import Job
+
+Lock = IO[str]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A job that was not done."""
+
+    job: Job
+    command: tuple[str, ...]
+    code: int  # exit status; below 0: the signal that ended it
+
+    def __str__(self) -> str:
+        code = f"code {self.code}"
+        if self.code < 0:
+            code = f"ended by {signal.Signals(-self.code).name}"
+            code += ", often for want of memory" * (-self.code == signal.SIGKILL)
+        lines = self.job.file(".log").read_text(encoding="utf-8", errors="replace").splitlines()
+        told = [line for line in lines if line.strip()]
+        return f"{self.job.name}: {self.command[0]} ({code}): {told[-1]}"
+
+
+@contextlib.contextmanager
+def exclusive(folder: Path) -> Iterator[Lock]:
+    """Holds a folder for one driver and the programs that it starts.
+
+    The lock goes with them: programs that outlive a killed driver keep the next one out.
+    """
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = open(folder / ".lock", "w", encoding="utf-8")
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"{folder}: another run_table, or a training that it started, is at work there; "
+                "wait for it or end it (`fuser` on the file .lock there shows which)."
+            ) from error
+        yield lock
+
+
+def run_jobs(
+    jobs: Sequence[Job], slots: int, lock: Lock, after_each: Callable[[], None] = lambda: None
+) -> list[Failure]:
+    """Does what is not done yet, `slots` at a time; calls `after_each` when one has ended.
+
+    Interrupted or terminated, it ends what it started.
+    """
+    left = [job for job in jobs if not job.is_done()]
+    for job in jobs:
+        if job not in left:
+            print(f"{job.name}: done before")
+    programs = _Programs(slots, lock)
+    failures = []
+    with ThreadPoolExecutor(slots) as pool:
+        try:
+            ends = [pool.submit(_do, job, programs) for job in left]
+            for end in as_completed(ends):
+                if failure := end.result():
+                    failures.append(failure)
+                after_each()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            programs.stop()
+            raise
+    return failures
+
+
+def _do(job: Job, programs: _Programs) -> Failure | None:
+    started = time.monotonic()
+    fingerprint = job.fingerprint()
+    with atomic_write(job.file(".yaml")) as stream:
+        stream.write(dump_config(job.config))
+    print(f"{job.name}: started, see {job.file('.log')}", flush=True)
+    with open(job.file(".log"), "a", encoding="utf-8") as log:
+        for command in job.commands:
+            print("+", shlex.join(["python", "-m", *command]), file=log, flush=True)
+            if code := programs.run(command, log):
+                failure = Failure(job, command, code)
+                print(f"FAILED {failure}", flush=True)
+                return failure
+    write_json(job.stamp, {"inputs": fingerprint})
+    print(f"{job.name}: done in {time.monotonic() - started:.0f} s", flush=True)
+    return None
+
+
+class _Programs:
+    """Starts programs and ends them all when asked to."""
+
+    def __init__(self, slots: int, lock: Lock) -> None:
+        self.lock = lock
+        self.running: set[subprocess.Popen] = set()
+        self.guard = threading.Lock()
+        self.stopped = False
+        self.environment = dict(os.environ)
+        if slots > 1:  # they share the cores, and their progress bars would overwrite each other
+            threads = max(1, (os.cpu_count() or 1) // slots)
+            self.environment.setdefault("OMP_NUM_THREADS", str(threads))
+            self.environment.pop("AUDIORL_PROGRESS", None)
+
+    def run(self, command: Sequence[str], log: IO[str]) -> int:
+        """Runs `python -m command` to its end, its output into `log`; returns its exit status."""
+        with self.guard:
+            if self.stopped:
+                return -signal.SIGTERM
+            program = subprocess.Popen(
+                [sys.executable, "-m", *command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self.environment,
+                pass_fds=[self.lock.fileno()],
+            )
+            self.running.add(program)
+        code = program.wait()
+        with self.guard:
+            self.running.discard(program)
+        return code
+
+    def stop(self) -> None:
+        with self.guard:
+            self.stopped = True
+            for program in self.running:
+                program.terminate()

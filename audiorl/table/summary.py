@@ -1,0 +1,106 @@
+"""The numbers of a table: means over seeds, with intervals and paired differences.
+
+A number is first computed for every seed, then averaged. Its interval comes from drawing the test
+utterances again (`audiorl.score.significance`): in every draw the same utterances count for all
+seeds and rows, each seed gives its number, and their mean is one draw. So the interval belongs to
+the mean that is shown, and a difference between rows is paired by utterance. It tells how far the
+mean would move on other utterances; how far seeds are apart is shown beside it, seed by seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from audiorl.errors import UserError
+from audiorl.score.metrics import read_columns
+from audiorl.score.significance import percentiles, resampled_sums
+from audiorl.table.plan import Column
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number of a row."""
+
+    seeds: np.ndarray  # [S]: of each seed
+    draws: np.ndarray  # [samples]: of the mean over seeds, each on other utterances
+    ids: list[str]  # the utterances behind it
+
+    @property
+    def value(self) -> float:
+        return float(self.seeds.mean())
+
+    @property
+    def interval(self) -> Interval:
+        return _interval(self.draws)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A row's number minus that of another row, on the same utterances."""
+
+    value: float
+    interval: Interval
+
+    @property
+    def significant(self) -> bool:
+        """Whether the interval excludes zero."""
+        return self.interval[0] > 0 or self.interval[1] < 0
+
+
+def estimate(folders: Iterable[Path], column: Column, samples: int, seed: int) -> Estimate:
+    """A column of the row whose seeds were scored in `folders` (exp/…/decode_<name>).
+
+    NaN where there is nothing to divide by. Raises UserError when the seeds' sets differ.
+    """
+    above, below, listed = [], [], []
+    for folder in folders:
+        ids, top, bottom = _sums_of(folder, column)
+        listed.append(ids)
+        above.append(top)
+        below.append(bottom)
+        if ids != listed[0]:
+            raise UserError(f"{folder} has other utterances than other seeds; score again.")
+    columns = np.stack([*above, *below], axis=1)  # [N, 2 S]
+    values = _ratios(columns.sum(axis=0, keepdims=True), column)[0]
+    draws = _ratios(resampled_sums(columns, samples, seed), column).mean(axis=1)
+    return Estimate(values, draws, listed[0])
+
+
+def subtract(one: Estimate, other: Estimate) -> Difference:
+    """`one` - `other`; both were drawn with the same samples and seed."""
+    if one.ids != other.ids:
+        raise UserError("Rows were scored on different utterances; decode and score them again.")
+    return Difference(one.value - other.value, _interval(one.draws - other.draws))
+
+
+def _sums_of(folder: Path, column: Column) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Ids, and for each utterance what is above and below the line ([N], [N])."""
+    above, below = column.metric.above, column.metric.below
+    ids: list[str] = []
+    parts = []
+    for name in column.sets:
+        found, values = read_columns(folder / name / "per_utt.tsv", (*above, *below))
+        ids += [f"{name}/{uid}" for uid in found]
+        parts.append(values)
+    values = np.concatenate(parts)
+    return ids, values[:, : len(above)].sum(axis=1), values[:, len(above) :].sum(axis=1)
+
+
+def _ratios(sums: np.ndarray, column: Column) -> np.ndarray:
+    """[B, 2 S] -> [B, S]; NaN where there is nothing to divide by."""
+    above, below = np.split(sums, 2, axis=1)
+    if not column.metric.below:
+        return column.metric.factor * above
+    empty = np.full_like(above, np.nan)
+    return column.metric.factor * np.divide(above, below, out=empty, where=below > 0)
+
+
+def _interval(draws: np.ndarray) -> Interval:
+    known = draws[~np.isnan(draws)]
+    return percentiles(known) if len(known) else (float("nan"), float("nan"))

@@ -1,0 +1,84 @@
+"""Numbers as ratios of sums: they are those of result.json, for every set."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_systems import make_systems
+
+from audiorl.config import Config
+from audiorl.errors import UserError
+from audiorl.score.asr import score_systems
+from audiorl.score.metrics import Metric, metrics_of, read_columns
+from audiorl.score.results import COLUMNS, write_system
+
+
+@pytest.fixture(scope="module", params=["word", "char", "mixed"])
+def scored(request, tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Path]:
+    """A config, and the folder of a system that was scored with it."""
+    root = tmp_path_factory.mktemp("scored")
+    cfg = make_systems(root, utterances=30, seconds=0.05, error_rates={"a": 0.5})
+    cfg.score.unit = request.param
+    (system,) = score_systems([root / "exp" / "a"], root / "dump", cfg)
+    write_system(system, cfg.score.unit, system)
+    return cfg, system.folder
+
+
+def value(folder: Path, metric: Metric) -> float:
+    """A number from its definition."""
+    _, above = read_columns(folder / "per_utt.tsv", metric.above)
+    _, below = read_columns(folder / "per_utt.tsv", metric.below)
+    return metric.factor * above.sum() / (below.sum() if metric.below else 1)
+
+
+def stated(result: dict) -> dict[str, float]:
+    """What result.json says of a set, by the names of metrics."""
+    if not result["speech"]:
+        keys = {"output": ("non_empty_rate", 100), "words_per_minute": ("words_per_minute", 1)}
+        return {name: factor * result[key] for name, (key, factor) in keys.items()}
+    main = result[result["metric"].lower()]
+    kinds = ("substitutions", "deletions", "insertions")
+    keywords = result.get("keywords", {})
+    return {
+        "cer": 100 * result["cer"]["rate"],
+        result["metric"].lower(): 100 * main["rate"],
+        **{kind: 100 * main[kind] / main["units"] for kind in kinds},
+        **{f"keyword_{k}": 100 * keywords[k] for k in ("precision", "recall", "f1")},
+        **result["failures"],
+    }
+
+
+@pytest.mark.parametrize("name", ["test_clean", "test_noisy", "test_nospeech"])
+def test_every_metric_is_what_result_json_says(scored: tuple[Config, Path], name: str) -> None:
+    cfg, folder = scored
+    expected = stated(json.loads((folder / name / "result.json").read_text()))
+    metrics = metrics_of(cfg, name)
+    assert metrics.keys() == expected.keys()
+    found = {metric: value(folder / name, metrics[metric]) for metric in metrics}
+    assert found == pytest.approx(expected, rel=1e-4)
+    assert sum(number > 0 for number in found.values()) >= len(found) - 3
+
+
+def test_metrics_name_columns_of_per_utt() -> None:
+    cfg = Config()
+    cfg.data.no_speech = ["silence"]
+    for name in ("speech", "pooled", "silence"):
+        for metric in metrics_of(cfg, name).values():
+            assert {*metric.above, *metric.below} <= {*COLUMNS, "utterances"}
+
+
+def test_read_columns(tmp_path: Path) -> None:
+    path = tmp_path / "per_utt.tsv"
+    path.write_text("id\tduration\tsub\nu-1\t1.5\t2\nu-2\t\t3\n")
+    ids, values = read_columns(path, ("sub", "utterances", "duration"))
+    assert ids == ["u-1", "u-2"]
+    np.testing.assert_array_equal(values, [[2, 1, 1.5], [3, 1, 0]])
+    for text in ("id\tins\nu-1\t1\n", "id\tsub\nu-1\tx\n", "id\tsub\nu-1\n", ""):
+        path.write_text(text)
+        with pytest.raises(UserError, match=r"per_utt\.tsv lacks the counts .*; score again"):
+            read_columns(path, ("sub",))
+    with pytest.raises(UserError, match=r"none.tsv lacks"):
+        read_columns(tmp_path / "none.tsv", ("sub",))

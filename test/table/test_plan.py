@@ -1,0 +1,134 @@
+"""From a matrix to jobs: commands, order, columns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from audiorl.config.matrix import load_matrix
+from audiorl.errors import UserError
+from audiorl.table.plan import Plan, make_plan
+from audiorl.table.run import describe, run_table
+
+CONFIG = "data: {test: [one, two, silence], no_speech: [silence], rl_dev: rl_dev}\n"
+MATRIX = """\
+config: grpo.yaml
+seeds: [3, 4]
+columns: [COLUMNS]
+data: {all: {}, hard: {set: [rl_data.drop_flat=true]}}
+cells:
+  a: {}
+  b: {data: hard, set: [rl.beta=0.5]}
+"""
+COLUMNS = "one.wer, pooled.cer, silence.words_per_minute"
+
+
+@pytest.fixture
+def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The plan of a matrix with these columns."""
+    monkeypatch.chdir(tmp_path)
+    Path("grpo.yaml").write_text(CONFIG)
+
+    def plan(columns: str = COLUMNS, *overrides: str) -> Plan:
+        Path("table.yaml").write_text(MATRIX.replace("COLUMNS", columns))
+        experiments = load_matrix("table.yaml", overrides)
+        return make_plan(experiments, Path("exp/sft"), Path("dump"), Path("exp/table"))
+
+    return plan
+
+
+def test_commands_are_those_of_the_stages(plan) -> None:
+    found = plan()
+    run = found.rows["b"][4]
+    assert run.name == "b/seed4"
+    assert [" ".join(command) for command in run.commands] == [
+        "audiorl.bin.train_rl --config exp/table/b/seed4.yaml --init exp/sft "
+        "--data exp/table/data/hard.jsonl --dump dump --out exp/table/b/seed4",
+        "audiorl.bin.decode --config exp/table/b/seed4.yaml --dump dump exp/table/b/seed4",
+        "audiorl.bin.score --config exp/table/b/seed4.yaml --dump dump exp/table/b/seed4",
+    ]
+    assert (run.config.seed, run.config.rl.beta) == (4, 0.5)
+    assert run.needs == "data/hard"
+    assert run.output == Path("exp/table/b/seed4/decode_greedy/result.json")
+    assert found.rows["a"][3].needs == "data/all"
+    assert [" ".join(job.commands[0]) for job in found.data] == [
+        f"audiorl.bin.build_rl_data --config exp/table/data/{name}.yaml --dump dump "
+        f"--init exp/sft --out exp/table/data/{name}.jsonl"
+        for name in ("all", "hard")
+    ]
+    assert [command[0] for command in found.warm_start.commands] == [
+        "audiorl.bin.decode",
+        "audiorl.bin.score",
+    ]
+    assert found.warm_start.commands[0][-1] == "exp/sft"
+
+
+def test_what_a_job_is_made_from(plan) -> None:
+    found = plan()
+    assert [str(path) for path in found.rows["b"][3].inputs] == [
+        "exp/table/data/hard.jsonl", "exp/sft/model/model.safetensors",
+        "dump/one/text", "dump/rl_dev/text", "dump/silence/text", "dump/two/text",
+    ]  # fmt: skip
+    names = [path.parent.name for path in found.data[0].inputs]
+    assert names == ["model", "dev", "one", "rl_dev", "silence", "train", "two"]
+
+
+def test_the_first_seed_comes_first(plan) -> None:
+    assert [job.name for job in plan().runs] == ["a/seed3", "b/seed3", "a/seed4", "b/seed4"]
+
+
+def test_what_rows_change(plan) -> None:
+    found = plan(COLUMNS, "rl.max_steps=5")
+    assert found.changes("a") == []
+    assert found.changes("b") == ["rl.beta: 0.0 -> 0.5"]
+    assert found.rows["a"][3].config.rl.max_steps == 5
+    assert describe(found).splitlines() == [
+        "a: the table's config (data/all, 0 of 2 seeds done)",
+        "b: rl.beta: 0.0 -> 0.5 (data/hard, 0 of 2 seeds done)",
+        "columns: one WER %, pooled CER %, silence words/min",
+        "compared with: warm_start",
+    ]
+
+
+def test_columns(plan) -> None:
+    columns = plan("pooled.deletions, two.keyword_f1, silence.output").columns
+    assert [column.sets for column in columns] == [("one", "two"), ("two",), ("silence",)]
+    assert [column.title for column in columns] == [
+        "pooled deletions %", "two keyword F1 %", "silence output %",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        ("oen.wer", "oen is not one of data.test; did you mean one?"),
+        ("three.wer", "choose one of one, two, silence, pooled"),
+        ("one", "one has no ``; choose one of cer, wer, "),
+        ("one.wre", "one has no `wre`; did you mean wer?"),
+        ("one.mer", "one has no `mer`; did you mean wer?"),
+        ("one.output", "one has no `output`"),
+        ("silence.wer", "silence has no `wer`; choose one of output, words_per_minute."),
+    ],
+)
+def test_columns_that_do_not_exist(plan, column: str, message: str) -> None:
+    with pytest.raises(UserError) as refused:
+        plan(f"pooled.wer, {column}")
+    assert f"table.yaml:3: columns: {column}: " in str(refused.value)
+    assert message in str(refused.value)
+
+
+def test_metrics_are_named_after_the_unit(plan) -> None:
+    assert plan("pooled.mer", "score.unit=mixed").columns[0].title == "pooled MER %"
+    with pytest.raises(UserError, match="pooled has no `wer`"):
+        plan("pooled.wer", "score.unit=mixed")
+
+
+def test_what_must_be_there_first(plan) -> None:
+    with pytest.raises(UserError, match=r"model\.safetensors: there is no warm start; train it"):
+        run_table(plan(), 1)
+    weights = Path("exp/sft/model/model.safetensors")
+    weights.parent.mkdir(parents=True)
+    weights.touch()
+    with pytest.raises(UserError, match=r"dump/one, dump/silence, dump/two: no such set; prepare"):
+        run_table(plan(), 1)
