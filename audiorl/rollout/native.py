@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from audiorl.models.causal_lm import Prefix, lm_logits, prefill
+from audiorl.models.causal_lm import Prefix, lm_logits
+from audiorl.models.shared_prefix import GroupDecoder, shared_prefix_attention
 from audiorl.rollout.sampling import Sampling, draw, warp
 
 
@@ -56,7 +57,7 @@ def generate(
 ) -> Rollout:
     """Continues each prefix `group` times.
 
-    Each prefix is read once and its cache is expanded to the group; rows that have ended leave the
+    Each prefix is read once and its cache serves the whole group; rows that have ended leave the
     batch. `uniforms` [B * G, max_length] are the random numbers (see `uniform_table`); greedy
     decoding needs none. Returns a Rollout of B * group rows.
     """
@@ -66,37 +67,27 @@ def generate(
     logps = torch.zeros((rows, max_length), device=device)
     finished = torch.zeros(rows, dtype=torch.bool, device=device)
 
-    hidden, cache = prefill(lm, prefix)
-    cache.batch_repeat_interleave(group)
-    hidden = hidden.repeat_interleave(group, 0)
-    mask = prefix.mask.repeat_interleave(group, 0)  # [alive, P + t]
-    positions = prefix.lengths.repeat_interleave(group, 0)  # [alive]
+    decoder = GroupDecoder(lm, prefix, group, max_length)
     alive = torch.arange(rows, device=device)  # rows still in the batch
-    head, embed = lm.get_output_embeddings(), lm.get_input_embeddings()
+    head = lm.get_output_embeddings()
 
-    for t in range(max_length):
-        logp = warp(lm_logits(head, hidden[:, -1]), sampling, forbidden)  # [alive, V]
-        chosen = (
-            logp.argmax(-1) if sampling.greedy else draw(logp, uniforms[alive.cpu(), t].to(device))
-        )
-        tokens[alive, t] = chosen
-        logps[alive, t] = logp.gather(1, chosen[:, None]).squeeze(1)
-        finished[alive] = ended = chosen == eos_id
-        if ended.all() or t == max_length - 1:
-            break
-        if ended.any():
-            keep = (~ended).nonzero().squeeze(1)
-            cache.batch_select_indices(keep)
-            alive, mask, positions, chosen = alive[keep], mask[keep], positions[keep], chosen[keep]
-        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
-        hidden = lm.base_model(
-            inputs_embeds=embed(chosen[:, None]),
-            attention_mask=mask.long(),
-            position_ids=positions[:, None],
-            past_key_values=cache,
-            use_cache=True,
-        ).last_hidden_state
-        positions = positions + 1
+    with shared_prefix_attention(lm):
+        for t in range(max_length):
+            logp = warp(lm_logits(head, decoder.hidden), sampling, forbidden)  # [alive, V]
+            if sampling.greedy:
+                chosen = logp.argmax(-1)
+            else:
+                chosen = draw(logp, uniforms[alive.cpu(), t].to(device))
+            tokens[alive, t] = chosen
+            logps[alive, t] = logp.gather(1, chosen[:, None]).squeeze(1)
+            finished[alive] = ended = chosen == eos_id
+            if ended.all() or t == max_length - 1:
+                break
+            if ended.any():
+                keep = (~ended).nonzero().squeeze(1)
+                decoder.keep(keep)
+                alive, chosen = alive[keep], chosen[keep]
+            decoder.read(chosen)
 
     tokens, logps = tokens[:, : t + 1], logps[:, : t + 1]
     after_end = (tokens == eos_id).int().cumsum(1) - (tokens == eos_id).int() > 0

@@ -48,12 +48,12 @@ def warp(
 
 def draw(logp: Tensor, uniforms: Tensor) -> Tensor:
     """One token [N] from each row of log-probabilities [N, V], by inverting the distribution."""
-    cumulative = logp.double().exp().cumsum(-1)
-    threshold = uniforms[:, None] * cumulative[:, -1:]
-    tokens = torch.searchsorted(cumulative, threshold, right=True).squeeze(1)
-    # Rounding may carry a draw next to 1 beyond the last token that has any probability.
-    last = logp.size(-1) - 1 - (logp > -torch.inf).flip(-1).int().argmax(-1)
-    return torch.minimum(tokens, last)
+    cumulative = logp.exp().cumsum(-1, dtype=torch.float64)
+    total = cumulative[:, -1:]
+    # Rounding may carry a draw next to 1 up to the total, beyond the last token.
+    below = total.nextafter(torch.zeros_like(total))
+    threshold = torch.minimum(uniforms[:, None] * total, below)
+    return torch.searchsorted(cumulative, threshold, right=True).squeeze(1)
 
 
 def uniform_table(seed: int, step: int, ids: list[str], group: int, length: int) -> Tensor:
