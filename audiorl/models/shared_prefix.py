@@ -77,13 +77,13 @@ class GroupDecoder:
         K heads of keys, Q queries to each; key, value [N, K, T, D]. Returns [N, K, Q, D].
         """
         keys, values = self._prefixes[layer]  # [B, K, P, D]
-        shared = self._by_prefix(query) @ keys.mT  # [B, K, width * Q, P]
-        shared = self._by_row(shared.masked_fill(self._padding, -torch.inf), query.size(2))
-        scores = torch.cat([shared, query @ key.mT], -1)  # [N, K, Q, P + T]
+        to_prefix = (self._by_prefix(query) @ keys.mT).masked_fill_(self._padding, -torch.inf)
+        to_own = self._by_prefix(query @ key.mT)
+        scores = torch.cat([to_prefix, to_own], -1)  # [B, K, width * Q, P + T]
         weights = scores.softmax(-1, dtype=torch.float32).to(query.dtype)
-        to_prefix, to_own = weights.split([shared.size(-1), key.size(2)], -1)
-        heard = self._by_prefix(to_prefix) @ values
-        return self._by_row(heard, query.size(2)) + to_own @ value
+        to_prefix, to_own = weights.split([keys.size(2), key.size(2)], -1)
+        queries = query.size(2)
+        return self._by_row(to_prefix @ values, queries) + self._by_row(to_own, queries) @ value
 
     def _by_prefix(self, rows: Tensor) -> Tensor:
         """[N, K, Q, X] to [B, K, width * Q, X], zeros at places that no row has."""
