@@ -309,6 +309,15 @@ class RLConfig:
         "one forward of the prefix for its whole group; auto: when it saves tokens",
         choices=("auto", "always", "never"),
     )
+    rollout_prompts: int = key(
+        0,
+        "prompts whose groups are sampled at once; 0: all of the step's. Fewer need less memory, "
+        "and their rewards are computed while the next are sampled",
+        ge=0,
+    )
+    reward_workers: int = key(
+        0, "processes for rewards that take long; 0: in the training process", ge=0
+    )
     cache_frames: bool = key(
         False,
         "keep what a frozen encoder makes of the audio on disk too, in the experiment's frames/: "

@@ -55,6 +55,11 @@ class WeightedSum:
     def __init__(self, rewards: dict[str, tuple[Reward, float]]) -> None:
         self.rewards = rewards
 
+    def submit(self, samples: Sequence[Sample]) -> Callable[[], Scores]:
+        """Scores them at once, for whoever could wait (see `RewardWorkers`)."""
+        scores = self(samples)
+        return lambda: scores
+
     def __call__(self, samples: Sequence[Sample]) -> Scores:
         parts = {
             name: self._score(name, reward, samples) for name, (reward, _) in self.rewards.items()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -12,7 +14,7 @@ from audiorl.config.schema import RLConfig
 from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
 from audiorl.models.audio_llm import AudioLLM
-from audiorl.rewards import Sample, Scores, WeightedSum
+from audiorl.rewards import Sample, Scores
 from audiorl.rl.advantages import flat_groups
 from audiorl.rl.frames import FrameStore
 from audiorl.rl.phases import Phases
@@ -21,6 +23,13 @@ from audiorl.rollout.native import Rollout
 
 # (step, attempt, ids taken, count) -> utterances that are not among the taken ones
 MorePrompts = Callable[[int, int, set[str], int], list[Utterance]]
+
+
+class Scorer(Protocol):
+    """What scores samples, here or in other processes (`WeightedSum`, `RewardWorkers`)."""
+
+    def submit(self, samples: Sequence[Sample]) -> Callable[[], Scores]:
+        """Begins to score; the function returned waits for the scores."""
 
 
 @dataclass
@@ -83,7 +92,7 @@ class Collector:
     """Encodes, samples and rewards the prompts of a step."""
 
     def __init__(
-        self, model: AudioLLM, rewards: WeightedSum, frames: FrameStore, more: MorePrompts | None
+        self, model: AudioLLM, rewards: Scorer, frames: FrameStore, more: MorePrompts | None
     ) -> None:
         self.model = model
         self.rewards = rewards
@@ -125,23 +134,46 @@ class Collector:
         return batch
 
     def _groups(self, step: int, utterances: Sequence[Utterance], phases: Phases) -> Batch:
+        """Groups of new hypotheses; while those of some prompts are scored, the next are drawn."""
+        size = self.config.rollout_prompts or len(utterances)
+        drawn = [
+            self._draw(step, utterances[i : i + size], phases)
+            for i in range(0, len(utterances), size)
+        ]
+        with phases("reward"):
+            return functools.reduce(Batch.join, (finish() for finish in drawn))
+
+    def _draw(
+        self, step: int, utterances: Sequence[Utterance], phases: Phases
+    ) -> Callable[[], Batch]:
+        """Samples the groups of a few prompts; the function returned waits for their rewards."""
         with phases("encode"):
             frames = self.frames.get(utterances)
         with phases("rollout"):
             rollout, samples = sample_groups(self.model, utterances, frames, step)
             self._refuse_broken_policy(step, rollout)
         with phases("reward"):
-            batch = Batch(list(utterances), frames, rollout, samples, self.rewards(samples))
+            scores = self.rewards.submit(samples)
+        best = None
         if self.config.baseline == "greedy":
             with phases("rollout"):
-                best = greedy_samples(self.model, utterances, frames)
+                greedy = greedy_samples(self.model, utterances, frames)
             with phases("reward"):
-                batch.greedy = torch.tensor(self.rewards(best).total)
+                best = self.rewards.submit(greedy)
+
+        def finish() -> Batch:
+            batch = Batch(list(utterances), frames, rollout, samples, scores())
+            batch.greedy = torch.tensor(best().total) if best else None
+            self._add_overlong(batch)
+            return batch
+
+        return finish
+
+    def _add_overlong(self, batch: Batch) -> None:
         if self.config.overlong_buffer:
-            lengths = rollout.mask.sum(1).tolist()
+            lengths = batch.rollout.mask.sum(1).tolist()
             values = [overlong(n, self.config) for n in lengths]
             batch.scores.add("overlong", values, weight=1.0)
-        return batch
 
     def _flat(self, batch: Batch) -> Tensor:
         """Groups [B] that teach nothing; for gdpo, equal sums of unlike rewards are a lesson."""

@@ -28,9 +28,8 @@ from audiorl.errors import UserError
 from audiorl.models.audio_llm import AudioLLM
 from audiorl.models.causal_lm import Prefix
 from audiorl.optim import Optimizers
-from audiorl.rewards import WeightedSum
 from audiorl.rl.advantages import Rewards, advantages, decoupled
-from audiorl.rl.collect import Batch, Collector, MorePrompts
+from audiorl.rl.collect import Batch, Collector, MorePrompts, Scorer
 from audiorl.rl.frames import FrameStore
 from audiorl.rl.logprobs import Scored, prefix_is_shared, response_logprobs
 from audiorl.rl.losses import (
@@ -92,7 +91,7 @@ class GRPO:
         self,
         model: AudioLLM,
         reference: AudioLLM | None,
-        rewards: WeightedSum,
+        rewards: Scorer,
         optimizer: Optimizers,
         frames: FrameStore,
         more: MorePrompts | None = None,

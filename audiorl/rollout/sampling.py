@@ -53,7 +53,8 @@ def draw(logp: Tensor, uniforms: Tensor) -> Tensor:
     # Rounding may carry a draw next to 1 up to the total, beyond the last token.
     below = total.nextafter(torch.zeros_like(total))
     threshold = torch.minimum(uniforms[:, None] * total, below)
-    return torch.searchsorted(cumulative, threshold, right=True).squeeze(1)
+    tokens = torch.searchsorted(cumulative, threshold, right=True).squeeze(1)
+    return tokens.clamp(max=logp.size(-1) - 1)  # NaN finds no place; its log-probability tells
 
 
 def uniform_table(seed: int, step: int, ids: list[str], group: int, length: int) -> Tensor:

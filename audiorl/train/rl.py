@@ -14,7 +14,8 @@ from audiorl.files import progress
 from audiorl.models import WEIGHTS, load_model, save_model
 from audiorl.models.audio_llm import AudioLLM
 from audiorl.optim import Optimizers, warmup_then
-from audiorl.rewards import build_rewards
+from audiorl.rewards.workers import scoring
+from audiorl.rl.collect import Scorer
 from audiorl.rl.frames import FrameArchive, FrameStore
 from audiorl.rl.grpo import GRPO
 from audiorl.rl.supervised import Supervised
@@ -54,7 +55,8 @@ def train_rl(config: Config, init: Path, data: Path, dump: Path, out: Path) -> N
             f"{data} has {len(train)} utterances, fewer than rl.num_prompts "
             f"({config.rl.num_prompts}); lower the key or build a larger RL set."
         )
-    _train(config, experiment, model, train, some(dev, config.rl.eval_utterances))
+    with scoring(config) as rewards:
+        _train(config, experiment, model, train, some(dev, config.rl.eval_utterances), rewards)
     save_model(model.eval(), experiment.model_folder)
     log.info("wrote %s", experiment.model_folder)
 
@@ -65,6 +67,7 @@ def _train(
     model: AudioLLM,
     train: list[Utterance],
     dev: list[Utterance],
+    rewards: Scorer,
 ) -> None:
     rl = config.rl
     model.eval()  # no dropout: the policy that samples is the policy that learns
@@ -81,7 +84,7 @@ def _train(
     frames = FrameStore(model, frozen, disk=disk)
     if rl.algorithm == "grpo":
         more = functools.partial(more_prompts, train, config.seed)
-        learner = GRPO(model, reference, build_rewards(config), optimizer, frames, more)
+        learner = GRPO(model, reference, rewards, optimizer, frames, more)
     else:
         learner = Supervised(model, optimizer, frames)
     if state:

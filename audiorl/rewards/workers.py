@@ -1,0 +1,75 @@
+"""Rewards computed in processes of their own, while the device goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import reduce
+from itertools import groupby
+from logging.handlers import QueueHandler, QueueListener
+
+from audiorl.config.schema import Config
+from audiorl.rewards import WeightedSum, build_rewards
+from audiorl.rewards.base import Sample, Scores
+
+_scorer: Callable[[Sequence[Sample]], Scores] | None = None  # of a worker process
+
+
+@contextlib.contextmanager
+def scoring(config: Config) -> Iterator[WeightedSum | RewardWorkers]:
+    """What scores the samples of a run: here, or in `rl.reward_workers` processes."""
+    if not config.rl.reward_workers:
+        yield build_rewards(config)
+        return
+    workers = RewardWorkers(config, config.rl.reward_workers)
+    try:
+        yield workers
+    finally:
+        workers.close()
+
+
+class RewardWorkers:
+    """`workers` processes that score samples as `build_rewards(config)` does."""
+
+    def __init__(self, config: Config, workers: int) -> None:
+        # Forked from this process, they would inherit its threads' locks.
+        context = multiprocessing.get_context("spawn")
+        self.workers = workers
+        messages = context.Queue()
+        self._listener = QueueListener(messages, *logging.getLogger().handlers)
+        self._pool = ProcessPoolExecutor(
+            workers, mp_context=context, initializer=_start, initargs=(config, messages)
+        )
+        self._listener.start()
+
+    def submit(self, samples: Sequence[Sample]) -> Callable[[], Scores]:
+        """Begins to score samples; the function returned waits for their scores.
+
+        The samples of an utterance are consecutive, and are scored together.
+        """
+        groups = [list(group) for _, group in groupby(samples, lambda s: s.utterance.id)]
+        share = -(-len(groups) // self.workers)
+        parts = [
+            [sample for group in groups[i : i + share] for sample in group]
+            for i in range(0, len(groups), share)
+        ]
+        coming = [self._pool.submit(_score, part) for part in parts]
+        return lambda: reduce(Scores.join, (future.result() for future in coming))
+
+    def close(self) -> None:
+        """Ends the processes."""
+        self._pool.shutdown(cancel_futures=True)
+        self._listener.stop()
+
+
+def _start(config: Config, messages: multiprocessing.Queue) -> None:
+    global _scorer
+    logging.getLogger().addHandler(QueueHandler(messages))
+    _scorer = build_rewards(config)
+
+
+def _score(samples: list[Sample]) -> Scores:
+    return _scorer(samples)
