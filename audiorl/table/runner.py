@@ -51,7 +51,7 @@ def exclusive(folder: Path) -> Iterator[Lock]:
     """
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        lock = open(folder / ".lock", "w", encoding="utf-8")
+        lock = open(folder / ".lock", "a", encoding="utf-8")
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
