@@ -31,7 +31,7 @@ def broken_reward_rules(rl: RLConfig) -> Iterator[Rule]:
         yield from _harmonic(rl)
     if rl.reward_combination == "gdpo":
         for reward in rl.rewards:
-            if reward.kind_or("gate" if reward.name == "language" else "sample") == "gate":
+            if reward.actual_kind == "gate":
                 message = f"gdpo sums advantages, and the gate {reward.name} would not count"
                 yield ("rl.reward_combination", "rl.rewards"), f"{message}; set its kind: sample"
 
@@ -46,7 +46,7 @@ def _of_one(reward: RewardConfig) -> Iterator[str]:
                 yield f"{name} has no use for {field.name} (it {known}); remove it"
     if reward.kind not in ("auto", *kinds):
         yield f"{name} cannot be of kind {reward.kind}; set kind: {' or '.join(kinds)}"
-    if reward.kind == "gate" and reward.weight <= 0:
+    if reward.actual_kind == "gate" and reward.weight <= 0:
         yield f"{name} is a gate of weight {reward.weight:g} and would reward; set more than 0"
     if reward.label and not LABEL.fullmatch(reward.label):
         yield f'label "{reward.label}" names numbers in logs; use letters, digits and . _ - only'

@@ -179,7 +179,7 @@ class RLDataConfig:
 
 
 TERM, PENALTY, OWN = ("sample",), ("sample", "gate"), ("sample", "group", "gate")
-# name -> the kinds it may be of, its options
+# name -> the kinds it may be of (the first if the config names none), its options
 REWARDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "wer": (TERM, ("unit",)),
     "wer_exp": (TERM, ("unit", "k")),
@@ -188,7 +188,7 @@ REWARDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "exact_match": (TERM, ("unit",)),
     "hallucination": (PENALTY, ("max_rate",)),
     "keywords": (TERM, ("measure", "boundary")),
-    "language": (PENALTY, ()),
+    "language": (("gate", "sample"), ()),
     "format": (PENALTY, ("pattern",)),
     "length": (TERM, ("unit",)),
     "group_length": (("group",), ("unit",)),
@@ -249,9 +249,10 @@ class RewardConfig:
     retries: int = key(2, "of http: attempts after the first", ge=0)
     batch_size: int = key(64, "of http: samples in one request", ge=1)
 
-    def kind_or(self, usual: str) -> str:
+    @property
+    def actual_kind(self) -> str:
         """`kind`, or what is usual for the reward."""
-        return usual if self.kind == "auto" else self.kind
+        return REWARDS[self.name][0][0] if self.kind == "auto" else self.kind
 
     def unit_or(self, usual: str) -> str:
         """`unit`, or that of scoring."""

@@ -8,6 +8,7 @@ from audiorl.config.schema import Config, RewardConfig, ScoreConfig
 from audiorl.rewards import accuracy, external, form
 from audiorl.rewards.base import Reward, Sample, Scores
 from audiorl.rewards.combine import HarmonicMean, WeightedSum
+from audiorl.rewards.external import reward_files
 from audiorl.rewards.hallucination import hallucination
 from audiorl.rewards.keywords import keywords
 
@@ -35,11 +36,16 @@ __all__ = [
     "Scores",
     "WeightedSum",
     "build_rewards",
+    "reward_files",
 ]
 
 
 def build_rewards(config: Config) -> WeightedSum:
-    """The rewards of `rl.rewards`, as `rl.reward_combination` puts them together."""
+    """The rewards of `rl.rewards`, as `rl.reward_combination` puts them together.
+
+    Raises UserError if a user's own file is missing or cannot be loaded.
+    """
+    external.reward_files(config)
     combination = HarmonicMean if config.rl.reward_combination == "harmonic" else WeightedSum
     return combination(
         {

@@ -12,13 +12,22 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from audiorl.config.schema import RewardConfig, ScoreConfig
+from audiorl.config.schema import Config, RewardConfig, ScoreConfig
 from audiorl.errors import UserError, reason
 from audiorl.rewards.base import Reward, Sample
 
 log = logging.getLogger(__name__)
 
 BACKOFF = 0.5  # s before the second attempt; doubled before each further one
+
+
+def reward_files(config: Config) -> list[Path]:
+    """The users' files among the rewards; UserError if one does not exist."""
+    files = [Path(options.reward_file) for options in config.rl.rewards if options.reward_file]
+    for path in files:
+        if not path.is_file():
+            raise UserError(f"{path} does not exist; mend reward_file of rl.rewards.")
+    return files
 
 
 def file(score: ScoreConfig, options: RewardConfig) -> Reward:
@@ -39,7 +48,7 @@ def file(score: ScoreConfig, options: RewardConfig) -> Reward:
             )
         return values
 
-    return Reward(reward, options.kind_or("sample"))
+    return Reward(reward, options.actual_kind)
 
 
 def server(score: ScoreConfig, options: RewardConfig) -> Reward:
@@ -56,12 +65,10 @@ def server(score: ScoreConfig, options: RewardConfig) -> Reward:
         batches = [samples[start : start + options.batch_size] for start in starts]
         return [value for batch in batches for value in _ask(batch, options)]
 
-    return Reward(reward, options.kind_or("sample"))
+    return Reward(reward, options.actual_kind)
 
 
 def _load(path: Path) -> Callable[[list[Sample]], Sequence[float | None]]:
-    if not path.is_file():
-        raise UserError(f"{path} does not exist; mend reward_file of rl.rewards.")
     spec = importlib.util.spec_from_file_location(f"reward_file_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up

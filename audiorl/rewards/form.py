@@ -30,8 +30,7 @@ def language(score: ScoreConfig, options: RewardConfig) -> Reward:
     def reward(samples: Sequence[Sample]) -> list[float]:
         return [one(sample) for sample in samples]
 
-    kind = options.kind_or("gate")
-    return Reward(reward, kind, applies=lambda u: bool(units(u.text)), penalty=True)
+    return Reward(reward, options.actual_kind, lambda u: bool(units(u.text)), penalty=True)
 
 
 def format(score: ScoreConfig, options: RewardConfig) -> Reward:
@@ -42,7 +41,7 @@ def format(score: ScoreConfig, options: RewardConfig) -> Reward:
         fits = [s.finished and pattern.fullmatch(s.text) for s in samples]
         return [0.0 if ok else -1.0 for ok in fits]
 
-    return Reward(reward, options.kind_or("sample"), penalty=True)
+    return Reward(reward, options.actual_kind, penalty=True)
 
 
 def length(score: ScoreConfig, options: RewardConfig) -> Reward:
@@ -67,7 +66,7 @@ def group_length(score: ScoreConfig, options: RewardConfig) -> Reward:
         middle = median(lengths)
         return [_deviation(n, middle) for n in lengths]
 
-    return Reward(reward, "group", penalty=True)
+    return Reward(reward, options.actual_kind, penalty=True)
 
 
 def _counter(score: ScoreConfig, options: RewardConfig) -> Callable[[str], int]:

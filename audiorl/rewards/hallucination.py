@@ -21,7 +21,7 @@ def hallucination(score: ScoreConfig, options: RewardConfig) -> Reward:
     `max_rate`: all is made up, and less of it is still better than more.
     """
     clean = normalizer(score.normalizer)
-    kind = options.kind_or("sample")
+    kind = options.actual_kind
 
     def units(text: str) -> tuple[str, ...]:
         return normal_units(text, score.normalizer, UNIT)

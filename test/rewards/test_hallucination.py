@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 
 import pytest
 import soundfile
@@ -16,7 +15,6 @@ from audiorl.rewards.base import Sample
 from audiorl.rewards.hallucination import hallucination
 from audiorl.score import detectors
 from audiorl.score.align import align
-from audiorl.score.failures import find_failures
 
 CASES = make_cases()
 KINDS = ("loop", "compression", "burst", "overlong", "beyond_audio", "foreign", "silence")
@@ -99,3 +97,73 @@ def test_another_seed_is_no_worse() -> None:
     )
     precision, recall = rates(outcomes)
     assert precision >= 0.95 and recall >= 0.9, (precision, recall)
+
+
+@pytest.mark.parametrize(
+    ("ref", "hyp", "seconds", "value"),
+    [
+        ("turn on the light", "turn on the light", 2.0, 0.0),
+        ("turn on the light", "turn off a light", 2.0, 0.0),
+        ("turn on the light", "", 2.0, 0.0),
+        ("turn on the light", "turn on the light to to to to", 9.0, -3 / 8),
+        ("打开空调", "turn on the air", 2.0, -1.0),
+        ("a b c d e f g h", "a b c d 1 2 3 4 5 6 e f g h", 9.0, -6 / 14),
+        ("a b c d e f", "a b c d e f g h", 0.5, -2 / 8),
+        ("", "", 2.0, 0.0),
+        ("", ".", 2.0, 0.0),
+        ("", "thank you", 2.0, -0.5 - 0.5 * 2 / 16),
+        ("", "thank you " * 20, 2.0, -1.0),
+        ("", "thank you", None, -1.0),
+    ],
+)
+def test_the_penalty_is_the_share_that_is_made_up(ref, hyp, seconds, value) -> None:
+    for kind, expected in (("auto", value), ("gate", -1.0 if value else 0.0)):
+        reward = hallucination(
+            ScoreConfig("none", "word"), RewardConfig("hallucination", kind=kind)
+        )
+        utterance = Utterance("u", "", ref, "s", duration=seconds)
+        found = reward.score([Sample(utterance, hyp, True)])
+        assert found == [pytest.approx(expected)]
+    assert reward.kind == "gate"
+
+
+def test_the_rate_of_the_corpus_is_an_option() -> None:
+    utterance = Utterance("u", "", "a b", "s", duration=1.0)
+    for rate, value in ((8.0, 0.0), (3.0, -1 / 4)):
+        options = RewardConfig("hallucination", max_rate=rate)
+        reward = hallucination(ScoreConfig("none", "word"), options)
+        assert reward.score([Sample(utterance, "a b c d", True)]) == [pytest.approx(value)]
+
+
+def no_false_alarm(transcripts: list[tuple[str, float]], language: str) -> None:
+    """No detector sees anything in what people said, with the transcript as reference or none."""
+    name = NORMALIZER[language]
+    assert len(transcripts) >= 100
+    for text, seconds in transcripts:
+        units, clean = normal_units(text, name, "mixed"), normalizer(name)(text)
+        assert reward_of(Case(language, text, text, seconds), "gate") == 0.0, text
+        assert detectors.loops(units) == [], text
+        assert detectors.compressible(units, clean) == [], text
+        assert detectors.beyond_audio(units, seconds, MAX_RATE) == [], text
+        for other, _ in transcripts[:20]:
+            assert detectors.foreign(units, normal_units(other, name, "mixed")) == [], text
+
+
+def test_no_false_alarm_on_librispeech(shared_data) -> None:
+    transcripts = []
+    for path in sorted(shared_data("LibriSpeech").glob("train-clean-100/*/*/*.trans.txt")):
+        for line in path.read_text().splitlines():
+            name, _, text = line.partition(" ")
+            transcripts.append((text, soundfile.info(path.parent / f"{name}.flac").duration))
+    no_false_alarm(transcripts, "en")
+
+
+def test_no_false_alarm_on_aishell(shared_data) -> None:
+    folder = shared_data("data_aishell")
+    audio = {path.stem: path for path in folder.glob("wav/**/*.wav")}
+    lines = (folder / "transcript" / "aishell_transcript_v0.8.txt").read_text().splitlines()
+    pairs = [line.split(maxsplit=1) for line in lines]
+    transcripts = [
+        (text, soundfile.info(audio[name]).duration) for name, text in pairs if name in audio
+    ]
+    no_false_alarm(transcripts, "zh")

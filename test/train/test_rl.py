@@ -9,6 +9,7 @@ import torch
 from runs import Corpus, lines
 from tiny import RATE, sentences, tiny_model, write_set
 
+from audiorl.config.schema import RewardConfig
 from audiorl.data.audio import read_audio
 from audiorl.data.utterance import read_utterances, write_utterances_jsonl
 from audiorl.errors import UserError
@@ -115,15 +116,35 @@ def test_rewards_that_cannot_be_given_stop_the_run(corpus: Corpus, tmp_path: Pat
     with pytest.raises(UserError, match=r"step 1: 100% of the samples could not be rewarded"):
         from audiorl.rewards import accuracy
 
-        original = accuracy.count_errors
-        accuracy.count_errors = None
+        original = accuracy.errors
+        accuracy.errors = None
         try:
             corpus.rl(tmp_path, SHORT)
         finally:
-            accuracy.count_errors = original
+            accuracy.errors = original
     log = (tmp_path / "train.log").read_text()
     assert "reward wer failed on 16 samples" in log
     assert "TypeError" in log
+
+
+def test_a_users_reward_file_belongs_to_the_run(corpus: Corpus, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = "def reward(samples):\n    return [float(len(s.text)) for s in samples]\n"
+    mine = tmp_path / "local" / "mine.py"
+    mine.parent.mkdir()
+    mine.write_text(text)
+    rewards = [RewardConfig("file", reward_file="local/mine.py")]
+    keys = {**SHORT, "rl.rewards": rewards}
+    corpus.rl(tmp_path / "exp", keys)
+    assert (tmp_path / "exp" / "local" / "mine.py").read_text() == text
+    for line in lines(tmp_path / "exp" / "completions.jsonl"):
+        assert line["reward"] == line["rewards"]["file"] == len(line["completion"])
+    mine.write_text(text + "# edited\n")
+    with pytest.raises(UserError, match=r"begun with other inputs .* \(local/mine.py changed\)"):
+        corpus.rl(tmp_path / "exp", keys)
+    mine.unlink()
+    with pytest.raises(UserError, match=r"local/mine.py does not exist; mend reward_file"):
+        corpus.rl(tmp_path / "other", keys)
 
 
 def test_audio_that_is_no_number_is_named(corpus: Corpus, tmp_path: Path) -> None:
