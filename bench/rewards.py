@@ -11,7 +11,8 @@ errors, some in a loop, empty, or in the wrong language.
 from __future__ import annotations
 
 import argparse
-import platform
+import importlib
+import os
 import random
 import sys
 import time
@@ -20,17 +21,16 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "egs" / "mini_asr" / "local")]
-
-from sentences_en import GRAMMAR as ENGLISH  # noqa: E402
-from sentences_zh import GRAMMAR as MANDARIN  # noqa: E402
+sys.path.insert(0, str(ROOT))
 
 from audiorl.config.schema import REWARDS, Config, RewardConfig  # noqa: E402
+from audiorl.data.text import normal_units, normalizer  # noqa: E402
 from audiorl.data.utterance import Utterance  # noqa: E402
 from audiorl.rewards import Sample, build_rewards  # noqa: E402
+from audiorl.rewards.base import errors  # noqa: E402
 
 GROUP = 8
-LANGUAGES = {"en": (ENGLISH, "english", "word"), "zh": (MANDARIN, "mandarin", "mixed")}
+LANGUAGES = {"en": ("english", "word"), "zh": ("mandarin", "mixed")}
 OTHERS_CODE = ("file", "http")  # their time is their own
 
 
@@ -45,10 +45,11 @@ def main() -> None:
 
     samples = make_samples(args.language, args.pairs, args.seed)
     config = Config()
-    _, config.score.normalizer, config.score.unit = LANGUAGES[args.language]
+    config.score.normalizer, config.score.unit = LANGUAGES[args.language]
     names = [name for name in REWARDS if name not in OTHERS_CODE]
-    tokens = sum(len(sample.text) for sample in samples) / len(samples)
-    print(f"{len(samples)} pairs, {tokens:.0f} characters on average, {platform.processor()}")
+    length = sum(len(sample.text) for sample in samples) / len(samples)
+    load = os.getloadavg()[0] / os.cpu_count()
+    print(f"{len(samples)} pairs, {length:.0f} characters on average, load per core {load:.1f}")
     for chosen in (*([name] for name in names), names):
         config.rl.rewards = [RewardConfig(name) for name in chosen]
         seconds = measure(config, samples)
@@ -58,9 +59,6 @@ def main() -> None:
 
 def measure(config: Config, samples: list[Sample]) -> float:
     """CPU seconds, nothing remembered of earlier texts."""
-    from audiorl.data.text import normal_units, normalizer
-    from audiorl.rewards.base import errors
-
     rewards = build_rewards(config)
     rewards(samples[:1])  # loads the normaliser
     for remembered in (normal_units, errors, normalizer(config.score.normalizer)):
@@ -72,7 +70,8 @@ def measure(config: Config, samples: list[Sample]) -> float:
 
 def make_samples(language: str, count: int, seed: int) -> list[Sample]:
     """Groups of hypotheses, no two of them alike."""
-    grammar = LANGUAGES[language][0]
+    sys.path.insert(0, str(ROOT / "egs" / "mini_asr" / "local"))
+    grammar = importlib.import_module(f"sentences_{language}").GRAMMAR
     rng, draw = np.random.default_rng(seed), random.Random(seed)
     samples, seen = [], set()
     while len(samples) < count:

@@ -137,14 +137,19 @@ class Maker:
         return heard
 
     def case(self, ref: list[str], hyp: list[str], kinds: str = "", maybe: str = "") -> Case:
-        seconds = len(ref) / self.draw.uniform(2.0, 5.0)
+        seconds = len(ref) / self.draw.uniform(2.0, 7.5)
         kinds, maybe = (frozenset(names.split()) for names in (kinds, maybe))
         return Case(self.language, self.join(ref), self.join(hyp), seconds, kinds, maybe)
 
     def clean(self) -> Case:
-        """Right, or with up to 40 % errors."""
+        """Right, or with up to 60 % errors."""
         ref = self.sentence(self.draw.randint(1, 4))
-        return self.case(ref, self.recognised(ref, self.draw.choice([0, 0.1, 0.2, 0.3, 0.4])))
+        return self.case(ref, self.recognised(ref, self.draw.choice([0, 0.1, 0.2, 0.4, 0.6])))
+
+    def misheard(self) -> Case:
+        """About as long as what was said, in its language, and all wrong; or half of it missing."""
+        ref, other = self.sentence(2), self.sentence(3)
+        return self.case(ref, self.draw.choice([other[: len(ref)], ref[len(ref) // 2 :]]))
 
     def repeated_by_speaker(self) -> Case:
         """A loop that was said, recognised or misheard throughout."""
@@ -172,9 +177,16 @@ class Maker:
         ref = self.sentence(self.draw.randint(1, 3))
         start = self.recognised(ref[: self.draw.randrange(1, len(ref))], 0.15)
         phrase = self.sentence()[: self.draw.randint(1, 12)]
-        looped = phrase * self.draw.randint(5, 30) + phrase[: self.draw.randrange(len(phrase))]
+        looped = phrase * self.draw.randint(4, 30) + phrase[: self.draw.randrange(len(phrase))]
         maybe = "compression burst beyond_audio overlong"
         return self.case(ref, start + looped, "loop", maybe)
+
+    def unsteady_loop(self) -> Case:
+        """A loop in which a unit changes now and then."""
+        ref, phrase = self.sentence(), self.sentence()[: self.draw.randint(1, 6)]
+        looped = self.recognised(phrase * self.draw.randint(10, 30), 0.05)
+        maybe = "compression burst beyond_audio overlong"
+        return self.case(ref, ref + looped, "loop", maybe)
 
     def stutter(self) -> Case:
         """A loop inside one word, as of tokens without spaces."""
@@ -194,9 +206,9 @@ class Maker:
     def burst(self) -> Case:
         """A clause that nobody said, within what is well recognised."""
         ref, other = self.sentence(3), self.sentence(8)
-        made_up = [unit for unit in other if unit not in ref][: self.draw.randint(6, 14)]
+        made_up = [unit for unit in other if unit not in ref][: self.draw.randint(5, 14)]
         at = self.draw.choice([0, len(ref) // 2, len(ref)])
-        hyp = self.recognised(ref[:at], 0.05) + made_up + self.recognised(ref[at:], 0.05)
+        hyp = self.recognised(ref[:at], 0.1) + made_up + self.recognised(ref[at:], 0.1)
         return self.case(ref, hyp, "burst", "beyond_audio")
 
     def beyond_audio(self) -> Case:
@@ -204,7 +216,7 @@ class Maker:
         ref = self.sentence()[:4]
         seconds = len(ref) / self.draw.uniform(3.0, 5.0)
         hyp = self.sentence(3)
-        while len(hyp) < 10 * seconds:
+        while len(hyp) < 8.5 * seconds + 1:
             hyp += self.sentence()
         case = self.case(ref, hyp, "beyond_audio overlong", "burst")
         return Case(**{**vars(case), "seconds": seconds})
@@ -225,12 +237,12 @@ class Maker:
         return self.case(ref, hyp, "foreign", "burst overlong beyond_audio")
 
 
-NEGATIVE = ("clean", "clean", "clean", "repeated_by_speaker", "stuttered", "switched", "silent")
-POSITIVE = ("loop", "loop", "stutter", "recitation", "burst", "beyond_audio", "on_silence")
+NEGATIVE = ("clean", "clean", "misheard", "repeated_by_speaker", "stuttered", "switched", "silent")
+POSITIVE = ("loop", "unsteady_loop", "stutter", "recitation", "burst", "beyond_audio", "on_silence")
 POSITIVE += ("translated", "translated")
 
 
-def make_cases(per_kind: int = 14, seed: int = 1) -> list[Case]:
+def make_cases(per_kind: int = 30, seed: int = 1) -> list[Case]:
     """`per_kind` cases of each entry above in each language."""
     cases = []
     for language in NORMALIZER:

@@ -93,7 +93,7 @@ def test_another_seed_is_no_worse() -> None:
     outcomes = Counter(
         (bool(case.kinds), reward_of(case, "gate") < 0)
         for seed in (2, 3, 4)
-        for case in make_cases(4, seed)
+        for case in make_cases(10, seed)
     )
     precision, recall = rates(outcomes)
     assert precision >= 0.95 and recall >= 0.9, (precision, recall)
