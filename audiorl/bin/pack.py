@@ -90,16 +90,18 @@ def _members(exp: Path) -> dict[str, Path]:
                     "relative to the recipe there (or a hub name) and pack again."
                 )
             if key.split(".")[-1] == "reward_file" and value:
-                files[_inside(exp / name, key, value)] = Path(value)
+                member = _inside(exp, name, key, value)
+                files[member.as_posix()] = exp / member
     return dict(sorted(files.items()))
 
 
-def _inside(config: Path, key: str, value: str) -> str:
-    name = PurePosixPath(value).as_posix()
-    if ".." in PurePosixPath(name).parts or not Path(value).is_file():
+def _inside(exp: Path, config: str, key: str, value: str) -> PurePosixPath:
+    """Where training has kept a file of the recipe."""
+    name = PurePosixPath(value)
+    if ".." in name.parts or not (exp / name).is_file():
         raise UserError(
-            f"{config}: {key} is {value}, which is no file below the recipe's folder; run pack in "
-            "that folder, with the reward file inside it."
+            f"{exp / config}: {key} is {value}, and {exp} has no such file, though training keeps "
+            "a copy; put it there and pack again."
         )
     return name
 

@@ -87,6 +87,10 @@ def _missing(config: Config) -> Iterator[Rule]:
     elif pretrained and not HUB_NAME.fullmatch(pretrained):
         message = "there is no such folder, and it is not a hub name; mend the path"
         yield ("llm.pretrained",), f"{os.path.abspath(pretrained)}: {message}"
+    for reward in config.rl.rewards:
+        if reward.reward_file and not os.path.isfile(reward.reward_file):
+            message = "there is no such file; give your rewards' path from the recipe's folder"
+            yield ("rl.rewards",), f"{os.path.abspath(reward.reward_file)}: {message}"
     for key, value, package, fix in OPTIONAL:
         if key_values(config)[key] == value and find_spec(package) is None:
             yield (key,), f"{value} needs the package {package}, which is missing; run: {fix}"

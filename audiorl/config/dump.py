@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from dataclasses import Field, asdict, is_dataclass
+from dataclasses import Field, is_dataclass
 from typing import Any
 
 import yaml
@@ -30,9 +30,12 @@ def config_differences(config: Config, other: Config) -> list[str]:
 
 
 def flow(value: Any) -> str:
-    """A value as it stands behind its key in YAML."""
+    """A value as it stands behind its key in YAML; of a section its first key, and what is set."""
     if is_dataclass(value):
-        value = asdict(value)
+        shown = {name: getattr(value, name) for name in section_keys(type(value))}
+        defaults = {name: default_of(f) for name, (_, f) in section_keys(type(value)).items()}
+        first = next(iter(shown))
+        value = {name: v for name, v in shown.items() if name == first or v != defaults[name]}
     if isinstance(value, dict):
         return "{" + ", ".join(f"{name}: {flow(item)}" for name, item in value.items()) + "}"
     if isinstance(value, list):
@@ -56,6 +59,11 @@ def _section_lines(section: Any, indent: str) -> list[str]:
         if is_dataclass(kind):
             doc = kind.__doc__.split("\n\n")[0].rstrip(".")
             lines += ["", *_entry(f"{indent}{name}:", doc), *_section_lines(value, indent + "  ")]
+        elif isinstance(value, list) and value and is_dataclass(value[0]):
+            lines += _entry(f"{indent}{name}:", field.metadata["doc"])
+            for item in value:
+                first, *rest = _section_lines(item, indent + "    ")
+                lines += [f"{indent}  - {first.lstrip()}", *rest]
         else:
             lines += _entry(f"{indent}{name}: {flow(value)}", _comment(field, value))
     return lines

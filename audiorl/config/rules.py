@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from audiorl.config.reward_rules import Rule, broken_reward_rules
 from audiorl.config.schema import Config
-
-Rule = tuple[tuple[str, ...], str]  # the keys it is about (the one to name first), the sentence
 
 RL_PARTS = ("adaptor", "llm", "encoder")
 SUMS = ("seq-mean-token-sum", "dr_grpo", "seq-mean-token-sum-norm")  # loss types over tokens
@@ -23,6 +22,7 @@ def broken_rules(config: Config) -> Iterator[Rule]:
     yield from _data(config)
     yield from _model(config)
     yield from _rl(config)
+    yield from broken_reward_rules(config.rl)
     if not FOLDER.fullmatch(config.decode.name):
         yield ("decode.name",), _not_a_folder(config.decode.name)
     if config.score.unit == "word" and config.score.normalizer == "mandarin":
@@ -102,12 +102,6 @@ def _rl(config: Config) -> Iterator[Rule]:
             yield ("rl.train",), f"{part} is not a part of the model; name some of {parts}"
     for part in _repeated(rl.train):
         yield ("rl.train",), f"names {part} twice; keep one"
-
-    names = [reward.name for reward in rl.rewards]
-    for name in _repeated(names):
-        yield ("rl.rewards",), f"names {name} twice; keep one and add up the weights"
-    if not any(reward.weight for reward in rl.rewards):
-        yield ("rl.rewards",), "no reward has a weight, so nothing would be learnt; set one to 1.0"
 
     if rl.cache_frames and "encoder" in rl.train:
         yield ("rl.cache_frames", "rl.train"), "an encoder that learns changes them; set false"

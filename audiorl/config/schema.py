@@ -178,12 +178,85 @@ class RLDataConfig:
     )
 
 
+TERM, PENALTY, OWN = ("sample",), ("sample", "gate"), ("sample", "group", "gate")
+# name -> the kinds it may be of (the first if the config names none), its options
+REWARDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "wer": (TERM, ("unit",)),
+    "wer_exp": (TERM, ("unit", "k")),
+    "wer_tanh": (TERM, ("unit", "k")),
+    "edit_distance": (TERM, ("unit",)),
+    "exact_match": (TERM, ("unit",)),
+    "hallucination": (PENALTY, ("max_rate",)),
+    "keywords": (TERM, ("measure", "boundary")),
+    "language": (("gate", "sample"), ()),
+    "format": (PENALTY, ("pattern",)),
+    "length": (TERM, ("unit",)),
+    "group_length": (("group",), ("unit",)),
+    "file": (OWN, ("reward_file",)),
+    "http": (OWN, ("url", "timeout", "retries", "batch_size")),
+}
+
+
 @dataclass
 class RewardConfig:
-    """One reward: its name and its weight in the sum."""
+    """One reward: its name, its weight, and the options that some rewards have."""
 
-    name: str = key("wer", "see audiorl/rewards", choices=("wer",))
-    weight: float = key(1.0, "factor in the sum of rewards")
+    name: str = key(
+        "wer",
+        "accuracy, hallucination, keywords and form, described in egs/README.md; your own as a "
+        "Python file, or behind http",
+        choices=tuple(REWARDS),
+    )
+    weight: float = key(1.0, "factor in the sum; of a gate: of the value that becomes the total")
+    label: str = key("", "its name in the log, if one reward is used twice; empty: its name")
+    kind: str = key(
+        "auto",
+        "sample: a term of the sum; group: likewise, sees the hypotheses of an utterance at once; "
+        "gate: its value, where below 0, becomes the total; auto: gate for language, group for "
+        "group_length, sample for all others",
+        choices=("auto", "sample", "group", "gate"),
+    )
+    unit: str = key(
+        "auto",
+        "of accuracy and length; auto: score.unit",
+        choices=("auto", "word", "char", "mixed"),
+    )
+    k: float = key(
+        0.0, "steepness of wer_exp, exp(-k c), and wer_tanh, 1 - tanh(k c); 0: 2.5 and 3", ge=0
+    )
+    max_rate: float = key(
+        8.0,
+        "of hallucination: words or CJK characters a second above which output was not spoken; a "
+        "little more than the fastest speaker of the corpus reaches (read speech: 4 to 5)",
+        gt=0,
+    )
+    measure: str = key(
+        "f1",
+        "of keywords; mean: of precision and recall, as in the paper",
+        choices=("f1", "precision", "recall", "mean"),
+    )
+    boundary: int = key(
+        1, "of keywords: letters that a word may have before or after the keyword", ge=0
+    )
+    pattern: str = key(
+        r"[^\n<>{}|`*]*", "of format: regular expression that the whole output has to match"
+    )
+    reward_file: str = key(
+        "", "of file: Python file with reward(samples), a number or None for each; packed with it"
+    )
+    url: str = key("", "of http: where samples are posted; see audiorl/rewards/external.py")
+    timeout: float = key(30.0, "of http: s to wait for an answer", gt=0)
+    retries: int = key(2, "of http: attempts after the first", ge=0)
+    batch_size: int = key(64, "of http: samples in one request", ge=1)
+
+    @property
+    def actual_kind(self) -> str:
+        """`kind`, or what is usual for the reward."""
+        return REWARDS[self.name][0][0] if self.kind == "auto" else self.kind
+
+    def unit_or(self, usual: str) -> str:
+        """`unit`, or that of scoring."""
+        return usual if self.unit == "auto" else self.unit
 
 
 @dataclass
@@ -210,12 +283,13 @@ class RLConfig:
     top_p: float = key(
         1.0, "sample from the smallest set with this probability; 1: all", gt=0, le=1
     )
-    rewards: list[RewardConfig] = key(lambda: [RewardConfig()], "rewards and their weights")
+    rewards: list[RewardConfig] = key(lambda: [RewardConfig()], "rewards, one list item each")
     reward_combination: str = key(
         "sum",
-        "weighted sum; or gdpo: each reward normalised in its group, then summed and whitened over "
-        "the step, in place of baseline and scale_rewards [multi_objective_aggregation]",
-        choices=("sum", "gdpo"),
+        "weighted sum; harmonic: the weighted harmonic mean, in which bad in one is bad in all; "
+        "gdpo: each reward normalised in its group, then summed and whitened over the step, in "
+        "place of baseline and scale_rewards [multi_objective_aggregation]",
+        choices=("sum", "harmonic", "gdpo"),
     )
     max_unscorable: float = key(
         0.1, "share of samples without a reward above which a run stops", ge=0, le=1

@@ -2,17 +2,57 @@
 
 from __future__ import annotations
 
-from audiorl.config.schema import Config
-from audiorl.rewards.accuracy import wer
-from audiorl.rewards.base import Sample, Scores, WeightedSum
+from collections.abc import Callable
 
-REWARDS = {"wer": wer}
+from audiorl.config.schema import Config, RewardConfig, ScoreConfig
+from audiorl.rewards import accuracy, external, form
+from audiorl.rewards.base import Reward, Sample, Scores
+from audiorl.rewards.combine import HarmonicMean, WeightedSum
+from audiorl.rewards.external import reward_files
+from audiorl.rewards.hallucination import hallucination
+from audiorl.rewards.keywords import keywords
 
-__all__ = ["REWARDS", "Sample", "Scores", "WeightedSum", "build_rewards"]
+REWARDS: dict[str, Callable[[ScoreConfig, RewardConfig], Reward]] = {
+    "wer": accuracy.wer,
+    "wer_exp": accuracy.wer_exp,
+    "wer_tanh": accuracy.wer_tanh,
+    "edit_distance": accuracy.edit_distance,
+    "exact_match": accuracy.exact_match,
+    "hallucination": hallucination,
+    "keywords": keywords,
+    "language": form.language,
+    "format": form.format,
+    "length": form.length,
+    "group_length": form.group_length,
+    "file": external.file,
+    "http": external.server,
+}
+
+__all__ = [
+    "REWARDS",
+    "HarmonicMean",
+    "Reward",
+    "Sample",
+    "Scores",
+    "WeightedSum",
+    "build_rewards",
+    "reward_files",
+]
 
 
 def build_rewards(config: Config) -> WeightedSum:
-    """The rewards of `rl.rewards`, summed with their weights."""
-    return WeightedSum(
-        {r.name: (REWARDS[r.name](config.score), r.weight) for r in config.rl.rewards}
+    """The rewards of `rl.rewards`, as `rl.reward_combination` puts them together.
+
+    Raises UserError if a user's own file is missing or cannot be loaded.
+    """
+    external.reward_files(config)
+    combination = HarmonicMean if config.rl.reward_combination == "harmonic" else WeightedSum
+    return combination(
+        {
+            options.label or options.name: (
+                REWARDS[options.name](config.score, options),
+                options.weight,
+            )
+            for options in config.rl.rewards
+        }
     )

@@ -1,15 +1,14 @@
-"""What a reward is, and how several make one number."""
+"""What a reward is, what it sees, and what a batch of samples earns."""
 
 from __future__ import annotations
 
-import logging
-import math
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from audiorl.data.text import CACHED_TEXTS
 from audiorl.data.utterance import Utterance
-
-log = logging.getLogger(__name__)
+from audiorl.score.align import Counts, count_errors
 
 
 @dataclass(frozen=True)
@@ -21,17 +20,49 @@ class Sample:
     finished: bool  # False if the length limit cut it
 
 
-# A reward scores a batch; None means that a sample cannot be scored (it is never worth 0).
-Reward = Callable[[Sequence[Sample]], list[float | None]]
+# Scores a batch; None means that a sample cannot be scored (it is never worth 0).
+ScoreSamples = Callable[[Sequence[Sample]], list[float | None]]
+
+
+def _all(utterance: Utterance) -> bool:
+    return True
+
+
+@dataclass(frozen=True)
+class Reward:
+    """A function that scores samples, and how its values enter the total.
+
+    kind: `sample`: a term of the total, each sample by itself; `group`: a term as well, but the
+    function is given the samples of one utterance at a time; `gate`: where its value is below 0,
+    that value times the weight is the total.
+    applies: whether samples of an utterance have this reward at all. The others do without: all
+    hypotheses of a group alike, so that they stay comparable.
+    penalty: the best value is 0; otherwise it is 1.
+    """
+
+    score: ScoreSamples
+    kind: str = "sample"
+    applies: Callable[[Utterance], bool] = _all
+    penalty: bool = False
+
+
+@functools.lru_cache(maxsize=CACHED_TEXTS)
+def errors(ref: tuple[str, ...], hyp: tuple[str, ...]) -> Counts:
+    """The errors of a hypothesis; remembered, for several rewards of a batch ask."""
+    return count_errors(ref, hyp)
 
 
 @dataclass
 class Scores:
-    """Rewards of a batch: the weighted sum and each part raw; NaN is unscorable."""
+    """Rewards of a batch: the total and each part raw.
+
+    A total of NaN is an unscorable sample: one of its rewards failed, or none applies to it. A part
+    is NaN where it failed or does not apply.
+    """
 
     total: list[float]
     parts: dict[str, list[float]]
-    weights: dict[str, float]  # of the parts in the sum
+    weights: dict[str, float]  # of the parts that are summed; a gate has none
 
     def add(self, name: str, values: list[float], weight: float) -> None:
         """One more part of the sum."""
@@ -47,40 +78,3 @@ class Scores:
         """Those of both batches."""
         parts = {name: values + other.parts[name] for name, values in self.parts.items()}
         return Scores(self.total + other.total, parts, self.weights)
-
-
-class WeightedSum:
-    """The sum of rewards times their weights; a sample without one of its parts is unscorable."""
-
-    def __init__(self, rewards: dict[str, tuple[Reward, float]]) -> None:
-        self.rewards = rewards
-
-    def submit(self, samples: Sequence[Sample]) -> Callable[[], Scores]:
-        """Scores them at once, for whoever could wait (see `RewardWorkers`)."""
-        scores = self(samples)
-        return lambda: scores
-
-    def __call__(self, samples: Sequence[Sample]) -> Scores:
-        parts = {
-            name: self._score(name, reward, samples) for name, (reward, _) in self.rewards.items()
-        }
-        weights = {name: weight for name, (_, weight) in self.rewards.items()}
-        total = [
-            sum(w * value for w, value in zip(weights.values(), values, strict=True))
-            for values in zip(*parts.values(), strict=True)
-        ]
-        return Scores(total, parts, weights)
-
-    @staticmethod
-    def _score(name: str, reward: Reward, samples: Sequence[Sample]) -> list[float]:
-        try:
-            values = reward(samples)
-        except Exception:
-            # A reward is a rule, a model or somebody's server: its failure must not pass for a bad
-            # hypothesis. The samples are counted as unscorable; over a threshold the run stops.
-            log.exception("reward %s failed on %d samples; they are unscorable", name, len(samples))
-            return [math.nan] * len(samples)
-        if len(values) != len(samples):
-            raise AssertionError(f"reward {name}: {len(values)} values for {len(samples)} samples")
-        # What is infinite has no distance from its group, no more than what is missing.
-        return [float(v) if v is not None and math.isfinite(v) else math.nan for v in values]

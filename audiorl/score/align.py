@@ -67,20 +67,25 @@ def align(ref: Sequence[str], hyp: Sequence[str]) -> Alignment:
     substitutions differently and may split the same total otherwise.
     """
     ops: list[Op] = []
-    for tag, i1, i2, j1, j2 in _opcodes(ref, hyp):
+    opcodes = _opcodes(ref, hyp)
+    for tag, i1, i2, j1, j2 in opcodes:
         if tag == "equal":
             ops += [Op("=", r, h) for r, h in zip(ref[i1:i2], hyp[j1:j2], strict=True)]
         elif tag == "replace":
             ops += [Op("S", r, h) for r, h in zip(ref[i1:i2], hyp[j1:j2], strict=True)]
         else:
             ops += [Op("D", r, "") for r in ref[i1:i2]] + [Op("I", "", h) for h in hyp[j1:j2]]
-    return Alignment(ops, count_errors(ref, hyp))
+    return Alignment(ops, _count(opcodes))
 
 
 def count_errors(ref: Sequence[str], hyp: Sequence[str]) -> Counts:
     """The counts of `align`, without its list of steps."""
+    return _count(_opcodes(ref, hyp))
+
+
+def _count(opcodes: Levenshtein.Opcodes) -> Counts:
     length = {"equal": 0, "replace": 0, "delete": 0, "insert": 0}
-    for tag, i1, i2, j1, j2 in _opcodes(ref, hyp):
+    for tag, i1, i2, j1, j2 in opcodes:
         length[tag] += max(i2 - i1, j2 - j1)
     return Counts(length["equal"], length["replace"], length["delete"], length["insert"])
 

@@ -22,13 +22,14 @@ from audiorl.data.text import normalizer, split_units
 from audiorl.data.utterance import Utterance, read_table, read_utterances
 from audiorl.errors import UserError
 from audiorl.files import progress
-from audiorl.score import failures
+from audiorl.score import failures, keywords
 from audiorl.score.align import Alignment, Counts, align, count_errors
+from audiorl.score.keywords import Phrase
 from audiorl.score.significance import Comparison, compare, rate_interval
 
 METRICS = {"word": "WER", "char": "CER", "mixed": "MER"}
 POOLED = "pooled"
-FORMAT = 2  # of the files that scoring writes; another number, and they are written again
+FORMAT = 3  # of the files that scoring writes; another number, and they are written again
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class ScoredUtterance:
     alignment: Alignment  # in units of the main error rate
     counts: dict[str, Counts]  # by unit: word, char and the main one
     keywords: Counts
+    biased: tuple[Counts, Counts]  # of the units in keywords (B-WER) and of the others (U-WER)
     flags: tuple[str, ...]  # names of failures, see `failures`
 
     @property
@@ -144,7 +146,8 @@ def score_set(dump: Path, folder: Path, name: str, cfg: Config) -> SetScore:
     scored = []
     for u in utterances:
         ref, hyp, cut = normalize(u.text), normalize(hypotheses[u.id]), u.id in truncated
-        scored.append(_score_utterance(name, u, ref, hyp, cut, phrases, cfg.score.unit))
+        own = keyword_phrases([u], normalize)
+        scored.append(_score_utterance(name, u, ref, hyp, cut, phrases, own, cfg.score.unit))
     _check_references(dump / name / "text", scored, speech)
     inputs = [audiorl.__version__, FORMAT, asdict(cfg.score), speech, decoding, hypotheses]
     inputs += [asdict(u) for u in utterances]
@@ -196,8 +199,16 @@ def summarize(
     flags = [flag for u in utterances for flag in u.flags]
     summary["failures"] = {failure: flags.count(failure) for failure in failures.NAMES}
     if any(u.utterance.keywords for u in utterances):
-        keywords = sum((u.keywords for u in utterances), Counts())
-        summary["keywords"] = failures.keyword_scores(keywords)
+        summary["keywords"] = _keyword_summary(utterances)
+    return summary
+
+
+def _keyword_summary(utterances: list[ScoredUtterance]) -> dict:
+    """Precision, recall and F1, and the error rates inside and outside of keywords."""
+    summary = keywords.keyword_scores(sum((u.keywords for u in utterances), Counts()))
+    for side, name in enumerate(("b_wer", "u_wer")):
+        total = sum((u.biased[side] for u in utterances), Counts())
+        summary[name] = {"errors": total.errors, "units": total.units, "rate": total.rate}
     return summary
 
 
@@ -230,7 +241,8 @@ def _score_utterance(
     ref: str,
     hyp: str,
     truncated: bool,
-    phrases: set[failures.Phrase],
+    phrases: set[Phrase],
+    own: set[Phrase],
     main: str,
 ) -> ScoredUtterance:
     ref_units, hyp_units = split_units(ref, main), split_units(hyp, main)
@@ -239,12 +251,20 @@ def _score_utterance(
         unit: count_errors(split_units(ref, unit), split_units(hyp, unit))
         for unit in units_of(main)
     }
-    keywords = failures.count_keywords(
-        split_units(ref, "mixed"), split_units(hyp, "mixed"), phrases
-    )
+    mixed = split_units(ref, "mixed"), split_units(hyp, "mixed")
     flags = failures.find_failures(ref_units, hyp_units, ref, hyp, alignment)
     flags += ["truncated"] * truncated
-    return ScoredUtterance(name, utterance, ref, hyp, alignment, counts, keywords, tuple(flags))
+    return ScoredUtterance(
+        name,
+        utterance,
+        ref,
+        hyp,
+        alignment,
+        counts,
+        keywords.count_keywords(*mixed, phrases),
+        keywords.biased_errors(alignment if main == "mixed" else align(*mixed), own),
+        tuple(flags),
+    )
 
 
 def _read_hypotheses(path: Path, ids: list[str], references: Path) -> dict[str, str]:
@@ -276,12 +296,10 @@ def _read_decoding(path: Path) -> dict:
         raise UserError(f"{path} is not JSON ({error}); decode again (stage 6).") from error
 
 
-def keyword_phrases(
-    utterances: list[Utterance], normalize: Callable[[str], str]
-) -> set[failures.Phrase]:
-    """All keywords of a set, normalised and split: Latin by word, CJK by character."""
-    keywords = {keyword for u in utterances for keyword in u.keywords}
-    return {tuple(split_units(normalize(keyword), "mixed")) for keyword in keywords} - {()}
+def keyword_phrases(utterances: list[Utterance], normalize: Callable[[str], str]) -> set[Phrase]:
+    """All keywords of utterances, normalised and split: Latin by word, CJK by character."""
+    found = {keyword for u in utterances for keyword in u.keywords}
+    return {tuple(split_units(normalize(keyword), "mixed")) for keyword in found} - {()}
 
 
 def _check_references(path: Path, scored: list[ScoredUtterance], speech: bool) -> None:

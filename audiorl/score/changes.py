@@ -11,7 +11,7 @@ import numpy as np
 from audiorl.data.text import normalizer, split_units
 from audiorl.score import failures
 from audiorl.score.asr import ScoredUtterance, SystemScore, keyword_phrases
-from audiorl.score.failures import Phrase, find_keywords
+from audiorl.score.keywords import Phrase, find_keywords
 from audiorl.score.significance import compare
 from audiorl.score.tables import Table, with_interval
 

@@ -48,6 +48,8 @@ def metrics_of(config: Config, name: str) -> dict[str, Metric]:
         "keyword_precision": Metric("keyword precision %", (hits,), (heard,)),
         "keyword_recall": Metric("keyword recall %", (hits,), (said,)),
         "keyword_f1": Metric("keyword F1 %", (hits, hits), (said, heard)),
+        "b_wer": Metric("B-WER %", ("biased_errors",), ("biased_words",)),
+        "u_wer": Metric("U-WER %", ("unbiased_errors",), ("unbiased_words",)),
     } | {name: Metric(name.replace("_", " "), (name,), factor=1.0) for name in failures.NAMES}
 
 

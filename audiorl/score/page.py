@@ -100,6 +100,7 @@ def _reproduce(report: Report) -> Html:
         "Reproduce",
         table(report.config_differences, text=True),
         details(f"Config of {report.focus.label}", code(report.config_text)),
+        *(details(f"Reward {name}", code(text)) for name, text in report.reward_code.items()),
         details("Commands", *commands),
         table(report.environment, text=True),
     )

@@ -40,6 +40,7 @@ class Report:
     environment: Table
     commands: dict[str, str]  # what made it: name -> shell commands
     config_text: str  # of the focus
+    reward_code: dict[str, str]  # of the focus: its users' own reward files by name
     config_differences: Table
     rate_charts: list[Chart]
     curves: dict[str, list[Chart]]  # by system
@@ -85,6 +86,7 @@ def gather(
         environment=environment_table(focus.exp / "env.json"),
         commands={label: text for label, text in scripts.items() if text} | {"report": command},
         config_text=_read(focus.exp / "config.yaml"),
+        reward_code=reward_code(focus.exp),
         config_differences=config_differences({s.label: s.exp / "config.yaml" for s in systems}),
         rate_charts=charts.rate_charts(systems, cfg.score, images),
         curves={label: made for label, made in curves.items() if made},
@@ -108,6 +110,10 @@ def results_markdown(report: Report) -> str:
         *map(as_markdown, tables),
         "## Config\n",
         as_markdown(report.config_differences),
+        *(
+            f"Reward `{name}`:\n\n```python\n{text.strip()}\n```\n"
+            for name, text in report.reward_code.items()
+        ),
         "## Commands",
         *(f"\n{name}:\n\n```sh\n{text.strip()}\n```" for name, text in report.commands.items()),
     ]
@@ -126,6 +132,13 @@ def config_differences(paths: dict[str, Path]) -> Table:
             rows.append([key, *shown])
     note = "" if rows else "The configs do not differ."
     return Table("Where the configs differ", ["key", *values], rows, note)
+
+
+def reward_code(exp: Path) -> dict[str, str]:
+    """The users' own reward files that a system was trained with, as training kept them."""
+    path = exp / "config.yaml"
+    rewards = load_config(path).rl.rewards if path.exists() else []
+    return {r.reward_file: _read(exp / r.reward_file) for r in rewards if r.reward_file}
 
 
 def environment_table(path: Path) -> Table:

@@ -30,6 +30,7 @@ LINE = 100  # columns of aligned text
 MOST_FREQUENT = 20
 COLUMNS = "id speaker snr duration ref hyp words sub del ins wer cer chars char_errors".split()
 COLUMNS += "output output_words keywords_said keywords_heard keyword_hits".split()
+COLUMNS += "biased_words biased_errors unbiased_words unbiased_errors".split()
 COLUMNS += failures.NAMES
 
 
@@ -114,6 +115,7 @@ def _row(u: ScoredUtterance) -> list[str]:
         f"{u.counts['word'].rate:.4f}",
         f"{chars.rate:.4f}",
         *map(str, (chars.units, chars.errors, int(bool(u.hyp)), output_words, *keyword_counts)),
+        *(str(number) for side in u.biased for number in (side.units, side.errors)),
         *(str(int(failure in u.flags)) for failure in failures.NAMES),
     ]
 
@@ -138,7 +140,9 @@ def _report(score: SetScore, unit: str) -> list[str]:
         keywords = summary["keywords"]
         lines += [
             f"keywords: precision {keywords['precision']:.3f}, recall {keywords['recall']:.3f}, "
-            f"F1 {keywords['f1']:.3f} ({keywords['hits']} of {keywords['reference']} recognised)"
+            f"F1 {keywords['f1']:.3f} ({keywords['hits']} of {keywords['reference']} recognised), "
+            f"B-WER {100 * keywords['b_wer']['rate']:.2f} %, "
+            f"U-WER {100 * keywords['u_wer']['rate']:.2f} %"
         ]
     lines += _most_frequent("Substitutions (reference -> hypothesis)", ops, "S")
     lines += _most_frequent("Deletions", ops, "D")

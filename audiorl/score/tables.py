@@ -6,9 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from audiorl.score.asr import METRICS, POOLED, SystemScore, units_of
+from audiorl.score.failures import NAMES
 from audiorl.score.significance import Comparison
 
 WIDTH = 100  # columns of a terminal
+BIASED = {"b_wer": "B-WER", "u_wer": "U-WER"}  # error rates of the units of keywords, and others
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,9 @@ def overview(systems: list[SystemScore], unit: str) -> Table:
     if "keywords" in first.pooled.summary:
         scores = (f"{100 * s.pooled.summary['keywords']['f1']:.1f}" for s in systems)
         rows.append(row("keyword F1 %", scores, empty))
+        for name, label in BIASED.items():
+            rates = (f"{100 * s.pooled.summary['keywords'][name]['rate']:.2f}" for s in systems)
+            rows.append(row(f"{label} %", rates, empty))
     for name in first.no_speech:
         summaries = [s.no_speech[name].summary for s in systems]
         shares = (f"{100 * summary['non_empty_rate']:.1f}" for summary in summaries)
@@ -112,19 +117,24 @@ def paired_table(systems: list[SystemScore]) -> Table:
 
 def detail_table(systems: list[SystemScore]) -> Table:
     """Failures, keywords and speed of each set."""
-    header = ["dataset", "empty", "looping", "insertion burst", "truncated"]
-    header += ["keyword precision %", "keyword recall %", "RTF"]
+    header = ["dataset", *(name.replace("_", " ") for name in NAMES)]
+    header += ["keyword precision %", "keyword recall %"]
+    header += [f"{label} %" for label in BIASED.values()] + ["RTF"]
     rows = []
     for system in systems:
         for name, score in system.speech.items():
             summary, keywords = score.summary, score.summary.get("keywords")
-            shares = ["-", "-"]
+            shares = ["-"] * 4
             if keywords:
                 shares = [f"{100 * keywords[key]:.1f}" for key in ("precision", "recall")]
+                shares += [f"{100 * keywords[key]['rate']:.2f}" for key in BIASED]
             rtf = "-" if summary["rtf"] is None else f"{summary['rtf']:.3f}"
             counts = [str(count) for count in summary["failures"].values()]
             rows.append([f"{system.label}/{name}", *counts, *shares, rtf])
-    return Table("Failures, keywords and speed", header, rows)
+    note = (
+        "B-WER, U-WER: error rates of the words (CJK: characters) of keywords, and of the others."
+    )
+    return Table("Failures, keywords and speed", header, rows, note)
 
 
 def error_tables(systems: list[SystemScore], unit: str) -> list[Table]:

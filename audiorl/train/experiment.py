@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,7 +16,7 @@ from audiorl.config import config_differences, dump_config, load_config
 from audiorl.config.schema import Config
 from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
-from audiorl.files import atomic_write, disk_errors, write_json
+from audiorl.files import atomic_path, atomic_write, disk_errors, write_json
 from audiorl.models import WEIGHTS
 from audiorl.score.environment import environment
 
@@ -69,6 +70,11 @@ class Experiment:
                 f"({', '.join(changed)} changed); remove the folder to train again, or name "
                 "another with --exp."
             )
+
+    def keep(self, path: Path) -> None:
+        """Copies a file of the recipe into the folder, under its relative path, as its own part."""
+        with atomic_path(self.folder / path) as copy:
+            shutil.copyfile(path, copy)
 
     def _check_config(self, relevant: tuple[str, ...]) -> None:
         path = self.folder / "config.yaml"

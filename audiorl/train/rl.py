@@ -14,6 +14,7 @@ from audiorl.files import progress
 from audiorl.models import WEIGHTS, load_model, save_model
 from audiorl.models.audio_llm import AudioLLM
 from audiorl.optim import Optimizers, warmup_then
+from audiorl.rewards import reward_files
 from audiorl.rewards.workers import scoring
 from audiorl.rl.collect import Scorer
 from audiorl.rl.frames import FrameArchive, FrameStore
@@ -40,7 +41,10 @@ def train_rl(config: Config, init: Path, data: Path, dump: Path, out: Path) -> N
     weights = init / "model" / WEIGHTS
     if not weights.exists():
         raise UserError(f"{weights}: there is no model to start from; run the stage before.")
-    experiment.check_inputs(train=train, dev=dev, init=weights)
+    code = {str(path): path for path in reward_files(config)}
+    experiment.check_inputs(train=train, dev=dev, init=weights, **code)
+    for path in code.values():
+        experiment.keep(path)
     if experiment.is_complete:
         log.info("%s is complete: nothing to do", out)
         return

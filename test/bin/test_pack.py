@@ -132,17 +132,21 @@ def test_paths_of_this_machine_are_refused(exp: Path, tmp_path: Path, name, path
 
 
 def test_reward_file_is_packed(exp: Path, tmp_path: Path) -> None:
-    (exp / "config.yaml").write_text("rl:\n  reward_file: local/my reward.py\n")
-    with pytest.raises(UserError, match=r"rl.reward_file is local/my reward.py, which is no file"):
+    entry = "rl:\n  rewards:\n    - {{name: file, reward_file: {}}}\n"
+    (exp / "config.yaml").write_text(entry.format("local/my reward.py"))
+    with pytest.raises(UserError, match=r"\[0\].reward_file is local/my reward.py, and .* no such"):
         pack(exp, tmp_path / "x.zip", CREATED)
-    (tmp_path / "local").mkdir()
-    (tmp_path / "local" / "my reward.py").write_text("raise SystemExit")
+    for folder, text in ((tmp_path, "edited since"), (exp, "raise SystemExit")):
+        (folder / "local").mkdir()
+        (folder / "local" / "my reward.py").write_text(text)
     pack(exp, tmp_path / "x.zip", CREATED)
     unpack(tmp_path / "x.zip", tmp_path / "there")
     assert (tmp_path / "there/local/my reward.py").read_text() == "raise SystemExit"
-    (exp / "config.yaml").write_text("rl:\n  reward_file: ../secret.py\n")
-    (tmp_path.parent / "secret.py").write_text("")
-    with pytest.raises(UserError, match="no file below the recipe's folder"):
+    pack(tmp_path / "there", tmp_path / "again.zip", CREATED)
+    assert (tmp_path / "again.zip").read_bytes() == (tmp_path / "x.zip").read_bytes()
+    (exp / "config.yaml").write_text(entry.format("../secret.py"))
+    (exp.parent / "secret.py").write_text("")
+    with pytest.raises(UserError, match="though training keeps a copy"):
         pack(exp, tmp_path / "x.zip", CREATED)
 
 

@@ -83,6 +83,20 @@ def test_a_long_value_has_its_comment_above() -> None:
     assert lines[at - 1] == ("  # sets that are decoded and scored; never filtered; default []")
 
 
+def test_a_list_of_sections_has_its_keys_with_comments() -> None:
+    config = Config()
+    config.rl.rewards = [RewardConfig("wer_exp", k=3.0), RewardConfig("language", 0.5)]
+    lines = dump_config(config).splitlines()
+    (at,) = (i for i, line in enumerate(lines) if line.startswith("  rewards:"))
+    assert "    - name: wer_exp  " in lines[at + 1]
+    assert sum(line.startswith("    - name: ") for line in lines) == 2
+    assert any(line.startswith("      k: 3.0  ") and "# steepness" in line for line in lines)
+    assert [line.split()[1] for line in lines if line.startswith("      weight: ")] == [
+        "1.0",
+        "0.5",
+    ]
+
+
 def test_a_text_of_several_lines_stays_on_one() -> None:
     config = Config()
     config.llm.prompt = "a\n\n{audio}\n"
@@ -100,6 +114,14 @@ def test_differences_name_key_and_both_values() -> None:
         "data.test: [] -> [a]",
         'llm.pretrained: "" -> x',
         "rl.beta: 0.0 -> 0.1",
+    ]
+
+
+def test_differences_of_sections_name_what_is_set() -> None:
+    other = Config()
+    other.rl.rewards = [RewardConfig("wer", 0.5), RewardConfig("keywords", measure="mean")]
+    assert config_differences(Config(), other) == [
+        "rl.rewards: [{name: wer}] -> [{name: wer, weight: 0.5}, {name: keywords, measure: mean}]"
     ]
 
 

@@ -69,9 +69,6 @@ def test_the_defaults_break_no_rule() -> None:
         (["rl.train=[]"], "rl.train", "nothing would learn; name some of adaptor, llm, encoder"),
         (["rl.train=[llm, decoder]"], "rl.train", "decoder is not a part of the model"),
         (["rl.train=[llm, llm]"], "rl.train", "names llm twice"),
-        (["rl.rewards=[]"], "rl.rewards", "no reward has a weight"),
-        (["rl.rewards=[{weight: 0}]"], "rl.rewards", "no reward has a weight"),
-        (["rl.rewards=[{name: wer}, {name: wer}]"], "rl.rewards", "names wer twice"),
         (["rl.epsilon=2"], "rl.epsilon", "so it would never clip; set less than 1"),
         (
             ["rl.epsilon=0.3"],

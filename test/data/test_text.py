@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import random
 import time
+from collections.abc import Callable
+from importlib.resources import files
 
 import pytest
 
-from audiorl.data.text import normalizer, split_units
+from audiorl.data.text import normal_units, normalizer, split_units
 from audiorl.errors import UserError
 
 
@@ -65,11 +69,56 @@ def test_english_is_whispers(text: str, expected: str) -> None:
         ("13800138000", "一三八零零一三八零零零"),
         ("007", "零零七"),
         ("iphone13 pro", "iphone 十三 pro"),
+        ("１２３．５％ 50 %", "百分之一百二十三点五百分之五十"),
+        ("２个 两个 12个 第2个 2.5个", "两个两个十二个第二个二点五个"),
+        ("2000 两千 20000 两万 两百 2亿", "二千二千二万二万二百二亿"),
+        ("二〇二四年 2024年", "二零二四年二零二四年"),
+        ("10:30 和 ２３：０５", "十点三十和二十三点零五"),
+        ("10:30:15 100:20", "十三十十五一百二十"),  # no time of day
+        ("20~30 20～30", "二十到三十二十到三十"),
+        ("010-62345678", "零一零六二三四五六七八"),
+        ("3-1", "三一"),
     ],
 )
 def test_mandarin(text: str, expected: str) -> None:
     assert normalizer("mandarin")(text) == expected
     assert normalizer("mandarin")(expected) == expected
+
+
+def whispers_own() -> Callable[[str], str]:
+    from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
+
+    table = files("whisper_normalizer").joinpath("normalizers", "english.json")
+    normalize = EnglishTextNormalizer(json.loads(table.read_text(encoding="utf-8")))
+    return lambda text: normalize(text).strip()
+
+
+def test_the_short_way_of_english_ends_where_whispers_does() -> None:
+    """Plain texts are spelled word by word; the words here are those that could prevent that."""
+    draw, whisper = random.Random(1), whispers_own()
+    odd = """one two three half a and point double triple zero oh o hundred thousand percent per
+    cent dollars pounds cents first thirty st th s mr um hmm can not cannot won't let us colour grey
+    organised gonna wanna t d ll k w xi iii dr col miss""".split()
+    plain = "the light in kitchen is on turn it off we have seen them and a half of what".split()
+    for _ in range(3000):
+        words = draw.choices(odd, k=draw.randint(0, 4)) + draw.choices(plain, k=draw.randint(0, 5))
+        draw.shuffle(words)
+        text = " ".join(words)
+        assert normalizer("english")(text) == whisper(text), text
+
+
+def test_the_short_way_of_english_on_real_text(shared_data) -> None:
+    whisper = whispers_own()
+    lines = (shared_data("text") / "librispeech_dev-clean.tsv").read_text().splitlines()[:500]
+    for line in lines:
+        text = line.partition("\t")[2]
+        assert normalizer("english")(text) == whisper(text), text
+
+
+def test_normal_units() -> None:
+    assert normal_units("It's TWENTY two", "english", "word") == ("it", "is", "22")
+    assert normal_units("２个app", "mandarin", "mixed") == ("两", "个", "app")
+    assert normal_units("", "none", "char") == ()
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from fake_systems import make_systems
 
-from audiorl.config.schema import Config
+from audiorl.config import dump_config
+from audiorl.config.schema import Config, RewardConfig
 from audiorl.errors import UserError
 from audiorl.score import breakdown, charts
 from audiorl.score.asr import SystemScore, score_systems
@@ -49,6 +50,11 @@ def report(recipe: tuple[Path, Config]) -> Path:
     lines[0] = lines[0].split()[0] + ' <script>alert("x")</script> & | * ' + "boom " * 30
     text.write_text("\n".join(lines) + "\n")
     exps = [root / "exp" / name for name in SYSTEMS]
+    mine = Config()
+    mine.rl.rewards = [RewardConfig("file", reward_file="local/mine.py")]
+    (exps[-1] / "config.yaml").write_text(dump_config(mine))
+    (exps[-1] / "local").mkdir()
+    (exps[-1] / "local" / "mine.py").write_text("def reward(samples):\n    return [1 < 2]\n")
     assert write_report(exps, root / "dump", exps[-1], cfg, "python -m audiorl.bin.report 'a b'")
     return exps[-1]
 
@@ -69,7 +75,8 @@ def test_overview(systems: list[SystemScore]) -> None:
     rows = {row[0]: row[1:] for row in table.rows}
     assert list(rows)[:3] == ["test_clean", "test_noisy", "pooled"]
     assert {"empty", "looping", "insertion burst", "truncated"} < rows.keys()
-    assert {"keyword F1 %", "test_nospeech output %", "test_nospeech words/min"} < rows.keys()
+    assert {"keyword F1 %", "B-WER %", "U-WER %", "other language"} < rows.keys()
+    assert {"test_nospeech output %", "test_nospeech words/min"} < rows.keys()
     wer = systems[2].pooled.summary["wer"]
     low, high = wer["interval"]
     assert rows["pooled"][3] == f"{100 * wer['rate']:.2f} [{100 * low:.2f}, {100 * high:.2f}]"
@@ -298,7 +305,7 @@ def test_page_content(report: Path) -> None:
         "Changed most for the better", "Changed most for the worse", "Most errors of grpo",
         "Output where nobody speaks", "Training of sft", "Training of grpo", "Time by phase",
         "WER by SNR (dB)", "WER by length (s)", "Config of grpo", "Environment",
-        "looping, insertion burst",
+        "looping, insertion burst", "Reward local/mine.py", "return [1 &lt; 2]",
     ):  # fmt: skip
         assert title in text
     assert '<ins title="inserted">boom</ins>' in text
@@ -341,9 +348,11 @@ def test_results_markdown(report: Path) -> None:
     assert "|torch|1.0|" in text and "|audiorl_commit|" in text
     assert "python -m audiorl.bin.report 'a b'" in text
     assert "|rl.algorithm|grpo|supervised|grpo|" in text
+    assert "|[{name: wer}]|[{name: wer}]|[{name: file, reward_file: local/mine.py}]|" in text
+    assert "Reward `local/mine.py`:\n\n```python\ndef reward(samples):" in text
     for line in text.splitlines():
         if line.startswith("|grpo/"):
-            assert len(re.findall(r"(?<!\\)\|", line)) in (8, 9, 10)
+            assert len(re.findall(r"(?<!\\)\|", line)) in (8, 10, 12)
 
 
 def test_one_system_without_audio(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ import torch
 from runs import Corpus, lines
 from tiny import RATE, sentences, tiny_model, write_set
 
+from audiorl.config import load_config
+from audiorl.config.schema import RewardConfig
 from audiorl.data.audio import read_audio
 from audiorl.data.utterance import read_utterances, write_utterances_jsonl
 from audiorl.errors import UserError
@@ -115,15 +117,51 @@ def test_rewards_that_cannot_be_given_stop_the_run(corpus: Corpus, tmp_path: Pat
     with pytest.raises(UserError, match=r"step 1: 100% of the samples could not be rewarded"):
         from audiorl.rewards import accuracy
 
-        original = accuracy.count_errors
-        accuracy.count_errors = None
+        original = accuracy.errors
+        accuracy.errors = None
         try:
             corpus.rl(tmp_path, SHORT)
         finally:
-            accuracy.count_errors = original
+            accuracy.errors = original
     log = (tmp_path / "train.log").read_text()
     assert "reward wer failed on 16 samples" in log
     assert "TypeError" in log
+
+
+def test_a_users_reward_file_belongs_to_the_run(corpus: Corpus, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = "def reward(samples):\n    return [float(len(s.text)) for s in samples]\n"
+    mine = tmp_path / "local" / "mine.py"
+    mine.parent.mkdir()
+    mine.write_text(text)
+    rewards = [RewardConfig("file", reward_file="local/mine.py")]
+    keys = {**SHORT, "rl.rewards": rewards}
+    corpus.rl(tmp_path / "exp", keys)
+    assert (tmp_path / "exp" / "local" / "mine.py").read_text() == text
+    for line in lines(tmp_path / "exp" / "completions.jsonl"):
+        assert line["reward"] == line["rewards"]["file"] == len(line["completion"])
+    mine.write_text(text + "# edited\n")
+    with pytest.raises(UserError, match=r"begun with other inputs .* \(local/mine.py changed\)"):
+        corpus.rl(tmp_path / "exp", keys)
+    mine.unlink()
+    with pytest.raises(UserError, match=r"local/mine.py does not exist; mend reward_file"):
+        corpus.rl(tmp_path / "other", keys)
+
+
+def test_all_recommended_rewards_together(corpus: Corpus, tmp_path: Path) -> None:
+    root = Path(__file__).resolve().parents[2]
+    rewards = load_config(root / "conf" / "rewards" / "recommended.yaml").rl.rewards
+    corpus.rl(tmp_path, {**SHORT, "rl.rewards": rewards})
+    names = ("wer", "hallucination", "keywords", "language")
+    for line in lines(tmp_path / "completions.jsonl"):
+        wer, hallucination, keywords, language = (line["rewards"][name] for name in names)
+        assert keywords is None  # no utterance has any
+        total = 1.5 * language if language else wer + 0.5 * hallucination
+        assert line["reward"] == pytest.approx(total, abs=2e-4)
+    for line in lines(tmp_path / "metrics.jsonl"):
+        if "reward" in line:
+            assert line["frac_unscorable"] == 0 and line["rewards/keywords/mean"] is None
+            assert -1 <= line["rewards/hallucination/mean"] <= 0
 
 
 def test_audio_that_is_no_number_is_named(corpus: Corpus, tmp_path: Path) -> None:

@@ -1,0 +1,98 @@
+"""Several rewards as one number: terms by weighted sum or harmonic mean, then gates."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
+
+from audiorl.errors import UserError
+from audiorl.rewards.base import Reward, Sample, Scores, ScoreSamples
+
+log = logging.getLogger(__name__)
+
+
+class WeightedSum:
+    """The sum of the rewards that apply to a sample, times their weights; a gate replaces it.
+
+    Where several gates are below 0, the lowest counts. A sample that no term applies to has the
+    total 0 if a gate applies (a recording without speech, say) and is unscorable otherwise.
+    """
+
+    def __init__(self, rewards: Mapping[str, tuple[Reward | ScoreSamples, float]]) -> None:
+        """`rewards`: name -> reward (a plain function is one of kind `sample`) and weight."""
+        self.rewards = {
+            name: (reward if isinstance(reward, Reward) else Reward(reward), weight)
+            for name, (reward, weight) in rewards.items()
+        }
+        self.terms = [name for name, (r, _) in self.rewards.items() if r.kind != "gate"]
+        self.gates = [name for name, (r, _) in self.rewards.items() if r.kind == "gate"]
+
+    def submit(self, samples: Sequence[Sample]) -> Callable[[], Scores]:
+        """Scores them at once, for whoever could wait (see `RewardWorkers`)."""
+        scores = self(samples)
+        return lambda: scores
+
+    def __call__(self, samples: Sequence[Sample]) -> Scores:
+        """Scores samples; those of one utterance are consecutive."""
+        rows = [{} for _ in samples]  # name -> value, of the rewards that apply
+        for name, (reward, _) in self.rewards.items():
+            chosen = [i for i, s in enumerate(samples) if reward.applies(s.utterance)]
+            values = _score(name, reward, [samples[i] for i in chosen])
+            for i, value in zip(chosen, values, strict=True):
+                rows[i][name] = value
+        parts = {name: [row.get(name, math.nan) for row in rows] for name in self.rewards}
+        weights = {name: self.rewards[name][1] for name in self.terms}
+        return Scores([self._total(row) for row in rows], parts, weights)
+
+    def _total(self, row: dict[str, float]) -> float:
+        if not row or any(map(math.isnan, row.values())):
+            return math.nan
+        fired = [self.rewards[name][1] * row[name] for name in self.gates if row.get(name, 0) < 0]
+        terms = [name for name in self.terms if name in row]
+        return min(fired) if fired else self._combine(terms, row) if terms else 0.0
+
+    def _combine(self, terms: list[str], row: dict[str, float]) -> float:
+        return sum(self.rewards[name][1] * row[name] for name in terms)
+
+
+class HarmonicMean(WeightedSum):
+    """The weighted harmonic mean in place of the sum: bad in one is bad in all.
+
+    Of values between 0 and 1; lower ones count as 0, and of a penalty p, 1 + p is taken.
+    """
+
+    def _combine(self, terms: list[str], row: dict[str, float]) -> float:
+        weights = [self.rewards[name][1] for name in terms]
+        values = [row[name] + self.rewards[name][0].penalty for name in terms]
+        if min(values) <= 0:
+            return 0.0
+        return sum(weights) / sum(w / value for w, value in zip(weights, values, strict=True))
+
+
+def _score(name: str, reward: Reward, samples: list[Sample]) -> list[float]:
+    """A reward's values, NaN where it has none."""
+    batches = [samples]
+    if reward.kind == "group":
+        batches = [list(group) for _, group in groupby(samples, lambda s: s.utterance.id)]
+    values = [value for batch in batches if batch for value in _attempt(name, reward, batch)]
+    if lost := sum(map(math.isnan, values)):
+        log.warning("reward %s: %d of %d samples are unscorable", name, lost, len(values))
+    return values
+
+
+def _attempt(name: str, reward: Reward, samples: list[Sample]) -> list[float]:
+    try:
+        values = reward.score(samples)
+        values = [math.nan if value is None else float(value) for value in values]
+    except UserError:
+        raise
+    except Exception:
+        # A reward is a rule, a model or somebody's server: its failure must not pass for a bad
+        # hypothesis. The samples are counted as unscorable; over a threshold the run stops.
+        log.exception("reward %s failed on %d samples; they are unscorable", name, len(samples))
+        return [math.nan] * len(samples)
+    if len(values) != len(samples):
+        raise AssertionError(f"reward {name}: {len(values)} values for {len(samples)} samples")
+    return [value if math.isfinite(value) else math.nan for value in values]

@@ -1,0 +1,48 @@
+"""R3 of the paper (section 4.1): names, brands and terms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from audiorl.config.schema import RewardConfig, ScoreConfig
+from audiorl.data.text import normal_units
+from audiorl.data.utterance import Utterance
+from audiorl.rewards.base import Reward, Sample
+from audiorl.score.align import Counts
+from audiorl.score.keywords import Phrase, count_loosely, keyword_scores
+
+UNIT = "mixed"  # of keywords in scoring, too
+
+
+def keywords(score: ScoreConfig, options: RewardConfig) -> Reward:
+    """F1, precision, recall or their mean (the paper's) over the utterance's keywords.
+
+    It applies to utterances with keywords. Said twice by the hypothesis but once by the speaker
+    counts against precision, and a hypothesis of less than half or more than twice the reference's
+    length earns nothing: a list of keywords is no transcript.
+    """
+
+    def units(text: str) -> tuple[str, ...]:
+        return normal_units(text, score.normalizer, UNIT)
+
+    def phrases(utterance: Utterance) -> set[Phrase]:
+        return {units(keyword) for keyword in utterance.keywords} - {()}
+
+    def one(sample: Sample) -> float:
+        ref, hyp = units(sample.utterance.text), units(sample.text)
+        if not len(ref) <= 2 * len(hyp) <= 4 * len(ref):
+            return 0.0
+        counts = count_loosely(ref, hyp, phrases(sample.utterance), options.boundary)
+        return _measure(counts, options.measure)
+
+    def reward(samples: Sequence[Sample]) -> list[float]:
+        return [one(sample) for sample in samples]
+
+    return Reward(reward, applies=lambda utterance: bool(phrases(utterance)))
+
+
+def _measure(counts: Counts, name: str) -> float:
+    scores = keyword_scores(counts)
+    if name == "mean":
+        return (scores["precision"] + scores["recall"]) / 2
+    return scores[name]

@@ -1,0 +1,214 @@
+"""Rewards of users: a Python file, and a real server on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from audiorl.config.schema import Config, RewardConfig, ScoreConfig
+from audiorl.data.utterance import Utterance
+from audiorl.errors import UserError
+from audiorl.rewards import REWARDS, Sample, build_rewards, external
+
+MINE = """
+from dataclasses import dataclass
+
+@dataclass
+class Rule:
+    weight: float
+
+def reward(samples):
+    rule = Rule(2.0)
+    return [None if not s.text else rule.weight * len(s.text) / s.utterance.duration
+            for s in samples]
+"""
+
+
+def samples(count: int = 3) -> list[Sample]:
+    utterance = Utterance("u1", "", "a b", "s", duration=2.0, keywords=("b",), tags={"snr": "5"})
+    return [Sample(utterance, "x" * n, n < 2) for n in range(count)]
+
+
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable:
+    """Writes local/mine.py in the current folder and makes it the reward."""
+    monkeypatch.chdir(tmp_path)
+
+    def make(text: str, **options) -> Config:
+        Path("local").mkdir(exist_ok=True)
+        Path("local/mine.py").write_text(text)
+        config = Config()
+        config.rl.rewards = [RewardConfig("file", reward_file="local/mine.py", **options)]
+        return config
+
+    return make
+
+
+def test_a_users_file(mine: Callable) -> None:
+    scores = build_rewards(mine(MINE))(samples())
+    assert math.isnan(scores.total[0]) and scores.total[1:] == [1.0, 2.0]
+    assert list(scores.parts) == ["file"]
+
+
+def test_a_users_file_may_be_a_gate_or_see_groups(mine: Callable) -> None:
+    text = "def reward(samples):\n    return [-float(len(samples))] * len(samples)\n"
+    assert build_rewards(mine(text, kind="gate"))(samples(2)).total == [-2.0, -2.0]
+    other = Sample(Utterance("u2", "", "", "s"), "", True)
+    config = mine(text, kind="group", label="mine")
+    assert build_rewards(config)([*samples(2), other]).parts["mine"] == [-2.0, -2.0, -1.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("def reword(samples): pass", "local/mine.py has no function reward(samples); add one"),
+        ("reward = 3", "local/mine.py has no function reward(samples); add one"),
+        ("import no_such_module", "(ModuleNotFoundError: No module named 'no_such_module'); mend"),
+        ("def reward(", "local/mine.py cannot be loaded (SyntaxError: "),
+        ("1 / 0", "local/mine.py cannot be loaded (ZeroDivisionError: division by zero); mend it."),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_refused(mine: Callable, text: str, sentence: str) -> None:
+    with pytest.raises(UserError) as refusal:
+        build_rewards(mine(text))
+    assert sentence in str(refusal.value)
+
+
+def test_a_missing_file_is_refused() -> None:
+    config = Config()
+    config.rl.rewards = [RewardConfig("file", reward_file="gone.py")]
+    with pytest.raises(UserError, match=r"gone\.py does not exist; mend reward_file"):
+        build_rewards(config)
+
+
+def test_wrong_answers_of_a_users_file(mine: Callable, caplog) -> None:
+    short = build_rewards(mine("def reward(samples):\n    return [1.0]\n"))
+    with pytest.raises(UserError, match="returned 1 values for 3 samples; return a number or None"):
+        short(samples())
+    broken = build_rewards(mine("def reward(samples):\n    return samples[0].nothing\n"))
+    assert all(map(math.isnan, broken(samples()).total))
+    assert "has no attribute 'nothing'" in caplog.text
+
+
+class Server:
+    """A server whose answers are given; `requests` are the bodies it was sent."""
+
+    def __init__(self) -> None:
+        self.requests: list[dict] = []
+        self.answers: list[Callable[[dict], tuple[int, bytes]]] = []  # the last one goes on
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                outer.requests.append(json.loads(body))
+                number = min(len(outer.requests), len(outer.answers)) - 1
+                status, answer = outer.answers[number](outer.requests[-1])
+                self.send_response(status)
+                self.end_headers()
+                with contextlib.suppress(OSError):  # nobody waits any longer
+                    self.wfile.write(answer)
+
+            def log_message(self, *args) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/score"
+
+    def score(self, count: int = 3, **options) -> list[float | None]:
+        config = RewardConfig("http", url=self.url, **options)
+        return REWARDS["http"](ScoreConfig(), config).score(samples(count))
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(external, "BACKOFF", 0.01)
+    made = Server()
+    thread = threading.Thread(target=made.server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield made
+    made.server.shutdown()
+    made.server.server_close()
+    thread.join()
+
+
+def lengths(request: dict) -> tuple[int, bytes]:
+    values = [len(s["hypothesis"]) or None for s in request["samples"]]
+    return 200, json.dumps({"rewards": values}).encode()
+
+
+def says(answer: str, status: int = 200) -> Callable:
+    return lambda request: (status, answer.encode())
+
+
+def test_a_server_is_sent_batches(server: Server) -> None:
+    server.answers = [lengths]
+    assert server.score(5, batch_size=2) == [None, 1, 2, 3, 4]
+    assert [len(request["samples"]) for request in server.requests] == [2, 2, 1]
+    assert server.requests[0]["samples"][1] == {
+        "id": "u1",
+        "reference": "a b",
+        "hypothesis": "x",
+        "finished": True,
+        "duration": 2.0,
+        "keywords": ["b"],
+        "tags": {"snr": "5"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (says("oops", 500), "HTTP Error 500"),
+        (says("not JSON"), "Expecting value"),
+        (says("[1, 2, 3]"), "no list `rewards` of 3 values"),
+        (says('{"rewards": [1, 2]}'), "no list `rewards` of 3 values"),
+        (says('{"rewards": [1, 2, "3"]}'), "`rewards` holds '3', which is neither a number nor"),
+        (says('{"rewards": [1, 2, true]}'), "`rewards` holds True"),
+    ],
+)
+def test_what_fails_is_tried_again_and_then_unscorable(server, caplog, answer, reason) -> None:
+    server.answers = [answer, answer, lengths]
+    assert server.score() == [None, 1, 2]  # the third attempt
+    server.requests.clear()
+    with caplog.at_level(logging.WARNING):
+        assert server.score(retries=1) == [None, None, None]
+    assert len(server.requests) == 2
+    assert "no rewards for 3 samples" in caplog.text and reason in caplog.text
+
+
+def test_one_failed_batch_leaves_the_others(server: Server) -> None:
+    server.answers = [lengths, says("", 503), lengths]
+    assert server.score(6, batch_size=2, retries=0) == [None, 1, None, None, 4, 5]
+
+
+def test_a_server_that_does_not_answer_in_time(server: Server, caplog) -> None:
+    server.answers = [lambda request: (time.sleep(0.5), lengths(request))[1]]
+    start = time.perf_counter()
+    assert server.score(timeout=0.05, retries=0) == [None, None, None]
+    assert time.perf_counter() - start < 0.4
+    assert "timed out" in caplog.text
+
+
+def test_no_server_at_all(server: Server, caplog) -> None:
+    server.url = "http://127.0.0.1:9/score"
+    assert server.score(retries=1) == [None, None, None]
+    assert "Connection refused" in caplog.text
+
+
+def test_numbers_that_are_none_are_unscorable(server: Server) -> None:
+    server.answers = [says('{"rewards": [NaN, 1e999, 0.5]}')]
+    config = Config()
+    config.rl.rewards = [RewardConfig("http", url=server.url)]
+    total = build_rewards(config)(samples()).total
+    assert math.isnan(total[0]) and math.isnan(total[1]) and total[2] == 0.5

@@ -1,0 +1,113 @@
+"""Rewards for keywords, language, format and length."""
+
+from __future__ import annotations
+
+import pytest
+
+from audiorl.config.schema import RewardConfig, ScoreConfig
+from audiorl.data.utterance import Utterance
+from audiorl.rewards import REWARDS, Reward, Sample
+
+
+def make(name: str, normalizer: str = "none", unit: str = "word", **options) -> Reward:
+    return REWARDS[name](ScoreConfig(normalizer, unit), RewardConfig(name, **options))
+
+
+def samples(ref: str, *hyps: str, keywords: tuple[str, ...] = (), finished: bool = True) -> list:
+    utterance = Utterance("u", "", ref, "s", keywords=keywords)
+    return [Sample(utterance, hyp, finished) for hyp in hyps]
+
+
+REF = "call zephyra in new york"
+NAMES = ("zephyra", "new york")
+
+
+@pytest.mark.parametrize(
+    ("hyp", "precision", "recall", "f1"),
+    [
+        ("call zephyra in new york", 1, 1, 1),
+        ("tall zephyra at new york", 1, 1, 1),
+        ("call zephyra in newyork", 1, 1, 1),
+        ("call zephyras in new york", 1, 1, 1),
+        ("call severe in new york", 1, 1 / 2, 2 / 3),
+        ("call zephyra zephyra in york", 1 / 2, 1 / 2, 1 / 2),
+        ("call me in the morning", 0, 0, 0),
+        ("", 0, 0, 0),
+    ],
+)
+def test_keywords(hyp: str, precision: float, recall: float, f1: float) -> None:
+    measures = {"precision": precision, "recall": recall, "f1": f1}
+    measures["mean"] = (precision + recall) / 2
+    for measure, value in measures.items():
+        reward = make("keywords", measure=measure)
+        assert reward.score(samples(REF, hyp, keywords=NAMES)) == [pytest.approx(value)]
+
+
+def test_keywords_that_are_only_spammed_do_not_win() -> None:
+    reward = make("keywords")
+    honest, spam, repeated = reward.score(
+        samples(
+            "please call zephyra in the office at nine today",
+            "please call severe in the office at nine",
+            "zephyra",
+            "zephyra " * 9,
+            keywords=("zephyra",),
+        )
+    )
+    assert honest == spam == 0.0  # far too short to be a transcript
+    assert repeated == pytest.approx(2 / 10)
+    (flood,) = reward.score(samples("call zephyra", "zephyra " * 5, keywords=("zephyra",)))
+    assert flood == 0.0
+
+
+def test_keywords_are_normalised_and_apply_where_there_are_some() -> None:
+    reward = make("keywords", "mandarin", "mixed")
+    (value,) = reward.score(samples("去张江路２号", "去张江路二号", keywords=("张江路2号",)))
+    assert value == 1.0
+    assert reward.applies(samples("x", "x", keywords=("张江",))[0].utterance)
+    assert not reward.applies(samples("x", "x")[0].utterance)
+    assert not reward.applies(samples("x", "x", keywords=("，",))[0].utterance)
+
+
+def test_boundary_of_keywords_is_an_option() -> None:
+    hyps = samples(REF, "call zephyras in new york", keywords=NAMES)
+    assert make("keywords", boundary=0).score(hyps) == [pytest.approx(2 / 3)]
+
+
+def test_language() -> None:
+    reward = make("language", "mandarin", "mixed")
+    assert reward.kind == "gate"
+    hyps = ["打开空调", "打开空气", "", "turn on the air conditioner", "打开 the ac now please sir"]
+    assert reward.score(samples("打开空调", *hyps)) == [0.0, 0.0, 0.0, -1.0, -1.0]
+    assert not reward.applies(samples("，", "x")[0].utterance)
+    assert make("language", kind="sample").kind == "sample"
+
+
+def test_format() -> None:
+    reward = make("format")
+    hyps = ["turn on the light", "", "<|en|> turn on", "# Title\ntext", "{'text': 'on'}", "**on**"]
+    assert reward.score(samples("x", *hyps)) == [0.0, 0.0, -1.0, -1.0, -1.0, -1.0]
+    assert reward.score(samples("x", "turn on", finished=False)) == [-1.0]
+    lower = make("format", pattern="[a-z ]+", kind="gate")
+    assert lower.kind == "gate"
+    assert lower.score(samples("x", "turn on", "Turn on")) == [0.0, -1.0]
+
+
+def test_length_against_the_reference() -> None:
+    reward = make("length")
+    hyps = ["a b c d", "w x y z", "a b", "", "a b c d e f", "a " * 50]
+    assert reward.score(samples("a b c d", *hyps)) == [0.0, 0.0, -0.5, -1.0, -0.5, -1.0]
+    assert not reward.applies(samples("", "x")[0].utterance)
+    assert make("length", unit="char").score(samples("ab cd", "abcd")) == [0.0]
+
+
+def test_length_against_the_group() -> None:
+    reward = make("group_length")
+    assert reward.kind == "group"
+    assert reward.score(samples("", "a b", "a b c d", "a b c d", "a b c d e f g")) == [
+        -0.5,
+        0.0,
+        0.0,
+        -0.75,
+    ]
+    assert reward.score(samples("", "", "", "a")) == [0.0, 0.0, -1.0]

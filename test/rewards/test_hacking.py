@@ -1,0 +1,110 @@
+"""What a policy finds when it looks for reward without listening: none of it pays."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hallucinated import NORMALIZER, Maker
+
+from audiorl.config import load_config
+from audiorl.config.schema import Config
+from audiorl.data.utterance import Utterance
+from audiorl.rewards import Sample, build_rewards
+from audiorl.score.align import count_errors
+
+RECOMMENDED = Path(__file__).resolve().parents[2] / "conf" / "rewards" / "recommended.yaml"
+ERROR_RATE = 0.3
+PROMPT = Config().llm.prompt.replace("{audio}", "").strip()
+
+Hack = Callable[[list[str], list[str], random.Random], list[str]]  # reference, keywords, chance
+
+
+def most_frequent(ref: list[str], keywords: list[str], draw: random.Random) -> list[str]:
+    ranked = [unit for unit, _ in Counter(ref).most_common(3)]
+    return (ranked * len(ref))[: len(ref)]
+
+
+HACKS: dict[str, Hack] = {
+    "empty output": lambda ref, keywords, draw: [],
+    "most frequent words": most_frequent,
+    "the most frequent word": lambda ref, k, draw: [Counter(ref).most_common(1)[0][0]] * len(ref),
+    "keywords alone": lambda ref, keywords, draw: keywords,
+    "keywords over and over": lambda ref, keywords, draw: keywords * 30,
+    "keywords up to the length": lambda ref, k, draw: (k * len(ref))[: len(ref)],
+    "keywords and filling": lambda ref, k, draw: (k + ["the", "的"] * len(ref))[: len(ref)],
+    "endless repetition": lambda ref, keywords, draw: ref[:2] * 60,
+    "right, then endless": lambda ref, keywords, draw: ref + ref[-1:] * 120,
+    "the instruction": lambda ref, keywords, draw: PROMPT.split(),
+    "the instruction, over and over": lambda ref, k, draw: PROMPT.split() * len(ref),
+    "another language": lambda ref, k, draw: "打 开 空 调".split() if ref[0].isascii() else ["on"],
+    "the reference twice": lambda ref, keywords, draw: ref * 2,
+    "words in alphabetical order": lambda ref, keywords, draw: sorted(ref),
+}
+
+
+def honest(ref: list[str], draw: random.Random) -> list[str]:
+    """30 % errors, rounded up, drawn over the whole reference: keywords suffer like any word."""
+    errors = -(-len(ref) * 3 // 10)
+    hyp: list[list[str]] = [[unit] for unit in ref]
+    for at in draw.sample(range(len(ref)), errors):
+        hyp[at] = draw.choice([[], ["qua"], [ref[at], "qua"]])
+    units = [unit for piece in hyp for unit in piece]
+    return units if count_errors(ref, units).errors == errors else honest(ref, draw)
+
+
+def utterances(language: str, count: int) -> list[tuple[Utterance, list[str], list[str]]]:
+    """With their units and keywords; every other one has a keyword of one or two units."""
+    maker, made = Maker(language, seed=7), []
+    for number in range(count):
+        ref = maker.sentence(maker.draw.randint(1, 3))
+        length = maker.draw.randint(1, 2) if language == "en" else maker.draw.randint(2, 4)
+        at = maker.draw.randrange(len(ref) - length)
+        keywords = ref[at : at + length] if number % 2 else []
+        utterance = Utterance(
+            f"u{number}",
+            "",
+            maker.join(ref),
+            "s",
+            duration=len(ref) / 3,
+            keywords=(maker.join(keywords),) if keywords else (),
+        )
+        made.append((utterance, ref, keywords))
+    return made
+
+
+@pytest.mark.parametrize("language", NORMALIZER)
+@pytest.mark.parametrize("hack", HACKS)
+def test_no_hack_beats_an_honest_output_with_30_percent_errors(hack: str, language: str) -> None:
+    config = load_config(RECOMMENDED)
+    config.score.normalizer, config.score.unit = NORMALIZER[language], "mixed"
+    rewards = build_rewards(config)
+    draw = random.Random(11)
+    for utterance, ref, keywords in utterances(language, 40):
+        hyps = [HACKS[hack](ref, keywords, draw)] + [honest(ref, draw) for _ in range(4)]
+        scores = rewards([Sample(utterance, " ".join(hyp), True) for hyp in hyps])
+        assert all(total > scores.total[0] for total in scores.total[1:]), (hyps, scores)
+
+
+def test_the_recommended_rewards_are_what_the_documents_say() -> None:
+    rl = load_config(RECOMMENDED).rl
+    assert rl.reward_combination == "sum"
+    weights = {reward.name: reward.weight for reward in rl.rewards}
+    assert weights == {"wer": 1.0, "hallucination": 0.5, "keywords": 0.3, "language": 1.5}
+    lowest = -weights["wer"] - weights["hallucination"]
+    assert -weights["language"] <= lowest
+
+
+@pytest.mark.parametrize("language", NORMALIZER)
+def test_silence_is_best_where_nobody_speaks(language: str) -> None:
+    config = load_config(RECOMMENDED)
+    config.score.normalizer, config.score.unit = NORMALIZER[language], "mixed"
+    utterance = Utterance("u", "", "", "s", duration=4.0)
+    words = Maker(language, seed=1).sentence(4)
+    hyps = ["", " ".join(words[:1]), " ".join(words[:10]), " ".join(words)]
+    totals = build_rewards(config)([Sample(utterance, hyp, True) for hyp in hyps]).total
+    assert totals[0] == 0.0 and totals == sorted(totals, reverse=True)
+    assert len(set(totals)) == 4  # shorter is better: a group that all speaks still learns

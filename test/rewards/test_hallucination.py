@@ -1,0 +1,169 @@
+"""Hallucination: the detectors on labelled cases and on real transcripts, and the reward."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import soundfile
+from hallucinated import NORMALIZER, Case, make_cases
+
+from audiorl.config.schema import RewardConfig, ScoreConfig
+from audiorl.data.text import normal_units, normalizer
+from audiorl.data.utterance import Utterance
+from audiorl.rewards.base import Sample
+from audiorl.rewards.hallucination import hallucination
+from audiorl.score import detectors
+from audiorl.score.align import align
+
+CASES = make_cases()
+KINDS = ("loop", "compression", "burst", "overlong", "beyond_audio", "foreign", "silence")
+MAX_RATE = 8.0
+
+
+def score_config(language: str) -> ScoreConfig:
+    return ScoreConfig(normalizer=NORMALIZER[language], unit="mixed")
+
+
+def found(case: Case) -> set[str]:
+    """The kinds that the detectors see in a case."""
+    name = NORMALIZER[case.language]
+    ref, hyp = (normal_units(text, name, "mixed") for text in (case.ref, case.hyp))
+    if not ref:
+        return {"silence"} if detectors.on_silence(hyp) else set()
+    texts = (normalizer(name)(text) for text in (case.hyp, case.ref))
+    spans = {
+        "loop": detectors.loops(hyp, ref),
+        "compression": detectors.compressible(hyp, *texts),
+        "burst": detectors.bursts(align(ref, hyp)),
+        "overlong": detectors.overlong(hyp, ref),
+        "beyond_audio": detectors.beyond_audio(hyp, case.seconds, MAX_RATE, len(ref)),
+        "foreign": detectors.foreign(hyp, ref),
+    }
+    assert all(0 <= s.start < s.end <= len(hyp) for kind in spans.values() for s in kind)
+    return {kind for kind, where in spans.items() if where}
+
+
+def reward_of(case: Case, kind: str = "auto") -> float:
+    reward = hallucination(score_config(case.language), RewardConfig("hallucination", kind=kind))
+    utterance = Utterance("u", "", case.ref, "s", duration=case.seconds)
+    return reward.score([Sample(utterance, case.hyp, True)])[0]
+
+
+def rates(outcomes: Counter[tuple[bool, bool]]) -> tuple[float, float]:
+    """Precision and recall of counted (expected, found)."""
+    hits = outcomes[True, True]
+    return hits / (hits + outcomes[False, True]), hits / (hits + outcomes[True, False])
+
+
+def test_there_are_enough_cases_of_each_kind() -> None:
+    assert len(CASES) >= 300
+    for language in NORMALIZER:
+        own = [case for case in CASES if case.language == language]
+        assert sum(not case.kinds for case in own) >= 90
+        for kind in KINDS:
+            assert sum(kind in case.kinds for case in own) >= 14, (language, kind)
+
+
+@pytest.mark.parametrize("language", NORMALIZER)
+@pytest.mark.parametrize("kind", KINDS)
+def test_precision_and_recall_of_each_detector(kind: str, language: str) -> None:
+    outcomes = Counter(
+        (kind in case.kinds, kind in found(case))
+        for case in CASES
+        if case.language == language and kind not in case.maybe
+    )
+    precision, recall = rates(outcomes)
+    assert precision >= 0.95 and recall >= 0.9, (precision, recall)
+
+
+@pytest.mark.parametrize("language", NORMALIZER)
+def test_precision_and_recall_of_the_gate(language: str) -> None:
+    outcomes = Counter(
+        (bool(case.kinds), reward_of(case, "gate") < 0)
+        for case in CASES
+        if case.language == language
+    )
+    precision, recall = rates(outcomes)
+    assert precision >= 0.95 and recall >= 0.9, (precision, recall)
+
+
+def test_another_seed_is_no_worse() -> None:
+    """The rates do not hang on the cases that the detectors were looked at with."""
+    outcomes = Counter(
+        (bool(case.kinds), reward_of(case, "gate") < 0)
+        for seed in (2, 3, 4)
+        for case in make_cases(10, seed)
+    )
+    precision, recall = rates(outcomes)
+    assert precision >= 0.95 and recall >= 0.9, (precision, recall)
+
+
+@pytest.mark.parametrize(
+    ("ref", "hyp", "seconds", "value"),
+    [
+        ("turn on the light", "turn on the light", 2.0, 0.0),
+        ("turn on the light", "turn off a light", 2.0, 0.0),
+        ("turn on the light", "", 2.0, 0.0),
+        ("turn on the light", "turn on the light to to to to", 9.0, -3 / 8),
+        ("打开空调", "turn on the air", 2.0, -1.0),
+        ("a b c d e f g h", "a b c d 1 2 3 4 5 6 e f g h", 9.0, -6 / 14),
+        ("a b c d e f", "a b c d e f g h", 0.5, -2 / 8),
+        ("", "", 2.0, 0.0),
+        ("", ".", 2.0, 0.0),
+        ("", "thank you", 2.0, -0.5 - 0.5 * 2 / 16),
+        ("", "thank you " * 20, 2.0, -1.0),
+        ("", "thank you", None, -1.0),
+    ],
+)
+def test_the_penalty_is_the_share_that_is_made_up(ref, hyp, seconds, value) -> None:
+    for kind, expected in (("auto", value), ("gate", -1.0 if value else 0.0)):
+        reward = hallucination(
+            ScoreConfig("none", "word"), RewardConfig("hallucination", kind=kind)
+        )
+        utterance = Utterance("u", "", ref, "s", duration=seconds)
+        found = reward.score([Sample(utterance, hyp, True)])
+        assert found == [pytest.approx(expected)]
+    assert reward.kind == "gate"
+
+
+def test_the_rate_of_the_corpus_is_an_option() -> None:
+    utterance = Utterance("u", "", "a b", "s", duration=1.0)
+    for rate, value in ((8.0, 0.0), (3.0, -1 / 4)):
+        options = RewardConfig("hallucination", max_rate=rate)
+        reward = hallucination(ScoreConfig("none", "word"), options)
+        assert reward.score([Sample(utterance, "a b c d", True)]) == [pytest.approx(value)]
+
+
+def no_false_alarm(transcripts: list[tuple[str, float]], language: str) -> None:
+    """No detector sees anything in what people said, with the transcript as reference or none."""
+    name = NORMALIZER[language]
+    assert len(transcripts) >= 100
+    for text, seconds in transcripts:
+        units, clean = normal_units(text, name, "mixed"), normalizer(name)(text)
+        assert reward_of(Case(language, text, text, seconds), "gate") == 0.0, text
+        assert detectors.loops(units) == [], text
+        assert detectors.compressible(units, clean) == [], text
+        assert detectors.beyond_audio(units, seconds, MAX_RATE) == [], text
+        for other, _ in transcripts[:20]:
+            assert detectors.foreign(units, normal_units(other, name, "mixed")) == [], text
+
+
+def test_no_false_alarm_on_librispeech(shared_data) -> None:
+    transcripts = []
+    for path in sorted(shared_data("LibriSpeech").glob("train-clean-100/*/*/*.trans.txt")):
+        for line in path.read_text().splitlines():
+            name, _, text = line.partition(" ")
+            transcripts.append((text, soundfile.info(path.parent / f"{name}.flac").duration))
+    no_false_alarm(transcripts, "en")
+
+
+def test_no_false_alarm_on_aishell(shared_data) -> None:
+    folder = shared_data("data_aishell")
+    audio = {path.stem: path for path in folder.glob("wav/**/*.wav")}
+    lines = (folder / "transcript" / "aishell_transcript_v0.8.txt").read_text().splitlines()
+    pairs = [line.split(maxsplit=1) for line in lines]
+    transcripts = [
+        (text, soundfile.info(audio[name]).duration) for name, text in pairs if name in audio
+    ]
+    no_false_alarm(transcripts, "zh")
