@@ -73,13 +73,21 @@ class HarmonicMean(WeightedSum):
 
 def _score(name: str, reward: Reward, samples: list[Sample]) -> list[float]:
     """A reward's values, NaN where it has none."""
-    batches = [samples]
     if reward.kind == "group":
-        batches = [list(group) for _, group in groupby(samples, lambda s: s.utterance.id)]
-    values = [value for batch in batches if batch for value in _attempt(name, reward, batch)]
+        groups = [list(group) for _, group in groupby(samples, lambda s: s.utterance.id)]
+        values = [value for group in groups for value in _attempt(name, reward, group)]
+    else:  # hypotheses of an utterance that are the same are scored once
+        distinct = {_content(sample): sample for sample in samples}
+        scored = _attempt(name, reward, list(distinct.values())) if distinct else []
+        found = dict(zip(distinct, scored, strict=True))
+        values = [found[_content(sample)] for sample in samples]
     if lost := sum(map(math.isnan, values)):
         log.warning("reward %s: %d of %d samples are unscorable", name, lost, len(values))
     return values
+
+
+def _content(sample: Sample) -> tuple[str, str, bool]:
+    return sample.utterance.id, sample.text, sample.finished
 
 
 def _attempt(name: str, reward: Reward, samples: list[Sample]) -> list[float]:

@@ -177,7 +177,7 @@ class Collector:
 
     def _flat(self, batch: Batch) -> Tensor:
         """Groups [B] that teach nothing; for gdpo, equal sums of unlike rewards are a lesson."""
-        if self.config.reward_combination == "sum":
+        if self.config.reward_combination != "gdpo":
             return flat_groups(batch.rewards)
         parts = [batch.part(name) for name, weight in batch.scores.weights.items() if weight]
         return torch.stack([flat_groups(part) for part in parts]).all(0)

@@ -21,6 +21,11 @@ def sample(reference: str, hypothesis: str, name: str = "u") -> Sample:
     return Sample(Utterance(name, "u.wav", reference, "s"), hypothesis, True)
 
 
+def several(count: int) -> list[Sample]:
+    """Unlike hypotheses of one utterance."""
+    return [sample("a", "a" * (n + 1)) for n in range(count)]
+
+
 def score(name: str, reference: str, hypothesis: str, k: float = 0.0, **keys: str) -> float:
     reward = REWARDS[name](
         ScoreConfig(**{"normalizer": "none", **keys}), RewardConfig(name=name, k=k)
@@ -132,7 +137,7 @@ def test_parts_are_kept_raw_and_summed_by_weight() -> None:
         "one": (lambda samples: [1.0, 0.5, 0.0], 2.0),
         "two": (lambda samples: [0.2, None, 1.0], -0.5),
     }
-    scores = WeightedSum(rewards)([sample("a", "a")] * 3)
+    scores = WeightedSum(rewards)(several(3))
     assert scores.parts["one"] == [1.0, 0.5, 0.0]
     assert scores.parts["two"][::2] == [0.2, 1.0]
     assert math.isnan(scores.parts["two"][1])
@@ -148,7 +153,7 @@ def test_a_gate_that_is_below_zero_replaces_the_total() -> None:
         "gate": (Reward(lambda s: [0.0, -1.0, 0.0, -1.0], "gate"), 1.5),
         "other": (Reward(lambda s: [0.3, 0.0, -1.0, -1.0], "gate"), 1.0),
     }
-    scores = WeightedSum(rewards)([sample("a", "a")] * 4)
+    scores = WeightedSum(rewards)(several(4))
     assert scores.total == [0.5, -1.5, -1.0, -1.5]  # above 0 a gate is open; the lowest counts
     assert scores.parts["gate"] == [0.0, -1.0, 0.0, -1.0]
     assert scores.weights == {"term": 1.0}
@@ -194,7 +199,7 @@ def test_harmonic_mean() -> None:
         "one": (lambda samples: [1.0, 0.5, 0.9, -0.5], 0.6),
         "two": (Reward(lambda samples: [-0.5, -0.5, -1.0, 0.0], penalty=True), 0.4),
     }
-    scores = HarmonicMean(rewards)([sample("a", "a")] * 4)
+    scores = HarmonicMean(rewards)(several(4))
     assert scores.total[0] == pytest.approx(1 / (0.6 / 1.0 + 0.4 / 0.5))
     assert scores.total[1] == pytest.approx(0.5)
     assert scores.total[2:] == [0.0, 0.0]  # bad in one is bad in all
@@ -207,7 +212,7 @@ def test_a_failure_is_unscorable_and_logged(caplog) -> None:
 
     rewards = WeightedSum({"good": (lambda s: [1.0] * len(s), 1.0), "bad": (broken, 1.0)})
     with caplog.at_level(logging.WARNING):
-        scores = rewards([sample("a", "a")] * 2)
+        scores = rewards(several(2))
     assert all(math.isnan(value) for value in scores.total + scores.parts["bad"])
     assert scores.parts["good"] == [1.0, 1.0]
     assert "reward bad failed on 2 samples" in caplog.text
@@ -220,7 +225,7 @@ def test_a_failed_gate_is_unscorable_too() -> None:
         "term": (lambda samples: [1.0, 1.0], 1.0),
         "gate": (Reward(lambda samples: [None, 0.0], "gate"), 1.0),
     }
-    scores = WeightedSum(rewards)([sample("a", "a")] * 2)
+    scores = WeightedSum(rewards)(several(2))
     assert math.isnan(scores.total[0]) and scores.total[1] == 1.0
 
 
@@ -232,7 +237,7 @@ def test_what_is_no_finite_number_is_unscorable(value) -> None:
 
 def test_a_reward_that_answers_for_others_is_our_mistake() -> None:
     with pytest.raises(AssertionError, match="reward short: 1 values for 2 samples"):
-        WeightedSum({"short": (lambda s: [1.0], 1.0)})([sample("a", "a")] * 2)
+        WeightedSum({"short": (lambda s: [1.0], 1.0)})(several(2))
 
 
 def test_a_users_mistake_stops_the_run() -> None:
@@ -255,3 +260,20 @@ def test_rewards_are_built_by_name() -> None:
     total = build_rewards(config)([sample("ab b", "ab")]).total
     assert total == pytest.approx([1.5 / (0.5 / 0.5 + 1 / (2 / 3))])
     assert set(OPTIONS) == set(REWARDS)
+
+
+def test_equal_hypotheses_are_scored_once() -> None:
+    seen = []
+
+    def length(samples: list[Sample]) -> list[float]:
+        seen.extend(s.text for s in samples)
+        return [float(len(s.text)) for s in samples]
+
+    one, other = (Utterance(name, "x.wav", "go", "s") for name in "ab")
+    samples = [
+        Sample(u, text, finished)
+        for u in (one, other)
+        for text, finished in [("go", True), ("", True), ("go", True), ("go", False)]
+    ]
+    assert WeightedSum({"length": (length, 1.0)})(samples).total == [2.0, 0.0, 2.0, 2.0] * 2
+    assert len(seen) == 6
