@@ -1,80 +1,118 @@
-"""Advantages against TRL's formulas, written out in plain loops of double precision."""
+"""Advantages against slow loops of double precision: each baseline with each scale."""
 
 from __future__ import annotations
 
 import math
-import statistics
 
 import pytest
 import torch
+from slow_formulas import deviation, slow_advantages, slow_gdpo
 
-from audiorl.rl.advantages import Rewards, advantages, flat_groups, group_std
+from audiorl.config.schema import RLConfig
+from audiorl.rl.advantages import (
+    BASELINES,
+    SCALES,
+    Rewards,
+    advantages,
+    decoupled,
+    flat_groups,
+    group_std,
+)
 
 NAN = math.nan
 REWARDS = {
     "plain": [[0.1, 0.9, 0.4, 0.4], [1.0, 0.0, -1.0, 0.5], [0.2, 0.2, 0.2, 0.7]],
     "flat": [[0.3, 0.3, 0.3, 0.3], [0.0, 1.0, 0.0, 1.0]],
-    "nearly flat": [[0.3, 0.30001, 0.3, 0.3], [0.0, 1.0, 0.0, 1.0]],
+    "nearly flat": [[0.3, 0.3003, 0.3, 0.3], [0.0, 1.0, 0.0, 1.0]],
     "unscorable": [[0.1, NAN, 0.4, 0.9], [NAN, NAN, NAN, 0.5], [NAN] * 4, [0.0, 1.0, NAN, 0.0]],
     "pairs": [[0.1, 0.2], [0.9, 0.1]],
     "one group": [[0.1, 0.2, 0.5]],
+    "nothing": [[NAN, NAN], [NAN, NAN]],
 }
 
 
-def slow_std(values: list[float]) -> float:
-    """n - 1 below the root, as torch.std and so TRL; 0 where there is nothing to compare."""
-    known = [v for v in values if not math.isnan(v)]
-    return statistics.stdev(known) if len(known) > 1 else 0.0
+def around(rewards: list[list[float]]) -> tuple[list[float], list[list[float]]]:
+    """Rewards of greedy hypotheses and log-probabilities for these groups."""
+    generator = torch.Generator().manual_seed(len(rewards))
+    greedy = torch.rand(len(rewards), generator=generator, dtype=torch.float64)
+    shape = len(rewards), len(rewards[0])
+    logps = -8 * torch.rand(shape, generator=generator, dtype=torch.float64)
+    return greedy.tolist(), logps.tolist()
 
 
-def slow_advantages(rewards: list[list[float]], scale: str) -> list[list[float]]:
-    everything = [v for group in rewards for v in group]
-    result = []
-    for group in rewards:
-        known = [v for v in group if not math.isnan(v)]
-        mean = sum(known) / len(known) if known else NAN
-        divisor = {
-            "group": slow_std(group) + 1e-4,
-            "batch": slow_std(everything) + 1e-4,
-            "none": 1.0,
-        }[scale]
-        result.append([0.0 if math.isnan(v) else (v - mean) / divisor for v in group])
-    return result
+def fast(rewards: list[list[float]], baseline: str, scale: str, dtype=torch.float64):
+    total, greedy, logps = (torch.tensor(v, dtype=dtype) for v in (rewards, *around(rewards)))
+    return advantages(Rewards(total, greedy, logps), baseline, scale)
+
+
+def slow(rewards: list[list[float]], baseline: str, scale: str) -> torch.Tensor:
+    rl = RLConfig(baseline=baseline, scale_rewards=scale)
+    return torch.tensor(slow_advantages(rl, rewards, *around(rewards)), dtype=torch.float64)
 
 
 def group_advantages(rewards: torch.Tensor, scale: str) -> torch.Tensor:
     return advantages(Rewards(rewards), "group", scale)
 
 
-@pytest.mark.parametrize("scale", ["group", "batch", "none"])
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("baseline", BASELINES)
 @pytest.mark.parametrize("name", REWARDS)
-def test_advantages_are_trls(name: str, scale: str) -> None:
-    actual = group_advantages(torch.tensor(REWARDS[name], dtype=torch.float64), scale)
-    expected = torch.tensor(slow_advantages(REWARDS[name], scale), dtype=torch.float64)
-    torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-12)
+def test_advantages_are_the_loops(name: str, baseline: str, scale: str) -> None:
+    """`group` with `group`, `batch` and `none`, and `leave_one_out` with `none`: TRL's."""
+    actual = fast(REWARDS[name], baseline, scale)
+    expected = slow(REWARDS[name], baseline, scale)
+    torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9)
+    assert actual[torch.tensor(REWARDS[name]).isnan()].eq(0).all()
 
 
-@pytest.mark.parametrize("scale", ["group", "batch", "none"])
-def test_single_precision_is_enough(scale: str) -> None:
-    rewards = torch.rand(16, 8, generator=torch.Generator().manual_seed(0))
-    expected = slow_advantages(rewards.double().tolist(), scale)
-    actual = group_advantages(rewards, scale)
-    torch.testing.assert_close(actual, torch.tensor(expected), rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("baseline", BASELINES)
+def test_single_precision_is_enough(baseline: str, scale: str) -> None:
+    rewards = torch.rand(16, 8, generator=torch.Generator().manual_seed(0)).double().tolist()
+    actual = fast(rewards, baseline, scale, torch.float32)
+    expected = slow(rewards, baseline, scale)
+    torch.testing.assert_close(actual.double(), expected, rtol=1e-4, atol=2e-5)
 
 
 @pytest.mark.parametrize("name", REWARDS)
 def test_deviations_and_flat_groups(name: str) -> None:
     rewards = torch.tensor(REWARDS[name], dtype=torch.float64)
-    expected = [slow_std(group) for group in REWARDS[name]]
+    expected = [deviation(group) for group in REWARDS[name]]
     assert group_std(rewards).tolist() == pytest.approx(expected, abs=1e-12)
     assert flat_groups(rewards).tolist() == [std < 1e-6 for std in expected]
 
 
-def test_a_flat_group_learns_nothing() -> None:
+@pytest.mark.parametrize("group", [2, 3, 7, 8])
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("baseline", ["group", "leave_one_out", "posterior"])
+def test_a_flat_group_learns_nothing(baseline: str, scale: str, group: int) -> None:
+    """Exactly nothing, in single precision and beside a group that is not flat."""
     for value in (0.0, 0.1, 1 / 3, -0.7, 0.999):
-        rewards = torch.full((1, 8), value)
-        assert flat_groups(rewards).tolist() == [True]
-        assert group_advantages(rewards, "group").abs().max() < 1e-3
+        rewards = [[value] * group, [0.3 * i / group for i in range(group)]]
+        taught = fast(rewards, baseline, scale, torch.float32)
+        assert flat_groups(torch.tensor(rewards)).tolist() == [True, False]
+        assert (taught[0] == 0).all()
+        assert (taught[1] != 0).any()
+
+
+@pytest.mark.parametrize("group", [3, 7])
+@pytest.mark.parametrize("scale", SCALES)
+def test_a_flat_step_learns_nothing(scale: str, group: int) -> None:
+    """All samples earn the same: nothing that rounding left is scaled up to a lesson."""
+    for value in (0.1, 1 / 3, -0.7):
+        rewards = [[value] * group] * 3
+        for baseline in ("group", "leave_one_out", "batch", "posterior"):
+            assert (fast(rewards, baseline, scale, torch.float32) == 0).all()
+        total = torch.tensor(rewards)
+        assert (decoupled(total, [total, 1 - total], [1.0, 0.5]) == 0).all()
+
+
+def test_outside_baselines_teach_flat_groups() -> None:
+    rewards = torch.tensor([[0.5, 0.5], [1.0, 1.0]])
+    greedy = advantages(Rewards(rewards, torch.tensor([0.2, 1.0])), "greedy", "none")
+    torch.testing.assert_close(greedy, torch.tensor([[0.3, 0.3], [0.0, 0.0]]))
+    batch = advantages(Rewards(rewards), "batch", "none")
+    torch.testing.assert_close(batch, torch.tensor([[-0.25, -0.25], [0.25, 0.25]]))
 
 
 def test_groups_do_not_see_each_other() -> None:
@@ -85,9 +123,78 @@ def test_groups_do_not_see_each_other() -> None:
         assert torch.equal(together, alone)
 
 
-def test_what_is_unscorable_teaches_nobody() -> None:
-    """The others' advantages are those of a group without it."""
-    with_it = group_advantages(torch.tensor([[0.1, NAN, 0.4, 0.9]]), "group")[0]
-    without = group_advantages(torch.tensor([[0.1, 0.4, 0.9]]), "group")[0]
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("baseline", BASELINES)
+def test_what_is_unscorable_teaches_nobody(baseline: str, scale: str) -> None:
+    """The others' advantages are those of a step without it."""
+    logps = torch.tensor([[-3.0, -1.0, -2.0, -4.0]])
+
+    def taught(values: list[float], places: list[int]) -> torch.Tensor:
+        rewards = Rewards(torch.tensor([values]), torch.tensor([0.2]), logps[:, places])
+        return advantages(rewards, baseline, scale)[0]
+
+    with_it = taught([0.1, NAN, 0.4, 0.9], [0, 1, 2, 3])
+    without = taught([0.1, 0.4, 0.9], [0, 2, 3])
     assert with_it[1] == 0
-    torch.testing.assert_close(with_it[[0, 2, 3]], without)
+    if baseline == "posterior" and scale != "whiten":
+        without = without * 4 / 3  # the factor n undoes a mean over rows, the unscorable one too
+    torch.testing.assert_close(with_it[[0, 2, 3]], without, rtol=1e-3, atol=1e-5)
+
+
+def test_without_the_greedy_reward_there_is_no_advantage() -> None:
+    rewards = Rewards(torch.tensor([[0.1, 0.4], [0.2, 0.3]]), torch.tensor([NAN, 0.1]))
+    for scale in SCALES:
+        found = advantages(rewards, "greedy", scale)
+        assert found[0].tolist() == [0, 0]
+        assert found.isfinite().all()
+
+
+def test_mwer_weights_are_the_gradient_of_the_expected_reward() -> None:
+    """n P_i (R_i - mean) is n times the slope of sum_i softmax(logp)_i R_i by logp_i."""
+    generator = torch.Generator().manual_seed(3)
+    rewards = torch.rand(5, 6, generator=generator, dtype=torch.float64)
+    logps = torch.randn(5, 6, generator=generator, dtype=torch.float64) * 3
+    logps.requires_grad_()
+    (logps.softmax(1) * rewards).sum().backward()
+    found = advantages(Rewards(rewards, logps=logps.detach()), "posterior", "none")
+    torch.testing.assert_close(found, 6 * logps.grad, rtol=1e-9, atol=2e-6)  # 1e-6 is rounding
+
+
+PARTS = {
+    "plain": {"a": REWARDS["plain"], "b": [[3, 1, 2, 2], [0, 0, 0, 0], [5, 6, 6, 5]]},
+    "one": {"a": REWARDS["plain"]},
+    "unscorable": {
+        "a": REWARDS["unscorable"],
+        "b": [[3, 1, 2, 2], [1, 2, 3, 4], [5, 6, 6, 5], [2, NAN, 1, 0]],
+    },
+    "does not apply": {"a": REWARDS["plain"], "b": [[NAN] * 4, [1, 2, NAN, 4], [5, 6, 6, 5]]},
+    "equal sums": {"a": [[0, 1, 0, 1], [1, 1, 0, 0]], "b": [[1, 0, 1, 0], [2, 2, 2, 2]]},
+}
+PARTS_WEIGHTS = {"a": 1.0, "b": -0.5}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("name", PARTS)
+def test_gdpo_is_the_loops(name: str, dtype: torch.dtype) -> None:
+    """TRL's `normalize_then_sum`."""
+    parts = {n: torch.tensor(v, dtype=dtype) for n, v in PARTS[name].items()}
+    total = parts["a"].clone() if name == "does not apply" else sum(parts.values())
+    weights = [PARTS_WEIGHTS[n] for n in parts]
+    expected = slow_gdpo(total.tolist(), PARTS[name], PARTS_WEIGHTS)
+    known = [part.masked_fill(total.isnan(), NAN) for part in parts.values()]
+    actual = decoupled(total, known, weights).double()
+    limit = 1e-9 if dtype == torch.float64 else 1e-4
+    torch.testing.assert_close(
+        actual, torch.tensor(expected, dtype=torch.float64), rtol=limit, atol=limit
+    )
+    assert actual[total.isnan()].eq(0).all()
+
+
+def test_gdpo_does_not_mind_the_size_of_a_reward() -> None:
+    """What the sum would drown counts as much."""
+    large = torch.tensor([[100.0, 0.0, 50.0, 20.0], [10.0, 90.0, 0.0, 30.0]])
+    small = torch.tensor([[0.0, 1.0, 0.5, 0.2], [1.0, 0.0, 0.2, 0.7]])
+    found = decoupled(large + small, [large, small], [1.0, 1.0])
+    scaled = decoupled(large + small, [large, 100 * small], [1.0, 1.0])
+    torch.testing.assert_close(found, scaled, rtol=0, atol=1e-2)
+    assert (found - advantages(Rewards(large + small), "group", "group")).abs().max() > 0.3

@@ -13,7 +13,8 @@ from steps import (
     learner,
     learning_model,
     one_step,
-    slow_gradients,
+    other_model,
+    slow_step,
     some_reward,
 )
 
@@ -38,23 +39,6 @@ def sampled_by(model: AudioLLM, utterances: list[Utterance], step: int = 0):
     rows = zip(rollout.tokens, rollout.mask, rollout.finished.tolist(), strict=True)
     found = [(tokens[mask].tolist(), finished) for tokens, mask, finished in rows]
     return dict(zip(keys, found, strict=True)), samples
-
-
-def slow_step(utterances, keys=None, reward=some_reward, reference=None):
-    model = learning_model(keys)
-    sampled, samples = sampled_by(model, utterances)
-    values = [NAN if value is None else value for value in reward(samples)]
-    rewards = dict(zip(sampled, values, strict=True))
-    return slow_gradients(model, utterances, sampled, rewards, reference)
-
-
-def other_model() -> AudioLLM:
-    """What stands for a reference: the policy a little off."""
-    model = learning_model().requires_grad_(False)
-    generator = torch.Generator().manual_seed(6)
-    for parameter in model.llm.parameters():
-        parameter.mul_(1 + 0.05 * torch.randn(parameter.shape, generator=generator))
-    return model
 
 
 @pytest.mark.parametrize("loss_type", LOSS_TYPES)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
+from scipy.stats import chisquare
 from tiny import random_prefix, tiny_model
 from torch import Tensor
 
@@ -257,3 +260,89 @@ def test_sampling_leaves_the_global_generator_alone(model: AudioLLM) -> None:
     torch.manual_seed(11)
     sampled(model, random_prefix(32, LENGTHS), Sampling())
     assert torch.equal(torch.rand(3), expected)
+
+
+def probabilities_of_two(
+    model: AudioLLM, prefix: Prefix, sampling: Sampling, forbidden: Tensor
+) -> dict[tuple[int, ...], float]:
+    """All responses of two tokens at most and their probabilities, by full forwards."""
+    eos, embed = model.tokenizer.eos_id, model.llm.get_input_embeddings()
+
+    def following(context: Tensor) -> Tensor:
+        logits = model.llm(inputs_embeds=context[None]).logits[0, -1:].double()
+        logits = logits.masked_fill(forbidden, -torch.inf) / sampling.temperature
+        chances, order = logits.softmax(-1).sort(descending=True)
+        kept = torch.ones_like(chances, dtype=torch.bool)
+        if sampling.top_k:
+            kept[:, sampling.top_k :] = False
+            chances = (chances * kept) / (chances * kept).sum()
+        kept &= chances.cumsum(-1) - chances < sampling.top_p
+        chances = chances * kept
+        return torch.zeros_like(chances).scatter(-1, order, chances / chances.sum())[0]
+
+    found = {}
+    with torch.no_grad():
+        first = following(prefix.embeds[0])
+        for a in first.nonzero().flatten().tolist():
+            if a == eos:
+                found[(a,)] = first[a].item()
+                continue
+            second = following(torch.cat([prefix.embeds[0], embed(torch.tensor([a]))]))
+            for b in second.nonzero().flatten().tolist():
+                found[a, b] = (first[a] * second[b]).item()
+    return found
+
+
+@functools.cache
+def fifty_thousand() -> Tensor:
+    return uniform_table(3, 0, ["a"], 50_000, 2)
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [Sampling(), Sampling(top_p=0.85), Sampling(temperature=1.3, top_k=4)],
+    ids=str,
+)
+def test_50000_responses_match_the_lm(model: AudioLLM, sampling: Sampling) -> None:
+    """Chi-square of whole responses, and the update scores the distribution that was drawn from."""
+    count, words = len(fifty_thousand()), [3, 5, 7, 9, 11, 12]
+    forbidden = torch.ones_like(model.forbidden)
+    forbidden[[model.tokenizer.eos_id, *words]] = False
+    prefix = random_prefix(32, [5])
+    rollout = generate(
+        model.llm,
+        prefix,
+        group=count,
+        max_length=2,
+        eos_id=model.tokenizer.eos_id,
+        pad_id=model.tokenizer.pad_id,
+        forbidden=forbidden,
+        sampling=sampling,
+        uniforms=fifty_thousand(),
+    )
+    expected = probabilities_of_two(model, prefix, sampling, forbidden)
+    assert sum(expected.values()) == pytest.approx(1)
+    tokens, counts = rollout.tokens.where(rollout.mask, -1).unique(dim=0, return_counts=True)
+    mask, drawn = tokens >= 0, [tuple(t for t in row if t >= 0) for row in tokens.tolist()]
+    assert set(drawn) <= expected.keys()  # nothing outside of the support
+    seen = dict.fromkeys(expected, 0) | dict(zip(drawn, counts.tolist(), strict=True))
+    frequent = [r for r, p in expected.items() if p * count >= 5]
+    observed = [seen[r] for r in frequent]
+    wanted = [expected[r] * count for r in frequent]
+    observed.append(count - sum(observed))
+    wanted.append(count - sum(wanted))
+    if wanted[-1] < 5:
+        observed[-2:], wanted[-2:] = [sum(observed[-2:])], [sum(wanted[-2:])]
+    assert len(frequent) > 5
+    assert chisquare(observed, wanted).pvalue > 0.01
+    scored = response_logprobs(
+        model.llm,
+        prefix,
+        tokens.clamp(min=0),
+        mask,
+        sampling=sampling,
+        forbidden=forbidden,
+        share=True,
+    ).logps
+    probabilities = torch.tensor([expected[r] for r in drawn], dtype=torch.float32)
+    torch.testing.assert_close(scored.sum(1).exp().detach(), probabilities, rtol=1e-3, atol=1e-6)
