@@ -255,5 +255,5 @@ class Toy:
 def test_it_reaches_a_known_optimum(path: Path, utterances) -> None:
     toy = Toy(preset(path), utterances)
     assert toy.expected_reward() < 0.4
-    toy.learn(75)
+    toy.learn(130)
     assert toy.expected_reward() > 0.95

@@ -14,7 +14,7 @@ from audiorl.models import causal_lm
 from audiorl.models.audio_llm import AudioLLM
 from audiorl.rl.phases import Phases
 
-WINDOW = 4  # fewer positions than any prefix has
+WINDOW, WIDE = 4, 400  # fewer positions than any prefix has; more than all of it has
 SIZES = {
     "hidden_size": 32,
     "intermediate_size": 64,
@@ -52,7 +52,7 @@ def some_lm(name: str, vocab: int, eos: int, window: int = WINDOW) -> PreTrained
     return lm
 
 
-def model_with(name: str, keys: dict | None = None, window: int = WINDOW) -> AudioLLM:
+def model_with(name: str, keys: dict | None = None, window: int = WIDE) -> AudioLLM:
     model = learning_model(keys)
     model.llm = some_lm(name, model.tokenizer.vocab_size, model.tokenizer.eos_id, window)
     return model
@@ -97,9 +97,9 @@ def test_what_is_sampled_is_scored_by_the_lms_own_forward(name: str, utterances)
 
 @pytest.mark.parametrize("name", SLIDING)
 def test_the_window_is_at_work(name: str, utterances) -> None:
-    """So that the tests above are of sliding windows: without one the LM says something else."""
+    """So that it matters: without one the LM says something else."""
     found = []
-    for window in (WINDOW, 400):
+    for window in (WINDOW, WIDE):
         model = model_with(name, window=window)
         frames = learner(model).frames.get(utterances[3:4])
         prefix = model.prefix(frames)
@@ -107,6 +107,13 @@ def test_the_window_is_at_work(name: str, utterances) -> None:
         with torch.no_grad():
             found.append(model.llm(inputs_embeds=prefix.embeds).logits[0, -1].log_softmax(-1))
     assert (found[0] - found[1]).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("name", SLIDING)
+def test_an_lm_that_looks_back_too_few_tokens_is_refused(name: str, utterances) -> None:
+    model = model_with(name, window=WINDOW)
+    with pytest.raises(UserError, match=rf"^llm: a {name} looks back {WINDOW} tokens, and prefix"):
+        learner(model).step(0, utterances, 1.0)
 
 
 def forgetting(monkeypatch: pytest.MonkeyPatch, value: float) -> None:
