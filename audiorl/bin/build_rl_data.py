@@ -1,4 +1,4 @@
-"""Builds the RL set: probes how hard each utterance is for the warm start (stage 4).
+"""Builds the RL set: probes how hard utterances are for the warm start, and chooses (stage 4).
 
 example:
   python -m audiorl.bin.build_rl_data --config conf/grpo.yaml --dump dump --init exp/sft \\
@@ -23,18 +23,18 @@ def main() -> None:
     args = options.parse_args()
     config = load_config(args.config, args.set)
     from audiorl.models import WEIGHTS, load_model
-    from audiorl.rollout.build_rl_data import build_rl_data, is_built
+    from audiorl.rl_data.build import build_rl_data, is_built
     from audiorl.train.sft import pick_device, setup_torch
 
-    policy = str(args.init)
-    if is_built(config, policy, args.dump, args.out, args.init / "model" / WEIGHTS):
+    policy, weights = str(args.init), args.init / "model" / WEIGHTS
+    if is_built(config, policy, args.dump, args.out, weights):
         print(f"{args.out} is complete: nothing to do")
         return
     setup_torch(config)
     model = load_model(args.init / "model", str(pick_device(config)))
     for section in ("seed", "rl", "score", "decode"):
         setattr(model.config, section, getattr(config, section))
-    build_rl_data(model, policy, config, args.dump, args.out)
+    build_rl_data(model, policy, weights, config, args.dump, args.out)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ example:
 from __future__ import annotations
 
 import datetime
-import hashlib
 import json
 import os
 import shutil
@@ -22,7 +21,7 @@ import yaml
 import audiorl
 from audiorl.bin import cli
 from audiorl.errors import UserError
-from audiorl.files import atomic_path, progress
+from audiorl.files import atomic_path, progress, sha256
 
 META = "meta.json"
 REQUIRED = ("config.yaml", "model/config.yaml", "model/model.safetensors")
@@ -52,7 +51,7 @@ def pack(exp: Path, out: Path, created: datetime.datetime) -> bool:
     """
     files = _members(exp)
     listed = {
-        name: {"sha256": _sha256(path), "size": path.stat().st_size}
+        name: {"sha256": sha256(path), "size": path.stat().st_size}
         for name, path in progress(files.items(), desc="checksums", unit="file")
     }
     if _packed_files(out) == listed:
@@ -133,11 +132,6 @@ def _packed_files(out: Path) -> dict | None:
             return json.loads(archive.read(META))["files"]
     except (OSError, zipfile.BadZipFile, KeyError, ValueError, TypeError):
         return None  # absent, or not ours: packed again
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 if __name__ == "__main__":

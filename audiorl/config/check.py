@@ -91,6 +91,12 @@ def _missing(config: Config) -> Iterator[Rule]:
         if reward.reward_file and not os.path.isfile(reward.reward_file):
             message = "there is no such file; give your rewards' path from the recipe's folder"
             yield ("rl.rewards",), f"{os.path.abspath(reward.reward_file)}: {message}"
+    texts = {"hypotheses": config.rl_data.hypotheses, "background": [config.rl_data.background]}
+    for key, paths in texts.items():
+        for path in filter(None, paths):
+            if not os.path.isfile(path):
+                message = "there is no such file; give its path, seen from the recipe's folder"
+                yield (f"rl_data.{key}",), f"{os.path.abspath(path)}: {message}"
     for key, value, package, fix in OPTIONAL:
         if key_values(config)[key] == value and find_spec(package) is None:
             yield (key,), f"{value} needs the package {package}, which is missing; run: {fix}"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from audiorl.config.reward_rules import Rule, broken_reward_rules
-from audiorl.config.schema import Config
+from audiorl.config.schema import Config, SubsetConfig
 
 RL_PARTS = ("adaptor", "llm", "encoder")
 SUMS = ("seq-mean-token-sum", "dr_grpo", "seq-mean-token-sum-norm")  # loss types over tokens
@@ -21,6 +21,7 @@ def broken_rules(config: Config) -> Iterator[Rule]:
     """The rules that a config of valid keys breaks."""
     yield from _data(config)
     yield from _model(config)
+    yield from _rl_data(config)
     yield from _rl(config)
     yield from broken_reward_rules(config.rl)
     if not FOLDER.fullmatch(config.decode.name):
@@ -92,6 +93,37 @@ def _model(config: Config) -> Iterator[Rule]:
         yield ("llm.prompt",), message
 
 
+def _rl_data(config: Config) -> Iterator[Rule]:
+    subsets = config.rl_data.subsets
+    held_out = {config.data.dev, config.data.rl_dev, *config.data.test}
+    for label in _repeated([subset.label for subset in subsets]):
+        yield ("rl_data.subsets",), f"names {label} twice; give one of them another name"
+    for subset in subsets:
+        for message in _subset(subset):
+            yield ("rl_data.subsets",), f"{subset.label}: {message}"
+        if (source := subset.source_in(config.data)) in held_out:
+            keys = ("rl_data.subsets", "data.dev", "data.rl_dev", "data.test")
+            yield keys, f"{subset.label} is taken from {source}, which is held out; name another"
+    if config.rl_data.hypotheses and not any(s.kind == "hard" for s in subsets):
+        reason = "only subsets of kind hard compare systems, and there is none"
+        yield ("rl_data.hypotheses", "rl_data.subsets"), f"{reason}; add one or remove the key"
+    for name in ("background", "background_count"):
+        if getattr(config.rl_data, name) and config.rl_data.keywords != "found":
+            keys = (f"rl_data.{name}", "rl_data.keywords")
+            yield keys, "serves to find keywords, and they are given; set keywords: found"
+
+
+def _subset(subset: SubsetConfig) -> Iterator[str]:
+    if not FOLDER.fullmatch(subset.label):
+        yield "a name may hold letters, digits and . _ + - only; mend it"
+    if subset.source and not FOLDER.fullmatch(subset.source):
+        yield f"source {_not_a_folder(subset.source)}"
+    if subset.min_duration >= subset.longest:
+        yield f"max_duration must be above {subset.min_duration:g} s; raise it"
+    if subset.min_error > subset.highest_error:
+        yield f"max_error is {subset.highest_error:g}, below min_error; raise it"
+
+
 def _rl(config: Config) -> Iterator[Rule]:
     rl = config.rl
     parts = ", ".join(RL_PARTS)
@@ -103,6 +135,9 @@ def _rl(config: Config) -> Iterator[Rule]:
     for part in _repeated(rl.train):
         yield ("rl.train",), f"names {part} twice; keep one"
 
+    if rl.curriculum_steps > rl.max_steps:
+        keys = ("rl.curriculum_steps", "rl.max_steps")
+        yield keys, f"the run ends before the hardest are drawn; set at most {rl.max_steps}"
     if rl.cache_frames and "encoder" in rl.train:
         yield ("rl.cache_frames", "rl.train"), "an encoder that learns changes them; set false"
     yield from _advantages(config)

@@ -170,12 +170,79 @@ class SFTConfig:
 
 
 @dataclass
+class SubsetConfig:
+    """A part of the RL set: what is in it, how much, and how often it is drawn."""
+
+    kind: str = key(
+        "random",
+        "random (the paper's D0); hard (D1): systems disagree, or repeat themselves; long, short "
+        "(D2): by duration; keyword (D3): most keywords; hallucination: output that is not in the "
+        "audio, or audio without speech; ordinary: low error, against forgetting",
+        choices=("random", "hard", "long", "short", "keyword", "hallucination", "ordinary"),
+    )
+    name: str = key("", "in tables and in each item; empty: its kind")
+    size: int = key(0, "utterances, those with the most of its kind; 0: all that qualify", ge=0)
+    weight: float = key(1.0, "share of the prompts, relative to the other subsets'", gt=0)
+    source: str = key("", "set that it is taken from; empty: data.rl (ordinary: data.train)")
+    min_duration: float = key(0.0, "s; shorter ones do not qualify", ge=0)
+    max_duration: float = key(0.0, "s; longer ones do not qualify; 0: no limit", ge=0)
+    min_error: float = key(0.0, "error rate of the greedy hypothesis; less does not qualify", ge=0)
+    max_error: float = key(0.0, "more does not qualify; 0: no limit (ordinary: 0.1)", ge=0)
+
+    @property
+    def label(self) -> str:
+        """Its name."""
+        return self.name or self.kind
+
+    @property
+    def highest_error(self) -> float:
+        """`max_error`, as its kind reads it."""
+        return self.max_error or (0.1 if self.kind == "ordinary" else float("inf"))
+
+    @property
+    def longest(self) -> float:
+        """`max_duration` in s."""
+        return self.max_duration or float("inf")
+
+    def source_in(self, data: DataConfig) -> str:
+        """The set that it is taken from."""
+        return self.source or (data.train if self.kind == "ordinary" else data.rl or data.train)
+
+
+@dataclass
 class RLDataConfig:
     """The RL set (stage 4)."""
 
-    drop_flat: bool = key(
-        False, "leave out utterances whose sampled hypotheses all earn the same: they teach nothing"
+    subsets: list[SubsetConfig] = key(
+        [], "what it is made of, with the keys that egs/README.md lists; empty: all of data.rl"
     )
+    disjoint: bool = key(
+        False, "an utterance is in the first subset that takes it, so that sizes add up"
+    )
+    drop_flat: bool = key(
+        False,
+        "leave out utterances whose sampled hypotheses all earn the same: they teach nothing "
+        "(ordinary subsets keep them)",
+    )
+    probe_utterances: int = key(
+        0, "utterances of each set that are probed, drawn at random; 0: all", ge=0
+    )
+    pass_error: float = key(0.0, "error rate up to which a sampled hypothesis passes", ge=0)
+    hypotheses: list[str] = key(
+        [],
+        "Kaldi `text` files by further systems, which hard compares; empty: it compares the "
+        "policy's greedy hypothesis with its samples",
+    )
+    keywords: str = key(
+        "given",
+        "those of utt2keywords; or found: an utterance without any gets the words that are rare in "
+        "the background, neighbours joined",
+        choices=("given", "found"),
+    )
+    background: str = key(
+        "", "of found: text file, a list of common words say; empty: data.train's transcripts"
+    )
+    background_count: int = key(0, "of found: times that it may have a rare word", ge=0)
 
 
 TERM, PENALTY, OWN = ("sample",), ("sample", "gate"), ("sample", "group", "gate")
@@ -274,6 +341,22 @@ class RLConfig:
     )
     max_steps: int = key(100, "updates (steps of rollout and update)", ge=1)
     num_prompts: int = key(16, "prompts (utterances) per step [train_batch_size]", ge=1)
+    prompt_order: str = key(
+        "shuffle",
+        "inside each subset: shuffled epochs; curriculum: random among the easiest, by the reward "
+        "that stage 4 measured, and among ever more; reweight: the likelier, the more the rewards "
+        "of its hypotheses lately differed",
+        choices=("shuffle", "curriculum", "reweight"),
+    )
+    curriculum_start: float = key(
+        0.25, "share of the utterances, the easiest, that curriculum begins with", gt=0, le=1
+    )
+    curriculum_steps: int = key(
+        0, "steps until curriculum draws from all; 0: half of max_steps", ge=0
+    )
+    reweight_uniform: float = key(
+        0.2, "share of the draws that reweight leaves to chance, so that nobody is lost", gt=0, le=1
+    )
     num_generations: int = key(8, "group size G: hypotheses per prompt [rollout.n]", ge=2)
     max_completion_length: int = key(
         64, "tokens of a hypothesis at most [max_response_length]", ge=1

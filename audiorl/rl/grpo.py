@@ -28,7 +28,7 @@ from audiorl.errors import UserError
 from audiorl.models.audio_llm import AudioLLM
 from audiorl.models.causal_lm import Prefix
 from audiorl.optim import Optimizers
-from audiorl.rl.advantages import Rewards, advantages, decoupled
+from audiorl.rl.advantages import Rewards, advantages, decoupled, group_std
 from audiorl.rl.collect import Batch, Collector, MorePrompts, Scorer
 from audiorl.rl.frames import FrameStore
 from audiorl.rl.logprobs import Scored, prefix_is_shared, response_logprobs
@@ -56,10 +56,11 @@ SHARED_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.5, torch.float16: 0.1
 
 @dataclass
 class StepOutput:
-    """What a step leaves behind: numbers for the log, and lines for completions.jsonl."""
+    """What a step leaves behind."""
 
-    metrics: dict[str, float]
-    completions: list[dict]
+    metrics: dict[str, float]  # for the log
+    completions: list[dict]  # lines of completions.jsonl
+    spreads: dict[str, float]  # utterance id -> standard deviation of its group's rewards
 
 
 @dataclass
@@ -127,7 +128,11 @@ class GRPO:
             **learning,
             **phases.metrics(sum(u.duration for u in utterances)),
         }
-        return StepOutput(metrics, completion_lines(batch, lesson.advantages))
+        # Of the prompts that others replaced, the rewards were all equal.
+        stds = group_std(batch.rewards).tolist()
+        spreads = dict.fromkeys((u.id for u in utterances), 0.0)
+        spreads |= {u.id: std for u, std in zip(batch.utterances, stds, strict=True)}
+        return StepOutput(metrics, completion_lines(batch, lesson.advantages), spreads)
 
     @torch.no_grad()
     def _lesson(self, batch: Batch) -> Lesson:

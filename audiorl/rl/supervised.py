@@ -49,4 +49,4 @@ class Supervised:
             "grad_norm": fmean(norms),
             **phases.metrics(sum(u.duration for u in utterances)),
         }
-        return StepOutput(metrics, [])
+        return StepOutput(metrics, [], {})

@@ -33,7 +33,8 @@ class Checkpoints:
     """exp/<tag>/checkpoints/: step_<n>/ for resuming, best_<n>.safetensors for the model.
 
     A step folder is written under another name and renamed when whole. What is random in a step is
-    a function of the seed and the step, so weights, optimizer and step are the whole state.
+    a function of the seed and the step, so weights, optimizer, step and the loop's own numbers are
+    the whole state.
     """
 
     def __init__(self, folder: Path) -> None:

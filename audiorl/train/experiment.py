@@ -14,9 +14,10 @@ from pathlib import Path
 
 from audiorl.config import config_differences, dump_config, load_config
 from audiorl.config.schema import Config
+from audiorl.data.rl_set import Item
 from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
-from audiorl.files import atomic_path, atomic_write, disk_errors, write_json
+from audiorl.files import atomic_path, atomic_write, disk_errors, sha256, write_json
 from audiorl.models import WEIGHTS
 from audiorl.score.environment import environment
 
@@ -55,7 +56,7 @@ class Experiment:
         """Whether the run has ended: its model is written last."""
         return (self.model_folder / WEIGHTS).exists()
 
-    def check_inputs(self, **inputs: list[Utterance] | Path) -> None:
+    def check_inputs(self, **inputs: list[Utterance] | list[Item] | Path) -> None:
         """Remembers which data and files the run began with; refuses to go on with others."""
         found = {name: fingerprint(given) for name, given in inputs.items()}
         path = self.folder / "inputs.json"
@@ -107,14 +108,20 @@ class Experiment:
         root.addHandler(to_screen)
 
 
-def fingerprint(given: list[Utterance] | Path) -> dict[str, object]:
-    """How many utterances, and a hash over their ids, texts and durations; or a file's hash."""
+def fingerprint(given: list[Utterance] | list[Item] | Path) -> dict[str, object]:
+    """How many utterances, and a hash over their ids, texts and durations; or a file's hash.
+
+    Of the items of an RL set, also over what the order of prompts looks at.
+    """
     if isinstance(given, Path):
-        with open(given, "rb") as stream:
-            return {"sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
+        return {"sha256": sha256(given)}
     digest = hashlib.sha256()
-    for u in given:
-        digest.update(f"{u.id}\t{u.text}\t{u.duration}\n".encode())
+    for entry in given:
+        u, order = entry, ""
+        if isinstance(entry, Item):
+            u = entry.utterance
+            order = f"\t{sorted(entry.subsets.items())}\t{entry.reward_mean}\t{entry.reward_std}"
+        digest.update(f"{u.id}\t{u.text}\t{u.duration}{order}\n".encode())
     return {"utterances": len(given), "sha256": digest.hexdigest()}
 
 

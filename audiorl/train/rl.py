@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-import functools
 import logging
 from pathlib import Path
 
 from audiorl.config.schema import Config
+from audiorl.data.rl_set import read_rl_set
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.errors import UserError
 from audiorl.files import progress
@@ -20,9 +20,9 @@ from audiorl.rl.collect import Scorer
 from audiorl.rl.frames import FrameArchive, FrameStore
 from audiorl.rl.grpo import GRPO
 from audiorl.rl.supervised import Supervised
-from audiorl.train.batches import more_prompts, step_prompts
 from audiorl.train.checkpoint import BestWeights, Checkpoints
 from audiorl.train.experiment import Experiment
+from audiorl.train.prompts import Prompts
 from audiorl.train.reporter import Reporter
 from audiorl.train.sft import evaluate, pick_device, setup_torch, some
 
@@ -36,7 +36,7 @@ def train_rl(config: Config, init: Path, data: Path, dump: Path, out: Path) -> N
     mean of the `rl.average` best by greedy error rate on the RL dev set, the start included.
     """
     experiment = Experiment(out, config, ("rl.",))
-    train = read_utterances(data)
+    train = read_rl_set(data)
     dev = read_utterances(dump / (config.data.rl_dev or config.data.dev))
     weights = init / "model" / WEIGHTS
     if not weights.exists():
@@ -59,8 +59,9 @@ def train_rl(config: Config, init: Path, data: Path, dump: Path, out: Path) -> N
             f"{data} has {len(train)} utterances, fewer than rl.num_prompts "
             f"({config.rl.num_prompts}); lower the key or build a larger RL set."
         )
+    prompts, held_out = Prompts(train, config), some(dev, config.rl.eval_utterances)
     with scoring(config) as rewards:
-        _train(config, experiment, model, train, some(dev, config.rl.eval_utterances), rewards)
+        _train(config, experiment, model, prompts, held_out, rewards)
     save_model(model.eval(), experiment.model_folder)
     log.info("wrote %s", experiment.model_folder)
 
@@ -69,7 +70,7 @@ def _train(
     config: Config,
     experiment: Experiment,
     model: AudioLLM,
-    train: list[Utterance],
+    prompts: Prompts,
     dev: list[Utterance],
     rewards: Scorer,
 ) -> None:
@@ -87,12 +88,12 @@ def _train(
         disk = FrameArchive(experiment.folder / "frames", next(model.encoder.parameters()).dtype)
     frames = FrameStore(model, frozen, disk=disk)
     if rl.algorithm == "grpo":
-        more = functools.partial(more_prompts, train, config.seed)
-        learner = GRPO(model, reference, rewards, optimizer, frames, more)
+        learner = GRPO(model, reference, rewards, optimizer, frames, prompts.more)
     else:
         learner = Supervised(model, optimizer, frames)
     if state:
         best.scores = state["best"]
+        prompts.restore(state["prompts"])
     else:
         best.offer(0, evaluate(model, dev, 0, reporter).rate, model)
     log.info(
@@ -102,8 +103,8 @@ def _train(
         bar.update(done)
         for step in range(done, rl.max_steps):
             rate = warmup_then(rl.lr_scheduler_type, step, rl.warmup_steps, rl.max_steps)
-            prompts = step_prompts(train, rl.num_prompts, config.seed, step)
-            output = learner.step(step, prompts, rate)
+            output = learner.step(step, prompts.draw(step), rate)
+            prompts.learn(output.spreads)
             reporter.log(step + 1, {**output.metrics, "learning_rate": rate * rl.learning_rate})
             reporter.completions(step + 1, output.completions)
             bar.update()
@@ -112,7 +113,8 @@ def _train(
             if (step + 1) % rl.eval_steps == 0 or last:
                 best.offer(step + 1, evaluate(model, dev, step + 1, reporter).rate, model)
             if (step + 1) % rl.save_steps == 0 or last:
-                checkpoints.save(step + 1, model, optimizer, {"best": best.scores})
+                state = {"best": best.scores, "prompts": prompts.state}
+                checkpoints.save(step + 1, model, optimizer, state)
                 best.clean()
     reporter.close()
     best.load_average(model)

@@ -148,6 +148,17 @@ def test_a_config_is_loaded_without_what_it_names(write: Callable) -> None:
     assert load_recipe(write("encoder: {init: gone.pth}")).config.encoder.init == "gone.pth"
 
 
+def test_texts_that_stage_4_reads(write: Callable) -> None:
+    name = write("rl_data: {keywords: found, subsets: [{kind: hard}]}")
+    Path("one").write_text("")
+    for key, value in (("hypotheses", "[one, two]"), ("background", "two")):
+        assert refusal(name, f"rl_data.{key}={value}") == (
+            f"--set rl_data.{key}={value}: {os.path.abspath('two')}: there is no such file; give "
+            "its path, seen from the recipe's folder."
+        )
+    check_recipe(name, ["rl_data.hypotheses=[one]", "rl_data.background=one"])
+
+
 def test_missing_package(write: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check, "find_spec", lambda name: None)
     assert refusal(write("score:\n  normalizer: english")) == (

@@ -12,7 +12,7 @@ import yaml
 from audiorl.config import Config, config_differences, dump_config, load_config
 from audiorl.config.check import base_recipe
 from audiorl.config.keys import key_values, schema_keys
-from audiorl.config.schema import RewardConfig
+from audiorl.config.schema import RewardConfig, SubsetConfig
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -31,6 +31,7 @@ def unusual() -> Config:
     config.rl.beta = 1e22
     config.rl.top_p = 1 / 3
     config.rl.rewards = [RewardConfig("wer", -0.5)]
+    config.rl_data.subsets = [SubsetConfig(), SubsetConfig("hard", size=40, max_error=0.8)]
     config.rl.mask_truncated_completions = True
     return config
 

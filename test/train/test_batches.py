@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from audiorl.data.utterance import Utterance
-from audiorl.train.batches import batch_stream, epoch_batches, more_prompts, step_prompts
+from audiorl.train.batches import batch_stream, epoch_batches
 
 
 def some_utterances(count: int) -> list[Utterance]:
@@ -62,36 +62,3 @@ def test_a_stream_may_begin_anywhere(first: int) -> None:
     whole = itertools.islice(batch_stream(utterances, 30.0, 3, 0), first, first + 30)
     later = itertools.islice(batch_stream(utterances, 30.0, 3, first), 30)
     assert list(whole) == list(later)
-
-
-@pytest.mark.parametrize(("size", "count"), [(7, 3), (16, 16), (16, 4), (5, 5), (9, 1), (100, 16)])
-def test_prompts_meet_no_one_twice_in_an_epoch(size: int, count: int) -> None:
-    """Whole steps only: what is left of an epoch waits for another."""
-    utterances = some_utterances(size)
-    row = [u.id for step in range(8 * size) for u in step_prompts(utterances, count, 1, step)]
-    epoch = size // count * count
-    epochs = [row[i : i + epoch] for i in range(0, len(row), epoch)]
-    for ids in epochs:
-        assert len(set(ids)) == len(ids)
-    assert set(row) == {u.id for u in utterances}
-    assert size < 3 or epochs[0] != epochs[1]
-
-
-def test_more_prompts_are_others() -> None:
-    utterances = some_utterances(9)
-    taken = {u.id for u in utterances[:6]}
-    found = more_prompts(utterances, 1, 3, 0, taken, 2)
-    assert len({u.id for u in found} - taken) == 2
-    assert found == more_prompts(utterances, 1, 3, 0, taken, 2)
-    assert len(more_prompts(utterances, 1, 3, 0, taken, 5)) == 3
-    draws = {tuple(u.id for u in more_prompts(utterances, 1, 3, n, set(), 4)) for n in range(5)}
-    assert len(draws) > 1
-
-
-def test_prompts_are_a_function_of_seed_and_step() -> None:
-    utterances = some_utterances(50)
-    assert step_prompts(utterances, 8, 1, 5) == step_prompts(utterances, 8, 1, 5)
-    assert step_prompts(utterances, 8, 1, 5) != step_prompts(utterances, 8, 1, 6)
-    assert step_prompts(utterances, 8, 1, 5) != step_prompts(utterances, 8, 2, 5)
-    order = [u.id for u in step_prompts(utterances, 50, 1, 0)]
-    assert order != sorted(order)

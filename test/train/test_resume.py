@@ -9,14 +9,37 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import RL, SFT, Corpus, after, before, killed, lines, outcome
+from deaths import after, before, killed
+from runs import RL, SFT, Corpus, lines, outcome
 from tiny import tiny_config
 
 from audiorl.config import dump_config
+from audiorl.data.utterance import read_utterances, write_utterances_jsonl
 from audiorl.errors import UserError
 from audiorl.train import checkpoint, rl, sft
 from audiorl.train.checkpoint import BestWeights, Checkpoints
 from audiorl.train.reporter import Reporter
+from audiorl.train.rl import train_rl
+
+# Two subsets that share an utterance; curriculum and reweight read the difficulty.
+ORDERS = {
+    "mixture": {"rl.prompt_order": "shuffle"},
+    "curriculum": {"rl.prompt_order": "curriculum", "rl.curriculum_start": 0.3},
+    "reweight": {"rl.prompt_order": "reweight", "rl.dynamic_sample": True},
+}
+
+
+def mixture(corpus: Corpus, folder: Path) -> Path:
+    """The RL set in two subsets of four and three utterances."""
+    utterances, extras = read_utterances(corpus.data), {}
+    for i, u in enumerate(utterances):
+        weights = {"a": 1.5} if i < 3 else {"a": 1.5, "b": 1.0} if i == 3 else {"b": 1.0}
+        extras[u.id] = {
+            "subsets": {name: {"weight": w, "reason": ""} for name, w in weights.items()},
+            "difficulty": {"reward_mean": i / 10, "reward_std": 0.1 + i / 10},
+        }
+    write_utterances_jsonl(folder / "mixture.jsonl", utterances, extras)
+    return folder / "mixture.jsonl"
 
 
 @pytest.fixture(scope="session")
@@ -98,6 +121,29 @@ def test_the_control_goes_on_to_the_bit(corpus, undisturbed, tmp_path) -> None:
     same(tmp_path / "exp", undisturbed["supervised"])
 
 
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_order_of_prompts_goes_on_to_the_bit(order: str, corpus: Corpus, tmp_path) -> None:
+    data, keys = mixture(corpus, tmp_path), {"rl.num_prompts": 3, **ORDERS[order]}
+
+    def run(name: str) -> None:
+        train_rl(corpus.rl_config(keys), corpus.init, data, corpus.dump, tmp_path / name)
+
+    run("plain")
+    for death in (logged(2), logged(5), writing_checkpoint(6)):
+        killed(lambda: run("exp"), death)
+    run("exp")
+    same(tmp_path / "exp", outcome(tmp_path / "plain"))
+
+
+def test_another_mixture_is_another_input(corpus: Corpus, tmp_path: Path) -> None:
+    data, keys = mixture(corpus, tmp_path), {"rl.num_prompts": 3, "rl.max_steps": 1}
+    arguments = (corpus.rl_config(keys), corpus.init, data, corpus.dump, tmp_path / "exp")
+    train_rl(*arguments)
+    data.write_text(data.read_text().replace('"weight": 1.5', '"weight": 2.5'))
+    with pytest.raises(UserError, match=r"begun with other inputs .*\(train changed\)"):
+        train_rl(*arguments)
+
+
 def test_it_may_be_killed_again_and_again(corpus, undisturbed, tmp_path) -> None:
     for death in (logged(2), logged(4), writing_checkpoint(6), logged(7), logged(7), logged(9)):
         killed(lambda: corpus.sft(tmp_path / "exp"), death)
@@ -166,7 +212,7 @@ def test_an_early_stop_stays_one(corpus, tmp_path) -> None:
 KILLER = """
 import runpy, sys
 from audiorl.train.reporter import Reporter
-from runs import after
+from deaths import after
 after(Reporter, "log", lambda self, step, metrics: step == {step} and "loss" in metrics)()
 sys.argv = sys.argv[1:]
 runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

@@ -12,11 +12,12 @@ from tiny import RATE, sentences, tiny_model, write_set
 from audiorl.config import load_config
 from audiorl.config.schema import RewardConfig
 from audiorl.data.audio import read_audio
-from audiorl.data.utterance import read_utterances, write_utterances_jsonl
+from audiorl.data.rl_set import read_rl_set
+from audiorl.data.utterance import write_utterances_jsonl
 from audiorl.errors import UserError
 from audiorl.models import load_model, read_weights, save_model
 from audiorl.rl.supervised import Supervised
-from audiorl.train.batches import step_prompts
+from audiorl.train.prompts import Prompts
 from audiorl.train.rl import train_rl
 
 SHORT = {"rl.max_steps": 4, "rl.eval_steps": 2, "rl.num_iterations": 1, "rl.beta": 0.0}
@@ -45,8 +46,8 @@ def test_grpo_and_its_control_see_the_same_prompts(corpus: Corpus, tmp_path, mon
     sampled = [line["id"] for line in lines(tmp_path / "grpo" / "completions.jsonl")]
     by_step = [sampled[i : i + 16 : 4] for i in range(0, len(sampled), 16)]
     assert by_step == seen
-    everyone = read_utterances(corpus.data)
-    assert seen == [[u.id for u in step_prompts(everyone, 4, 1, step)] for step in range(4)]
+    prompts = Prompts(read_rl_set(corpus.data), corpus.rl_config(SHORT))
+    assert seen == [[u.id for u in prompts.draw(step)] for step in range(4)]
 
 
 def test_only_what_is_to_learn_learns(corpus: Corpus, tmp_path: Path) -> None:

@@ -1,0 +1,57 @@
+"""The RL set on disk: JSON lines, each an utterance, why it is there, and how hard it is.
+
+    {"id": …, "audio": …, "text": …, …,
+     "subsets": {"hard": {"weight": 1.0, "reason": "hypotheses differ by 0.42"}},
+     "difficulty": {"reward_mean": 0.61, "reward_std": 0.12, …},
+     "provenance": {"set": "rl", "policy": "exp/sft", "seed": 1}}
+
+Any data directory or list of utterances is an RL set, too: one subset, of unknown difficulty.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from audiorl.data.utterance import Utterance, read_utterances
+from audiorl.errors import UserError
+
+WHOLE = "all"  # the subset of utterances that belong to none
+
+
+@dataclass(frozen=True)
+class Item:
+    """An utterance, and what the order of prompts looks at."""
+
+    utterance: Utterance
+    subsets: dict[str, float] = field(default_factory=lambda: {WHOLE: 1.0})  # name -> weight
+    reward_mean: float | None = None  # of the hypotheses that the policy sampled; None: not known
+    reward_std: float | None = None
+
+
+def read_rl_set(path: Path) -> list[Item]:
+    """The items of an RL set, sorted by id. Raises UserError where the file is malformed."""
+    utterances = read_utterances(path)
+    if path.is_dir():
+        return [Item(u) for u in utterances]
+    with open(path, encoding="utf-8") as stream:
+        lines = {line["id"]: line for line in map(json.loads, stream)}
+    return [_item(path, u, lines[u.id]) for u in utterances]
+
+
+def _item(path: Path, utterance: Utterance, line: dict) -> Item:
+    try:
+        subsets = {name: float(s["weight"]) for name, s in line.get("subsets", {}).items()}
+        difficulty = line.get("difficulty", {})
+        mean, std = (difficulty.get(name) for name in ("reward_mean", "reward_std"))
+        if min(subsets.values(), default=1.0) <= 0:
+            raise ValueError("a weight is not above 0")
+        if not all(type(value) in (float, int, type(None)) for value in (mean, std)):
+            raise TypeError("a reward is no number")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path}: {utterance.id} has no readable subsets or difficulty ({error!r}); build the "
+            "RL set again (stage 4)."
+        ) from error
+    return Item(utterance, subsets or {WHOLE: 1.0}, mean, std)

@@ -1,0 +1,140 @@
+"""Stage 4: the RL set, with subset, reason, difficulty and provenance of every item."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from audiorl.config.schema import Config
+from audiorl.data.utterance import Utterance, write_utterances_jsonl
+from audiorl.files import progress, sha256, write_json
+from audiorl.models.audio_llm import AudioLLM
+from audiorl.rewards import reward_files
+from audiorl.rewards.workers import scoring
+from audiorl.rl_data.difficulty import Meter
+from audiorl.rl_data.pool import read_hypotheses, read_pool, subsets_of
+from audiorl.rl_data.probe import ProbeFile, probe
+from audiorl.rl_data.report import draw, print_tables
+from audiorl.rl_data.subsets import Candidate, Choice, choose
+
+
+def build_rl_data(
+    model: AudioLLM, policy: str, weights: Path, config: Config, dump: Path, out: Path
+) -> None:
+    """Writes the RL set `out`, the subsets of `rl_data`, as seen by `model`.
+
+    policy: its name; weights: its file. Left out, and counted: utterances that a dev or test set
+    has, by id or by text, those that no reward can score, and with `rl_data.drop_flat` those whose
+    sampled hypotheses all earn the same. Beside `out`: what the policy said (.probe.jsonl, from
+    which an interrupted call goes on), a picture (.png), and its settings (.meta.json, last).
+    Raises UserError where fewer utterances qualify for a subset than its size.
+    """
+    pool = read_pool(config, dump)
+    others = read_hypotheses(config, pool)
+    utterances = sorted({u.id: u for part in pool.values() for u in part}.values(), key=_by_id)
+    contents = {str(path): sha256(path) for path in (weights, *reward_files(config))}
+    file = ProbeFile(out.with_suffix(".probe.jsonl"), {**probe_settings(config), **contents})
+    with scoring(config) as rewards:
+        probes = probe(model, utterances, rewards, file)
+    meter = Meter(config)
+    measured = {
+        u.id: Candidate(u, meter(u, probes[u.id], [s[u.id] for s in others if u.id in s]))
+        for u in progress(utterances, desc="measuring difficulty", unit="utt")
+    }
+    scored = {i: c for i, c in measured.items() if not math.isnan(c.difficulty.reward_mean)}
+    lost = len(measured) - len(scored)
+    print(f"kept {len(scored)} of {len(measured)} probed ({lost} without a reward)")
+    choices = _choose(config, pool, scored)
+    _write(out, config, policy, pool, scored, choices)
+    print_tables(list(scored.values()), choices)
+    draw(list(scored.values()), choices, out.with_suffix(".png"))
+    write_json(out.with_suffix(".meta.json"), settings(config, policy, dump))
+
+
+def is_built(config: Config, policy: str, dump: Path, out: Path, weights: Path) -> bool:
+    """Whether `out` was built with these settings, after its inputs."""
+    meta = out.with_suffix(".meta.json")
+    if not (meta.exists() and out.exists()):
+        return False
+    data, rl_data = config.data, config.rl_data
+    sets = {subset.source_in(data) for subset in subsets_of(config)}
+    sets |= {data.train, data.dev, data.rl_dev, *data.test} - {""}
+    inputs = [weights, *reward_files(config), *(dump / name / "text" for name in sets)]
+    inputs += [Path(path) for path in (*rl_data.hypotheses, rl_data.background) if path]
+    newest = max(path.stat().st_mtime for path in inputs if path.exists())
+    return meta.stat().st_mtime >= newest and json.loads(meta.read_text()) == settings(
+        config, policy, dump
+    )
+
+
+def settings(config: Config, policy: str, dump: Path) -> dict[str, object]:
+    """What the content of an RL set follows from, besides the audio and the weights."""
+    return {
+        "policy": policy,
+        "dump": str(dump),
+        "data": asdict(config.data),
+        "rl_data": asdict(config.rl_data),
+        **probe_settings(config),
+    }
+
+
+def probe_settings(config: Config) -> dict[str, object]:
+    """What the probe of an utterance follows from, besides its audio and the weights."""
+    rl = config.rl
+    keys = ("num_generations", "max_completion_length", "temperature", "top_k", "top_p")
+    return {
+        "seed": config.seed,
+        "score": {key: getattr(config.score, key) for key in ("normalizer", "unit")},
+        "rewards": [asdict(reward) for reward in rl.rewards],
+        "reward_combination": rl.reward_combination,
+        **{key: getattr(rl, key) for key in keys},
+    }
+
+
+def _choose(
+    config: Config, pool: dict[str, list[Utterance]], scored: dict[str, Candidate]
+) -> list[Choice]:
+    choices: list[Choice] = []
+    for subset in subsets_of(config):
+        candidates = [scored[u.id] for u in pool[subset.source_in(config.data)] if u.id in scored]
+        taken: frozenset[str] = frozenset()
+        if config.rl_data.disjoint:
+            taken = frozenset().union(*(choice.reasons for choice in choices))
+        choices.append(choose(subset, candidates, config.seed, config.rl_data.drop_flat, taken))
+    return choices
+
+
+def _write(
+    out: Path,
+    config: Config,
+    policy: str,
+    pool: dict[str, list[Utterance]],
+    scored: dict[str, Candidate],
+    choices: Sequence[Choice],
+) -> None:
+    source = {u.id: name for name, part in reversed(pool.items()) for u in part}
+    chosen = [c for i, c in scored.items() if any(i in choice.reasons for choice in choices)]
+    extras = {}
+    for candidate in chosen:
+        name = candidate.utterance.id
+        extras[name] = {
+            "subsets": {
+                choice.subset.label: {
+                    "weight": choice.subset.weight,
+                    "reason": choice.reasons[name],
+                }
+                for choice in choices
+                if name in choice.reasons
+            },
+            "difficulty": asdict(candidate.difficulty),
+            "provenance": {"set": source[name], "policy": policy, "seed": config.seed},
+        }
+    write_utterances_jsonl(out, [candidate.utterance for candidate in chosen], extras)
+    print(f"{out}: {len(chosen)} utterances")
+
+
+def _by_id(utterance: Utterance) -> str:
+    return utterance.id

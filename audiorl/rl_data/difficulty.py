@@ -1,0 +1,92 @@
+"""How hard an utterance is, from what systems say to it."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+import torch
+
+from audiorl.config.schema import Config, RewardConfig
+from audiorl.data.text import normal_units
+from audiorl.data.utterance import Utterance
+from audiorl.rewards import Sample
+from audiorl.rewards.hallucination import UNIT, hallucination
+from audiorl.rl.advantages import flat_groups, group_std
+from audiorl.rl_data.probe import Probe
+from audiorl.score.align import count_errors
+from audiorl.score.detectors import loops
+
+
+@dataclass(frozen=True)
+class Difficulty:
+    """How a policy fares with one utterance. Rates are fractions."""
+
+    reward_mean: float  # of the sampled hypotheses; NaN if none of them can be scored
+    reward_std: float
+    reward_best: float
+    flat: bool  # all rewards equal: such a group teaches nothing
+    pass_rate: float  # share of the samples with an error rate up to rl_data.pass_error
+    error: float | None  # error rate of the greedy hypothesis; None where nobody speaks
+    disagreement: float  # 0 .. 1, mean distance between systems' hypotheses
+    repeats: bool  # the speaker, or the greedy hypothesis of a system, says the same over and over
+    hallucinated: float  # share of the hypotheses with what is not in the audio
+
+
+class Meter:
+    """Measures difficulty in the units of scoring."""
+
+    def __init__(self, config: Config) -> None:
+        self.score = config.score
+        self.pass_error = config.rl_data.pass_error
+        # As the reward sees it, if there is one: what counts as too fast is a setting of its.
+        given = [reward for reward in config.rl.rewards if reward.name == "hallucination"]
+        options = given[0] if given else RewardConfig(name="hallucination")
+        self.hallucination = hallucination(config.score, options)
+
+    def __call__(self, utterance: Utterance, probe: Probe, others: Sequence[str]) -> Difficulty:
+        """The difficulty of an utterance; `others`: greedy hypotheses of further systems."""
+        ref = self.units(utterance.text)
+        rewards = torch.tensor([probe.rewards])
+        said = [probe.greedy, *probe.samples]
+        samples = [Sample(utterance, text, finished=True) for text in said]
+        severity = self.hallucination.score(samples)
+        passed = [count_errors(ref, self.units(s)).rate <= self.pass_error for s in probe.samples]
+        scorable = not rewards.isnan().all()
+        return Difficulty(
+            reward_mean=rewards.nanmean().item(),
+            reward_std=group_std(rewards).item(),
+            reward_best=rewards.nan_to_num(-math.inf).max().item() if scorable else math.nan,
+            flat=flat_groups(rewards).item(),
+            pass_rate=fmean(passed),
+            error=count_errors(ref, self.units(probe.greedy)).rate if ref else None,
+            disagreement=self._disagreement(probe, others),
+            repeats=self._repeats(utterance.text, [probe.greedy, *others]),
+            hallucinated=fmean(value < 0 for value in severity),
+        )
+
+    def units(self, text: str) -> tuple[str, ...]:
+        """What error rates are counted in."""
+        return normal_units(text, self.score.normalizer, self.score.unit)
+
+    def _repeats(self, reference: str, hypotheses: Sequence[str]) -> bool:
+        ref = normal_units(reference, self.score.normalizer, UNIT)
+        said = (normal_units(text, self.score.normalizer, UNIT) for text in hypotheses)
+        return bool(loops(ref)) or any(loops(units, ref) for units in said)
+
+    def _disagreement(self, probe: Probe, others: Sequence[str]) -> float:
+        """Mean of errors / length of the longer, over the pairs of systems.
+
+        Without further systems, over the pairs of the greedy hypothesis and a sample.
+        """
+        pairs = itertools.combinations([probe.greedy, *others], 2)
+        if not others:
+            pairs = ((probe.greedy, sample) for sample in probe.samples)
+        return fmean(self._distance(self.units(one), self.units(other)) for one, other in pairs)
+
+    @staticmethod
+    def _distance(one: Sequence[str], other: Sequence[str]) -> float:
+        return count_errors(one, other).errors / max(len(one), len(other), 1)

@@ -1,0 +1,102 @@
+"""What an RL set may be made of: the utterances of its sources that no held-out set has."""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from audiorl.config.schema import Config, SubsetConfig
+from audiorl.data.tables import read_table
+from audiorl.data.text import normalizer
+from audiorl.data.utterance import Utterance, read_utterances
+from audiorl.errors import UserError
+from audiorl.rl_data.keywords import find_keywords
+
+
+def subsets_of(config: Config) -> list[SubsetConfig]:
+    """`rl_data.subsets`; where there are none, one with all of data.rl, named after it."""
+    source = config.data.rl or config.data.train
+    return config.rl_data.subsets or [SubsetConfig(name=source)]
+
+
+def read_pool(config: Config, dump: Path) -> dict[str, list[Utterance]]:
+    """The utterances of each source that are not held out, sorted by id.
+
+    At most `rl_data.probe_utterances` of each, with their keywords. Raises UserError if none is
+    left of a source, or if two sources differ in an utterance.
+    """
+    held_out = _HeldOut(config, dump)
+    pool: dict[str, list[Utterance]] = {}
+    known: dict[str, Utterance] = {}
+    for source in dict.fromkeys(subset.source_in(config.data) for subset in subsets_of(config)):
+        utterances = _some(held_out.without(read_utterances(dump / source), source), config, source)
+        if not utterances:
+            raise UserError(f"{dump / source}: no utterance is left for RL; read the counts above.")
+        if config.rl_data.keywords == "found":
+            utterances = find_keywords(utterances, config, dump)
+        for u in utterances:
+            if known.setdefault(u.id, u) != u:
+                raise UserError(
+                    f"{dump / source}: {u.id} is another utterance than in an earlier source of "
+                    "rl_data.subsets; give them ids of their own."
+                )
+        pool[source] = utterances
+    return pool
+
+
+class _HeldOut:
+    """The ids and texts of all dev and test sets."""
+
+    def __init__(self, config: Config, dump: Path) -> None:
+        self.clean = normalizer(config.score.normalizer)
+        names = {config.data.dev, config.data.rl_dev, *config.data.test} - {""}
+        utterances = [u for name in sorted(names) for u in read_utterances(dump / name)]
+        self.ids = {u.id for u in utterances}
+        self.texts = {self.clean(u.text) for u in utterances} - {""}
+
+    def without(self, utterances: Sequence[Utterance], source: str) -> list[Utterance]:
+        """The utterances that are in none of them by id, nor by text as it is scored."""
+        why = Counter(map(self._reason, utterances))
+        print(
+            f"kept {why['']} of {len(utterances)} utterances of {source} ({why['id']} are in dev "
+            f"or test by id, {why['text']} by text)"
+        )
+        return [u for u in utterances if not self._reason(u)]
+
+    def _reason(self, utterance: Utterance) -> str:
+        if utterance.id in self.ids:
+            return "id"
+        return "text" if self.clean(utterance.text) in self.texts else ""
+
+
+def _some(utterances: list[Utterance], config: Config, source: str) -> list[Utterance]:
+    most = config.rl_data.probe_utterances or len(utterances)
+    if most >= len(utterances):
+        return utterances
+    print(f"kept {most} of {len(utterances)} of {source} (rl_data.probe_utterances)")
+    rng = np.random.default_rng([config.seed, zlib.crc32(source.encode())])
+    chosen = rng.choice(len(utterances), most, replace=False)
+    return [utterances[i] for i in sorted(chosen)]
+
+
+def read_hypotheses(config: Config, pool: dict[str, list[Utterance]]) -> list[dict[str, str]]:
+    """What each further system says, by id.
+
+    Raises UserError if one says nothing about an utterance that a hard subset may take.
+    """
+    hard = [s.source_in(config.data) for s in subsets_of(config) if s.kind == "hard"]
+    wanted = [u.id for source in dict.fromkeys(hard) for u in pool[source]]
+    systems = []
+    for path in map(Path, config.rl_data.hypotheses):
+        texts = read_table(path)
+        if missing := [name for name in wanted if name not in texts]:
+            raise UserError(
+                f"{path} has no hypothesis of {missing[0]} ({len(missing)} of {len(wanted)} are "
+                "missing); decode the whole set with that system."
+            )
+        systems.append(texts)
+    return systems
