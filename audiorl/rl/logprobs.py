@@ -12,9 +12,9 @@ from transformers import PreTrainedModel
 from audiorl.models.causal_lm import Prefix, lm_logits, response_hidden
 from audiorl.rollout.sampling import Sampling, warp
 
-# Logits in memory at once: of as many tokens as that allows. Smaller buffers, below 32 MiB, are kept
-# and scattered by the C library: the peak then grows fivefold.
-CHUNK = 1 << 24
+# Logits in memory at once, of as many tokens as that allows. Buffers below 32 MiB would be kept and
+# scattered by the C library, and the peak be several times higher.
+CHUNK = 10 << 20
 
 
 @dataclass
