@@ -60,7 +60,13 @@ def main() -> None:
     for result in results:
         print("\n".join(lines(result, args.peer)))
     if args.json:
-        write_json(args.json, {**circumstances(args, peer), "results": results})
+        settings = {
+            "peer": peer.requirement if peer else None,
+            "threads": args.threads,
+            "micro_batch_tokens": args.micro_batch_tokens,
+            "peer_sequences": args.peer_sequences,
+        }
+        write_json(args.json, {**circumstances(), **settings, "results": results})
 
 
 def numbers(text: str) -> list[int]:
@@ -145,7 +151,7 @@ def ratio(runs: dict[str, list[dict]], clock: str) -> dict[str, float]:
     return {"median": median(peer) / median(ours), "min": min(pairs), "max": max(pairs)}
 
 
-def circumstances(args: argparse.Namespace, peer: Peer | None) -> dict:
+def circumstances() -> dict[str, str]:
     """What the numbers hold for."""
     revision = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True
@@ -156,10 +162,6 @@ def circumstances(args: argparse.Namespace, peer: Peer | None) -> dict:
         "revision": revision.stdout.strip(),
         "torch": version("torch"),
         "transformers": version("transformers"),
-        "peer": peer.requirement if peer else None,
-        "threads": args.threads,
-        "micro_batch_tokens": args.micro_batch_tokens,
-        "peer_sequences": args.peer_sequences,
     }
 
 

@@ -14,6 +14,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+STATUS = Path("/proc/self/status")  # Linux
+
 
 class Link:
     """The child's end: requests on standard input, replies on what was standard output.
@@ -83,14 +85,23 @@ class Clock:
 
 
 def peak_memory() -> int:
-    """The most bytes that this process has had in memory."""
-    status = Path("/proc/self/status")
-    if status.exists():  # ru_maxrss would count the parent as it was at the fork
-        return _status_bytes(status, "VmHWM")
+    """The most bytes that this process has had in memory (since `reset_peak`)."""
+    if STATUS.exists():  # ru_maxrss would count the parent as it was at the fork
+        return _status_bytes("VmHWM")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _status_bytes(status: Path, name: str) -> int:
-    line = next(line for line in status.read_text().splitlines() if line.startswith(name + ":"))
+def current_memory() -> int:
+    """The bytes that this process has in memory; Linux only."""
+    return _status_bytes("VmRSS")
+
+
+def reset_peak() -> None:
+    """Forgets the peak so far; Linux only."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def _status_bytes(name: str) -> int:
+    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(name + ":"))
     return int(line.split()[1]) * 1024

@@ -12,7 +12,9 @@ from transformers import PreTrainedModel
 from audiorl.models.causal_lm import Prefix, lm_logits, response_hidden
 from audiorl.rollout.sampling import Sampling, warp
 
-CHUNK = 1 << 23  # logits in memory at once: this many, of as many tokens as that allows
+# Logits in memory at once, of as many tokens as that allows. Buffers below 32 MiB would be kept and
+# scattered by the C library, and the peak be several times higher.
+CHUNK = 10 << 20
 
 
 @dataclass

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from audiorl.models.causal_lm import Prefix, lm_logits
 from audiorl.models.shared_prefix import GroupDecoder, shared_prefix_attention
-from audiorl.rollout.sampling import Sampling, draw, warp
+from audiorl.rollout.sampling import Sampling, draw, repetition_aware, warp
 
 
 @dataclass
@@ -73,7 +73,11 @@ def generate(
 
     with shared_prefix_attention(lm):
         for t in range(max_length):
-            logp = warp(lm_logits(head, decoder.hidden), sampling, forbidden)  # [alive, V]
+            logits = lm_logits(head, decoder.hidden)  # [alive, V]
+            logp = warp(logits, sampling, forbidden)
+            if sampling.repetition_window:
+                full = warp(logits, Sampling(sampling.temperature), forbidden)
+                logp = repetition_aware(logp, full, tokens[alive, :t], sampling)
             if sampling.greedy:
                 chosen = logp.argmax(-1)
             else:

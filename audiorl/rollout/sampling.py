@@ -18,6 +18,9 @@ class Sampling:
     top_k: int = 0  # 0: all tokens
     top_p: float = 1.0  # 1: all tokens
     greedy: bool = False
+    # Repetition-aware sampling, which speech tokens need; the update does not score it.
+    repetition_window: int = 0  # tokens looked back at; 0: off
+    repetition_share: float = 0.1  # a token that fills more of the window is drawn again
 
 
 def warp(
@@ -44,6 +47,22 @@ def warp(
     if kept is not None:
         logits = logits.scatter(-1, kept[:, None], whole.gather(-1, kept[:, None]))
     return logits.log_softmax(-1)
+
+
+def repetition_aware(logp: Tensor, full: Tensor, written: Tensor, sampling: Sampling) -> Tensor:
+    """What VALL-E 2's repetition-aware sampling draws from, as log-probabilities [N, V].
+
+    It draws from `logp` [N, V] and, when the token fills more than `repetition_share` of the last
+    `repetition_window` tokens, draws again from `full` [N, V], which top-k and top-p did not cut:
+    the probability of all such tokens is spread as `full` has it. written [N, T] is what each row
+    has so far. (arXiv 2406.05370; CosyVoice draws again at a share of exactly 0.1, too.)
+    """
+    recent = written[:, -sampling.repetition_window :]
+    counts = torch.zeros_like(logp).scatter_add_(1, recent, torch.ones_like(recent).to(logp))
+    repeated = counts > sampling.repetition_share * sampling.repetition_window
+    probabilities = logp.exp()
+    again = (probabilities * repeated).sum(1, keepdim=True)
+    return (probabilities.masked_fill(repeated, 0.0) + again * full.exp()).log()
 
 
 def draw(logp: Tensor, uniforms: Tensor) -> Tensor:

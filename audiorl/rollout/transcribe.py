@@ -12,6 +12,7 @@ from audiorl.data.utterance import Utterance
 from audiorl.files import progress
 from audiorl.models.audio_llm import AudioLLM
 from audiorl.models.causal_lm import Prefix
+from audiorl.rollout.beam import beam_search
 from audiorl.rollout.native import generate
 from audiorl.rollout.sampling import Sampling
 
@@ -99,25 +100,16 @@ def _greedy(model: AudioLLM, prefix: Prefix, max_length: int, _: int) -> list[li
 def _beams(
     model: AudioLLM, prefix: Prefix, max_length: int, num_beams: int
 ) -> list[list[Hypothesis]]:
-    """Beam search by transformers; its scores are mean log-probabilities, ours are sums."""
     tokenizer = model.tokenizer
-    found = model.llm.generate(
-        inputs_embeds=prefix.embeds,
-        attention_mask=prefix.mask.long(),
-        num_beams=num_beams,
-        num_return_sequences=num_beams,
-        do_sample=False,
-        max_new_tokens=max_length,
-        eos_token_id=tokenizer.eos_id,
-        pad_token_id=tokenizer.pad_id,
-        suppress_tokens=model.forbidden.nonzero().squeeze(1).tolist(),
-        renormalize_logits=True,  # over the tokens that are left, as in `warp`
-        return_dict_in_generate=True,
-        output_scores=True,
+    found = beam_search(
+        model.llm,
+        prefix,
+        beams=num_beams,
+        max_length=max_length,
+        eos_id=tokenizer.eos_id,
+        forbidden=model.forbidden,
     )
-    hypotheses = []
-    for row, score in zip(found.sequences.tolist(), found.sequences_scores.tolist(), strict=True):
-        finished = tokenizer.eos_id in row
-        length = row.index(tokenizer.eos_id) + 1 if finished else len(row)
-        hypotheses.append(Hypothesis(tokenizer.decode(row[:length]), score * length, finished))
-    return [hypotheses[i : i + num_beams] for i in range(0, len(hypotheses), num_beams)]
+    return [
+        [Hypothesis(tokenizer.decode(r.ids), r.logp, r.finished) for r in responses]
+        for responses in found
+    ]

@@ -98,6 +98,31 @@ def test_it_equals_a_slow_loop(model: AudioLLM, sampling: Sampling) -> None:
     assert sampling != Sampling() or len(set(ended)) > 2  # rows left the batch at different times
 
 
+def test_repetitions_are_drawn_again(model: AudioLLM) -> None:
+    """A model that sticks to a token is made to go on, and the log-probabilities say how."""
+    prefix, sampling = random_prefix(32, LENGTHS), Sampling(top_k=2)
+    aware = Sampling(top_k=2, repetition_window=3, repetition_share=0.4)
+    plain, rollout = (sampled(model, prefix, s) for s in (sampling, aware))
+    assert torch.equal(rollout.tokens[:, :2], plain.tokens[:, :2])  # no token is there twice yet
+    full_count = 0
+    for i, (tokens, mask) in enumerate(zip(rollout.tokens, rollout.mask, strict=True)):
+        ids = tokens[mask].tolist()
+        context = prefix.embeds[i // GROUP][prefix.mask[i // GROUP]]
+        embeds = torch.cat([context, model.llm.get_input_embeddings()(torch.tensor(ids))])
+        with torch.no_grad():
+            logits = model.llm(inputs_embeds=embeds[None]).logits[0, len(context) - 1 : -1]
+        cut, full = (warp(logits, s, model.forbidden).exp() for s in (sampling, Sampling()))
+        for t, token in enumerate(ids):
+            recent = ids[max(0, t - 3) : t]
+            repeated = [y for y in set(recent) if recent.count(y) >= 2]
+            again = sum(cut[t, y].item() for y in repeated)
+            kept = 0.0 if token in repeated else cut[t, token].item()
+            expected = kept + again * full[t, token].item()
+            assert rollout.logps[i, t].exp().item() == pytest.approx(expected, abs=1e-4)
+            full_count += again > 0
+    assert full_count > 5
+
+
 def test_padding_and_masks(model: AudioLLM) -> None:
     rollout = sampled(model, random_prefix(32, LENGTHS), Sampling())
     eos, pad = model.tokenizer.eos_id, model.tokenizer.pad_id

@@ -7,7 +7,7 @@ import torch
 from scipy.stats import chisquare
 from transformers import TopKLogitsWarper, TopPLogitsWarper
 
-from audiorl.rollout.sampling import Sampling, draw, uniform_table, warp
+from audiorl.rollout.sampling import Sampling, draw, repetition_aware, uniform_table, warp
 
 VOCAB = 40
 
@@ -177,3 +177,31 @@ def test_random_numbers_are_uniform_and_independent() -> None:
     assert chisquare(counts.numpy()).pvalue > 0.001
     neighbours = torch.corrcoef(torch.stack([table[:-1, 0], table[1:, 0]]))[0, 1]
     assert abs(neighbours) < 0.2
+
+
+@pytest.mark.parametrize("written", [[], [3, 3, 5], [9, 3, 5, 5, 1], [5] * 4, [3, 3, 5, 5]])
+def test_repetition_aware_sampling_draws_as_it_is_defined(written: list[int]) -> None:
+    """Draw from the nucleus; draw again, from everything, what fills over 0.3 of the last 4."""
+    sampling = Sampling(top_p=0.7, repetition_window=4, repetition_share=0.3)
+    logits, count = torch.zeros(1, VOCAB), 50_000
+    logits[0, [3, 5, 1, 8]] = torch.tensor([5.0, 4.5, 3.0, 3.0])
+    cut, full = (warp(logits, s, tokens_forbidden(2)) for s in (sampling, Sampling()))
+    generator = torch.Generator().manual_seed(0)
+    first = torch.multinomial(cut[0].exp(), count, replacement=True, generator=generator)
+    second = torch.multinomial(full[0].exp(), count, replacement=True, generator=generator)
+    again = torch.tensor([written[-4:].count(i) / 4 > 0.3 for i in range(VOCAB)])[first]
+    drawn = torch.where(again, second, first).bincount(minlength=VOCAB)
+    row = torch.tensor([written], dtype=torch.long)
+    logp = repetition_aware(cut, full, row, sampling)[0]
+    assert logp.exp().sum().item() == pytest.approx(1, abs=1e-6)
+    assert logp[2] == -torch.inf
+    expected = logp.exp().double() * count
+    assert (drawn[expected == 0] == 0).all()
+    likely = expected > 5
+    observed = [*drawn[likely].tolist(), drawn[~likely].sum().item()]
+    wanted = [*expected[likely].tolist(), expected[~likely].sum().item()]
+    pairs = [(o, w) for o, w in zip(observed, wanted, strict=True) if w > 0]
+    scale = count / sum(w for _, w in pairs)
+    assert chisquare([o for o, _ in pairs], [w * scale for _, w in pairs]).pvalue > 1e-3
+    if not any(written[-4:].count(i) > 1 for i in (3, 5)):
+        torch.testing.assert_close(logp.exp(), cut[0].exp())
