@@ -57,14 +57,26 @@ def transcribe(
     batch_seconds: float = 200.0,
     num_beams: int = 1,
     desc: str = "decoding",
+    heard: dict[str, torch.Tensor] | None = None,
 ) -> dict[str, list[Hypothesis]]:
-    """Hypotheses by utterance id, best first: one greedily, or `num_beams` by beam search."""
+    """Hypotheses by utterance id, best first: one greedily, or `num_beams` by beam search.
+
+    `heard` keeps the frames [T_i, D] of each utterance from one call to the next, for an encoder
+    that does not change.
+    """
     training = model.training
     model.eval()
     hypotheses: dict[str, list[Hypothesis]] = {}
     with progress(desc=desc, total=len(utterances), unit="utt") as bar:
         for batch in batches_by_seconds(utterances, batch_seconds):
-            prefix = model.prefix(encode_utterances(model, batch))
+            if heard is None:
+                frames = encode_utterances(model, batch)
+            else:
+                if batch[0].id not in heard:
+                    encoded = encode_utterances(model, batch)
+                    heard |= {u.id: f.cpu().clone() for u, f in zip(batch, encoded, strict=True)}
+                frames = [heard[u.id] for u in batch]
+            prefix = model.prefix(frames)
             decode = _greedy if num_beams == 1 else _beams
             for utterance, found in zip(
                 batch, decode(model, prefix, max_length, num_beams), strict=True

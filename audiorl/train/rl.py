@@ -87,6 +87,7 @@ def _train(
     if rl.cache_frames and frozen:
         disk = FrameArchive(experiment.folder / "frames", next(model.encoder.parameters()).dtype)
     frames = FrameStore(model, frozen, disk=disk)
+    heard = {} if frozen else None  # frames of the dev set, from one evaluation to the next
     if rl.algorithm == "grpo":
         learner = GRPO(model, reference, rewards, optimizer, frames, prompts.more)
     else:
@@ -95,7 +96,7 @@ def _train(
         best.scores = state["best"]
         prompts.restore(state["prompts"])
     else:
-        best.offer(0, evaluate(model, dev, 0, reporter).rate, model)
+        best.offer(0, evaluate(model, dev, 0, reporter, heard).rate, model)
     log.info(
         "a loss near 0 and clip ratios of 0 are normal: with one update per rollout the ratio is 1"
     )
@@ -111,7 +112,7 @@ def _train(
             bar.set_postfix(_shown(output.metrics, best.scores))
             last = step + 1 == rl.max_steps
             if (step + 1) % rl.eval_steps == 0 or last:
-                best.offer(step + 1, evaluate(model, dev, step + 1, reporter).rate, model)
+                best.offer(step + 1, evaluate(model, dev, step + 1, reporter, heard).rate, model)
             if (step + 1) % rl.save_steps == 0 or last:
                 state = {"best": best.scores, "prompts": prompts.state}
                 checkpoints.save(step + 1, model, optimizer, state)

@@ -133,13 +133,24 @@ def _update(
 
 
 def evaluate(
-    model: AudioLLM, utterances: Sequence[Utterance], step: int, reporter: Reporter
+    model: AudioLLM,
+    utterances: Sequence[Utterance],
+    step: int,
+    reporter: Reporter,
+    heard: dict[str, torch.Tensor] | None = None,
 ) -> Counts:
-    """Greedy error rate on `utterances`; logs it, the first utterance and what was heard in it."""
+    """Greedy error rate on `utterances`; logs it, the first utterance and what was heard in it.
+
+    `heard`: see `transcribe`.
+    """
     score, started = model.config.score, time.perf_counter()
     clean = normalizer(score.normalizer)
     found = transcribe(
-        model, utterances, max_length=model.config.decode.max_completion_length, desc="evaluation"
+        model,
+        utterances,
+        max_length=model.config.decode.max_completion_length,
+        desc="evaluation",
+        heard=heard,
     )
     counts = Counts()
     for u in utterances:

@@ -146,3 +146,12 @@ def test_batches_hold_so_many_seconds() -> None:
         assert padded <= 6.0 or len(batch) == 1
     assert [u.id for u in batches[0]] == ["u5"]
     assert list(batches_by_seconds([], 6.0)) == []
+
+
+def test_an_encoder_that_does_not_change_hears_once(model, utterances, monkeypatch) -> None:
+    heard: dict[str, torch.Tensor] = {}
+    expected = transcribe(model, utterances, max_length=8, batch_seconds=1.0)
+    assert transcribe(model, utterances, max_length=8, batch_seconds=1.0, heard=heard) == expected
+    monkeypatch.setattr(AudioLLM, "encode", lambda *_: pytest.fail("encoded again"))
+    assert transcribe(model, utterances, max_length=8, batch_seconds=1.0, heard=heard) == expected
+    assert heard.keys() == {u.id for u in utterances}
