@@ -27,7 +27,7 @@ from audiorl.config.schema import Config
 from audiorl.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("egs/**/*.md")])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("bench/*.md"), *ROOT.glob("egs/**/*.md")])
 # What cannot be tried here: programs of others, and what only an installation brings.
 ALLOWED = ("git clone ", "tensorboard --logdir ", "ruff ", "source tools/venv/bin/activate")
 # Written by recipes: such paths need not exist.

@@ -102,6 +102,12 @@ def test_the_usual_attention_comes_back() -> None:
     assert lm.config._attn_implementation == "sdpa"
 
 
+def test_an_attention_that_cannot_be_replaced_is_refused() -> None:
+    lm = small_lm("bloom", n_layer=1, n_head=4)
+    with pytest.raises(UserError, match="attention of a bloom cannot be replaced"):
+        shared_prefix_attention(lm).__enter__()
+
+
 @torch.no_grad()
 def test_beams_may_change_places() -> None:
     """Rows of a prefix may be repeated and reordered, as beam search does."""
