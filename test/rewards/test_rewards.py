@@ -74,6 +74,14 @@ def test_parts_are_kept_raw_and_summed_by_weight() -> None:
     assert scores.total[2] == pytest.approx(-0.5)
 
 
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, None])
+def test_what_is_no_number_is_unscorable(value: float | None) -> None:
+    scores = WeightedSum({"odd": (lambda samples: [0.5, value], 1.0)})([sample("a", "a")] * 2)
+    assert scores.total[0] == 0.5
+    assert math.isnan(scores.total[1])
+    assert math.isnan(scores.parts["odd"][1])
+
+
 def test_a_failure_is_unscorable_and_logged(caplog) -> None:
     def broken(samples):
         return 1 / 0
