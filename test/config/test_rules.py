@@ -9,6 +9,9 @@ import pytest
 from audiorl.config import Config, load_config
 from audiorl.config.rules import broken_rules
 
+K1 = ["rl.beta=0.1", "rl.kl_estimator=k1"]
+MWER = ["rl.baseline=posterior", "rl.scale_rewards=none", "rl.loss_type=seq-mean-token-sum"]
+
 
 def test_the_defaults_break_no_rule() -> None:
     assert list(broken_rules(Config())) == []
@@ -99,6 +102,96 @@ def test_the_defaults_break_no_rule() -> None:
         ),
         (["rl.beta=0.1", "rl.top_k=5"], "rl.beta", "is infinitely far from the policy; set top_k"),
         (["rl.beta=0.1", "rl.top_p=0.9"], "rl.beta", "is infinitely far from the policy"),
+        (
+            ["rl.reward_combination=gdpo", "rl.baseline=leave_one_out"],
+            "rl.baseline",
+            "gdpo has its own; remove it",
+        ),
+        (
+            ["rl.reward_combination=gdpo", "rl.scale_rewards=none"],
+            "rl.scale_rewards",
+            "gdpo has its own; remove it",
+        ),
+        (
+            ["rl.reward_combination=gdpo", "rl.kl_in_reward=true", *K1],
+            "rl.kl_in_reward",
+            "gdpo gives each reward the same spread, however small the KL; set kl_in_reward: false",
+        ),
+        (
+            ["rl.baseline=batch"],
+            "rl.scale_rewards",
+            "a group's deviation says nothing about its distance from the mean of the step; set",
+        ),
+        (
+            ["rl.baseline=greedy"],
+            "rl.scale_rewards",
+            "a group's deviation says nothing about its distance from the greedy hypothesis; set",
+        ),
+        (
+            ["rl.baseline=batch", "rl.scale_rewards=whiten", "rl.dynamic_sample=true"],
+            "rl.dynamic_sample",
+            "a flat group learns too when it is compared with the mean of the step; set dynamic_s",
+        ),
+        (
+            ["rl.baseline=greedy", "rl.scale_rewards=none", "rl.dynamic_sample=true"],
+            "rl.dynamic_sample",
+            "a flat group learns too when it is compared with the greedy hypothesis; set dynamic_",
+        ),
+        (
+            [*MWER, "rl.num_iterations=2"],
+            "rl.num_iterations",
+            "the sampling policy's, good for one",
+        ),
+        (
+            [*MWER, "rl.mini_batch_prompts=4"],
+            "rl.mini_batch_prompts",
+            "the sampling policy's, good for one update; set 1 and 0",
+        ),
+        (
+            [*MWER, "rl.loss_type=dapo"],
+            "rl.loss_type",
+            "MWER sums over the tokens of a response; set one of seq-mean-token-sum, dr_grpo",
+        ),
+        (
+            ["rl.policy_loss=cispo"],
+            "rl.epsilon_high",
+            "caps the ratio itself, which is 1 before an",
+        ),
+        (
+            ["rl.policy_loss=cispo", "rl.epsilon_high=5", "rl.delta=3"],
+            "rl.delta",
+            "cispo has no dual clip; remove it",
+        ),
+        (["rl.policy_loss=sapo", "rl.delta=3"], "rl.delta", "sapo has no dual clip; remove it"),
+        (["rl.delta=1.1"], "rl.delta", "must leave the clip room; set more than 1.2, 3 say"),
+        (
+            ["rl.kl_estimator=k1", "rl.beta=0.1"],
+            "rl.kl_estimator",
+            "the gradient of k1 is 0 on average, so it holds nothing back as a loss; set k2, k3 or",
+        ),
+        *(
+            (
+                ["rl.beta=0.1", "rl.kl_in_reward=true", f"rl.kl_estimator={estimator}"],
+                "rl.kl_estimator",
+                f"as a reward, {estimator} does not have the gradient of the KL; set k1",
+            )
+            for estimator in ("k2", "k3", "exact")
+        ),
+        (
+            ["rl.kl_in_reward=true", "rl.kl_estimator=k1"],
+            "rl.kl_in_reward",
+            "has no weight; set rl.beta above 0",
+        ),
+        (
+            ["rl.overlong_buffer=64"],
+            "rl.overlong_buffer",
+            "every response would lose; set less than 64",
+        ),
+        (
+            ["rl.mini_batch_prompts=17"],
+            "rl.mini_batch_prompts",
+            "a step has 16 prompts; set at most as many, or 0 for all",
+        ),
         (["decode.name=a/b"], "decode.name", 'names a folder (got "a/b")'),
         (["score.normalizer=mandarin"], "score.unit", "Mandarin has no spaces between words; set"),
     ],
@@ -123,6 +216,13 @@ def test_broken_rule(problems: Callable, options: list[str], key: str, reason: s
         ["rl_data.subsets=[{kind: hard}, {kind: hard, name: h}]", "rl_data.hypotheses=[x]"],
         ["rl_data.keywords=found", "rl_data.background=x", "rl_data.background_count=2"],
         ["rl_data.subsets=[{kind: long, min_duration: 9}, {min_error: 0.5}]"],
+        [*K1, "rl.kl_in_reward=true", "rl.baseline=leave_one_out"],
+        ["rl.beta=0.1", "rl.kl_estimator=exact", "rl.entropy_coef=-0.01"],
+        [*MWER, "rl.loss_type=dr_grpo"],
+        ["rl.baseline=greedy", "rl.scale_rewards=whiten", "rl.num_iterations=4"],
+        ["rl.policy_loss=sapo", "rl.importance_sampling_level=sequence", "rl.epsilon=3"],
+        ["rl.reward_combination=gdpo", "rl.dynamic_sample=true", "rl.overlong_buffer=63"],
+        ["rl.delta=3", "rl.rollout_correction=sequence", "rl.mini_batch_prompts=16"],
         ["data.test=[test-clean, 中文_1.2]", "data.no_speech=[test-clean]"],
     ],
 )

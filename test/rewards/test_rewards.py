@@ -206,6 +206,14 @@ def test_harmonic_mean() -> None:
     assert scores.parts["two"] == [-0.5, -0.5, -1.0, 0.0]  # raw
 
 
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, None])
+def test_what_is_no_number_is_unscorable(value: float | None) -> None:
+    scores = WeightedSum({"odd": (lambda samples: [0.5, value], 1.0)})([sample("a", "a")] * 2)
+    assert scores.total[0] == 0.5
+    assert math.isnan(scores.total[1])
+    assert math.isnan(scores.parts["odd"][1])
+
+
 def test_a_failure_is_unscorable_and_logged(caplog) -> None:
     def broken(samples):
         return 1 / 0

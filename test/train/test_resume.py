@@ -114,6 +114,25 @@ def test_rl_goes_on_to_the_bit(death: str, corpus, undisturbed, tmp_path) -> Non
     same(tmp_path / "exp", undisturbed["grpo"])
 
 
+ALGORITHMS = {
+    "dapo": {"rl.dynamic_sample": True, "rl.num_prompts": 2, "rl.overlong_buffer": 4},
+    "remax": {"rl.baseline": "greedy", "rl.scale_rewards": "none", "rl.mini_batch_prompts": 2},
+}
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_other_algorithms_go_on_to_the_bit(name: str, corpus, tmp_path) -> None:
+    """Which prompts are drawn in place of flat groups is a function of the step."""
+    keys = {"rl.max_steps": 5, "rl.save_steps": 2, **ALGORITHMS[name]}
+    corpus.rl(tmp_path / "plain", keys)
+    killed(lambda: corpus.rl(tmp_path / "exp", keys), logged(3))
+    corpus.rl(tmp_path / "exp", keys)
+    expected = outcome(tmp_path / "plain")
+    same(tmp_path / "exp", expected)
+    resampled = [m["frac_resampled"] for m in expected["metrics"] if "loss" in m]
+    assert any(resampled) == (name == "dapo")
+
+
 def test_the_control_goes_on_to_the_bit(corpus, undisturbed, tmp_path) -> None:
     keys = {"rl.algorithm": "supervised"}
     killed(lambda: corpus.rl(tmp_path / "exp", keys), logged(5))
