@@ -208,7 +208,7 @@ def test_harmonic_mean() -> None:
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, None])
 def test_what_is_no_number_is_unscorable(value: float | None) -> None:
-    scores = WeightedSum({"odd": (lambda samples: [0.5, value], 1.0)})([sample("a", "a")] * 2)
+    scores = WeightedSum({"odd": (lambda samples: [0.5, value], 1.0)})(several(2))
     assert scores.total[0] == 0.5
     assert math.isnan(scores.total[1])
     assert math.isnan(scores.parts["odd"][1])
