@@ -56,6 +56,22 @@ class Recorder:
         return 0.0
 
 
+def step_prompts(utterances: list[Utterance], count: int, seed: int, step: int) -> list[Utterance]:
+    """Some utterances for a step, none of them twice."""
+    order = torch.randperm(
+        len(utterances), generator=torch.Generator().manual_seed(1000 * seed + step)
+    )
+    return [utterances[i] for i in order[:count]]
+
+
+def more_prompts(
+    utterances: list[Utterance], seed: int, step: int, attempt: int, taken: set[str], count: int
+) -> list[Utterance]:
+    """Some that are not taken, fewer if there are no more."""
+    order = step_prompts(utterances, len(utterances), seed, 100 * step + attempt)
+    return [u for u in order if u.id not in taken][:count]
+
+
 def some_reward(samples: list[Sample]) -> list[float]:
     """Differs between the hypotheses of an utterance, and for one hypothesis by utterance."""
     return [(len(s.text) % 7) / 7 + 0.1 * (len(s.utterance.text) % 3) for s in samples]

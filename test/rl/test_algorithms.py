@@ -15,11 +15,13 @@ from steps import (
     foreign_engine,
     learner,
     learning_model,
+    more_prompts,
     one_step,
     other_model,
     preset,
     several_updates,
     slow_updates,
+    step_prompts,
     weighted,
 )
 from torch import Tensor
@@ -34,7 +36,6 @@ from audiorl.rewards import Sample
 from audiorl.rl import logprobs
 from audiorl.rl.logprobs import response_logprobs
 from audiorl.rollout.groups import rl_sampling
-from audiorl.train.batches import more_prompts, step_prompts
 
 every_algorithm = pytest.mark.parametrize("path", ALGORITHMS, ids=lambda path: path.stem)
 KL_AND_ENTROPY = {"rl.beta": 0.2, "rl.kl_estimator": "exact", "rl.entropy_coef": 0.03}

@@ -8,14 +8,13 @@ import math
 
 import pytest
 import torch
-from steps import learner, learning_model, one_step, some_reward
+from steps import learner, learning_model, more_prompts, one_step, some_reward
 
 from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
 from audiorl.rewards import Sample
 from audiorl.rl.collect import Batch, overlong
 from audiorl.rl.phases import Phases
-from audiorl.train.batches import more_prompts
 
 DYNAMIC = {"rl.dynamic_sample": True}
 NAN = math.nan

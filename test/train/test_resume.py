@@ -93,7 +93,7 @@ RL_DEATHS = {
     "between lines of completions": after(
         Reporter, "completions", lambda self, step, given: step == 6
     ),
-    "in an evaluation": before(rl, "evaluate", lambda model, dev, step, _: step == 8),
+    "in an evaluation": before(rl, "evaluate", lambda model, dev, step, *_: step == 8),
     "in a checkpoint": writing_checkpoint(6),
     "after the last checkpoint": after(Checkpoints, "save", lambda self, step, *_: step == 8),
 }
