@@ -140,7 +140,7 @@ def test_the_defaults_break_no_rule() -> None:
         (
             ["rl.baseline=greedy", "rl.scale_rewards=none", "rl.rewards=[{name: group_length}]"],
             "rl.baseline",
-            "group_length compares the hypotheses of a group, the greedy one has none; take another",
+            "group_length compares the hypotheses of a group, the greedy one has none; take",
         ),
         (
             [*MWER, "rl.num_iterations=2"],
