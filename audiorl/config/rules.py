@@ -171,6 +171,13 @@ def _advantages(config: Config) -> Iterator[Rule]:
             keys = ("rl.dynamic_sample", "rl.baseline")
             reason = f"a flat group learns too when it is compared with {outside}"
             yield keys, f"{reason}; set dynamic_sample: false"
+    if rl.baseline == "greedy":
+        for reward in rl.rewards:
+            if reward.actual_kind == "group":
+                message = (
+                    f"{reward.name} compares the hypotheses of a group, the greedy one has none"
+                )
+                yield ("rl.baseline", "rl.rewards"), f"{message}; take another baseline"
     if rl.baseline == "posterior":
         if rl.num_iterations > 1 or rl.mini_batch_prompts:
             keys = ("rl.num_iterations" if rl.num_iterations > 1 else "rl.mini_batch_prompts",)

@@ -52,7 +52,8 @@ def posterior_mean(rewards: Rewards) -> Tensor:
 
     Minimum word error rate training (arXiv 1712.01818) minimises sum_i P_i W_i over an n-best list;
     the gradient of that is sum_i P_i (W_i - sum_j P_j W_j) grad log p_i, which is what a policy
-    loss that sums over tokens gives with these advantages. n undoes its mean over the group.
+    loss that sums over tokens gives with these advantages. n undoes its mean over the group. A
+    hypothesis that was drawn twice counts twice.
     """
     scorable = ~rewards.total.isnan()
     weights = rewards.logps.masked_fill(~scorable, -torch.inf).softmax(1).nan_to_num()  # [B, G]

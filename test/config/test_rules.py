@@ -138,6 +138,11 @@ def test_the_defaults_break_no_rule() -> None:
             "a flat group learns too when it is compared with the greedy hypothesis; set dynamic_",
         ),
         (
+            ["rl.baseline=greedy", "rl.scale_rewards=none", "rl.rewards=[{name: group_length}]"],
+            "rl.baseline",
+            "group_length compares the hypotheses of a group, the greedy one has none; take",
+        ),
+        (
             [*MWER, "rl.num_iterations=2"],
             "rl.num_iterations",
             "the sampling policy's, good for one",
