@@ -6,7 +6,7 @@ differs from the defaults and where it was set. Precedence: defaults < base < re
 example:
   python -m audiorl.bin.check_config conf/grpo.yaml --set rl.beta=0.04
   python -m audiorl.bin.check_config conf/grpo.yaml --print     # in full, with comments
-  python -m audiorl.bin.check_config --defaults                 # every key, as in conf/asr.yaml
+  python -m audiorl.bin.check_config --defaults asr             # every key, as in conf/asr.yaml
 """
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ def main() -> None:
     options.add_argument("files", nargs="*", metavar="FILE", help="configs to check")
     add_set(options)
     options.add_argument("--print", action="store_true", help="show the whole resolved config")
-    options.add_argument("--defaults", action="store_true", help="show what conf/asr.yaml holds")
+    options.add_argument(
+        "--defaults", choices=("asr", "tts"), help="show every key of a task, as in conf/TASK.yaml"
+    )
     args = options.parse_intermixed_args()
-    if args.defaults == bool(args.files):
-        options.error("give configs to check, or --defaults")
+    if bool(args.defaults) == bool(args.files):
+        options.error("give configs to check, or --defaults TASK")
     if args.defaults:
-        print(base_recipe(), end="")
+        print(base_recipe(args.defaults), end="")
     problems = []
     for file in args.files:
         try:

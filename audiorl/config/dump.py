@@ -18,8 +18,11 @@ GLUE = "\u00a0"  # a space at which no line breaks: `>= 0` stays together
 
 
 def dump_config(config: Config) -> str:
-    """The config as YAML: every key, its value, its comment; `load_config` reads it back equal."""
-    return "\n".join(_section_lines(config, "")) + "\n"
+    """The config as YAML: every key of its task, its value, its comment.
+
+    `load_config` reads it back equal.
+    """
+    return "\n".join(_section_lines(config, "", config.task)) + "\n"
 
 
 def config_differences(config: Config, other: Config) -> list[str]:
@@ -52,17 +55,23 @@ def clip(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
-def _section_lines(section: Any, indent: str) -> list[str]:
+def _section_lines(section: Any, indent: str, task: str) -> list[str]:
     lines = []
     for name, (kind, field) in section_keys(type(section)).items():
+        if field.metadata["task"] not in (None, task):
+            continue
         value = getattr(section, name)
         if is_dataclass(kind):
             doc = kind.__doc__.split("\n\n")[0].rstrip(".")
-            lines += ["", *_entry(f"{indent}{name}:", doc), *_section_lines(value, indent + "  ")]
+            lines += [
+                "",
+                *_entry(f"{indent}{name}:", doc),
+                *_section_lines(value, indent + "  ", task),
+            ]
         elif isinstance(value, list) and value and is_dataclass(value[0]):
             lines += _entry(f"{indent}{name}:", field.metadata["doc"])
             for item in value:
-                first, *rest = _section_lines(item, indent + "    ")
+                first, *rest = _section_lines(item, indent + "    ", task)
                 lines += [f"{indent}  - {first.lstrip()}", *rest]
         else:
             lines += _entry(f"{indent}{name}: {flow(value)}", _comment(field, value))

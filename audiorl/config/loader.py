@@ -6,10 +6,11 @@ replace. The later one wins: defaults of the schema < base < recipe < `--set key
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from audiorl.config.keys import schema_keys
 from audiorl.config.reader import Reader, build, sentence
 from audiorl.config.rules import broken_rules
 from audiorl.config.schema import Config
@@ -57,12 +58,24 @@ def load_recipe(
     origins = {key: setting.where for key, setting in settings.items()}
     recipe = Recipe(build(Config, settings), origins, reader.files)
     problems = reader.problems
+    problems += [recipe.problem([key], message) for key, message in _foreign_keys(recipe)]
     if not reader.lost:
         for keys, message in broken_rules(recipe.config):
             if not any(map(reader.was_refused, keys)):
                 problems.append(recipe.problem(keys, message))
     refuse_if_any(str(path), problems)
     return recipe
+
+
+def _foreign_keys(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """The keys that were set though they are of another task than the recipe's."""
+    known, task = schema_keys(), recipe.config.task
+    for key in recipe.origins:
+        names = key.split(".")
+        above = (".".join(names[: i + 1]) for i in range(len(names)))
+        theirs = {known[path][1].metadata["task"] for path in above} - {None, task}
+        if theirs:
+            yield key, f"is a key of task {theirs.pop()}, and this recipe's is {task}; remove it"
 
 
 def refuse_if_any(path: str, problems: list[str]) -> None:

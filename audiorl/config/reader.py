@@ -283,7 +283,7 @@ def _unknown(path: str, siblings: Iterable[str], root: type) -> str:
     if not near and root is not Config:
         return f"unknown key; here may stand {', '.join(siblings)}"
     if not near:
-        return "unknown key; `check_config --defaults` lists all keys"
+        return "unknown key; `check_config --defaults asr` lists all keys"
     return f"unknown key; did you mean {' or '.join(near[:3])}?"
 
 

@@ -7,27 +7,16 @@ TRL has one; the verl equivalent stands in brackets.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, fields
 
-
-def key(
-    default: Any,
-    doc: str,
-    *,
-    ge: float | None = None,
-    gt: float | None = None,
-    le: float | None = None,
-    lt: float | None = None,
-    choices: tuple[str, ...] | None = None,
-) -> Any:
-    """A config field: its default, what it means, and which values it may take."""
-    metadata = {"doc": doc, "ge": ge, "gt": gt, "le": le, "lt": lt, "choices": choices}
-    if isinstance(default, (list, dict)):
-        return field(default_factory=lambda: type(default)(default), metadata=metadata)
-    if callable(default):
-        return field(default_factory=default, metadata=metadata)
-    return field(default=default, metadata=metadata)
+from audiorl.config.field import key
+from audiorl.config.tts_schema import (
+    CodecConfig,
+    DiffROConfig,
+    JudgeConfig,
+    RewardModelConfig,
+    SpeechConfig,
+)
 
 
 @dataclass
@@ -127,6 +116,7 @@ class LLMConfig:
     prompt: str = key(
         "transcribe {audio}",
         "the prefix that the LM continues; {audio} stands for the audio embeddings",
+        task="asr",
     )
 
 
@@ -529,19 +519,24 @@ class ScoreConfig:
 class Config:
     """A recipe."""
 
-    task: str = key("asr", "what is learnt", choices=("asr",))
+    task: str = key("asr", "what is learnt: recognition or synthesis", choices=("asr", "tts"))
     seed: int = key(1, "of everything random in training", ge=0)
     device: str = key("auto", "auto: the GPU if there is one", choices=("auto", "cpu", "cuda"))
     num_threads: int = key(0, "CPU threads of torch; 0: one per core", ge=0)
     data: DataConfig = key(DataConfig, "corpus")
     tokenizer: TokenizerConfig = key(TokenizerConfig, "text units")
     frontend: FrontendConfig = key(FrontendConfig, "features")
-    encoder: EncoderConfig = key(EncoderConfig, "audio encoder")
-    adaptor: AdaptorConfig = key(AdaptorConfig, "encoder to LM")
+    encoder: EncoderConfig = key(EncoderConfig, "audio encoder", task="asr")
+    adaptor: AdaptorConfig = key(AdaptorConfig, "encoder to LM", task="asr")
+    codec: CodecConfig = key(CodecConfig, "stage 3", task="tts")
+    reward_model: RewardModelConfig = key(RewardModelConfig, "stage 3", task="tts")
+    judge: JudgeConfig = key(JudgeConfig, "stage 3", task="tts")
     llm: LLMConfig = key(LLMConfig, "language model")
+    speech: SpeechConfig = key(SpeechConfig, "text and speech tokens", task="tts")
     sft: SFTConfig = key(SFTConfig, "stage 3")
     rl_data: RLDataConfig = key(RLDataConfig, "stage 4")
     rl: RLConfig = key(RLConfig, "stage 5")
+    diffro: DiffROConfig = key(DiffROConfig, "stage 5", task="tts")
     decode: DecodeConfig = key(DecodeConfig, "stage 6")
     score: ScoreConfig = key(ScoreConfig, "stages 7 and 8")
 

@@ -91,12 +91,17 @@ def test_print_is_a_config_again(tmp_path: Path) -> None:
     assert again == load_recipe(tmp_path / "a.yaml", ["seed=7"]).config
 
 
-def test_defaults_are_the_base_recipe() -> None:
-    done = call("--defaults")
-    assert (done.returncode, done.stdout) == (0, BASE.read_text(encoding="utf-8"))
+@pytest.mark.parametrize("task", ["asr", "tts"])
+def test_defaults_are_the_base_recipe(task: str) -> None:
+    done = call("--defaults", task)
+    base = BASE.parent / f"{task}.yaml"
+    assert (done.returncode, done.stdout) == (0, base.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("arguments", [(), ("--defaults", "conf/asr.yaml"), ("--config", "a")])
+WRONG = [(), ("--defaults", "sing"), ("--defaults", "asr", "conf/asr.yaml"), ("--config", "a")]
+
+
+@pytest.mark.parametrize("arguments", WRONG)
 def test_wrong_use(arguments: tuple[str, ...]) -> None:
     done = call(*arguments)
     assert done.returncode == 2 and "usage:" in done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -183,7 +184,7 @@ def test_wrong_value(problems: Callable, text: str, sentence: str) -> None:
         ),
         ("extend: a.yaml", "extend: unknown key; did you mean extends?"),
         ("rl: {extends: a.yaml}", "rl.extends: only a file extends, at its top; move it there."),
-        ("zzzzz: 2", "zzzzz: unknown key; `check_config --defaults` lists all keys."),
+        ("zzzzz: 2", "zzzzz: unknown key; `check_config --defaults asr` lists all keys."),
     ],
 )
 def test_unknown_key_with_the_nearest(problems: Callable, text: str, hint: str) -> None:
@@ -412,3 +413,18 @@ def test_overrides_win_and_the_last_of_them(load: Callable) -> None:
 def test_wrong_override(problems: Callable, option: str, sentence: str) -> None:
     problem = only(problems("seed: 1", option))
     assert problem.startswith("--set ") and sentence in problem and len(problem) < 240
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("codec: {type: mimi}", "2: codec.type: is a key of task tts, and this recipe's is asr; "),
+        (
+            "task: tts\nllm: {prompt: a}",
+            "3: llm.prompt: is a key of task asr, and this recipe's is",
+        ),
+    ],
+)
+def test_a_key_of_the_other_task_is_refused(write: Callable, text: str, message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        load_config(write("seed: 1\n" + text))
