@@ -19,6 +19,7 @@ from audiorl.models.audio_llm import AudioLLM
 from audiorl.optim import Optimizers
 from audiorl.rewards import Sample, WeightedSum
 from audiorl.rl.grpo import GRPO
+from audiorl.rollout.groups import read_text
 
 FRAME_SIZE = 64
 STACK = 2
@@ -95,7 +96,8 @@ def learner(shape: Shape, threads: int, micro_batch_tokens: int) -> GRPO:
     rl = model.config.rl
     optimizer = Optimizers([model.adaptor, model.llm], rl.learning_rate, rl.weight_decay)
     rewards = WeightedSum({"mean_word": (mean_word, 1.0)})
-    return GRPO(model, None, rewards, optimizer, ReadyFrames(shape))
+    read = read_text(model.tokenizer)
+    return GRPO(model, None, rewards, optimizer, ReadyFrames(shape), read)
 
 
 def timed_step(grpo: GRPO, shape: Shape, step: int) -> dict:
@@ -105,7 +107,7 @@ def timed_step(grpo: GRPO, shape: Shape, step: int) -> dict:
     clock = Clock()
     metrics = grpo.step(step, utterances, 1.0).metrics
     seconds = clock.read()
-    prefix = grpo.model.prefix(grpo.frames.get(utterances))
+    prefix = grpo.model.prefix(grpo.conditions.get(utterances))
     phases = {
         name.removeprefix("timing_s/"): value
         for name, value in metrics.items()

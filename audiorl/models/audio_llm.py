@@ -48,7 +48,7 @@ class SupervisedLoss:
 
 
 class AudioLLM(nn.Module):
-    """Audio in, text out.
+    """Audio in, text out: the `Policy` of recognition.
 
     The prefix is the instruction with the audio embeddings in place of `{audio}`; the response is
     the transcript and the end token.
@@ -80,6 +80,7 @@ class AudioLLM(nn.Module):
         forbidden[tokenizer.forbidden_ids] = True
         forbidden[tokenizer.vocab_size :] = True  # rows that pad a pretrained embedding table
         self.register_buffer("forbidden", forbidden, persistent=False)  # [V], never sampled
+        self.eos_id, self.pad_id = tokenizer.eos_id, tokenizer.pad_id
 
     @property
     def device(self) -> torch.device:
@@ -105,6 +106,10 @@ class AudioLLM(nn.Module):
         return Prefix.join(
             [torch.cat([before, row[:n], after]) for row, n in zip(audio, lengths, strict=True)]
         )
+
+    def prefix_length(self, condition: Tensor) -> int:
+        """Audio embeddings of an utterance's frames [T, D]; the instruction is a few more."""
+        return len(condition) // self.adaptor.stack
 
     def responses(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Transcripts to token ids [B, R], each with its end token, and their mask [B, R]."""

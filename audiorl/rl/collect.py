@@ -13,12 +13,11 @@ from torch import Tensor
 from audiorl.config.schema import RLConfig
 from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
-from audiorl.models.audio_llm import AudioLLM
+from audiorl.models.policy import Policy
 from audiorl.rewards import Sample, Scores
 from audiorl.rl.advantages import flat_groups
-from audiorl.rl.frames import FrameStore
 from audiorl.rl.phases import Phases
-from audiorl.rollout.groups import greedy_samples, sample_groups
+from audiorl.rollout.groups import Interpret, greedy_group, sample_groups
 from audiorl.rollout.native import Rollout
 
 # (step, attempt, ids taken, count) -> utterances that are not among the taken ones
@@ -32,12 +31,22 @@ class Scorer(Protocol):
         """Begins to score; the function returned waits for the scores."""
 
 
+class Conditions(Protocol):
+    """What the responses to utterances depend on (see `Policy`)."""
+
+    def get(self, utterances: Sequence[Utterance]) -> list[Tensor]:
+        """Of each utterance, on the host, without gradient."""
+
+    def encode(self, model: Policy, utterances: Sequence[Utterance]) -> list[Tensor]:
+        """Made anew by `model`, with gradient where gradients are on."""
+
+
 @dataclass
 class Batch:
     """B prompts with G hypotheses each; the G of a prompt are consecutive rows of the rollout."""
 
     utterances: list[Utterance]
-    frames: list[Tensor]  # B x [T_i, D], on the host
+    conditions: list[Tensor]  # B, of unequal lengths, on the host
     rollout: Rollout  # B * G rows
     samples: list[Sample]
     scores: Scores
@@ -67,7 +76,7 @@ class Batch:
         rows = self.rows(prompts).tolist()
         return Batch(
             [self.utterances[p] for p in prompts],
-            [self.frames[p] for p in prompts],
+            [self.conditions[p] for p in prompts],
             self.rollout.select(rows),
             [self.samples[row] for row in rows],
             self.scores.select(rows),
@@ -79,7 +88,7 @@ class Batch:
         """The prompts of both."""
         return Batch(
             self.utterances + other.utterances,
-            self.frames + other.frames,
+            self.conditions + other.conditions,
             self.rollout.join(other.rollout),
             self.samples + other.samples,
             self.scores.join(other.scores),
@@ -92,11 +101,17 @@ class Collector:
     """Encodes, samples and rewards the prompts of a step."""
 
     def __init__(
-        self, model: AudioLLM, rewards: Scorer, frames: FrameStore, more: MorePrompts | None
+        self,
+        model: Policy,
+        rewards: Scorer,
+        conditions: Conditions,
+        interpret: Interpret,
+        more: MorePrompts | None,
     ) -> None:
         self.model = model
         self.rewards = rewards
-        self.frames = frames
+        self.conditions = conditions
+        self.interpret = interpret
         self.more = more
         self.config: RLConfig = model.config.rl
 
@@ -148,21 +163,22 @@ class Collector:
     ) -> Callable[[], Batch]:
         """Samples the groups of a few prompts; the function returned waits for their rewards."""
         with phases("encode"):
-            frames = self.frames.get(utterances)
+            conditions = self.conditions.get(utterances)
         with phases("rollout"):
-            rollout, samples = sample_groups(self.model, utterances, frames, step)
+            rollout = sample_groups(self.model, utterances, conditions, step)
             self._refuse_broken_policy(step, rollout)
         with phases("reward"):
+            samples = self.interpret(utterances, rollout)
             scores = self.rewards.submit(samples)
         best = None
         if self.config.baseline == "greedy":
             with phases("rollout"):
-                greedy = greedy_samples(self.model, utterances, frames)
+                greedy = greedy_group(self.model, conditions)
             with phases("reward"):
-                best = self.rewards.submit(greedy)
+                best = self.rewards.submit(self.interpret(utterances, greedy))
 
         def finish() -> Batch:
-            batch = Batch(list(utterances), frames, rollout, samples, scores())
+            batch = Batch(list(utterances), conditions, rollout, samples, scores())
             batch.greedy = torch.tensor(best().total) if best else None
             self._add_overlong(batch)
             return batch

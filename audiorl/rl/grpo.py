@@ -25,12 +25,11 @@ from transformers import PreTrainedModel
 from audiorl.config.schema import RLConfig
 from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
-from audiorl.models.audio_llm import AudioLLM
 from audiorl.models.causal_lm import Prefix
+from audiorl.models.policy import Policy
 from audiorl.optim import Optimizers
 from audiorl.rl.advantages import Rewards, advantages, decoupled, group_std
-from audiorl.rl.collect import Batch, Collector, MorePrompts, Scorer
-from audiorl.rl.frames import FrameStore
+from audiorl.rl.collect import Batch, Collector, Conditions, MorePrompts, Scorer
 from audiorl.rl.logprobs import Scored, prefix_is_shared, response_logprobs
 from audiorl.rl.losses import (
     AGGREGATIONS,
@@ -48,7 +47,7 @@ from audiorl.rl.metrics import (
     reward_metrics,
 )
 from audiorl.rl.phases import Phases
-from audiorl.rollout.groups import rl_sampling
+from audiorl.rollout.groups import Interpret, rl_sampling
 
 # Log-probabilities that a shared and a repeated prefix may differ by, from rounding alone.
 SHARED_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.5, torch.float16: 0.1}
@@ -90,19 +89,20 @@ class GRPO:
 
     def __init__(
         self,
-        model: AudioLLM,
-        reference: AudioLLM | None,
+        model: Policy,
+        reference: Policy | None,
         rewards: Scorer,
         optimizer: Optimizers,
-        frames: FrameStore,
+        conditions: Conditions,
+        interpret: Interpret,
         more: MorePrompts | None = None,
     ) -> None:
         self.model = model
         self.reference = reference
         self.optimizer = optimizer
-        self.frames = frames
+        self.conditions = conditions
         self.config: RLConfig = model.config.rl
-        self.collect = Collector(model, rewards, frames, more)
+        self.collect = Collector(model, rewards, conditions, interpret, more)
         self.sampling = rl_sampling(self.config)
         rl = self.config
         self.clip = Clip(
@@ -247,7 +247,7 @@ class GRPO:
 
     def _logprobs(
         self,
-        model: AudioLLM,
+        model: Policy,
         batch: Batch,
         mask: Tensor,
         reference: tuple[PreTrainedModel, Prefix] | None = None,
@@ -274,11 +274,11 @@ class GRPO:
             entropy_grad=self.config.entropy_coef != 0,
         )
 
-    def _prefix(self, model: AudioLLM, batch: Batch) -> Prefix:
+    def _prefix(self, model: Policy, batch: Batch) -> Prefix:
         """What a model reads before the responses; an encoder that learns reads the audio again."""
         if "encoder" in self.config.train:
-            return model.prefix(self.frames.encode(model, batch.utterances))
-        return model.prefix(batch.frames)
+            return model.prefix(self.conditions.encode(model, batch.utterances))
+        return model.prefix(batch.conditions)
 
     @torch.no_grad()
     def _check_sharing(self, prefix: Prefix, batch: Batch) -> None:
@@ -308,12 +308,12 @@ class GRPO:
         """Prompts whose groups fit into `micro_batch_tokens`, like lengths side by side."""
         rl, response = self.config, batch.rollout.tokens.size(1)
         group, piece, cost = rl.num_generations, [], 0
-        for prompt in sorted(prompts, key=lambda p: -len(batch.frames[p])):
+        for prompt in sorted(prompts, key=lambda p: -len(batch.conditions[p])):
             if piece and cost * (len(piece) + 1) > rl.micro_batch_tokens:
                 yield piece
                 piece = []
             if not piece:  # the longest of the micro-batch, which the others are padded to
-                length = len(batch.frames[prompt]) // self.model.adaptor.stack
+                length = self.model.prefix_length(batch.conditions[prompt])
                 shared = prefix_is_shared(rl.share_prefix, length, group, response)
                 cost = length * (1 if shared else group) + group * response
             piece.append(prompt)

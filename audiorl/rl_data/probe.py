@@ -15,7 +15,7 @@ from audiorl.data.utterance import Utterance
 from audiorl.files import atomic_write, disk_errors, progress
 from audiorl.models.audio_llm import AudioLLM
 from audiorl.rl.collect import Scorer
-from audiorl.rollout.groups import greedy_samples, sample_groups
+from audiorl.rollout.groups import greedy_group, read_text, sample_groups
 from audiorl.rollout.transcribe import encode_utterances
 
 PROBE_STEP = 2**31  # no step of a training run draws the same random numbers
@@ -94,9 +94,10 @@ def probe(
 @torch.no_grad()
 def _probe_batch(model: AudioLLM, batch: Sequence[Utterance], rewards: Scorer) -> dict[str, Probe]:
     frames, group = encode_utterances(model, batch), model.config.rl.num_generations
-    _, samples = sample_groups(model, batch, frames, PROBE_STEP)
+    read = read_text(model.tokenizer)
+    samples = read(batch, sample_groups(model, batch, frames, PROBE_STEP))
     scores = rewards.submit(samples)
-    greedy = greedy_samples(model, batch, frames)
+    greedy = read(batch, greedy_group(model, frames))
     total = scores().total
     return {
         u.id: Probe(

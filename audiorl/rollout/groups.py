@@ -1,18 +1,22 @@
-"""A group of hypotheses for each utterance, as an RL step and a difficulty probe need it."""
+"""A group of responses to each utterance, as an RL step and a difficulty probe need it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from audiorl.config.schema import RLConfig
 from audiorl.data.utterance import Utterance
-from audiorl.models.audio_llm import AudioLLM
+from audiorl.models.policy import Policy
+from audiorl.models.tokenizer import Tokenizer
 from audiorl.rewards import Sample
 from audiorl.rollout.native import Rollout, generate
 from audiorl.rollout.sampling import Sampling, uniform_table
+
+# Makes samples of the B * G rows of a rollout for B utterances.
+Interpret = Callable[[Sequence[Utterance], Rollout], list[Sample]]
 
 
 def rl_sampling(rl: RLConfig) -> Sampling:
@@ -20,54 +24,58 @@ def rl_sampling(rl: RLConfig) -> Sampling:
     return Sampling(rl.temperature, rl.top_k, rl.top_p)
 
 
+def read_text(tokenizer: Tokenizer) -> Interpret:
+    """Recognition: a response is text as it is."""
+
+    def read(utterances: Sequence[Utterance], rollout: Rollout) -> list[Sample]:
+        group = len(rollout) // len(utterances)
+        rows = zip(rollout.tokens, rollout.mask, rollout.finished.tolist(), strict=True)
+        return [
+            Sample(utterances[i // group], tokenizer.decode(tokens[mask].tolist()), finished)
+            for i, (tokens, mask, finished) in enumerate(rows)
+        ]
+
+    return read
+
+
 @torch.no_grad()
 def sample_groups(
-    model: AudioLLM, utterances: Sequence[Utterance], frames: Sequence[Tensor], step: int
-) -> tuple[Rollout, list[Sample]]:
-    """Draws G = rl.num_generations hypotheses of each utterance from its frames [T_i, D].
+    model: Policy, utterances: Sequence[Utterance], conditions: Sequence[Tensor], step: int
+) -> Rollout:
+    """Draws G = rl.num_generations responses to each utterance from its condition.
 
-    Returns the rollout and its samples, both of B * G rows, the G of an utterance side by side.
-    `step` picks the random numbers.
+    Returns a rollout of B * G rows, the G of an utterance side by side. `step` picks the random
+    numbers.
     """
     rl = model.config.rl
     ids = [u.id for u in utterances]
     uniforms = uniform_table(
         model.config.seed, step, ids, rl.num_generations, rl.max_completion_length
     )
-    return _roll(model, utterances, frames, rl.num_generations, rl_sampling(rl), uniforms)
+    return _roll(model, conditions, rl.num_generations, rl_sampling(rl), uniforms)
 
 
 @torch.no_grad()
-def greedy_samples(
-    model: AudioLLM, utterances: Sequence[Utterance], frames: Sequence[Tensor]
-) -> list[Sample]:
-    """The greedy hypothesis of each utterance."""
-    return _roll(model, utterances, frames, 1, Sampling(greedy=True), None)[1]
+def greedy_group(model: Policy, conditions: Sequence[Tensor]) -> Rollout:
+    """The greedy response to each condition."""
+    return _roll(model, conditions, 1, Sampling(greedy=True), None)
 
 
 def _roll(
-    model: AudioLLM,
-    utterances: Sequence[Utterance],
-    frames: Sequence[Tensor],
+    model: Policy,
+    conditions: Sequence[Tensor],
     group: int,
     sampling: Sampling,
     uniforms: Tensor | None,
-) -> tuple[Rollout, list[Sample]]:
-    tokenizer = model.tokenizer
-    rollout = generate(
+) -> Rollout:
+    return generate(
         model.llm,
-        model.prefix(frames),
+        model.prefix(conditions),
         group=group,
         max_length=model.config.rl.max_completion_length,
-        eos_id=tokenizer.eos_id,
-        pad_id=tokenizer.pad_id,
+        eos_id=model.eos_id,
+        pad_id=model.pad_id,
         forbidden=model.forbidden,
         sampling=sampling,
         uniforms=uniforms,
     )
-    rows = zip(rollout.tokens, rollout.mask, rollout.finished.tolist(), strict=True)
-    samples = [
-        Sample(utterances[i // group], tokenizer.decode(tokens[mask].tolist()), finished)
-        for i, (tokens, mask, finished) in enumerate(rows)
-    ]
-    return rollout, samples

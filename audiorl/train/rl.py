@@ -20,6 +20,7 @@ from audiorl.rl.collect import Scorer
 from audiorl.rl.frames import FrameArchive, FrameStore
 from audiorl.rl.grpo import GRPO
 from audiorl.rl.supervised import Supervised
+from audiorl.rollout.groups import read_text
 from audiorl.train.checkpoint import BestWeights, Checkpoints
 from audiorl.train.experiment import Experiment
 from audiorl.train.prompts import Prompts
@@ -89,7 +90,9 @@ def _train(
     frames = FrameStore(model, frozen, disk=disk)
     heard = {} if frozen else None  # frames of the dev set, from one evaluation to the next
     if rl.algorithm == "grpo":
-        learner = GRPO(model, reference, rewards, optimizer, frames, prompts.more)
+        learner = GRPO(
+            model, reference, rewards, optimizer, frames, read_text(model.tokenizer), prompts.more
+        )
     else:
         learner = Supervised(model, optimizer, frames)
     if state:

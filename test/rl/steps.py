@@ -21,6 +21,7 @@ from audiorl.rl import collect
 from audiorl.rl.collect import MorePrompts
 from audiorl.rl.frames import FrameStore
 from audiorl.rl.grpo import GRPO, StepOutput
+from audiorl.rollout.groups import read_text
 from audiorl.rollout.transcribe import encode_utterances
 
 Reward = Callable[[list[Sample]], list[float | None]]
@@ -113,15 +114,16 @@ def foreign_engine(monkeypatch) -> None:
     """
     original = collect.sample_groups
 
-    def sample(model, utterances, frames, step):
-        rollout, samples = original(model, utterances, frames, step)
-        for i, sampled in enumerate(samples):
+    def sample(model, utterances, conditions, step):
+        rollout = original(model, utterances, conditions, step)
+        for i in range(len(rollout)):
             # By what was sampled alone, not by its place in the batch.
-            seed = sum(sampled.utterance.id.encode()) + 7 * int(rollout.tokens[i].sum())
+            utterance = utterances[i * len(utterances) // len(rollout)]
+            seed = sum(utterance.id.encode()) + 7 * int(rollout.tokens[i].sum())
             noise = torch.randn(64, generator=torch.Generator().manual_seed(seed))
             mask = rollout.mask[i]
             rollout.logps[i, mask] += 0.3 * noise[: int(mask.sum())]
-        return rollout, samples
+        return rollout
 
     monkeypatch.setattr(collect, "sample_groups", sample)
 
@@ -134,7 +136,8 @@ def learner(
     more: MorePrompts | None = None,
 ) -> GRPO:
     frames = FrameStore(model, frozen="encoder" not in model.config.rl.train)
-    return GRPO(model, reference, weighted(reward), optimizer or Recorder(model), frames, more)
+    optimizer, read = optimizer or Recorder(model), read_text(model.tokenizer)
+    return GRPO(model, reference, weighted(reward), optimizer, frames, read, more)
 
 
 def one_step(
@@ -222,7 +225,8 @@ def slow_groups(
     """The groups of a step with their rewards, advantages and old log-probabilities."""
     rl = model.config.rl
     frames = encode_utterances(model, utterances)
-    rollout, samples = collect.sample_groups(model, utterances, frames, 0)
+    rollout, read = collect.sample_groups(model, utterances, frames, 0), read_text(model.tokenizer)
+    samples = read(utterances, rollout)
     scores = rewards(samples)
     every = []
     for i, sample in enumerate(samples):
@@ -253,7 +257,7 @@ def slow_groups(
     else:
         greedy = None
         if rl.baseline == "greedy":
-            greedy = rewards(collect.greedy_samples(model, utterances, frames)).total
+            greedy = rewards(read(utterances, collect.greedy_group(model, frames))).total
         logps = [[sum(s.rollout_logps) for s in group] for group in groups]
         taught = slow_advantages(rl, table, greedy, logps)
     for group, row in zip(groups, taught, strict=True):

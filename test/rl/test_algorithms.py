@@ -208,7 +208,7 @@ class Toy:
         generator = torch.Generator().manual_seed(5)
         size = model.config.encoder.output_size
         self.frames = {u.id: torch.randn(4, size, generator=generator) for u in utterances}
-        self.grpo.frames.get = lambda chosen: [self.frames[u.id] for u in chosen]
+        self.grpo.conditions.get = lambda chosen: [self.frames[u.id] for u in chosen]
 
     def said(self, samples: list[Sample]) -> list[float]:
         return [float(s.text.startswith(self.right[s.utterance.id])) for s in samples]

@@ -73,7 +73,7 @@ def test_flat_groups_make_room_for_others(utterances) -> None:
 
 
 def test_each_group_is_what_its_prompt_alone_draws(utterances) -> None:
-    """Rollout, samples, frames and rewards move together; shorter rollouts are padded."""
+    """Rollout, samples, conditions and rewards move together; shorter rollouts are padded."""
     pool = many(utterances)
     batch = collect(pool[:3], flat_but(*(u.id for u in pool[2:])), more=Prompts(pool))
     assert batch.resampled == 2
@@ -86,7 +86,7 @@ def test_each_group_is_what_its_prompt_alone_draws(utterances) -> None:
         assert not group.rollout.mask[:, width:].any()
         assert group.samples == alone.samples
         assert group.scores == alone.scores
-        assert torch.equal(group.frames[0], alone.frames[0])
+        assert torch.equal(group.conditions[0], alone.conditions[0])
 
 
 def test_what_stays_flat_after_all_draws_stays(utterances) -> None:

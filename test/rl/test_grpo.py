@@ -24,7 +24,7 @@ from audiorl.models.audio_llm import AudioLLM
 from audiorl.optim import Optimizers
 from audiorl.rewards import Sample
 from audiorl.rl import grpo as grpo_module
-from audiorl.rollout.groups import sample_groups
+from audiorl.rollout.groups import read_text, sample_groups
 from audiorl.rollout.transcribe import encode_utterances
 
 LOSS_TYPES = ["grpo", "dapo", "dr_grpo"]
@@ -33,7 +33,8 @@ NAN = math.nan
 
 def sampled_by(model: AudioLLM, utterances: list[Utterance], step: int = 0):
     """(utterance id, member) -> ids and whether they ended; and the samples in the same order."""
-    rollout, samples = sample_groups(model, utterances, encode_utterances(model, utterances), step)
+    rollout = sample_groups(model, utterances, encode_utterances(model, utterances), step)
+    samples = read_text(model.tokenizer)(utterances, rollout)
     group = model.config.rl.num_generations
     keys = [(u.id, g) for u in utterances for g in range(group)]
     rows = zip(rollout.tokens, rollout.mask, rollout.finished.tolist(), strict=True)
@@ -359,7 +360,7 @@ def test_a_learning_encoder_hears_anew_in_each_update(utterances, monkeypatch) -
     metrics = []
     grpo = learner(model, optimizer=Optimizers([model.encoder], 1e-2, 0.0))
     for step in range(2):
-        before[step] = grpo.frames.get(utterances[:1])[0]
+        before[step] = grpo.conditions.get(utterances[:1])[0]
         encoded.clear()
         metrics.append(grpo.step(step, utterances[:3], 1.0).metrics)
         assert len(encoded) == 6  # for the rollout, and with gradients for the update

@@ -85,7 +85,7 @@ def test_what_is_sampled_is_scored_by_the_lms_own_forward(name: str, utterances)
     rollout, group = batch.rollout, model.config.rl.num_generations
     with torch.no_grad():
         for i in range(len(rollout)):
-            prefix = model.prefix([batch.frames[i // group]]).embeds[0]
+            prefix = model.prefix([batch.conditions[i // group]]).embeds[0]
             ids = rollout.tokens[i][rollout.mask[i]]
             embeds = torch.cat([prefix, model.llm.get_input_embeddings()(ids)])
             logits = model.llm(inputs_embeds=embeds[None]).logits[0, len(prefix) - 1 : -1]
@@ -101,7 +101,7 @@ def test_the_window_is_at_work(name: str, utterances) -> None:
     found = []
     for window in (WINDOW, WIDE):
         model = model_with(name, window=window)
-        frames = learner(model).frames.get(utterances[3:4])
+        frames = learner(model).conditions.get(utterances[3:4])
         prefix = model.prefix(frames)
         assert prefix.embeds.size(1) > 2 * WINDOW
         with torch.no_grad():

@@ -15,7 +15,7 @@ from audiorl.errors import UserError
 from audiorl.rewards import Sample, WeightedSum
 from audiorl.rl_data import probe as module
 from audiorl.rl_data.probe import Probe, ProbeFile, probe
-from audiorl.rollout.groups import sample_groups
+from audiorl.rollout.groups import read_text, sample_groups
 from audiorl.rollout.transcribe import encode_utterances, transcribe
 
 TEXTS = ["ba do", "ki lu me", "no pa", "ri so tu", "ba ba ba", "tu ki", "me"]
@@ -78,7 +78,7 @@ def test_batches_do_not_matter(utterances, undisturbed, tmp_path: Path) -> None:
 def test_training_draws_other_random_numbers(utterances, undisturbed) -> None:
     model = tiny_model(KEYS, spread=3.0)
     frames = encode_utterances(model, utterances)
-    _, samples = sample_groups(model, utterances, frames, step=0)
+    samples = read_text(model.tokenizer)(utterances, sample_groups(model, utterances, frames, 0))
     drawn = {u.id: [s.text for s in samples if s.utterance is u] for u in utterances}
     assert drawn != {name: found.samples for name, found in undisturbed.items()}
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny import sentences, tiny_model, write_set
 
-from audiorl.rollout.groups import rl_sampling, sample_groups
+from audiorl.rollout.groups import read_text, rl_sampling, sample_groups
 from audiorl.rollout.transcribe import encode_utterances
 
 
@@ -18,7 +18,8 @@ def utterances(tmp_path_factory):
 def test_samples_follow_the_rows_of_the_rollout(utterances) -> None:
     model = tiny_model({"rl.num_generations": 3}, spread=3.0)
     frames = encode_utterances(model, utterances)
-    rollout, samples = sample_groups(model, utterances, frames, step=2)
+    rollout = sample_groups(model, utterances, frames, step=2)
+    samples = read_text(model.tokenizer)(utterances, rollout)
     assert len(rollout) == len(samples) == 12
     assert [s.utterance for s in samples] == [u for u in utterances for _ in range(3)]
     for sample, tokens, mask, finished in zip(
@@ -34,9 +35,9 @@ def test_permuted_utterances_permute_the_samples_and_nothing_else(utterances) ->
 
     def sampled(order: list[int], step: int = 2) -> dict[str, list[str]]:
         chosen = [utterances[i] for i in order]
-        _, samples = sample_groups(model, chosen, encode_utterances(model, chosen), step)
+        rollout = sample_groups(model, chosen, encode_utterances(model, chosen), step)
         found: dict[str, list[str]] = {}
-        for s in samples:
+        for s in read_text(model.tokenizer)(chosen, rollout):
             found.setdefault(s.utterance.id, []).append(s.text)
         return found
 
@@ -51,8 +52,8 @@ def test_what_is_heard_matters(utterances) -> None:
     """With the frames of another utterance, an utterance draws other hypotheses."""
     model = tiny_model({"rl.num_generations": 4}, spread=3.0)
     frames = encode_utterances(model, utterances)
-    own, _ = sample_groups(model, utterances, frames, step=0)
-    others, _ = sample_groups(model, utterances, frames[::-1], step=0)
+    own = sample_groups(model, utterances, frames, step=0)
+    others = sample_groups(model, utterances, frames[::-1], step=0)
     assert own.tokens.tolist() != others.tokens.tolist()
 
 
