@@ -11,6 +11,7 @@
       grpo_hard: {data: hard}
       dr_grpo: {data: all, merge: [../../../conf/algorithms/dr_grpo.yaml]}
       control: {data: all, config: supervised.yaml}
+      both: {data: all, after: control}   # GRPO on what the control has learnt
 
 It is read as strictly as a config: unknown keys, wrong types, repeated names and missing files are
 refused, all at once, with their lines.
@@ -51,6 +52,9 @@ class Cell(Variant):
     """A row: what is trained, with each of the seeds."""
 
     data: str = key("", "RL set, one of `data`; empty: the first of them")
+    after: str = key(
+        "", "row whose models it begins with, seed by seed; empty: the warm start, as that row does"
+    )
 
 
 @dataclass
@@ -131,6 +135,11 @@ def _broken_rules(matrix: Matrix, where: dict[str, str], path: str) -> Iterator[
         if cell.data and cell.data not in matrix.data:
             message = f"{cell.data} is not in `data`; {nearest(cell.data, matrix.data)}"
             yield problem(f"cells.{name}.data", message)
+        if cell.after:
+            first = [row for row, other in matrix.cells.items() if not other.after]
+            if cell.after not in first:
+                message = f"{cell.after} is no row that begins with the warm start"
+                yield problem(f"cells.{name}.after", f"{message}; {nearest(cell.after, first)}")
         if any(option.partition("=")[0] == "seed" for option in cell.set):
             yield problem(f"cells.{name}.set", "the seed comes from `seeds`; remove seed=…")
 

@@ -38,7 +38,7 @@ def _data(config: Config) -> Iterator[Rule]:
         optional = name.startswith("rl") and not value
         if not optional and not FOLDER.fullmatch(value):
             yield (f"data.{name}",), _not_a_folder(value)
-    for name in ("test", "no_speech"):
+    for name in ("extra", "test", "no_speech"):
         values = getattr(data, name)
         for value in values:
             if not FOLDER.fullmatch(value):
@@ -46,8 +46,9 @@ def _data(config: Config) -> Iterator[Rule]:
         for value in _repeated(values):
             yield (f"data.{name}",), f"names {value} twice; keep one"
     for value in data.no_speech:
-        if value not in data.test:
-            yield ("data.no_speech", "data.test"), f"{value} is not one of data.test; add it there"
+        if value not in (*data.test, *data.extra):
+            keys = ("data.no_speech", "data.test")
+            yield keys, f"{value} is not one of data.test or data.extra; add it there"
     if data.min_duration >= data.max_duration:
         keys = ("data.max_duration", "data.min_duration")
         yield keys, f"must be above data.min_duration, {data.min_duration:g} s; raise it"

@@ -27,8 +27,13 @@ class DataConfig:
     dev: str = key("dev", "set that chooses the checkpoint of the warm start")
     rl: str = key("", "set that RL prompts are taken from; empty: the train set")
     rl_dev: str = key("", "set that chooses the checkpoint of RL; empty: the dev set")
+    extra: list[str] = key(
+        [], "further sets that stage 2 validates and formats: sources of rl_data.subsets, say"
+    )
     test: list[str] = key([], "sets that are decoded and scored; never filtered")
-    no_speech: list[str] = key([], "test sets without speech: any output there is a hallucination")
+    no_speech: list[str] = key(
+        [], "sets without speech, of `test` and `extra`: any output there is a hallucination"
+    )
     sample_rate: int = key(16000, "Hz; audio at another rate is resampled when read", ge=4000)
     min_duration: float = key(0.1, "s; shorter utterances are dropped from train and rl sets", ge=0)
     max_duration: float = key(30.0, "s; longer utterances are dropped from train and rl sets", gt=0)

@@ -41,9 +41,9 @@ def format_sets(
     """
     if data.resolve() == dump.resolve():
         raise UserError(f"--data and --dump are both {data}; give dump a folder of its own.")
-    trained = {config.train, config.rl or config.train}
+    trained = {config.train, config.rl or config.train, *config.extra}
     held_out = [config.dev, config.rl_dev, *config.test]
-    sets = dict.fromkeys(filter(None, [config.train, config.rl, *held_out]))
+    sets = dict.fromkeys(filter(None, [config.train, config.rl, *config.extra, *held_out]))
     rows, broken = [], []
     for name in sets:
         checks = Checks(

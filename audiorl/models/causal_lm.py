@@ -74,11 +74,13 @@ def build_lm(
         lm = AutoModelForCausalLM.from_config(
             _new_lm_config(config, vocab_size, eos_id), dtype=dtype
         )
-    if getattr(lm.config, "final_logit_softcapping", None):
-        # Our log-probabilities apply the head to hidden states: a cap after it would be skipped.
-        raise UserError(
-            f"llm: {lm.config.model_type} caps its logits, which is not supported; take another LM."
-        )
+    for name in ("final_logit_softcapping", "logits_scaling", "logit_scale"):
+        # Our log-probabilities apply the head to hidden states: what follows it would be skipped.
+        if getattr(lm.config, name, None) not in (None, 0, 1):
+            raise UserError(
+                f"llm: {lm.config.model_type} changes its logits after the head ({name}), which is "
+                "not supported; take another LM."
+            )
     # Chat models bring defaults, a repetition penalty say, that would bend every beam search.
     lm.generation_config = GenerationConfig()
     return lm

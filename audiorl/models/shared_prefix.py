@@ -147,6 +147,12 @@ def _attention(
     **kwargs,
 ) -> tuple[Tensor, None]:
     """What transformers calls in each layer: query [N, heads, 1, D], key and value [N, K, T, D]."""
+    for name in ("softcap", "s_aux", "position_bias"):
+        if kwargs.get(name) is not None:
+            raise UserError(
+                f"llm: the attention of a {module.config.model_type} has a {name}, which rollout "
+                "does not know; take another LM."
+            )
     rows, heads, _, size = query.shape
     grouped = (query * scaling).view(rows, key.size(1), heads // key.size(1), size)
     heard = shared_prefix.attend(module.layer_idx, grouped, key, value)

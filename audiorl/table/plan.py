@@ -36,7 +36,7 @@ class Job:
     commands: tuple[tuple[str, ...], ...]  # what follows `python -m`
     inputs: tuple[Path, ...]
     output: Path  # written last
-    needs: str = ""  # name of the job that makes one of the inputs
+    needs: tuple[str, ...] = ()  # names of the jobs that make inputs; first the RL set
 
     def file(self, ending: str) -> Path:
         return self.path.with_name(self.path.name + ending)
@@ -83,9 +83,13 @@ class Plan:
 
     @property
     def runs(self) -> list[Job]:
-        """All rows with the first seed, then with the second: soon the whole table is in sight."""
+        """All rows with the first seed, then with the second: soon the whole table is in sight.
+
+        Those that begin with another's model come last.
+        """
         seeds = next(iter(self.rows.values()))
-        return [jobs[seed] for seed in seeds for jobs in self.rows.values()]
+        runs = [jobs[seed] for seed in seeds for jobs in self.rows.values()]
+        return sorted(runs, key=lambda job: len(job.needs))
 
     def changes(self, row: str) -> list[str]:
         """What a row sets otherwise than the config of the table."""
@@ -114,7 +118,9 @@ def make_plan(experiments: Experiments, init: Path, dump: Path, out: Path) -> Pl
         data=[maker.data(name, config) for name, config in experiments.data.items()],
         rows={
             row: {
-                seed: maker.run(row, seed, config, matrix.cells[row].data or first)
+                seed: maker.run(
+                    row, seed, config, matrix.cells[row].data or first, matrix.cells[row].after
+                )
                 for seed, config in configs.items()
             }
             for row, configs in experiments.cells.items()
@@ -161,16 +167,21 @@ class _JobMaker:
         command = _stage("build_rl_data", path, *options)
         return Job(path, f"data/{name}", config, (command,), self._inputs(sets), output)
 
-    def run(self, row: str, seed: int, config: Config, data: str) -> Job:
+    def run(self, row: str, seed: int, config: Config, data: str, after: str) -> Job:
         path = self.out / row / f"seed{seed}"
         rl_set = self.out / "data" / f"{data}.jsonl"
-        options = ("--data", str(rl_set), "--dump", str(self.dump), "--out", str(path))
-        train = _stage("train_rl", path, "--init", str(self.init), *options)
-        commands = (train, *self._decode_and_score(path, path))
         sets = {config.data.rl_dev or config.data.dev, *config.data.test}
-        inputs = (rl_set, *self._inputs(sets))
+        inputs, needs, init = [rl_set, *self._inputs(sets)], [f"data/{data}"], self.init
+        if after:
+            init = self.out / after / f"seed{seed}"
+            inputs.append(init / WEIGHTS)
+            needs.append(f"{after}/seed{seed}")
+        options = ("--data", str(rl_set), "--dump", str(self.dump), "--out", str(path))
+        train = _stage("train_rl", path, "--init", str(init), *options)
+        commands = (train, *self._decode_and_score(path, path))
         output = path / f"decode_{config.decode.name}" / "result.json"
-        return Job(path, f"{row}/seed{seed}", config, commands, inputs, output, f"data/{data}")
+        name = f"{row}/seed{seed}"
+        return Job(path, name, config, commands, tuple(inputs), output, tuple(needs))
 
     def _decode_and_score(self, path: Path, exp: Path) -> tuple[tuple[str, ...], ...]:
         stages = ("decode", "score")

@@ -90,7 +90,7 @@ def tables(results: Results) -> list[Table]:
         "In the order of the seeds. What they differ by is noise of training.",
     )
     rows = [
-        [row, next(iter(jobs.values())).needs.removeprefix("data/"), _changes(plan, row)]
+        [row, next(iter(jobs.values())).needs[0].removeprefix("data/"), _changes(plan, row)]
         for row, jobs in plan.rows.items()
     ]
     what = Table("What the rows are", ["row", "RL set", "sets, over the table's config"], rows)

@@ -29,13 +29,18 @@ def run_table(plan: Plan, slots: int) -> None:
     with exclusive(plan.out) as lock:
         failures = run_jobs([plan.warm_start, *plan.data], slots, lock)
         lost = {failure.job.name for failure in failures}
-        runs = [job for job in plan.runs if not {plan.warm_start.name, job.needs} & lost]
-        failures += run_jobs(runs, slots, lock, after_each=lambda: _write_so_far(plan))
+        waiting = 0
+        for depth in (1, 2):  # a run of the second begins with the model of one of the first
+            runs = [job for job in plan.runs if len(job.needs) == depth]
+            able = [job for job in runs if not {plan.warm_start.name, *job.needs} & lost]
+            found = run_jobs(able, slots, lock, after_each=lambda: _write_so_far(plan))
+            waiting += len(runs) - len(able)
+            failures += found
+            lost |= {failure.job.name for failure in found}
         for table in write_results(plan)[:-1]:
             print(f"\n{table.title}\n\n{as_text(table)}\n{textwrap.fill(table.note, WIDTH)}")
     print(f"\n{plan.out / 'RESULTS.md'}, {plan.out / 'report.html'}: written")
     if failures:
-        waiting = len(plan.runs) - len(runs)
         also = f"; {waiting} runs were left out for want of them" if waiting else ""
         told = [f"{failure}\n    all of it: {failure.job.file('.log')}" for failure in failures]
         jobs = 1 + len(plan.data) + len(plan.runs)
@@ -56,7 +61,7 @@ def describe(plan: Plan) -> str:
     for row, jobs in plan.rows.items():
         done = sum(job.is_done() for job in jobs.values())
         changes = "; ".join(plan.changes(row)) or "the table's config"
-        needs = next(iter(jobs.values())).needs
+        needs = ", ".join(next(iter(jobs.values())).needs)
         lines.append(f"{row}: {changes} ({needs}, {done} of {len(jobs)} seeds done)")
     columns = ", ".join(column.title for column in plan.columns)
     return "\n".join([*lines, f"columns: {columns}", f"compared with: {plan.baseline}"])

@@ -157,13 +157,21 @@ def test_sizes_of_a_new_lm() -> None:
     assert {p.dtype for p in half.parameters()} == {torch.bfloat16}
 
 
-def test_an_lm_that_caps_its_logits_is_refused(tmp_path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "name", "sizes"),
+    [
+        ("gemma2", "final_logit_softcapping", {"head_dim": 8}),
+        ("granite", "logits_scaling", {"logits_scaling": 4.0}),
+        ("cohere", "logit_scale", {"pad_token_id": None}),
+    ],
+)
+def test_an_lm_that_changes_its_logits_is_refused(tmp_path, kind, name, sizes) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    sizes = {"vocab_size": 20, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
-    heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 8}
-    gemma = AutoConfig.for_model("gemma2", **sizes, **heads)
-    assert gemma.final_logit_softcapping
-    AutoModelForCausalLM.from_config(gemma).save_pretrained(tmp_path)
-    with pytest.raises(UserError, match="gemma2 caps its logits"):
+    sizes |= {"vocab_size": 20, "hidden_size": 16, "intermediate_size": 16}
+    sizes |= {"num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2}
+    config = AutoConfig.for_model(kind, **sizes)
+    assert getattr(config, name) not in (None, 1)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=rf"{kind} changes its logits after the head \({name}\)"):
         build_lm(LLMConfig(pretrained=str(tmp_path)), vocab_size=20, eos_id=1)

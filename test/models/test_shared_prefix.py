@@ -109,6 +109,17 @@ def test_an_attention_that_cannot_be_replaced_is_refused() -> None:
 
 
 @torch.no_grad()
+def test_an_attention_with_more_to_it_is_refused() -> None:
+    lm = small_lm("gemma2", sliding_window=100)
+    decoder = GroupDecoder(lm, random_prefix(32, LENGTHS), GROUP, max_length=6)
+    with (
+        pytest.raises(UserError, match="attention of a gemma2 has a softcap"),
+        shared_prefix_attention(lm),
+    ):
+        decoder.read(some_tokens(len(LENGTHS) * GROUP, 1)[:, 0])
+
+
+@torch.no_grad()
 def test_beams_may_change_places() -> None:
     """Rows of a prefix may be repeated and reordered, as beam search does."""
     lm, prefix = small_lm("qwen3"), random_prefix(32, LENGTHS)

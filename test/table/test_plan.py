@@ -49,9 +49,9 @@ def test_commands_are_those_of_the_stages(plan) -> None:
         "audiorl.bin.score --config exp/table/b/seed4.yaml --dump dump exp/table/b/seed4",
     ]
     assert (run.config.seed, run.config.rl.beta) == (4, 0.5)
-    assert run.needs == "data/hard"
+    assert run.needs == ("data/hard",)
     assert run.output == Path("exp/table/b/seed4/decode_greedy/result.json")
-    assert found.rows["a"][3].needs == "data/all"
+    assert found.rows["a"][3].needs == ("data/all",)
     assert [" ".join(job.commands[0]) for job in found.data] == [
         f"audiorl.bin.build_rl_data --config exp/table/data/{name}.yaml --dump dump "
         f"--init exp/sft --out exp/table/data/{name}.jsonl"
@@ -62,6 +62,18 @@ def test_commands_are_those_of_the_stages(plan) -> None:
         "audiorl.bin.score",
     ]
     assert found.warm_start.commands[0][-1] == "exp/sft"
+
+
+def test_a_row_may_begin_with_the_models_of_another(plan, monkeypatch) -> None:
+    monkeypatch.setattr("test_plan.MATRIX", MATRIX + "  c: {after: b}\n  d: {}\n")
+    found = plan()
+    job = found.rows["c"][4]
+    assert "--init exp/table/b/seed4 --data exp/table/data/all.jsonl" in " ".join(job.commands[0])
+    assert job.needs == ("data/all", "b/seed4")
+    assert Path("exp/table/b/seed4/model/model.safetensors") in job.inputs
+    # They wait until all others have ended.
+    names = ["a/seed3", "b/seed3", "d/seed3", "a/seed4", "b/seed4", "d/seed4", "c/seed3", "c/seed4"]
+    assert [job.name for job in found.runs] == names
 
 
 def test_what_a_job_is_made_from(plan) -> None:

@@ -41,6 +41,11 @@ SETS = [
         **HARD,
     ),
     SetSpec(
+        "rl_keyword", 400, "rl", RL, longest=10, keyword_share=1.0, tiers=("train", "rl"),
+        **MIDDLE,
+    ),
+    SetSpec("rl_nospeech", 120, "rl", RL, speech=False),
+    SetSpec(
         "rl_dev", 200, "rl_dev", RL_DEV, (0.4, 0.3, 0.3), 10, keyword_share=0.35,
         tiers=("train", "rl"), **HARD,
     ),
