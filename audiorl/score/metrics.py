@@ -32,25 +32,30 @@ class Metric:
 
 def metrics_of(config: Config, name: str) -> dict[str, Metric]:
     """By name: what scoring knows of a test set, or of those with speech together (`pooled`)."""
-    if name in config.data.no_speech:  # any output is hallucinated
-        return {
-            "output": Metric("output %", ("output",), (UTTERANCES,)),
-            "words_per_minute": Metric("words/min", ("output_words",), ("duration",), 60.0),
-        }
+    output = {  # where nobody speaks, all of it is hallucinated
+        "output": Metric("output %", ("output",), (UTTERANCES,)),
+        "words_per_minute": Metric("words/min", ("output_words",), ("duration",), 60.0),
+    }
+    if name in config.data.no_speech:
+        return output
     main = METRICS[config.score.unit]
     said, heard, hits = "keywords_said", "keywords_heard", "keyword_hits"
-    return {
-        "cer": Metric("CER %", ("char_errors",), ("chars",)),
-        main.lower(): Metric(f"{main} %", ("sub", "del", "ins"), ("words",)),
-        "substitutions": Metric("substitutions %", ("sub",), ("words",)),
-        "deletions": Metric("deletions %", ("del",), ("words",)),
-        "insertions": Metric("insertions %", ("ins",), ("words",)),
-        "keyword_precision": Metric("keyword precision %", (hits,), (heard,)),
-        "keyword_recall": Metric("keyword recall %", (hits,), (said,)),
-        "keyword_f1": Metric("keyword F1 %", (hits, hits), (said, heard)),
-        "b_wer": Metric("B-WER %", ("biased_errors",), ("biased_words",)),
-        "u_wer": Metric("U-WER %", ("unbiased_errors",), ("unbiased_words",)),
-    } | {name: Metric(name.replace("_", " "), (name,), factor=1.0) for name in failures.NAMES}
+    return (
+        output
+        | {
+            "cer": Metric("CER %", ("char_errors",), ("chars",)),
+            main.lower(): Metric(f"{main} %", ("sub", "del", "ins"), ("words",)),
+            "substitutions": Metric("substitutions %", ("sub",), ("words",)),
+            "deletions": Metric("deletions %", ("del",), ("words",)),
+            "insertions": Metric("insertions %", ("ins",), ("words",)),
+            "keyword_precision": Metric("keyword precision %", (hits,), (heard,)),
+            "keyword_recall": Metric("keyword recall %", (hits,), (said,)),
+            "keyword_f1": Metric("keyword F1 %", (hits, hits), (said, heard)),
+            "b_wer": Metric("B-WER %", ("biased_errors",), ("biased_words",)),
+            "u_wer": Metric("U-WER %", ("unbiased_errors",), ("unbiased_words",)),
+        }
+        | {name: Metric(name.replace("_", " "), (name,), factor=1.0) for name in failures.NAMES}
+    )
 
 
 def read_columns(path: Path, names: Sequence[str]) -> tuple[list[str], np.ndarray]:
