@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from fake_systems import make_systems
 
 from audiorl.config import Config
+from audiorl.data.text import split_units
 from audiorl.errors import UserError
 from audiorl.score.asr import score_systems
 from audiorl.score.metrics import Metric, metrics_of, read_columns
@@ -55,8 +57,17 @@ def stated(result: dict) -> dict[str, float]:
 @pytest.mark.parametrize("name", ["test_clean", "test_noisy", "test_nospeech"])
 def test_every_metric_is_what_result_json_says(scored: tuple[Config, Path], name: str) -> None:
     cfg, folder = scored
-    expected = stated(json.loads((folder / name / "result.json").read_text()))
+    result = json.loads((folder / name / "result.json").read_text())
+    expected = stated(result)
     metrics = metrics_of(cfg, name)
+    if result["speech"]:  # result.json leaves these to sets without speech
+        header, *rows = csv.reader(open(folder / name / "per_utt.tsv"), delimiter="\t")
+        hyps = [dict(zip(header, row, strict=True)) for row in rows]
+        minutes = sum(float(row["duration"]) for row in hyps) / 60
+        words = sum(len(split_units(row["hyp"], "mixed")) for row in hyps) / minutes
+        assert value(folder / name, metrics.pop("words_per_minute")) == pytest.approx(words)
+        share = sum(bool(row["hyp"]) for row in hyps) / len(hyps)
+        assert value(folder / name, metrics.pop("output")) == pytest.approx(100 * share)
     assert metrics.keys() == expected.keys()
     found = {metric: value(folder / name, metrics[metric]) for metric in metrics}
     assert found == pytest.approx(expected, rel=1e-4)
