@@ -90,7 +90,7 @@ def spec_of(local, name: str):
 def all_plans(local, language: str = "en", scale: float = 1.0) -> dict[str, list]:
     made = {}
     for spec in local.sets.SETS:
-        planner = local.plans.Planner(spec, 1, language)
+        planner = local.plans.Planner(local.make_corpus.CORPUS, spec, 1, language)
         made[spec.name] = [planner.plan(index) for index in range(round(spec.size * scale))]
     return made
 
@@ -209,7 +209,7 @@ def test_no_sentence_of_one_split_is_in_another(planned, language):
 
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_keywords_are_said_and_kept_from_training_as_promised(local, planned, language):
-    grammar = local.plans.GRAMMARS[language]
+    grammar = local.make_corpus.GRAMMARS[language]
     tiers = {
         tier: {word for lists in grammar.keywords.values() for word in lists[tier]}
         for tier in ("train", "rl", "test")
@@ -257,7 +257,7 @@ def test_texts_are_lower_case_words(plans):
 
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_the_grammar_has_hundreds_of_thousands_of_sentences(local, language):
-    grammar = local.plans.GRAMMARS[language]
+    grammar = local.make_corpus.GRAMMARS[language]
 
     def ways(template: str) -> int:
         return math.prod(choices(slot) for slot in local.sentences.SLOT.findall(template))
@@ -311,7 +311,7 @@ def active_level(speech: np.ndarray) -> float:
 @pytest.mark.parametrize("name", ["train", "rl", "test_noisy", "test_long"])
 def test_snr_is_the_nominal_one_and_the_file_is_its_parts(local, corpus, name):
     paths, nominal = table(corpus / name / "wav.scp"), table(corpus / name / "utt2snr")
-    planner = local.plans.Planner(spec_of(local, name), 1, "en")
+    planner = local.plans.Planner(local.make_corpus.CORPUS, spec_of(local, name), 1, "en")
     spec = spec_of(local, name)
     for index in range(min(8, len(paths))):
         utterance = planner.plan(index)
@@ -498,19 +498,22 @@ def test_deleted_files_come_back_the_same_and_a_larger_scale_adds_to_them(tmp_pa
 def test_other_options_are_refused_and_nothing_is_lost(local, corpus, seed, language, named):
     before = contents(corpus)
     with pytest.raises(UserError, match=rf"corpus\.json: .* with {named} .*--out"):
-        local.make_corpus.make_corpus(corpus, 1, language, seed, 0.005)
+        local.make_corpus.make_corpus(local.make_corpus.CORPUS, corpus, 1, language, seed, 0.005)
     assert contents(corpus) == before
 
 
 def test_a_damaged_note_is_one_sentence(local, tmp_path):
     (tmp_path / "corpus.json").write_text("{", encoding="utf-8")
     with pytest.raises(UserError, match=r"corpus\.json: not the JSON that was written"):
-        local.make_corpus.make_corpus(tmp_path, 1, "en", 1, 0.005)
+        local.make_corpus.make_corpus(local.make_corpus.CORPUS, tmp_path, 1, "en", 1, 0.005)
 
 
 def test_another_seed_makes_another_corpus(local, plans):
     spec = local.sets.SETS[0]
-    other = [local.plans.Planner(spec, 2, "en").plan(index) for index in range(200)]
+    other = [
+        local.plans.Planner(local.make_corpus.CORPUS, spec, 2, "en").plan(index)
+        for index in range(200)
+    ]
     same = [a.sentences == b.sentences for a, b in zip(plans["train"], other, strict=False)]
     assert np.mean(same) < 0.05
 

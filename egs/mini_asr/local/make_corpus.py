@@ -13,10 +13,14 @@ import signal
 import threading
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from itertools import repeat
 from pathlib import Path
 
-from plans import audio_path, planner
+import sentences_en
+import sentences_zh
+from plans import Corpus, Plan, Planner, audio_path
 from sets import SETS
+from speakers import speakers
 from tables import HEADER, is_listed, write_set
 
 from audiorl.bin.cli import parser, run
@@ -25,13 +29,16 @@ from audiorl.files import progress, write_json
 
 # Raise it when the same options make other sentences or other sound.
 VERSION = 6
+GRAMMARS = {"en": sentences_en.GRAMMAR, "zh": sentences_zh.GRAMMAR}
+CORPUS = Corpus(VERSION, SETS, speakers, GRAMMARS)
 
 
-def main() -> None:
-    arguments = parser(__doc__, config=False)
+def main(corpus: Corpus = CORPUS, doc: str = __doc__) -> None:
+    """The command line; other recipes give their own corpus and what --help says of it."""
+    arguments = parser(doc, config=False)
     arguments.add_argument("--out", default="data", help="where the data directories go")
     arguments.add_argument("--nj", type=int, default=os.cpu_count(), help="processes")
-    arguments.add_argument("--language", choices=["en", "zh"], default="en")
+    arguments.add_argument("--language", choices=sorted(corpus.grammars), default="en")
     arguments.add_argument("--seed", type=int, default=1, help="other seeds, other sentences")
     arguments.add_argument("--scale", type=float, default=1.0, help="multiplies all sizes")
     options = arguments.parse_args()
@@ -45,35 +52,36 @@ def main() -> None:
                 f"--{name} {getattr(options, name)}: expected --nj from 1, --seed from 0 and "
                 "--scale above 0, up to 100; correct it."
             )
-    make_corpus(Path(options.out), options.nj, options.language, options.seed, options.scale)
+    out = Path(options.out)
+    make_corpus(corpus, out, options.nj, options.language, options.seed, options.scale)
 
 
-def make_corpus(out: Path, nj: int, language: str, seed: int, scale: float) -> None:
+def make_corpus(corpus: Corpus, out: Path, nj: int, language: str, seed: int, scale: float) -> None:
     """Makes what is missing of the corpus in `out`; says so in one line when nothing is.
 
     Raises UserError when `out` holds a corpus of other options, the disk refuses, or a worker
     is killed; what is complete by then stays and is not made again.
     """
-    claim(out, {"version": VERSION, "language": language, "seed": seed})
+    claim(out, {"version": corpus.version, "language": language, "seed": seed})
     plans = {}
-    for spec in SETS:
-        plan = planner(spec.name, seed, language).plan
-        plans[spec.name] = [plan(index) for index in range(math.ceil(spec.size * scale))]
+    for spec in corpus.sets:
+        planner = Planner(corpus, spec, seed, language)
+        plans[spec] = [planner.plan(index) for index in range(math.ceil(spec.size * scale))]
     missing = [
-        (str(out), name, index, seed, language)
-        for name, utterances in plans.items()
-        for index, utterance in enumerate(utterances)
-        if not audio_path(out, utterance).exists()
+        utterance
+        for spec, utterances in plans.items()
+        for utterance in utterances
+        if spec.audio and not audio_path(out, utterance).exists()
     ]
     total = sum(map(len, plans.values()))
-    if not missing and all(is_listed(out / name, len(plans[name])) for name in plans):
+    if not missing and all(is_listed(out, spec, len(plans[spec])) for spec in plans):
         print(f"{out}: complete, {total} utterances in {len(plans)} sets; nothing to do.")
         return
     print(f"{out}: {total - len(missing)} of {total} utterances are there; making the others.")
-    synthesise(missing, nj)
+    synthesise(out, missing, nj)
     print(HEADER)
-    for name, utterances in plans.items():
-        print(write_set(out, name, utterances, language))
+    for spec, utterances in plans.items():
+        print(write_set(out, spec, utterances, corpus.grammars[language]))
 
 
 def claim(out: Path, origin: dict[str, object]) -> None:
@@ -94,8 +102,8 @@ def claim(out: Path, origin: dict[str, object]) -> None:
             )
 
 
-def synthesise(missing: list[tuple], nj: int) -> None:
-    """Makes each utterance (root, set, index, seed, language) in `nj` processes."""
+def synthesise(out: Path, missing: list[Plan], nj: int) -> None:
+    """Makes each utterance in `nj` processes."""
     if not missing:
         return
     # Here, because it loads much that a call with nothing to do can spare.
@@ -104,7 +112,7 @@ def synthesise(missing: list[tuple], nj: int) -> None:
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(nj, mp_context=context, initializer=follow_parent)
     try:
-        done = pool.map(make_utterance, *zip(*missing, strict=True), chunksize=8)
+        done = pool.map(make_utterance, repeat(str(out)), missing, chunksize=8)
         for _ in progress(done, "synthesis", len(missing), "utt"):
             pass
     except BrokenProcessPool as error:

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
-import sentences_en
-import sentences_zh
-from sentences import Sentence, bucket, choose
-from sets import SETS, SetSpec
-from speakers import Speaker, speakers
+from sentences import Grammar, Sentence, bucket, choose
+from sets import SetSpec
+from speakers import Speaker
 
-GRAMMARS = {"en": sentences_en.GRAMMAR, "zh": sentences_zh.GRAMMAR}
 # Under speech babble is as likely as two of the others; where nobody speaks each comes in turn.
 NOISES = ["white", "pink", "brown", "hum", "babble", "babble"]
 NOT_SPEECH = ["white", "pink", "brown", "babble", "music", "music", "silence"]
@@ -27,11 +24,25 @@ BABBLE_TALKERS, CROWD_TALKERS = 4, 12
 
 
 @dataclass(frozen=True)
+class Corpus:
+    """What a recipe generates: its sets, who speaks in them, and what is said, by language.
+
+    `hard` are the sentences of the sets' hard share. Another `version` is another corpus.
+    """
+
+    version: int | str
+    sets: Sequence[SetSpec]
+    people: Callable[[str, str], list[Speaker]]  # of a group, in a language
+    grammars: Mapping[str, Grammar]
+    hard: Grammar | None = None
+
+
+@dataclass(frozen=True)
 class Plan:
     """One utterance before it is heard. `speaker` is None where nobody speaks."""
 
     id: str
-    set: str
+    spec: SetSpec
     speaker: Speaker | None
     sentences: tuple[Sentence, ...]
     noise: str  # a kind, or none
@@ -54,11 +65,12 @@ class Plan:
 class Planner:
     """Plans the utterances of one set."""
 
-    def __init__(self, spec: SetSpec, seed: int, language: str) -> None:
+    def __init__(self, corpus: Corpus, spec: SetSpec, seed: int, language: str) -> None:
         self.spec = spec
         self.seed = seed
-        self.grammar = GRAMMARS[language]
-        self.people = speakers(spec.group, language)
+        self.grammar = corpus.grammars[language]
+        self.hard = corpus.hard
+        self.people = corpus.people(spec.group, language)
 
     def plan(self, index: int) -> Plan:
         """What utterance `index` is to be, the same at every call."""
@@ -74,7 +86,7 @@ class Planner:
         noise = "none" if clean else choose(rng, NOISES)
         return Plan(
             id=f"{speaker.id}-{spec.name}-{index:05d}",
-            set=spec.name,
+            spec=spec,
             speaker=speaker,
             sentences=tuple(self._sentence(rng) for _ in range(count)),
             noise=noise,
@@ -88,7 +100,7 @@ class Planner:
         noise = NOT_SPEECH[index % len(NOT_SPEECH)]
         return Plan(
             id=f"noise-{self.spec.name}-{index:05d}",
-            set=self.spec.name,
+            spec=self.spec,
             speaker=None,
             sentences=(),
             noise=noise,
@@ -100,15 +112,21 @@ class Planner:
 
     def _sentence(self, rng: np.random.Generator) -> Sentence:
         """A sentence that is the set's own, and neither a single word nor too long."""
-        first, last = self.spec.buckets
+        if self.spec.hard and rng.random() < self.spec.hard:
+            return self._own(lambda: self.hard.sentence(rng))
         tiers = self.spec.tiers if rng.random() < self.spec.keyword_share else ()
         while True:
-            sentence = self.grammar.sentence(rng, tiers)
+            sentence = self._own(lambda: self.grammar.sentence(rng, tiers))
             words = len(self.grammar.tokens(sentence.text)) / self.grammar.tokens_per_word
-            if (
-                first <= bucket(sentence.text, self.seed) <= last
-                and 2 <= words <= self.spec.longest
-            ):
+            if 2 <= words <= self.spec.longest:
+                return sentence
+
+    def _own(self, draw: Callable[[], Sentence]) -> Sentence:
+        """The first sentence drawn that is in the set's buckets."""
+        first, last = self.spec.buckets
+        while True:
+            sentence = draw()
+            if first <= bucket(sentence.text, self.seed) <= last:
                 return sentence
 
     def _talkers(
@@ -120,12 +138,6 @@ class Planner:
         return tuple((others[number], self._sentence(rng)) for number in chosen)
 
 
-@cache
-def planner(name: str, seed: int, language: str) -> Planner:
-    """The planner of a set, made once per process."""
-    return Planner(next(spec for spec in SETS if spec.name == name), seed, language)
-
-
 def audio_path(root: str | Path, utterance: Plan) -> Path:
     """Where an utterance's audio lies."""
-    return Path(root) / "wav" / utterance.set / utterance.speaker_id / f"{utterance.id}.wav"
+    return Path(root) / "wav" / utterance.spec.name / utterance.speaker_id / f"{utterance.id}.wav"

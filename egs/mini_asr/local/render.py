@@ -10,14 +10,14 @@ import numpy as np
 import soundfile
 from acoustics import SAMPLE_RATE
 from espeak import Speech
-from plans import Plan, audio_path, planner
+from plans import Plan, audio_path
+from sets import SetSpec
 
 from audiorl.files import atomic_write
 
 
-def make_utterance(root: str, name: str, index: int, seed: int, language: str) -> None:
-    """Plans, renders and writes one utterance (16 kHz, 16 bits)."""
-    utterance = planner(name, seed, language).plan(index)
+def make_utterance(root: str, utterance: Plan) -> None:
+    """Renders and writes one utterance (16 kHz, 16 bits)."""
     speech, noise = render(utterance)
     encoded = io.BytesIO()
     soundfile.write(encoded, speech + noise, SAMPLE_RATE, format="WAV", subtype="PCM_16")
@@ -36,7 +36,7 @@ def render(utterance: Plan) -> tuple[np.ndarray, np.ndarray]:
         speak(Speech(utterance.speaker.voice, rate, pitch, sentence.text))
         for sentence in utterance.sentences
     ]
-    speech = with_pauses(said, rng)
+    speech = with_pauses(said, utterance.spec, rng)
     if utterance.t60:
         speech = acoustics.reverberate(speech, utterance.t60, rng)
     noise = np.zeros_like(speech)
@@ -44,7 +44,7 @@ def render(utterance: Plan) -> tuple[np.ndarray, np.ndarray]:
         noise = make_noise(utterance, len(speech), rng)
         noise = acoustics.scale_noise(speech, noise, utterance.snr)
     loudness = acoustics.active_power(speech)
-    gain = acoustics.level_gain(speech + noise, loudness, rng.uniform(-30, -20))
+    gain = acoustics.level_gain(speech + noise, loudness, rng.uniform(*utterance.spec.level))
     return gain * speech, gain * noise
 
 
@@ -83,10 +83,10 @@ def trim(voice: np.ndarray) -> np.ndarray:
     return voice[loud[0] : loud[-1] + 1]
 
 
-def with_pauses(voices: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+def with_pauses(voices: list[np.ndarray], spec: SetSpec, rng: np.random.Generator) -> np.ndarray:
     """Sentences after each other, with a pause between, and silence at both ends."""
-    parts = [np.zeros(int(rng.uniform(0.1, 0.4) * SAMPLE_RATE), np.float32)]
+    parts = [np.zeros(int(rng.uniform(*spec.lead) * SAMPLE_RATE), np.float32)]
     for number, voice in enumerate(voices):
-        pause = rng.uniform(0.2, 0.5) if number + 1 < len(voices) else rng.uniform(0.15, 0.4)
+        pause = rng.uniform(*((0.2, 0.5) if number + 1 < len(voices) else spec.tail))
         parts += [voice, np.zeros(int(pause * SAMPLE_RATE), np.float32)]
     return np.concatenate(parts)

@@ -19,10 +19,11 @@ Slot = Sequence[str] | Callable[[np.random.Generator], str]
 
 @dataclass(frozen=True)
 class Sentence:
-    """What is said, and the keywords in it."""
+    """What is said, the keywords in it, and the topic that it is of."""
 
     text: str
     keywords: tuple[str, ...] = ()
+    topic: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,11 @@ class Grammar:
 
     def sentence(self, rng: np.random.Generator, tiers: Sequence[str] = ()) -> Sentence:
         """An everyday sentence, or, where `tiers` are given, one with a keyword of theirs."""
-        if tiers:
-            template = choose(rng, self.keyword_templates)
-        else:
-            template = choose(rng, self.topics[choose(rng, list(self.topics))])
+        topic = "" if tiers else choose(rng, list(self.topics))
+        template = choose(rng, self.topics[topic] if topic else self.keyword_templates)
         found: list[str] = []
         text = self.polish(self._fill(template, rng, tiers, found))
-        return Sentence(text, tuple(found))
+        return Sentence(text, tuple(found), topic)
 
     def tokens(self, text: str) -> list[str]:
         """The words, or the characters where nothing separates words."""

@@ -11,8 +11,10 @@ class SetSpec:
 
     `buckets` (first, last) are the sentences it may use: disjoint between sets that must not
     share any. `joined` are the shares of utterances of 1, 2 ... sentences, `longest` the most
-    words of a sentence. `snr` is in dB, drawn uniformly but for the `clean` share; `t60` in
-    seconds.
+    words of a sentence; the `hard` share of them is from the corpus's hard grammar, as long as
+    that makes them. `snr` is in dB, drawn uniformly but for the `clean` share; `t60`, and the
+    silence before (`lead`) and after (`tail`), in seconds; `level` in dB. A set without `audio` is
+    text alone.
     """
 
     name: str
@@ -28,6 +30,11 @@ class SetSpec:
     keyword_share: float = 0.05
     tiers: tuple[str, ...] = ("train",)
     speech: bool = True
+    hard: float = 0.0
+    lead: tuple[float, float] = (0.1, 0.4)
+    tail: tuple[float, float] = (0.15, 0.4)
+    level: tuple[float, float] = (-30.0, -20.0)
+    audio: bool = True
 
 
 HARD = {"snr": (3.0, 15.0), "clean": 0.0, "reverberant": 0.4, "t60": (0.2, 0.5)}

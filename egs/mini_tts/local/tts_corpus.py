@@ -1,0 +1,55 @@
+"""Makes the corpus of mini_tts with the generator of mini_asr: clean speech, and texts for RL.
+
+example: python local/tts_corpus.py --out data --nj 2 --seed 1 --scale 1.0
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import sentences_en as english
+from hard_sentences import HARD
+from make_corpus import VERSION, main
+from plans import Corpus
+from sentences import Grammar
+from sets import SetSpec
+from voices import people
+
+from audiorl.bin.cli import run
+
+# About 400 words, so that a small model meets each of them often.
+TOPICS = ("home", "travel", "remarks", "weather")
+EVERYDAY = Grammar(
+    english.SLOTS,
+    {topic: english.TOPICS[topic] for topic in TOPICS},
+    english.KEYWORD_TEMPLATES,
+    english.KEYWORDS,
+    polish=english.polish,
+)
+
+# Speech as it is recorded for synthesis: no noise, cut closely, evenly loud.
+spoken = partial(
+    SetSpec, joined=(1.0,), longest=8, clean=1.0, reverberant=0.0, keyword_share=0.0,
+    lead=(0.05, 0.1), tail=(0.08, 0.14), level=(-25.0, -23.0),
+)  # fmt: skip
+TRAIN, DEV, JUDGE, JUDGE_DEV = (0, 39), (40, 44), (45, 64), (65, 67)
+RL, RL_DEV, TEST = (68, 79), (80, 83), (84, 99)
+ALL_TIERS = ("train", "rl", "test")
+SETS = [
+    spoken("train", 3600, "voices", TRAIN),
+    spoken("dev", 100, "voices", DEV),
+    # The judge has to know more than what it judges: more people, rare names, hard sentences.
+    spoken("judge_train", 2500, "all", JUDGE, keyword_share=0.1, tiers=ALL_TIERS, hard=0.2),
+    spoken("judge_dev", 100, "all", JUDGE_DEV, keyword_share=0.1, tiers=ALL_TIERS, hard=0.2),
+    spoken("rl", 1000, "voices", RL, keyword_share=0.15, tiers=("train", "rl"), audio=False),
+    spoken("rl_dev", 100, "voices", RL_DEV, keyword_share=0.15, tiers=("train", "rl"), audio=False),
+    spoken("test", 200, "voices", TEST),
+    spoken("test_hard", 120, "voices", TEST, hard=1.0),
+]
+
+# Raise the last number when the same options make other sentences or other sound.
+CORPUS = Corpus(f"{VERSION} tts 1", SETS, people, {"en": EVERYDAY}, HARD)
+
+
+if __name__ == "__main__":
+    run(partial(main, CORPUS, __doc__))
