@@ -100,6 +100,7 @@ def _checks(args: argparse.Namespace) -> Checks:
         audio=not args.no_audio,
         sample_rate=args.sample_rate,
         no_speech=args.no_speech,
+        texts_alone=args.texts_alone,
         allow_pipes=args.allow_pipes,
         nj=args.nj,
     )
@@ -118,6 +119,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("dirs", nargs="+", type=Path, metavar="DIR")
         command.add_argument("--no-audio", action="store_true", help="do not open the audio files")
         command.add_argument("--no-speech", action="store_true", help="empty transcripts are right")
+        command.add_argument("--texts-alone", action="store_true", help="no wav.scp is right")
         command.add_argument("--sample-rate", type=_count, help="Hz; name recordings at another")
         command.add_argument("--limit", type=_count, default=20, help="problems shown of a kind")
         add_audio_options(command)

@@ -24,7 +24,7 @@ def main() -> None:
     add_audio_options(parser)
     args = parser.parse_args()
     config = load_config(args.config, args.set)
-    format_sets(config.data, args.data, args.dump, args.nj, args.allow_pipes)
+    format_sets(config, args.data, args.dump, args.nj, args.allow_pipes)
 
 
 if __name__ == "__main__":

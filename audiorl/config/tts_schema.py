@@ -30,6 +30,7 @@ class RewardModelConfig:
 class JudgeConfig:
     """The recogniser that scores what is synthesised, and never rewards (stage 3)."""
 
+    train: str = key("", "set of natural recordings that it learns from; empty: data.train")
     seed: int = key(1000, "of its weights; the codec and the reward model have `seed`", ge=0)
 
 

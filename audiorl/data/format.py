@@ -3,6 +3,7 @@
 Train and RL sets lose what is too long or too short, and say so; development and test sets stay
 whole, or their scores could not be compared with anybody else's. An empty transcript (a set of
 `data.no_speech`) is written as the utterance id alone, which Kaldi and ESPnet read as no words.
+RL, RL development and test sets of synthesis may be texts alone, without wav.scp.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ from audiorl.errors import UserError
 from audiorl.files import atomic_write, progress, write_json
 
 if TYPE_CHECKING:
-    from audiorl.config.schema import DataConfig
+    from audiorl.config.schema import Config, DataConfig
 
 STAMP = "format.json"  # what the set was made from, and its row of the table
 COLUMNS = ("set", "utterances", "speakers", "hours", "mean s", "words")
 
 
 def format_sets(
-    config: DataConfig, data: Path, dump: Path, nj: int = 1, allow_pipes: bool = False
+    config: Config, data: Path, dump: Path, nj: int = 1, allow_pipes: bool = False
 ) -> None:
     """Writes dump/<set> for every set that the config names, and prints a table of them.
 
@@ -41,26 +42,27 @@ def format_sets(
     """
     if data.resolve() == dump.resolve():
         raise UserError(f"--data and --dump are both {data}; give dump a folder of its own.")
-    trained = {config.train, config.rl or config.train, *config.extra}
-    held_out = [config.dev, config.rl_dev, *config.test]
-    sets = dict.fromkeys(filter(None, [config.train, config.rl, *config.extra, *held_out]))
+    sets, judge = config.data, config.judge.train if config.task == "tts" else ""
+    trained = dict.fromkeys(filter(None, [sets.train, judge, sets.rl, *sets.extra]))
+    held_out = dict.fromkeys(filter(None, [sets.dev, sets.rl_dev, *sets.test]))
     rows, broken = [], []
-    for name in sets:
+    for name in trained | held_out:
         checks = Checks(
-            sample_rate=config.sample_rate,
-            no_speech=name in config.no_speech,
+            sample_rate=sets.sample_rate,
+            no_speech=name in sets.no_speech,
+            texts_alone=config.task == "tts" and name not in (sets.train, judge, sets.dev),
             allow_pipes=allow_pipes,
             nj=nj,
         )
-        filtered = name in trained and name not in held_out
-        if row := _format_set(data / name, dump / name, config, checks, filtered):
+        filtered = name not in held_out
+        if row := _format_set(data / name, dump / name, sets, checks, filtered):
             rows.append(row)
         else:
             broken.append(str(data / name))
     if broken:
         raise UserError(
-            f"{len(broken)} of {len(sets)} sets are not valid (see above); mend the data "
-            f"preparation, or run `python -m audiorl.bin.data_dir fix {' '.join(broken)}`."
+            f"{len(broken)} of {len(trained | held_out)} sets are not valid (see above); mend the "
+            f"data preparation, or run `python -m audiorl.bin.data_dir fix {' '.join(broken)}`."
         )
     print(_table(rows))
 
@@ -81,24 +83,26 @@ def _format_set(
     if report.errors:
         return None
     limits = _outside_limits(report, config)
-    seconds = report.seconds()
-    kept = [name for name in seconds if not filtered or name not in limits]
+    seconds, names = report.seconds(), report.directory.utterances
+    kept = [name for name in names if not filtered or name not in limits]
     why = _why(limits)
     if not kept:
-        raise UserError(f"{source}: no utterance is left ({why}); mend data.max_duration.")
+        raise UserError(f"{source}: no utterance is left ({why}); mend these limits (data.*).")
     if filtered:
-        print(f"{out}: kept {len(kept)} of {len(seconds)}{': ' + why if why else ''}")
+        print(f"{out}: kept {len(kept)} of {len(names)}{': ' + why if why else ''}")
     elif limits:
-        print(f"{out}: kept all {len(seconds)}; outside the limits of training: {why}")
+        print(f"{out}: kept all {len(names)}; outside the limits of training: {why}")
     made = report.directory.select(kept)
     made.tables["text"] = {name: clean_text(text) for name, text in made.tables["text"].items()}
-    made.tables["utt2dur"] = {name: f"{seconds[name]:.4f}" for name in kept}
+    if seconds:
+        made.tables["utt2dur"] = {name: f"{seconds[name]:.4f}" for name in kept}
+    total = sum(seconds[name] for name in kept) if seconds else None
     row = [
         out.name,
         len(kept),
         len(made.speakers()),
-        round(sum(seconds[name] for name in kept) / 3600, 3),
-        round(sum(seconds[name] for name in kept) / len(kept), 2),
+        "-" if total is None else round(total / 3600, 3),
+        "-" if total is None else round(total / len(kept), 2),
         sum(len(split_units(text, "mixed")) for text in made.tables["text"].values()),
     ]
     _write(made, out, {"inputs": stamp, "row": row}, checks)
@@ -108,13 +112,13 @@ def _format_set(
 def _outside_limits(report: Report, config: DataConfig) -> dict[str, str]:
     """Utterance -> why it is not fit for training."""
     outside = {}
-    texts = report.directory.tables["text"]
-    for name, seconds in report.seconds().items():
-        if seconds < config.min_duration:
+    seconds = report.seconds()
+    for name, text in report.directory.tables["text"].items():
+        if name in seconds and seconds[name] < config.min_duration:
             outside[name] = f"too short (under {config.min_duration:g} s)"
-        elif seconds > config.max_duration:
+        elif name in seconds and seconds[name] > config.max_duration:
             outside[name] = f"too long (over {config.max_duration:g} s)"
-        elif config.max_text_length and len(texts[name]) > config.max_text_length:
+        elif 0 < config.max_text_length < len(text):
             outside[name] = f"text too long (over {config.max_text_length} characters)"
     return outside
 
@@ -158,9 +162,10 @@ def _write(made: DataDir, out: Path, stamp: dict, checks: Checks) -> None:
     """Writes the set beside its place and moves it there when it is complete."""
     beside = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(beside, ignore_errors=True)
-    commands = {name: audio for name, audio in made.tables["wav.scp"].items() if is_pipe(audio)}
+    recordings = made.tables.get("wav.scp", {})
+    commands = {name: audio for name, audio in recordings.items() if is_pipe(audio)}
     for name, command in progress(commands.items(), f"{out.name}: running commands", len(commands)):
-        made.tables["wav.scp"][name] = os.path.abspath(out / "wav" / f"{name}.wav")
+        recordings[name] = os.path.abspath(out / "wav" / f"{name}.wav")
         _save_output(command, beside / "wav" / f"{name}.wav", checks)
     made.write_tables(beside)
     files = {file.name: file.stat().st_size for file in table_files(beside)}

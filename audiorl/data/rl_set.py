@@ -5,7 +5,8 @@
      "difficulty": {"reward_mean": 0.61, "reward_std": 0.12, …},
      "provenance": {"set": "rl", "policy": "exp/sft", "seed": 1}}
 
-Any data directory or list of utterances is an RL set, too: one subset, of unknown difficulty.
+Any data directory or list of utterances is an RL set, too: one subset, of unknown difficulty. A
+prompt of synthesis is a text, its `audio` empty.
 """
 
 from __future__ import annotations
@@ -30,9 +31,12 @@ class Item:
     reward_std: float | None = None
 
 
-def read_rl_set(path: Path) -> list[Item]:
-    """The items of an RL set, sorted by id. Raises UserError where the file is malformed."""
-    utterances = read_utterances(path)
+def read_rl_set(path: Path, texts_alone: bool = False) -> list[Item]:
+    """The items of an RL set, sorted by id. Raises UserError where the file is malformed.
+
+    texts_alone: they need no audio.
+    """
+    utterances = read_utterances(path, texts_alone=texts_alone)
     if path.is_dir():
         return [Item(u) for u in utterances]
     with open(path, encoding="utf-8") as stream:

@@ -20,10 +20,10 @@ FIX = "python -m audiorl.bin.data_dir fix"  # named in messages
 
 @dataclass(frozen=True)
 class Utterance:
-    """One stretch of speech by one speaker, and what was said."""
+    """One stretch of speech by one speaker, and what was said; or what is to be said."""
 
     id: str
-    audio: str  # absolute path, `archive.ark:offset`, or `command |`
+    audio: str  # absolute path, `archive.ark:offset`, or `command |`; empty: a text alone
     text: str
     speaker: str
     start: float = 0.0  # s
@@ -33,23 +33,26 @@ class Utterance:
     tags: dict[str, str] = field(default_factory=dict)  # from utt2<name> files
 
 
-def read_utterances(path: str | Path, allow_pipes: bool = False) -> list[Utterance]:
+def read_utterances(
+    path: str | Path, allow_pipes: bool = False, texts_alone: bool = False
+) -> list[Utterance]:
     """Reads a data directory or a `.jsonl` file, sorted by id as in the C locale.
 
-    Raises UserError when a file is missing or malformed, when the ids of two files differ, or
-    when the audio is a command and `allow_pipes` is off.
+    texts_alone: there need not be audio, as where it is to be synthesised. Raises UserError when
+    there is none otherwise, when a file is missing or malformed, when the ids of two files differ,
+    or when the audio is a command and `allow_pipes` is off.
     """
     path = Path(path)
-    if path.is_dir():
-        return _read_data_dir(path, allow_pipes)
     if not path.exists():
         raise UserError(f"{path} does not exist; run the stage that writes it.")
-    utterances: dict[str, Utterance] = {}
-    for number, utterance in _read_jsonl(path):
-        if utterance.id in utterances:
-            raise UserError(f"{path}:{number}: {utterance.id} stands there twice; keep one line.")
-        utterances[utterance.id] = utterance
-    return [utterances[name] for name in sorted(utterances)]
+    read = _read_data_dir(path, allow_pipes) if path.is_dir() else _read_jsonl(path)
+    utterances = sorted(read, key=lambda utterance: utterance.id)
+    if not texts_alone and (silent := next((u.id for u in utterances if not u.audio), None)):
+        raise UserError(
+            f"{path}: {silent} has no audio, and a text alone is not enough here; give the set "
+            "its wav.scp, or name a set that has one."
+        )
+    return utterances
 
 
 def write_utterances_jsonl(
@@ -136,13 +139,15 @@ def _read_data_dir(path: Path, allow_pipes: bool) -> list[Utterance]:
             tags={tag: values[name] for tag, values in tags.items() if name in values},
         )
 
-    return [utterance(name) for name in sorted(speakers)]
+    return [utterance(name) for name in speakers]
 
 
 def _read_spans(
     path: Path, speakers: dict[str, str], allow_pipes: bool
 ) -> dict[str, tuple[str, float, float | None]]:
     """Utterance id -> (audio, start, end) from wav.scp and, where there is one, segments."""
+    if not (path / "wav.scp").exists() and not (path / "segments").exists():
+        return dict.fromkeys(speakers, ("", 0.0, None))
     recordings = absolute_audio(path / "wav.scp", read_table(path / "wav.scp"))
     pipe = next((name for name, audio in recordings.items() if is_pipe(audio)), None)
     if pipe and not allow_pipes:
@@ -184,9 +189,9 @@ def _compare_ids(path: Path, table: dict, speakers: dict[str, str]) -> None:
     )
 
 
-def _read_jsonl(path: Path) -> Iterator[tuple[int, Utterance]]:
-    """Yields (line number, utterance); keys beyond an Utterance's are for others."""
-    known = set(Utterance.__dataclass_fields__)
+def _read_jsonl(path: Path) -> Iterator[Utterance]:
+    """Keys beyond an Utterance's are for others."""
+    known, seen = set(Utterance.__dataclass_fields__), set()
     with open(path, encoding="utf-8") as stream:
         for number, line in enumerate(stream, start=1):
             try:
@@ -199,4 +204,9 @@ def _read_jsonl(path: Path) -> Iterator[tuple[int, Utterance]]:
                     f"{path}:{number} is not an utterance with id, audio, text and speaker "
                     f"({error}); write the file again."
                 ) from error
-            yield number, utterance
+            if utterance.id in seen:
+                raise UserError(
+                    f"{path}:{number}: {utterance.id} stands there twice; keep one line."
+                )
+            seen.add(utterance.id)
+            yield utterance

@@ -34,7 +34,12 @@ from audiorl.data.utterance import absolute_audio, parse_seconds, parse_segment
 from audiorl.errors import UserError
 from audiorl.files import progress
 
-REQUIRED = ("utt2spk", "spk2utt", "text", "wav.scp")
+REQUIRED = {
+    "utt2spk": "run the data preparation again",
+    "spk2utt": "run `fix`",
+    "text": "run the data preparation again",
+    "wav.scp": "run the data preparation again (texts alone: for RL and tests of synthesis)",
+}
 ILLEGAL_SYMBOL = re.compile(r"(?<!\w)(?:<s>|</s>|#0)(?!\w)")
 LONGEST_ID = 200  # bytes; a file name may have 255
 JOINERS = "\u200c\u200d"  # invisible, but Persian and Indic scripts are written with them
@@ -48,6 +53,7 @@ class Checks:
     audio: bool = True  # open every recording
     sample_rate: int | None = None  # Hz; another rate is a warning
     no_speech: bool = False  # the set has no speech: empty transcripts are right
+    texts_alone: bool = False  # a set without wav.scp is right: what is to be synthesised
     allow_pipes: bool = False  # run the commands in wav.scp
     nj: int = 1  # processes that open recordings
 
@@ -115,10 +121,10 @@ def examine(path: str | Path, checks: Checks = Checks()) -> Report:
     report = Report(DataDir(path, tables), scans)
     for scan in scans.values():
         report.problems += scan.problems
-    for file in REQUIRED:
-        if not tables.get(file):
+    alone = checks.texts_alone and tables.keys().isdisjoint({"wav.scp", "segments"})
+    for file, fix in REQUIRED.items():
+        if not tables.get(file) and not (alone and file == "wav.scp"):
             state = "is empty" if file in tables else "is missing"
-            fix = "run `fix`" if file == "spk2utt" else "run the data preparation again"
             report.add(file, "", "no content", f"the file {state}", fix)
     if tables.get("utt2spk"):
         _check_ids(report)

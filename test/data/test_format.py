@@ -12,7 +12,7 @@ import pytest
 import soundfile
 from kaldi_files import RATE, tone, write_lines
 
-from audiorl.config.schema import DataConfig
+from audiorl.config.schema import Config, DataConfig
 from audiorl.data import format as formatting
 from audiorl.data.data_dir import subset
 from audiorl.data.format import format_sets
@@ -33,8 +33,8 @@ def data(data_dir: Path) -> Path:
     return data_dir.parent
 
 
-def config(**fields) -> DataConfig:
-    return DataConfig(**{"test": ["test"], "sample_rate": RATE} | fields)
+def config(task: str = "asr", **fields) -> Config:
+    return Config(task, data=DataConfig(**{"test": ["test"], "sample_rate": RATE} | fields))
 
 
 def ids(path: Path) -> list[str]:
@@ -222,3 +222,53 @@ def test_stamp_is_readable(data: Path) -> None:
     format_sets(config(), data, data.parent / "dump")
     stamp = json.loads((data.parent / "dump" / "train" / "format.json").read_text())
     assert stamp["row"][:2] == ["train", 5] and len(stamp["inputs"]) == 64
+
+
+def remove_audio(folder: Path) -> None:
+    (folder / "wav.scp").unlink()
+
+
+def test_synthesis_takes_texts_alone_for_rl_and_tests(
+    data: Path, edit: Edit, capsys: pytest.CaptureFixture
+) -> None:
+    dump = data.parent / "dump"
+    for name in ("rl", "rl_dev", "test"):
+        remove_audio(data / name)
+        edit(data / name / "text", "words of bob-2", "a far longer text than the others")
+    sets = config("tts", rl="rl", rl_dev="rl_dev", max_text_length=20, max_duration=1.35)
+    format_sets(sets, data, dump)
+    said = capsys.readouterr().out
+    assert f"{dump / 'rl'}: kept 4 of 5: 1 text too long (over 20 characters)\n" in said
+    assert f"{dump / 'test'}: kept all 5; outside the limits of training: 1 text" in said
+    assert said.splitlines()[-1].split() == ["test", "5", "2", "-", "-", "19"]
+    prompts = read_utterances(dump / "rl", texts_alone=True)
+    assert [u.id for u in prompts] == ["anna-1", "anna-2", "bob-1", "bob-3"]
+    assert not (dump / "rl" / "utt2dur").exists()
+    assert ids(dump / "train") == IDS[:4]
+    format_sets(sets, data, dump)
+    assert capsys.readouterr().out.count("up to date") == 5
+
+
+@pytest.mark.parametrize(
+    ("task", "silent"), [("asr", "rl"), ("asr", "test"), ("tts", "train"), ("tts", "dev")]
+)
+def test_where_texts_alone_do_not_suffice(
+    task: str, silent: str, data: Path, capsys: pytest.CaptureFixture
+) -> None:
+    remove_audio(data / silent)
+    with pytest.raises(UserError, match=f"1 of 5 sets are not valid.*{silent}`"):
+        format_sets(config(task, rl="rl", rl_dev="rl_dev"), data, data.parent / "dump")
+    said = capsys.readouterr().out
+    assert f"error: {data / silent / 'wav.scp'}: the file is missing" in said
+
+
+def test_the_set_of_the_judge_is_formatted_too(data: Path) -> None:
+    dump = data.parent / "dump"
+    shutil.copytree(data / "train", data / "judged")
+    sets = config("tts", max_duration=1.25)
+    sets.judge.train = "judged"
+    format_sets(sets, data, dump)
+    assert ids(dump / "judged") == ids(dump / "train") == IDS[:3]
+    remove_audio(data / "judged")
+    with pytest.raises(UserError, match=r"judged`"):
+        format_sets(sets, data, dump)

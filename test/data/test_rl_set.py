@@ -40,6 +40,13 @@ def test_any_set_is_one(data_dir: Path, tmp_path: Path) -> None:
     assert read_rl_set(tmp_path / "rl.jsonl") == whole
 
 
+def test_prompts_of_synthesis_are_texts(data_dir: Path) -> None:
+    (data_dir / "wav.scp").unlink()
+    assert [item.utterance.audio for item in read_rl_set(data_dir, texts_alone=True)] == [""] * 5
+    with pytest.raises(UserError, match="has no audio"):
+        read_rl_set(data_dir)
+
+
 @pytest.mark.parametrize(
     "extra",
     [

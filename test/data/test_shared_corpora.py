@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from kaldi_files import write_lines
 
-from audiorl.config.schema import DataConfig
+from audiorl.config.schema import Config, DataConfig
 from audiorl.data.audio import read_audio
 from audiorl.data.format import format_sets
 from audiorl.data.utterance import read_utterances
@@ -70,7 +70,7 @@ def test_format_two_languages(
     odd = [p for p in validate(aishell, Checks(audio=False)) if p.kind == "odd character"]
     assert odd and all(problem.warning for problem in odd)
     config = DataConfig(train="libri", dev="libri", test=["aishell"], max_duration=10)
-    format_sets(config, data, dump, nj=2)
+    format_sets(Config(data=config), data, dump, nj=2)
     for name, count in (("libri", 144), ("aishell", 200)):
         kaldi_accepts(dump / name)
         utterances = read_utterances(dump / name)

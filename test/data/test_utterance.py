@@ -88,13 +88,33 @@ def test_malformed(data_dir: Path, edit: Edit, file: str, old: str, new: str, me
         read_utterances(data_dir)
 
 
-@pytest.mark.parametrize("file", ["text", "utt2spk", "wav.scp"])
+@pytest.mark.parametrize("file", ["text", "utt2spk"])
 def test_missing_file(data_dir: Path, file: str) -> None:
     (data_dir / file).unlink()
     with pytest.raises(UserError, match=f"{file} cannot be read"):
         read_utterances(data_dir)
     with pytest.raises(UserError, match="does not exist"):
         read_utterances(data_dir / "none")
+
+
+def test_texts_alone(data_dir: Path, tmp_path: Path) -> None:
+    """Read where they are wanted, as a directory and as a list; refused elsewhere by name."""
+    (data_dir / "wav.scp").unlink()
+    utterances = read_utterances(data_dir, texts_alone=True)
+    assert [(u.id, u.audio, u.duration) for u in utterances[:1]] == [("anna-1", "", None)]
+    assert [u.text for u in utterances] == [f"words of {u.id}" for u in utterances]
+    listed = tmp_path / "texts.jsonl"
+    write_utterances_jsonl(listed, utterances)
+    assert read_utterances(listed, texts_alone=True) == utterances
+    for source in (data_dir, listed):
+        with pytest.raises(UserError, match=f"^{source}: anna-1 has no audio, and a text alone"):
+            read_utterances(source)
+
+
+def test_texts_alone_have_no_segments(segmented: Path) -> None:
+    (segmented / "wav.scp").unlink()
+    with pytest.raises(UserError, match=r"wav\.scp cannot be read"):
+        read_utterances(segmented, texts_alone=True)
 
 
 def test_bad_segments_and_durations(segmented: Path, edit: Edit) -> None:

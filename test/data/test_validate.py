@@ -153,6 +153,19 @@ def test_required_file(data_dir: Path, file: str, state: str) -> None:
     assert f"{file}: the file is {state}" in str(problem)
 
 
+def test_texts_alone(segmented: Path) -> None:
+    """Right where they are asked for; audio that there is is still opened."""
+    assert [p for p in validate(segmented, Checks(texts_alone=True)) if not p.warning] == []
+    (segmented / "wav.scp").unlink()
+    missing = validate(segmented, Checks(texts_alone=True))
+    assert [(p.file.name, p.kind) for p in missing] == [("wav.scp", "no content")]  # segments
+    (segmented / "segments").unlink()
+    assert validate(segmented, Checks(texts_alone=True)) == []
+    (problem,) = validate(segmented)
+    assert problem.file.name == "wav.scp"
+    assert str(problem).endswith("(texts alone: for RL and tests of synthesis).")
+
+
 def test_not_utf8(data_dir: Path) -> None:
     content = (data_dir / "text").read_bytes()
     (data_dir / "text").write_bytes(content.replace(b"words of bob-1", b"caf\xe9"))

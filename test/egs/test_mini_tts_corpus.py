@@ -20,7 +20,7 @@ from audiorl.data.validate import Checks, validate
 
 LOCAL = EGS / "mini_tts" / "local"
 GENERATOR = EGS / "mini_asr" / "local"
-SPOKEN = "train dev judge_train judge_dev test test_hard".split()
+SPOKEN = "train dev judge_train test test_hard".split()
 TEXT_ONLY = ["rl", "rl_dev"]
 MODULES = """acoustics espeak hard_sentences make_corpus plans render sentences sentences_en
 sentences_zh sets speakers tables tts_corpus voices""".split()
@@ -66,7 +66,7 @@ def texts(plans: dict[str, list], name: str) -> list[str]:
 
 def test_what_the_sets_are(plans) -> None:
     sizes = {name: len(utterances) for name, utterances in plans.items()}
-    assert list(sizes) == ["train", "dev", "judge_train", "judge_dev", *TEXT_ONLY, *SPOKEN[-2:]]
+    assert list(sizes) == ["train", "dev", "judge_train", *TEXT_ONLY, *SPOKEN[-2:]]
     assert (sizes["train"], sizes["rl"], sizes["test"], sizes["test_hard"]) == (
         3600,
         1000,

@@ -32,7 +32,7 @@ spoken = partial(
     SetSpec, joined=(1.0,), longest=8, clean=1.0, reverberant=0.0, keyword_share=0.0,
     lead=(0.05, 0.1), tail=(0.08, 0.14), level=(-25.0, -23.0),
 )  # fmt: skip
-TRAIN, DEV, JUDGE, JUDGE_DEV = (0, 39), (40, 44), (45, 64), (65, 67)
+TRAIN, DEV, JUDGE = (0, 39), (40, 44), (45, 67)
 RL, RL_DEV, TEST = (68, 79), (80, 83), (84, 99)
 ALL_TIERS = ("train", "rl", "test")
 SETS = [
@@ -40,7 +40,6 @@ SETS = [
     spoken("dev", 100, "voices", DEV),
     # The judge has to know more than what it judges: more people, rare names, hard sentences.
     spoken("judge_train", 2500, "all", JUDGE, keyword_share=0.1, tiers=ALL_TIERS, hard=0.2),
-    spoken("judge_dev", 100, "all", JUDGE_DEV, keyword_share=0.1, tiers=ALL_TIERS, hard=0.2),
     spoken("rl", 1000, "voices", RL, keyword_share=0.15, tiers=("train", "rl"), audio=False),
     spoken("rl_dev", 100, "voices", RL_DEV, keyword_share=0.15, tiers=("train", "rl"), audio=False),
     spoken("test", 200, "voices", TEST),
