@@ -66,6 +66,15 @@ def test_validate_and_fix(recipe: Path) -> None:
     assert data_dir(recipe, "validate", "data/train").returncode == 0
 
 
+def test_texts_alone_are_right_if_one_says_so(recipe: Path) -> None:
+    (recipe / "data" / "test" / "wav.scp").unlink()
+    done = data_dir(recipe, "validate", "data/test")
+    assert done.returncode == 1 and "data/test/wav.scp: the file is missing" in done.stdout
+    for command, said in (("validate", "valid, 8 utterances"), ("fix", "nothing to fix")):
+        done = data_dir(recipe, command, "data/test", "--texts-alone")
+        assert done.returncode == 0 and f"data/test: {said}" in done.stdout
+
+
 def test_subset_split_combine(recipe: Path) -> None:
     done = data_dir(recipe, "subset", "data/train", "data/half", "--random", "4", "--seed", "3")
     assert (done.returncode, done.stdout) == (0, "data/half: kept 4 of 8\n")
