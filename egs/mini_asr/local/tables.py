@@ -67,7 +67,7 @@ def write_set(root: Path, spec: SetSpec, utterances: list[Plan], grammar: Gramma
         len(by_id),
         len(members),
         f"{seconds / 60:.1f}" if spec.audio else "text",
-        f"{seconds / len(by_id):.2f}",
+        f"{seconds / len(by_id):.2f}" if spec.audio else "-",
         f"{min(levels):g}..{max(levels):g}" if levels else "-",
         len(words),
         len(set(words)),
