@@ -34,6 +34,11 @@ class DataConfig:
     no_speech: list[str] = key(
         [], "sets without speech, of `test` and `extra`: any output there is a hallucination"
     )
+    text_tag: str = key(
+        "",
+        "tag of utterances (file utt2<tag>) that is read in the place of text: pinyin, say",
+        task="tts",
+    )
     sample_rate: int = key(16000, "Hz; audio at another rate is resampled when read", ge=4000)
     min_duration: float = key(0.1, "s; shorter utterances are dropped from train and rl sets", ge=0)
     max_duration: float = key(30.0, "s; longer utterances are dropped from train and rl sets", gt=0)

@@ -2,14 +2,15 @@
 
 A recipe's local/prepare.py knows the layout of its corpus. Here audio is joined with transcripts,
 the parts are counted against the official numbers, held-out sets that a partial corpus lacks are
-carved out of its training data, and sets are written where they changed. Whatever is left out is
+carved out of its training data (for recognition: voices that training never hears; for synthesis:
+sentences of voices that it does), and sets are written where they changed. Whatever is left out is
 counted and named.
 """
 
 from __future__ import annotations
 
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from audiorl.errors import UserError
 
 SHOWN = 5  # ids named of those left out
 STRIDE = 20  # one in so many goes to a set that is carved out
+MOST_HELD_OUT = 500  # utterances of a set of new sentences
 
 
 def join(
@@ -99,9 +101,41 @@ def carve(
     return sets, rest
 
 
+def hold_out(
+    train: Sequence[Utterance], names: Sequence[str]
+) -> tuple[dict[str, list[Utterance]], list[Utterance]]:
+    """Takes sentences of the voices of `train` for each of `names` -> (those sets, the rest).
+
+    For synthesis: every voice of these sets stays in training, and the utterances, always the same,
+    are spread over all who say more than there are sets: one in 20, at most 500 a set. Where nobody
+    does, voices get lost, and this is printed. Raises UserError below 20 utterances.
+    """
+    if not names:
+        return {}, list(train)
+    spoken = Counter(utterance.speaker for utterance in train)
+    ordered = sorted(train, key=lambda utterance: utterance.id)
+    pool = [utterance for utterance in ordered if spoken[utterance.speaker] > len(names)]
+    if few := len(pool) < STRIDE:
+        pool = ordered
+    if len(pool) < STRIDE or len(names) >= STRIDE:
+        raise UserError(
+            f"the corpus has {len(pool)} utterances for training, too few to take "
+            f"{', '.join(names)} from them ({STRIDE} at least); get more of it."
+        )
+    count = min(MOST_HELD_OUT, len(pool) // STRIDE)
+    step = len(pool) // count
+    sets = {name: pool[i : i + count * step : step] for i, name in enumerate(names)}
+    held_out = {utterance.id for found in sets.values() for utterance in found}
+    sizes = ", ".join(f"{name} {len(found):,}" for name, found in sets.items())
+    voices = "some of voices that it lacks, as hardly anyone says more" if few else "of its voices"
+    print(f"held out of the training data: {sizes} utterances, {voices}")
+    return sets, [utterance for utterance in ordered if utterance.id not in held_out]
+
+
 def write_set(out: Path, utterances: Iterable[Utterance], genders: Mapping[str, str]) -> None:
     """Writes the Kaldi data directory `out`, unless that is what it holds already.
 
+    Each tag of the utterances becomes a file utt2<tag>.
     genders: speaker -> m or f; spk2gender is written when all speakers of the set have one.
     Raises UserError when there are no utterances.
     """
@@ -113,6 +147,8 @@ def write_set(out: Path, utterances: Iterable[Utterance], genders: Mapping[str, 
         "text": {u.id: u.text for u in listed},
         "utt2spk": {u.id: u.speaker for u in listed},
     }
+    for tag in {tag for u in listed for tag in u.tags}:
+        tables[f"utt2{tag}"] = {u.id: u.tags[tag] for u in listed if tag in u.tags}
     speakers = sorted(set(tables["utt2spk"].values()))
     known = {speaker: genders[speaker] for speaker in speakers if speaker in genders}
     if len(known) == len(speakers):

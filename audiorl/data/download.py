@@ -24,6 +24,8 @@ TIMEOUT = 60  # s without an answer
 def fetch(url: str, path: Path, checksum: str) -> None:
     """Downloads `url` to `path`; `checksum` is `<algorithm>:<hexadecimal digest>`.
 
+    Where nobody published one it is `size:<bytes>`: unpacking checks the rest.
+
     What arrives lies in `<path>.part` until it is whole and right, and a later call goes on there.
     A broken connection is tried again for as long as something arrives. Raises UserError when
     nothing does, the disk refuses, or the checksum is wrong.
@@ -49,13 +51,19 @@ def fetch(url: str, path: Path, checksum: str) -> None:
             )
     print(f"{path.name}: {_size(partial) / 1e6:,.0f} MB are here; checking them", flush=True)
     algorithm, _, expected = checksum.partition(":")
-    with open(partial, "rb") as stream:
-        found = hashlib.file_digest(stream, algorithm).hexdigest()
+    if algorithm == "size":
+        what, found = "size", str(_size(partial))
+    else:
+        with open(partial, "rb") as stream:
+            what, found = (
+                f"{algorithm} checksum",
+                hashlib.file_digest(stream, algorithm).hexdigest(),
+            )
     if found != expected:
         partial.unlink()
         raise UserError(
-            f"{url}: the {algorithm} checksum is {found}, not {expected}; the file was removed, "
-            "run again to download it anew."
+            f"{url}: the {what} is {found}, not {expected}; the file was removed, run again to "
+            "download it anew."
         )
     partial.rename(path)
 
@@ -103,7 +111,7 @@ def unpacked(archive: Path) -> Iterator[Path]:
     folder = archive.with_name(f".{archive.name}.unpacked")
     shutil.rmtree(folder, ignore_errors=True)
     try:
-        with tarfile.open(archive, "r:gz") as tar:
+        with tarfile.open(archive, "r:bz2" if archive.suffix == ".bz2" else "r:gz") as tar:
             members = progress(tar, f"unpacking {archive.name}", unit="file")
             for member in members:
                 tar.extract(member, folder, filter="data")
@@ -115,7 +123,8 @@ def unpacked(archive: Path) -> Iterator[Path]:
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)
         raise UserError(
-            f"{archive} cannot be unpacked ({error.strerror}); free the disk."
+            f"{archive} cannot be unpacked ({error.strerror or error}); free the disk, or remove "
+            "it if it is damaged, and run again."
         ) from error
     try:
         yield folder

@@ -82,6 +82,8 @@ def _format_set(
         print(summary(report.problems))
     if report.errors:
         return None
+    if config.text_tag:
+        report.directory.tables["text"] = _tagged(report.directory, config.text_tag)
     limits = _outside_limits(report, config)
     seconds, names = report.seconds(), report.directory.utterances
     kept = [name for name in names if not filtered or name not in limits]
@@ -109,6 +111,17 @@ def _format_set(
     return row
 
 
+def _tagged(directory: DataDir, tag: str) -> dict[str, str]:
+    """The values of a tag, which every utterance has to have."""
+    values = directory.tables.get(f"utt2{tag}", {})
+    if lacking := [name for name in directory.utterances if not values.get(name)]:
+        raise UserError(
+            f"{directory.path / f'utt2{tag}'}: {len(lacking):,} utterances have no {tag}, "
+            f"{lacking[0]} for one; add it, or mend data.text_tag."
+        )
+    return values
+
+
 def _outside_limits(report: Report, config: DataConfig) -> dict[str, str]:
     """Utterance -> why it is not fit for training."""
     outside = {}
@@ -132,6 +145,8 @@ def _stamp(source: Path, config: DataConfig, checks: Checks, filtered: bool) -> 
     """Hash of all that decides the outcome: tables, limits, size and time of every audio file."""
     limits = (config.min_duration, config.max_duration, config.max_text_length)
     parts = [repr((limits if filtered else None, checks.no_speech, checks.sample_rate)).encode()]
+    if config.text_tag:
+        parts.append(config.text_tag.encode())
     for file in table_files(source):
         parts += [file.name.encode(), file.read_bytes()]
     if (wav_scp := source / "wav.scp").exists():

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from audiorl.data.corpus import carve, compare_counts, join, write_set
+from audiorl.data.corpus import carve, compare_counts, hold_out, join, write_set
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.data.validate import Checks, validate
 from audiorl.errors import UserError
@@ -114,3 +115,41 @@ def test_an_unchanged_set_is_left_as_it_is(tmp_path: Path, capsys: pytest.Captur
 def test_an_empty_set_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="would have no utterances"):
         write_set(tmp_path / "train", [], {})
+
+
+def test_new_sentences_of_voices_that_stay(capsys: pytest.CaptureFixture) -> None:
+    everyone = [*utterances(30, 40), Utterance("t-00", "/audio/t-00.wav", "text", "t")]
+    sets, rest = hold_out(everyone[::-1], ["dev", "test"])
+    assert [len(found) for found in sets.values()] == [60, 60]
+    ids = [{u.id for u in part} for part in (*sets.values(), rest)]
+    assert sum(map(len, ids)) == len(set().union(*ids)) == 1201
+    voices = {u.speaker for u in rest}
+    for found in sets.values():
+        assert {u.speaker for u in found} == voices - {"t"}  # everybody but the one who says once
+    assert sets == hold_out(everyone, ["dev", "test"])[0]
+    said = "held out of the training data: dev 60, test 60 utterances, of its voices"
+    assert capsys.readouterr().out.splitlines() == [said, said]
+
+
+def test_sets_of_new_sentences_are_no_larger_than_needed() -> None:
+    sets, rest = hold_out(utterances(100, 150), ["dev", "test"])
+    assert [len(found) for found in sets.values()] == [500, 500]
+    assert len({u.speaker for u in sets["dev"]}) == 100 and len(rest) == 14000
+
+
+def test_where_everybody_says_little_voices_are_lost(capsys: pytest.CaptureFixture) -> None:
+    sets, rest = hold_out(utterances(40, 1), ["dev", "test"])
+    assert [len(found) for found in sets.values()] == [2, 2] and len(rest) == 36
+    assert "some of voices that it lacks" in capsys.readouterr().out
+    everyone = utterances(1, 19)
+    assert hold_out(everyone, []) == ({}, everyone)
+    with pytest.raises(UserError, match="19 utterances for training, too few to take dev, test"):
+        hold_out(everyone, ["dev", "test"])
+
+
+def test_tags_become_files(tmp_path: Path) -> None:
+    first, second = utterances(1, 2)
+    tagged = [replace(first, tags={"pinyin": "yi1"}), second]
+    write_set(tmp_path / "train", tagged, {})
+    assert (tmp_path / "train" / "utt2pinyin").read_text() == "s00-00 yi1\n"
+    assert read_utterances(tmp_path / "train")[0].tags == {"pinyin": "yi1"}

@@ -107,6 +107,15 @@ def test_wrong_content_is_removed(server: Server, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_size_will_do_where_there_is_no_checksum(server: Server, tmp_path: Path) -> None:
+    path = tmp_path / "corpus.tar.gz"
+    with pytest.raises(UserError, match=f"the size is {len(CONTENT)}, not 5; the file was removed"):
+        fetch(server.url, path, "size:5")
+    assert not list(tmp_path.iterdir())
+    fetch(server.url, path, f"size:{len(CONTENT)}")
+    assert path.read_bytes() == CONTENT
+
+
 def test_nothing_at_that_address(server: Server, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none\.tgz: stopped at 0 MB \(Not Found\)"):
         fetch(server.url.replace("corpus.tar.gz", "none.tgz"), tmp_path / "none.tgz", SHA256)
@@ -118,7 +127,7 @@ def test_nobody_answers(tmp_path: Path) -> None:
 
 
 def archive(path: Path, *members: tuple[str, bytes], link: str = "") -> Path:
-    with tarfile.open(path, "w:gz") as tar:
+    with tarfile.open(path, "w:bz2" if path.suffix == ".bz2" else "w:gz") as tar:
         for name, content in members:
             entry = tarfile.TarInfo(name)
             entry.size = len(content)
@@ -149,10 +158,17 @@ def test_nothing_leaves_the_folder(tmp_path: Path, member: str, link: str) -> No
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["x.tgz"]
 
 
+def test_bzip2(tmp_path: Path) -> None:
+    with unpacked(archive(tmp_path / "x.tar.bz2", ("a.txt", b"1"))) as content:
+        assert (content / "a.txt").read_bytes() == b"1"
+
+
+@pytest.mark.parametrize("name", ["x.tgz", "x.tar.bz2"])
 @pytest.mark.parametrize("content", [b"", b"not a tar", None])
-def test_a_damaged_archive(tmp_path: Path, content: bytes | None) -> None:
-    made = archive(tmp_path / "x.tgz", ("a.txt", CONTENT))
-    made.write_bytes(made.read_bytes()[:-3000] if content is None else content)
-    with pytest.raises(UserError, match=r"x\.tgz cannot be unpacked .* remove it"), unpacked(made):
+def test_a_damaged_archive(tmp_path: Path, name: str, content: bytes | None) -> None:
+    made = archive(tmp_path / name, ("a.txt", CONTENT))
+    whole = made.read_bytes()
+    made.write_bytes(whole[: len(whole) // 2] if content is None else content)
+    with pytest.raises(UserError, match=rf"{name} cannot be unpacked .* remove it"), unpacked(made):
         raise AssertionError("it was unpacked")
     assert list(tmp_path.iterdir()) == [made]

@@ -272,3 +272,16 @@ def test_the_set_of_the_judge_is_formatted_too(data: Path) -> None:
     remove_audio(data / "judged")
     with pytest.raises(UserError, match=r"judged`"):
         format_sets(sets, data, dump)
+
+
+def test_a_tag_is_read_in_the_place_of_text(data: Path, edit: Edit) -> None:
+    dump = data.parent / "dump"
+    for name in ("train", "dev", "test"):
+        write_lines(data / name / "utt2pinyin", [f"{utterance} yi1 ge4" for utterance in IDS])
+    format_sets(config("tts"), data, dump)
+    assert read_utterances(dump / "dev")[0].text == "words of anna-1"
+    format_sets(config("tts", text_tag="pinyin"), data, dump)
+    assert {u.text for u in read_utterances(dump / "dev")} == {"yi1 ge4"}
+    edit(data / "test" / "utt2pinyin", "bob-3 yi1 ge4\n", "")
+    with pytest.raises(UserError, match=r"utt2pinyin: 1 utterances have no pinyin, bob-3 for one"):
+        format_sets(config("tts", text_tag="pinyin"), data, dump)

@@ -10,16 +10,13 @@ examples:
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from audiorl.bin.cli import parser, run
 from audiorl.data.corpus import carve, compare_counts, join, write_set
-from audiorl.data.download import fetch, unpacked
+from audiorl.data.libri import chapters, download_parts, find_parts, read_genders, set_name
 from audiorl.data.tables import read_table
 from audiorl.data.utterance import Utterance
-from audiorl.errors import UserError
-from audiorl.files import progress
 
 MIRROR = "https://www.openslr.org/resources/12"
 # Part -> (utterances, SHA-256 of its archive).
@@ -58,41 +55,12 @@ def main() -> None:
 
 
 def download(folder: Path, parts: list[str], mirror: str) -> None:
-    """Fetches what `folder`/LibriSpeech lacks of `parts`; archives go away once unpacked."""
-    if unknown := [part for part in parts if part not in PARTS]:
-        raise UserError(
-            f"--parts: {unknown[0]} is no part of LibriSpeech; choose of {', '.join(PARTS)}."
-        )
-    corpus = folder / "LibriSpeech"
-    for part in parts:
-        if (corpus / part).is_dir():
-            print(f"{corpus / part}: is there")
-            continue
-        archive = folder / f"{part}.tar.gz"
-        fetch(f"{mirror}/{part}.tar.gz", archive, f"sha256:{PARTS[part][1]}")
-        with unpacked(archive) as content:
-            corpus.mkdir(parents=True, exist_ok=True)
-            for file in (content / "LibriSpeech").glob("*.TXT"):
-                os.replace(file, corpus / file.name)
-            os.replace(content / "LibriSpeech" / part, corpus / part)  # last: it marks the part
-        archive.unlink()
-        print(f"{corpus / part}: downloaded")
+    checksums = {part: checksum for part, (_, checksum) in PARTS.items()}
+    download_parts("LibriSpeech", checksums, parts, folder, mirror)
 
 
 def find_corpus(given: str) -> Path:
-    """The folder that holds the parts: the given one, or LibriSpeech in it."""
-    if not given:
-        raise UserError(
-            "--corpus is needed: the folder of LibriSpeech that holds train-clean-100 and others; "
-            "--download true fetches it (60 GB)."
-        )
-    for folder in (Path(given), Path(given) / "LibriSpeech"):
-        if any((folder / part).is_dir() for part in PARTS):
-            return folder
-    raise UserError(
-        f"{os.path.abspath(given)} holds no part of LibriSpeech ({', '.join(PARTS)}); give the "
-        "folder that does, or --download true."
-    )
+    return find_parts("LibriSpeech", list(PARTS), given, "60 GB")
 
 
 def prepare(corpus: Path, out: Path) -> None:
@@ -119,10 +87,6 @@ def prepare(corpus: Path, out: Path) -> None:
         )
 
 
-def set_name(part: str) -> str:
-    return part.replace("-", "_")
-
-
 def reader(utterance: Utterance) -> str:
     return utterance.id.partition("-")[0]
 
@@ -130,21 +94,11 @@ def reader(utterance: Utterance) -> str:
 def read_part(folder: Path) -> list[Utterance]:
     """A part's utterances: <reader>/<chapter>/<utterance>.flac and one .trans.txt a chapter."""
     audio, texts = {}, {}
-    for chapter in progress(sorted(folder.glob("*/*")), f"reading {folder.name}", unit="chapter"):
+    for chapter in chapters(folder):
         audio |= {file.stem: file for file in chapter.glob("*.flac")}
         for file in chapter.glob("*.trans.txt"):
             texts |= read_table(file)
     return join(folder.name, audio, texts, lambda name: name.rpartition("-")[0])
-
-
-def read_genders(path: Path) -> dict[str, str]:
-    """Reader -> m or f, from the `reader | F | …` lines of SPEAKERS.TXT."""
-    if not path.exists():
-        return {}
-    rows = [line.split("|") for line in path.read_text(encoding="utf-8").splitlines()]
-    return {
-        row[0].strip(): row[1].strip().lower() for row in rows if len(row) > 2 and row[0][0] != ";"
-    }
 
 
 if __name__ == "__main__":

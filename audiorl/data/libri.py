@@ -1,0 +1,76 @@
+"""What LibriSpeech and LibriTTS share: parts like train-clean-100, readers, chapters, archives.
+
+Below a corpus lie <part>/<reader>/<chapter>/, and every part is an archive of its own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from audiorl.data.download import fetch, unpacked
+from audiorl.errors import UserError
+from audiorl.files import progress
+
+
+def download_parts(
+    name: str, checksums: Mapping[str, str], parts: Sequence[str], folder: Path, mirror: str
+) -> None:
+    """Fetches what `folder`/`name` lacks of `parts`; archives go away once unpacked.
+
+    checksums: part -> SHA-256 of its archive. Raises UserError for a part that is none.
+    """
+    if unknown := [part for part in parts if part not in checksums]:
+        raise UserError(
+            f"--parts: {unknown[0]} is no part of {name}; choose of {', '.join(checksums)}."
+        )
+    corpus = folder / name
+    for part in parts:
+        if (corpus / part).is_dir():
+            print(f"{corpus / part}: is there")
+            continue
+        archive = folder / f"{part}.tar.gz"
+        fetch(f"{mirror}/{part}.tar.gz", archive, f"sha256:{checksums[part]}")
+        with unpacked(archive) as content:
+            corpus.mkdir(parents=True, exist_ok=True)
+            for file in (path for path in (content / name).iterdir() if path.is_file()):
+                os.replace(file, corpus / file.name)
+            os.replace(content / name / part, corpus / part)  # last: it marks the part
+        archive.unlink()
+        print(f"{corpus / part}: downloaded")
+
+
+def find_parts(name: str, parts: Sequence[str], given: str, size: str) -> Path:
+    """The folder that holds parts: the given one, or `name` in it; `size` of the whole is said."""
+    if not given:
+        raise UserError(
+            f"--corpus is needed: the folder of {name} that holds train-clean-100 and others; "
+            f"--download true fetches it ({size})."
+        )
+    for folder in (Path(given), Path(given) / name):
+        if any((folder / part).is_dir() for part in parts):
+            return folder
+    raise UserError(
+        f"{os.path.abspath(given)} holds no part of {name} ({', '.join(parts)}); give the "
+        "folder that does, or --download true."
+    )
+
+
+def chapters(part: Path) -> Iterator[Path]:
+    """The folders of a part's chapters, in order."""
+    return progress(sorted(part.glob("*/*")), f"reading {part.name}", unit="chapter")
+
+
+def read_genders(path: Path) -> dict[str, str]:
+    """Reader -> m or f, from the `reader | F | …` lines of SPEAKERS.TXT, where there is one."""
+    if not path.exists():
+        return {}
+    rows = [line.split("|") for line in path.read_text(encoding="utf-8").splitlines()]
+    return {
+        row[0].strip(): row[1].strip().lower() for row in rows if len(row) > 2 and row[0][0] != ";"
+    }
+
+
+def set_name(part: str) -> str:
+    return part.replace("-", "_")

@@ -1,0 +1,119 @@
+"""egs/ljspeech: its data preparation."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from recipe_runs import EGS, ids, load_preparation, run
+
+from audiorl.data.utterance import read_utterances
+from audiorl.data.validate import Checks, validate
+
+DATA_SH = EGS / "ljspeech" / "local" / "data.sh"
+# Clips at both ends of each set of the split.
+CLIPS = {
+    "train": [*(f"LJ001-{n:04}" for n in range(1, 31)), "LJ049-0007"],
+    "dev": ["LJ049-0008", "LJ049-0230", "LJ050-0001", "LJ050-0028"],
+    "test": ["LJ050-0029", "LJ050-0278"],
+}
+
+
+def write_corpus(folder: Path, clips: list[str]) -> Path:
+    """Empty recordings and their texts: preparation does not open audio."""
+    (folder / "wavs").mkdir(parents=True)
+    for clip in clips:
+        (folder / "wavs" / f"{clip}.wav").touch()
+    rows = [f"{clip}|Mr. {clip[-1]},|Mister {clip[-1]},\n" for clip in clips]
+    (folder / "metadata.csv").write_text("".join(rows))
+    return folder
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    clips = [clip for part in CLIPS.values() for clip in part]
+    return write_corpus(tmp_path / "my corpora" / "LJSpeech-1.1", clips)
+
+
+def test_the_last_500_clips_are_dev_and_test(shared_data: Callable[[str], Path]) -> None:
+    """Counted in the list of all 13,100."""
+    split = load_preparation("ljspeech").split_of
+    rows = (shared_data("text") / "ljspeech.tsv").read_text(encoding="utf-8").splitlines()
+    clips = sorted(row.partition("\t")[0] for row in rows)
+    found = [split(clip) for clip in clips]
+    assert found == ["train"] * 12600 + ["dev"] * 250 + ["test"] * 250
+
+
+def test_the_sets(corpus: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    command = (DATA_SH, "--corpus", corpus.parent, "--out", data)
+    said = run(*command).stdout
+    assert "LJSpeech-1.1: kept 37 of 37 utterances" in said and said.count("partial") == 3
+    for name, clips in CLIPS.items():
+        assert ids(data / name / "text") == sorted(clips)
+        assert not [p for p in validate(data / name, Checks(audio=False)) if not p.warning]
+        assert (data / name / "spk2gender").read_text() == "LJ f\n"
+    first = read_utterances(data / "train")[0]
+    assert (first.id, first.speaker, first.text) == ("LJ001-0001", "LJ", "Mister 1,")
+    before = {path: path.stat().st_mtime_ns for path in data.rglob("*")}
+    assert run(*command).stdout.count("up to date") == 3
+    assert before == {path: path.stat().st_mtime_ns for path in data.rglob("*")}
+
+
+def test_sets_that_are_missing_are_taken_from_training(tmp_path: Path) -> None:
+    corpus = write_corpus(tmp_path / "LJSpeech-1.1", CLIPS["train"] + CLIPS["dev"])
+    said = run(DATA_SH, "--corpus", corpus, "--out", tmp_path / "data").stdout
+    assert "held out of the training data: test 1 utterances, of its voices" in said
+    assert ids(tmp_path / "data" / "dev" / "text") == CLIPS["dev"]
+    assert len(ids(tmp_path / "data" / "train" / "text")) == 30
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "--corpus is needed: the folder LJSpeech-1.1"),
+        (["--corpus", "{tmp}/none"], "{tmp}/none has no metadata.csv"),
+        (["--corpus", "{tmp}"], "{tmp}/metadata.csv:2 is not `LJ…|text|normalised text`"),
+    ],
+)
+def test_what_cannot_be_prepared(tmp_path: Path, options: list[str], message: str) -> None:
+    (tmp_path / "metadata.csv").write_text("LJ001-0001|a|a\nLJ001-0002 b\n")
+    options = [option.format(tmp=tmp_path) for option in options]
+    done = run(DATA_SH, *options, "--out", tmp_path / "data", cwd=tmp_path, expect=1)
+    assert done.stderr.startswith("error: ") and message.format(tmp=tmp_path) in done.stderr
+    assert done.stderr.count("\n") == 1 and not (tmp_path / "data").exists()
+
+
+def test_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From an archive on this disk, packed as the corpus is (bzip2)."""
+    preparation, served = load_preparation("ljspeech"), tmp_path / "served"
+    served.mkdir()
+    archive = served / "LJSpeech-1.1.tar.bz2"
+    with tarfile.open(archive, "w:bz2") as tar:
+        for name in ("metadata.csv", "wavs/LJ001-0001.wav"):
+            entry = tarfile.TarInfo(f"LJSpeech-1.1/{name}")
+            entry.size = 3
+            tar.addfile(entry, io.BytesIO(b"abc"))
+    monkeypatch.setattr(preparation, "SHA256", hashlib.sha256(archive.read_bytes()).hexdigest())
+    folder = tmp_path / "downloads"
+    preparation.download(folder, served.as_uri())
+    archive.unlink()
+    preparation.download(folder, served.as_uri())  # nothing is left to fetch
+    assert sorted(path.name for path in folder.rglob("*") if path.is_file()) == [
+        "LJ001-0001.wav",
+        "metadata.csv",
+    ]
+
+
+def test_the_real_corpus_is_read_whole(shared_data: Callable[[str], Path], tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    said = run(DATA_SH, "--corpus", shared_data("LJSpeech-1.1"), "--out", data).stdout
+    assert "LJSpeech-1.1: kept 39 of 39 utterances" in said
+    everyone = [u for name in CLIPS for u in read_utterances(data / name)]
+    assert len({u.id for u in everyone}) == len(everyone) == 39
+    for name in CLIPS:
+        assert not [p for p in validate(data / name) if not p.warning]
