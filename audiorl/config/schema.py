@@ -327,8 +327,9 @@ class RLConfig:
 
     algorithm: str = key(
         "grpo",
-        "grpo; or `supervised`: the same data and updates with cross entropy (the control)",
-        choices=("grpo", "supervised"),
+        "grpo; `supervised`: the same data and updates with cross entropy (the control); for tts "
+        "also diffro, a reward that is differentiated, and both, the sum of the two losses",
+        choices=("grpo", "supervised", "diffro", "both"),
     )
     train: list[str] = key(
         ["adaptor", "llm"],
