@@ -1,4 +1,4 @@
-"""The speech tokens of a set: `<utt-id> 12 5 700 …` lines, and beside them whose tokens they are."""
+"""The speech tokens of a set: `<utt-id> 12 5 700 …` lines, and beside them whose they are."""
 
 from __future__ import annotations
 
@@ -53,4 +53,6 @@ def read_codec_info(path: Path) -> CodecInfo:
     try:
         return CodecInfo(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{path} does not describe a codec ({error}); run stage 3 again.") from error
+        raise UserError(
+            f"{path} does not describe a codec ({error}); run stage 3 again."
+        ) from error

@@ -132,7 +132,7 @@ class TokenRecogniser(nn.Module):
         `smoothing` of the labels, for training: of all but CTC's.
         """
         heard = lengths.clamp(min=1)  # an empty response is one frame, in which no text has room
-        frames, _ = self.encoder(embedded, heard)
+        frames, _ = self.encoder(embedded[:, : int(heard.max())], heard)
         labels, weight = [self.spell(text) for text in texts], self.config.reward_model.ctc_weight
         found = {TEXT: weight * ctc_log_likelihood(*self._ctc_logits(frames, lengths), labels)}
         if self.decoder is not None:
@@ -168,9 +168,13 @@ class TokenRecogniser(nn.Module):
                     found[task][i] = self.facts.tasks[task][place]
         return found
 
-    def _batches(self, tokens: Sequence[Sequence[int]]) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+    def _batches(
+        self, tokens: Sequence[Sequence[int]]
+    ) -> Iterator[tuple[list[int], Tensor, Tensor]]:
         """Places in the list, frames [B, T, D] and lengths [B] of all that are not empty."""
-        order = sorted((i for i, row in enumerate(tokens) if len(row)), key=lambda i: len(tokens[i]))
+        order = sorted(
+            (i for i, row in enumerate(tokens) if len(row)), key=lambda i: len(tokens[i])
+        )
         for start in range(0, len(order), BATCH):
             rows = order[start : start + BATCH]
             padded, lengths = self.pad([tokens[i] for i in rows])
@@ -240,7 +244,7 @@ class TokenRecogniser(nn.Module):
         if codec.fingerprint != own.fingerprint:
             raise UserError(
                 "the codec was trained again since the reward model learnt its tokens, which now "
-                "mean other sounds; train the reward model again (stage 3), or bring the codec back."
+                "mean other sounds; train that again, too (stage 3), or bring the old codec back."
             )
 
     def save(self, folder: Path) -> None:
@@ -252,7 +256,7 @@ class TokenRecogniser(nn.Module):
 
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> TokenRecogniser:
-        """The one saved in `folder`, in evaluation mode and frozen; UserError if it is not whole."""
+        """The one saved in `folder`, frozen, to evaluate; UserError if it is not whole."""
         try:
             facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
             facts["codec"] = CodecInfo(**facts["codec"])

@@ -12,7 +12,7 @@ import torch
 
 from audiorl.config.schema import Config
 from audiorl.data.speech_tokens import TOKENS, CodecInfo, read_tokens
-from audiorl.data.text import spoken, split_units
+from audiorl.data.text import split_units, spoken
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.errors import UserError
 from audiorl.files import progress

@@ -15,9 +15,7 @@ from torch import Tensor
 from audiorl.config.schema import RewardModelConfig
 
 
-def disturbed(
-    tokens: Tensor, lengths: Tensor, table: Tensor, keys: RewardModelConfig
-) -> Tensor:
+def disturbed(tokens: Tensor, lengths: Tensor, table: Tensor, keys: RewardModelConfig) -> Tensor:
     """Embeddings [B, T, D] of tokens [B, T], by all of the noise but the adversarial."""
     random = torch.randint_like(tokens, len(table))
     swapped = torch.rand(tokens.shape, device=tokens.device) < keys.token_noise
@@ -29,7 +27,7 @@ def disturbed(
 
 
 def mixed(embedded: Tensor, lengths: Tensor, most: float) -> Tensor:
-    """Each row [T, D] with a share, up to `most`, of the next row of the batch, while that lasts."""
+    """Each row [T, D] with a share, up to `most`, of the next of the batch, while that lasts."""
     share = most * torch.rand(len(embedded), 1, 1, device=embedded.device)
     others, ends = embedded.roll(1, 0), lengths.roll(1, 0)
     lasts = torch.arange(embedded.size(1), device=embedded.device) < ends[:, None]  # [B, T]
