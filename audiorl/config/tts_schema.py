@@ -34,7 +34,10 @@ class RewardModelConfig:
     kernel_size: int = key(15, "kernel of the convolution (conformer, e_branchformer); odd", ge=1)
     dropout_rate: float = key(0.1, "dropout", ge=0, lt=1)
     frames_per_token: int = key(
-        2, "of CTC: who talks fast says more characters than there are tokens", ge=1
+        1,
+        "of CTC; more where people say more characters than there are tokens, but it then learns "
+        "several times slower",
+        ge=1,
     )
     ctc_weight: float = key(
         0.5, "of CTC in log P(text); attention has 1 - this; 1: no attention decoder", gt=0, le=1

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -82,6 +83,7 @@ class TokenRecogniser(nn.Module):
         self.ctc_head = nn.Linear(model.output_size, model.frames_per_token * units)
         self.decoder = None
         if model.ctc_weight < 1:
+            logging.disable(logging.INFO)  # it logs that it checkpoints no layer
             self.decoder = TransformerDecoder(
                 vocab_size=units,
                 encoder_output_size=model.output_size,
@@ -92,6 +94,7 @@ class TokenRecogniser(nn.Module):
                 positional_dropout_rate=model.dropout_rate,
                 use_flash_attn=False,
             )
+            logging.disable(logging.NOTSET)
         self.tasks = nn.ModuleDict(
             {
                 name: AttentionPooling(model.output_size, len(classes))

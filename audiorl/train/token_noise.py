@@ -38,7 +38,7 @@ def spans(lengths: Tensor, time: int, count: int, width: float) -> Tensor:
     """Places [B, T] inside of `count` spans of each row, up to `width` of its length."""
     shape, device = (len(lengths), count, 1), lengths.device
     long = lengths[:, None, None]
-    spread = (torch.rand(shape, device=device) * (width * long + 1)).floor()
+    spread = (torch.rand(shape, device=device) * ((width * long).floor() + 1)).floor()
     start = (torch.rand(shape, device=device) * (long - spread + 1)).floor()
     places = torch.arange(time, device=device)  # [T]
     return ((places >= start) & (places < start + spread)).any(1)
