@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from tiny_speech import CODEC, tiny_recogniser, utterance
+from tiny_speaker import CODEC, tiny_recogniser, utterance
 
 from audiorl.data.speech_tokens import CodecInfo
 from audiorl.errors import UserError

@@ -8,7 +8,7 @@ from statistics import median
 import numpy as np
 import pytest
 import torch
-from tiny_speech import speech_config, tiny_recogniser, utterance
+from tiny_speaker import speech_config, tiny_recogniser, utterance
 
 from audiorl.config.schema import SPEECH_REWARDS as NAMES
 from audiorl.config.schema import RewardConfig, ScoreConfig

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from steps import Recorder, close
-from tiny_speech import CODEC, TEXTS, TinySpeaker, tiny_recogniser, utterance
+from tiny_speaker import CODEC, TEXTS, TinySpeaker, tiny_recogniser, utterance
 from torch import Tensor
 
 from audiorl.config.tts_schema import DiffRORewardConfig

@@ -11,7 +11,7 @@ import torch
 from deaths import after, before, killed
 from runs import lines, outcome
 from tiny import sentences, write_set
-from tiny_speech import speech_config
+from tiny_speaker import speech_config
 
 from audiorl.data.speech_tokens import CodecInfo, write_tokens
 from audiorl.data.text import spoken
