@@ -15,7 +15,8 @@ from audiorl.config.tts_schema import DiffRORewardConfig
 from audiorl.data.speech_tokens import CodecInfo
 from audiorl.errors import UserError
 from audiorl.optim import Optimizers
-from audiorl.rl.diffro import DiffRO, DiffROLoss, Histories
+from audiorl.rl.diffro import DiffROLoss, Histories
+from audiorl.rl.diffro_learner import DiffRO
 from audiorl.rl.relaxation import gumbel_noise, gumbel_softmax
 from audiorl.rollout.native import Rollout
 
