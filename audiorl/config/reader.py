@@ -288,8 +288,13 @@ def _unknown(path: str, siblings: Iterable[str], root: type) -> str:
 
 
 def _namesakes(name: str, known: Keys) -> list[str]:
-    """The keys of this name in any section, or whose comment has it in brackets (verl's name)."""
+    """The keys of this name in any section, or whose comment has it in brackets (verl's name).
+
+    Those of sections that every task has, if there are any.
+    """
     verl = re.compile(rf"\[([\w.]+\.)?{re.escape(name)}\]")
-    return [
+    found = [
         p for p, (_, f) in known.items() if p.endswith(f".{name}") or verl.search(f.metadata["doc"])
     ]
+    common = [p for p in found if known[p.partition(".")[0]][1].metadata["task"] is None]
+    return common or found

@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import PurePath
 
 from audiorl.config.keys import default_of
-from audiorl.config.schema import REWARDS, RewardConfig, RLConfig
+from audiorl.config.schema import REWARDS, SPEECH_REWARDS, Config, RewardConfig, RLConfig
 
 Rule = tuple[tuple[str, ...], str]  # the keys it is about (the one to name first), the sentence
 
@@ -16,8 +16,9 @@ COMMON = ("name", "weight", "label", "kind")
 LABEL = re.compile(r"\w[\w.-]*")
 
 
-def broken_reward_rules(rl: RLConfig) -> Iterator[Rule]:
+def broken_reward_rules(config: Config) -> Iterator[Rule]:
     """The rules that `rl.rewards` break, each under that key."""
+    rl = config.rl
     for reward in rl.rewards:
         for message in _of_one(reward):
             yield ("rl.rewards",), message
@@ -27,6 +28,9 @@ def broken_reward_rules(rl: RLConfig) -> Iterator[Rule]:
         yield ("rl.rewards",), message
     if not any(reward.weight for reward in rl.rewards):
         yield ("rl.rewards",), "no reward has a weight, so nothing would be learnt; set one to 1.0"
+    if config.task == "asr":
+        yield from _speech(rl)
+    yield from _in_workers(rl)
     if rl.reward_combination == "harmonic":
         yield from _harmonic(rl)
     if rl.reward_combination == "gdpo":
@@ -64,6 +68,24 @@ def _of_one(reward: RewardConfig) -> Iterator[str]:
         re.compile(reward.pattern)
     except re.error as error:
         yield f"pattern is no regular expression ({error}); mend it"
+
+
+def _speech(rl: RLConfig) -> Iterator[Rule]:
+    for reward in rl.rewards:
+        if reward.name in SPEECH_REWARDS:
+            message = f"{reward.name} looks at speech tokens, and this recipe's task is asr"
+            yield ("rl.rewards", "task"), f"{message}; take another"
+        elif reward.waves:
+            message = "waves are made where speech is, and this recipe's task is asr"
+            yield ("rl.rewards", "task"), f"{message}; remove waves"
+
+
+def _in_workers(rl: RLConfig) -> Iterator[Rule]:
+    for reward in rl.rewards:
+        asks = reward.name in ("likelihood", "speaker_similarity") or reward.pitch > 0
+        if rl.reward_workers and asks:
+            message = f"{reward.name} needs what is loaded in the training process alone"
+            yield ("rl.reward_workers", "rl.rewards"), f"{message}; set 0"
 
 
 def _harmonic(rl: RLConfig) -> Iterator[Rule]:

@@ -259,9 +259,14 @@ REWARDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "format": (PENALTY, ("pattern",)),
     "length": (TERM, ("unit",)),
     "group_length": (("group",), ("unit",)),
-    "file": (OWN, ("reward_file",)),
+    "file": (OWN, ("reward_file", "waves")),
     "http": (OWN, ("url", "timeout", "retries", "batch_size")),
+    "duration": (("group",), ()),
+    "diversity": (("group",), ("pitch",)),
+    "likelihood": (TERM, ("k",)),
+    "speaker_similarity": (TERM, ()),
 }
+SPEECH_REWARDS = ("duration", "diversity", "likelihood", "speaker_similarity")  # of synthesis alone
 
 
 @dataclass
@@ -271,7 +276,7 @@ class RewardConfig:
     name: str = key(
         "wer",
         "accuracy, hallucination, keywords and form, described in egs/README.md; your own as a "
-        "Python file, or behind http",
+        "Python file, or behind http; the last four are for tts",
         choices=tuple(REWARDS),
     )
     weight: float = key(1.0, "factor in the sum; of a gate: of the value that becomes the total")
@@ -280,7 +285,7 @@ class RewardConfig:
         "auto",
         "sample: a term of the sum; group: likewise, sees the hypotheses of an utterance at once; "
         "gate: its value, where below 0, becomes the total; auto: gate for language, group for "
-        "group_length, sample for all others",
+        "group_length, duration and diversity, sample for all others",
         choices=("auto", "sample", "group", "gate"),
     )
     unit: str = key(
@@ -289,7 +294,10 @@ class RewardConfig:
         choices=("auto", "word", "char", "mixed"),
     )
     k: float = key(
-        0.0, "steepness of wer_exp, exp(-k c), and wer_tanh, 1 - tanh(k c); 0: 2.5 and 3", ge=0
+        0.0,
+        "steepness of wer_exp, exp(-k c), wer_tanh, 1 - tanh(k c), and likelihood, exp(-k NLL per "
+        "character); 0: 2.5, 3 and 1/3",
+        ge=0,
     )
     max_rate: float = key(
         8.0,
@@ -310,6 +318,12 @@ class RewardConfig:
     )
     reward_file: str = key(
         "", "of file: Python file with reward(samples), a number or None for each; packed with it"
+    )
+    waves: bool = key(False, "of file: samples come with their wave, which is made for it (tts)")
+    pitch: float = key(
+        0.0,
+        "of diversity: weight of the deviation of F0 in octaves; above 0 waves are made for it",
+        ge=0,
     )
     url: str = key("", "of http: where samples are posted; see audiorl/rewards/external.py")
     timeout: float = key(30.0, "of http: s to wait for an answer", gt=0)
@@ -332,8 +346,9 @@ class RLConfig:
 
     algorithm: str = key(
         "grpo",
-        "grpo; or `supervised`: the same data and updates with cross entropy (the control)",
-        choices=("grpo", "supervised"),
+        "grpo; `supervised`: the same data and updates with cross entropy (the control); for tts "
+        "also diffro, a reward that is differentiated, and both, the sum of the two losses",
+        choices=("grpo", "supervised", "diffro", "both"),
     )
     train: list[str] = key(
         ["adaptor", "llm"],

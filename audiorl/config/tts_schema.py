@@ -23,7 +23,59 @@ class CodecConfig:
 class RewardModelConfig:
     """The token-to-text model that rewards, differentiable in its input (stage 3)."""
 
-    output_size: int = key(144, "width", ge=8)
+    type: str = key(
+        "conformer", "ESPnet encoder", choices=("conformer", "e_branchformer", "transformer")
+    )
+    output_size: int = key(144, "width, of the embeddings of tokens too", ge=8)
+    attention_heads: int = key(4, "heads", ge=1)
+    linear_units: int = key(288, "width of the feed-forward layers", ge=8)
+    num_blocks: int = key(4, "layers of the encoder", ge=1)
+    decoder_blocks: int = key(1, "layers of the attention decoder", ge=1)
+    kernel_size: int = key(15, "kernel of the convolution (conformer, e_branchformer); odd", ge=1)
+    dropout_rate: float = key(0.1, "dropout", ge=0, lt=1)
+    frames_per_token: int = key(
+        1,
+        "of CTC; more where people say more characters than there are tokens, but it then learns "
+        "several times slower",
+        ge=1,
+    )
+    ctc_weight: float = key(
+        0.5, "of CTC in log P(text); attention has 1 - this; 1: no attention decoder", gt=0, le=1
+    )
+    tasks: list[str] = key(
+        [],
+        "what it tells beside the text: speaker, rate (slow, normal, fast), or, of a file "
+        "utt2style say, style",
+    )
+    task_weight: float = key(0.1, "weight of each of these tasks' losses in training", ge=0)
+    label_smoothing: float = key(0.1, "of attention and tasks in training", ge=0, lt=1)
+    token_noise: float = key(0.05, "share of the tokens that become random ones", ge=0, lt=1)
+    time_masks: int = key(2, "spans of tokens that are hidden; 0: none", ge=0)
+    time_mask_width: float = key(0.05, "widest of them, as a share of the utterance", ge=0, le=1)
+    mixup: float = key(
+        0.3, "share of another utterance's embeddings that is mixed in, at most", ge=0, le=0.5
+    )
+    embedding_noise: float = key(
+        0.1, "deviation of Gaussian noise on embeddings, relative to theirs", ge=0
+    )
+    adversarial: float = key(
+        0.0,
+        "size of the worst change of the embeddings, relative to theirs, that half of the loss is "
+        "taken at; costs a second forward and backward; 0: none",
+        ge=0,
+    )
+    max_steps: int = key(1000, "updates", ge=1)
+    batch_seconds: float = key(80.0, "seconds of speech in a batch, padding included", gt=0)
+    learning_rate: float = key(2e-3, "peak learning rate (AdamW)", gt=0)
+    muon_learning_rate: float = key(
+        0.0, "peak learning rate of Muon on the layers' matrices; 0: AdamW there too", ge=0
+    )
+    warmup_steps: int = key(100, "updates of linear warm-up; cosine decay to 2 % follows", ge=0)
+    weight_decay: float = key(0.01, "of both optimizers, on matrices", ge=0)
+    max_grad_norm: float = key(5.0, "gradient norm is clipped to this", gt=0)
+    eval_steps: int = key(200, "updates between evaluations, and between checkpoints", ge=1)
+    average: int = key(3, "the model is the mean of this many best evaluations by dev CER", ge=1)
+    eval_utterances: int = key(200, "dev utterances per evaluation; 0: all", ge=0)
 
 
 @dataclass
@@ -46,7 +98,48 @@ class SpeechConfig:
 
 
 @dataclass
+class DiffRORewardConfig:
+    """One of the tasks of the reward model, as a reward."""
+
+    task: str = key("text", "text, or one of reward_model.tasks")
+    weight: float = key(1.0, "factor in the sum", gt=0)
+
+
+@dataclass
 class DiffROConfig:
     """The differentiable reward (arXiv 2507.05911), stage 5."""
 
-    weight: float = key(1.0, "lambda: factor of its loss beside GRPO's", gt=0)
+    weight: float = key(1.0, "of algorithm both: factor of its loss beside GRPO's (lambda)", gt=0)
+    rewards: list[DiffRORewardConfig] = key(
+        lambda: [DiffRORewardConfig()],
+        "log-probabilities that are raised: of the text, per character, and of the classes of "
+        "other tasks (the utterance's speaker or tag; of rate: normal)",
+    )
+    tau: float = key(1.0, "temperature of Gumbel-Softmax in the first step", gt=0)
+    tau_end: float = key(1.0, "in the last; it falls linearly", gt=0)
+    hard: bool = key(
+        False, "the reward model reads single tokens (straight-through), no mixtures of them"
+    )
+    history: str = key(
+        "auto",
+        "what the LM has spoken before each position: the tokens of a recording (fixed) or of its "
+        "own rollout; auto: fixed for algorithm diffro, rollout for both",
+        choices=("auto", "fixed", "rollout"),
+    )
+    sample_filter: str = key(
+        "none",
+        "rollouts that it learns from: all that end and do not loop, or those of them whose "
+        "advantage is above 0",
+        choices=("none", "positive_advantage"),
+    )
+    loop_tokens: int = key(
+        25, "tokens that repetition of an n-gram fills where it is no pause but a loop", ge=4
+    )
+    stop_weight: float = key(
+        0.1, "weight of -log P(stopping where the history does, and not before)", ge=0
+    )
+
+    def actual_history(self, algorithm: str) -> str:
+        """`history`, or what is usual for `rl.algorithm`."""
+        usual = "rollout" if algorithm == "both" else "fixed"
+        return usual if self.history == "auto" else self.history

@@ -66,6 +66,16 @@ def split_units(text: str, unit: str) -> list[str]:
     raise UserError(f"unit `{unit}` is unknown; choose one of {', '.join(UNITS)}.")
 
 
+def spoken(text: str) -> str:
+    """What can be heard of a text: letters, their marks, digits and apostrophes, in lower case."""
+    text = unicodedata.normalize("NFKC", text).lower().replace("’", "'")
+    return _collapse("".join(c if _is_heard(c) else " " for c in text))
+
+
+def _is_heard(character: str) -> bool:
+    return character == "'" or unicodedata.category(character)[0] in "LMN"
+
+
 def _collapse(text: str) -> str:
     return " ".join(text.split())
 

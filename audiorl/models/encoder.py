@@ -55,17 +55,18 @@ ENCODERS = {
 
 
 class Encoder(nn.Module):
-    """Features [B, T, n_mels] to frames [B, T', output_size].
+    """Features [B, T, input_size] to frames [B, T', output_size].
 
     ESPnet lets padding in at two places: the subsampling keeps a last frame that is partly padding,
     and the convolutions over time read beyond the end of an utterance. Two hooks close both, so
-    that an utterance's frames are the same alone and in any batch (tested).
+    that an utterance's frames are the same alone and in any batch (tested). The input layer
+    `linear`, of models that read embeddings, does not subsample: T' is T.
     """
 
-    def __init__(self, config: EncoderConfig, n_mels: int) -> None:
+    def __init__(self, config: EncoderConfig, input_size: int) -> None:
         super().__init__()
         common = {
-            "input_size": n_mels,
+            "input_size": input_size,
             "output_size": config.output_size,
             "attention_heads": config.attention_heads,
             "num_blocks": config.num_blocks,
@@ -76,8 +77,11 @@ class Encoder(nn.Module):
         self.espnet = ENCODERS[config.type](config, common)
         self.output_size = config.output_size
         self._real: Tensor | None = None  # [B, 1, T'], True on frames of the utterance
-        self._lengths: Tensor | None = None  # [B]
-        self.espnet.embed.register_forward_hook(self._exact_mask)
+        self._convolutions = [
+            module for module in self.espnet.embed.modules() if isinstance(module, nn.Conv2d)
+        ]
+        if self._convolutions:
+            self.espnet.embed.register_forward_hook(self._exact_mask)
         for module in self.espnet.encoders.modules():
             if isinstance(module, nn.Conv1d) and module.kernel_size[0] > 1:
                 module.register_forward_pre_hook(self._silence_padding)
@@ -87,29 +91,21 @@ class Encoder(nn.Module):
     def num_frames(self, features: Tensor) -> Tensor:
         """Output frames of inputs with this many feature frames [B] -> [B]."""
         frames = features
-        for module in self.espnet.embed.conv:
-            if isinstance(module, nn.Conv2d):
-                frames = (
-                    torch.div(
-                        frames - module.kernel_size[0], module.stride[0], rounding_mode="floor"
-                    )
-                    + 1
-                )
+        for module in self._convolutions:
+            inside = frames - module.kernel_size[0]
+            frames = torch.div(inside, module.stride[0], rounding_mode="floor") + 1
         return frames
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """features [B, T, n_mels], lengths [B] -> frames [B, T', D], lengths [B]."""
-        self._lengths = self.num_frames(lengths)
+        """features [B, T, input_size], lengths [B] -> frames [B, T', D], lengths [B]."""
+        out = self.num_frames(lengths)
+        total = self.num_frames(torch.tensor(features.size(1)))
+        self._real = (torch.arange(total, device=features.device) < out[:, None])[:, None]
         frames, _, _ = self.espnet(features, lengths)
-        return frames, self._lengths
+        return frames, out
 
     def _exact_mask(self, module: nn.Module, inputs: tuple, output: tuple) -> tuple:
-        embedded, _ = output
-        frames = embedded[0] if isinstance(embedded, tuple) else embedded  # [B, T', D]
-        self._real = (torch.arange(frames.size(1), device=frames.device) < self._lengths[:, None])[
-            :, None
-        ]
-        return embedded, self._real
+        return output[0], self._real
 
     def _silence_padding(self, module: nn.Module, inputs: tuple) -> tuple:
         return (inputs[0] * self._real, *inputs[1:])  # [B, D, T']

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from audiorl.config.schema import Config, RewardConfig, ScoreConfig
-from audiorl.rewards import accuracy, external, form
+from audiorl.rewards import accuracy, external, form, speech
 from audiorl.rewards.base import Reward, Sample, Scores
 from audiorl.rewards.combine import HarmonicMean, WeightedSum
 from audiorl.rewards.external import reward_files
 from audiorl.rewards.hallucination import hallucination
 from audiorl.rewards.keywords import keywords
+from audiorl.rewards.speech import Models
 
 REWARDS: dict[str, Callable[[ScoreConfig, RewardConfig], Reward]] = {
     "wer": accuracy.wer,
@@ -27,10 +28,19 @@ REWARDS: dict[str, Callable[[ScoreConfig, RewardConfig], Reward]] = {
     "file": external.file,
     "http": external.server,
 }
+# Those of synthesis, which are given models too.
+SPEECH_REWARDS: dict[str, Callable[[ScoreConfig, RewardConfig, Models], Reward]] = {
+    "duration": speech.duration,
+    "diversity": speech.diversity,
+    "likelihood": speech.likelihood,
+    "speaker_similarity": speech.speaker_similarity,
+}
 
 __all__ = [
     "REWARDS",
+    "SPEECH_REWARDS",
     "HarmonicMean",
+    "Models",
     "Reward",
     "Sample",
     "Scores",
@@ -40,19 +50,23 @@ __all__ = [
 ]
 
 
-def build_rewards(config: Config) -> WeightedSum:
+def build_rewards(config: Config, models: Models | None = None) -> WeightedSum:
     """The rewards of `rl.rewards`, as `rl.reward_combination` puts them together.
 
-    Raises UserError if a user's own file is missing or cannot be loaded.
+    `models`: those that rewards of synthesis ask. Raises UserError if a user's own file is missing
+    or cannot be loaded.
     """
     external.reward_files(config)
     combination = HarmonicMean if config.rl.reward_combination == "harmonic" else WeightedSum
+
+    def build(options: RewardConfig) -> Reward:
+        if options.name in SPEECH_REWARDS:
+            return SPEECH_REWARDS[options.name](config.score, options, models or Models())
+        return REWARDS[options.name](config.score, options)
+
     return combination(
         {
-            options.label or options.name: (
-                REWARDS[options.name](config.score, options),
-                options.weight,
-            )
+            options.label or options.name: (build(options), options.weight)
             for options in config.rl.rewards
         }
     )

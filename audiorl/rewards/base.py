@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from audiorl.data.text import CACHED_TEXTS
 from audiorl.data.utterance import Utterance
@@ -13,11 +14,14 @@ from audiorl.score.align import Counts, count_errors
 
 @dataclass(frozen=True)
 class Sample:
-    """One hypothesis to be rewarded."""
+    """One hypothesis to be rewarded. Of synthesis: speech, and what a recogniser hears in it."""
 
     utterance: Utterance
     text: str
     finished: bool  # False if the length limit cut it
+    tokens: tuple[int, ...] = ()  # the codec's, of synthesis
+    # [S], of synthesis, if a reward looks at it: a tensor or an array on the host.
+    wave: Any = field(default=None, compare=False)
 
 
 # Scores a batch; None means that a sample cannot be scored (it is never worth 0).
@@ -38,12 +42,21 @@ class Reward:
     applies: whether samples of an utterance have this reward at all. The others do without: all
     hypotheses of a group alike, so that they stay comparable.
     penalty: the best value is 0; otherwise it is 1.
+    waves: it looks at `Sample.wave`, which then has to be made.
     """
 
     score: ScoreSamples
     kind: str = "sample"
     applies: Callable[[Utterance], bool] = _all
     penalty: bool = False
+    waves: bool = False
+
+
+def deviation(length: int, wanted: float) -> float:
+    """-|n - m| / m, floored at -1."""
+    if length == wanted:
+        return 0.0
+    return -min(1.0, abs(length - wanted) / wanted) if wanted else -1.0
 
 
 @functools.lru_cache(maxsize=CACHED_TEXTS)

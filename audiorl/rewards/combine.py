@@ -29,6 +29,11 @@ class WeightedSum:
         self.terms = [name for name, (r, _) in self.rewards.items() if r.kind != "gate"]
         self.gates = [name for name, (r, _) in self.rewards.items() if r.kind == "gate"]
 
+    @property
+    def needs_waves(self) -> bool:
+        """Whether one of the rewards looks at `Sample.wave`."""
+        return any(reward.waves for reward, _ in self.rewards.values())
+
     def submit(self, samples: Sequence[Sample]) -> Callable[[], Scores]:
         """Scores them at once, for whoever could wait (see `RewardWorkers`)."""
         scores = self(samples)
@@ -86,8 +91,8 @@ def _score(name: str, reward: Reward, samples: list[Sample]) -> list[float]:
     return values
 
 
-def _content(sample: Sample) -> tuple[str, str, bool]:
-    return sample.utterance.id, sample.text, sample.finished
+def _content(sample: Sample) -> tuple:
+    return sample.utterance.id, sample.text, sample.finished, sample.tokens, id(sample.wave)
 
 
 def _attempt(name: str, reward: Reward, samples: list[Sample]) -> list[float]:

@@ -48,16 +48,16 @@ def file(score: ScoreConfig, options: RewardConfig) -> Reward:
             )
         return values
 
-    return Reward(reward, options.actual_kind)
+    return Reward(reward, options.actual_kind, waves=options.waves)
 
 
 def server(score: ScoreConfig, options: RewardConfig) -> Reward:
     """What an HTTP server answers, `batch_size` samples at a time.
 
     Request (POST): `{"samples": [{"id", "reference", "hypothesis", "finished", "duration",
-    "keywords", "tags"}, …]}`; response: `{"rewards": [number or null, …]}`. No answer within
-    `timeout` seconds, a status other than 2xx or another shape is tried again `retries` times;
-    after that the samples of the batch are unscorable.
+    "keywords", "tags", "tokens"}, …]}`; response: `{"rewards": [number or null, …]}`. No answer
+    within `timeout` seconds, a status other than 2xx or another shape is tried again `retries`
+    times; after that the samples of the batch are unscorable.
     """
 
     def reward(samples: Sequence[Sample]) -> list[float | None]:
@@ -124,4 +124,5 @@ def _as_json(sample: Sample) -> dict:
         "duration": utterance.duration,
         "keywords": utterance.keywords,
         "tags": utterance.tags,
+        "tokens": sample.tokens,
     }

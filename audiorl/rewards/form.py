@@ -8,7 +8,7 @@ from statistics import median
 
 from audiorl.config.schema import RewardConfig, ScoreConfig
 from audiorl.data.text import normal_units
-from audiorl.rewards.base import Reward, Sample
+from audiorl.rewards.base import Reward, Sample, deviation
 from audiorl.score.detectors import covered, foreign
 
 
@@ -49,7 +49,7 @@ def length(score: ScoreConfig, options: RewardConfig) -> Reward:
     units = _counter(score, options)
 
     def reward(samples: Sequence[Sample]) -> list[float]:
-        return [_deviation(units(s.text), units(s.utterance.text)) for s in samples]
+        return [deviation(units(s.text), units(s.utterance.text)) for s in samples]
 
     return Reward(reward, applies=lambda u: units(u.text) > 0, penalty=True)
 
@@ -64,7 +64,7 @@ def group_length(score: ScoreConfig, options: RewardConfig) -> Reward:
     def reward(samples: Sequence[Sample]) -> list[float]:
         lengths = [units(sample.text) for sample in samples]
         middle = median(lengths)
-        return [_deviation(n, middle) for n in lengths]
+        return [deviation(n, middle) for n in lengths]
 
     return Reward(reward, options.actual_kind, penalty=True)
 
@@ -72,9 +72,3 @@ def group_length(score: ScoreConfig, options: RewardConfig) -> Reward:
 def _counter(score: ScoreConfig, options: RewardConfig) -> Callable[[str], int]:
     unit = options.unit_or(score.unit)
     return lambda text: len(normal_units(text, score.normalizer, unit))
-
-
-def _deviation(length: int, wanted: float) -> float:
-    if length == wanted:
-        return 0.0
-    return -min(1.0, abs(length - wanted) / wanted) if wanted else -1.0

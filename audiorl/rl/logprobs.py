@@ -57,12 +57,12 @@ def response_logprobs(
         logp = warp(lm_logits(head, states), sampling, forbidden, kept=targets)  # [rows, V]
         found = [logp.gather(1, targets[:, None]).squeeze(1)]
         with torch.set_grad_enabled(entropy_grad and torch.is_grad_enabled()):
-            found.append(-_expected(logp, logp))
+            found.append(-expected(logp, logp))
         if ref_states is not None:
             with torch.no_grad():
                 ref_head = reference[0].get_output_embeddings()
                 ref = warp(lm_logits(ref_head, ref_states), sampling, forbidden)
-            found.append(_expected(logp, logp - ref))
+            found.append(expected(logp, logp - ref))
         return tuple(found)
 
     def recomputed(*chunk: Tensor) -> tuple:
@@ -74,7 +74,7 @@ def response_logprobs(
     return Scored(*(empty.masked_scatter(mask, torch.cat(part)) for part in parts))
 
 
-def _expected(logp: Tensor, values: Tensor) -> Tensor:
+def expected(logp: Tensor, values: Tensor) -> Tensor:
     """The mean of `values` under the probabilities, [rows, V] -> [rows]; 0 * inf is 0."""
     return (logp.exp() * values.masked_fill(logp == -torch.inf, 0.0)).sum(1)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import NamedTuple
 
 from audiorl.data.language import languages, script
@@ -50,14 +50,19 @@ def loops(hyp: Sequence[str], ref: Sequence[str] = ()) -> list[Span]:
         for i, unit in enumerate(hyp)
         if len(unit) > 5 and STUTTER.search(unit) and not any(map(STUTTER.search, ref))
     ]
-    if len(hyp) - len(set(hyp)) < REPETITIONS - 1:
-        return spans  # too few repeated units for any loop
-    for match in LOOP.finditer(_as_characters(hyp)):
-        n = len(match[1])
+    for span, n in _loops(hyp):
         said = _repetitions(ref, n)
-        if len(match[0]) // n - said >= REPETITIONS - 1:
-            spans.append(Span(match.start() + said * n, match.end()))
+        if (span.end - span.start) // n - said >= REPETITIONS - 1:
+            spans.append(Span(span.start + said * n, span.end))
     return spans
+
+
+def token_loops(tokens: Sequence[int], least: int) -> list[Span]:
+    """Where an n-gram of speech tokens repeats itself over `least` of them or more.
+
+    Less than that is a pause or a long sound, whose tokens are alike.
+    """
+    return [span for span, _ in _loops(tokens) if span.end - span.start >= least]
 
 
 def compressible(hyp: Sequence[str], text: str, ref_text: str = "") -> list[Span]:
@@ -141,9 +146,17 @@ def _in_another_language(hyp: Sequence[str], ref: Sequence[str]) -> bool:
     )
 
 
-def _as_characters(units: Sequence[str]) -> str:
+def _loops(units: Sequence[Hashable]) -> Iterator[tuple[Span, int]]:
+    """Where an n-gram follows itself `REPETITIONS` times or more, and n."""
+    if len(units) - len(set(units)) < REPETITIONS - 1:
+        return  # too few repeated units for any
+    for match in LOOP.finditer(_as_characters(units)):
+        yield Span(*match.span()), len(match[1])
+
+
+def _as_characters(units: Sequence[Hashable]) -> str:
     """One character for each unit, the same for the same, so that regular expressions apply."""
-    ids: dict[str, int] = {}
+    ids: dict[Hashable, int] = {}
     return "".join(chr(0x10000 + ids.setdefault(unit, len(ids))) for unit in units)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from audiorl.config import load_config
 from audiorl.config.check import check_recipe
-from audiorl.config.schema import REWARDS, RewardConfig
+from audiorl.config.schema import REWARDS, SPEECH_REWARDS, RewardConfig
 from audiorl.errors import UserError
 
 
@@ -71,7 +71,7 @@ def test_broken_rule_of_a_combination(
 @pytest.mark.parametrize(
     "options",
     [
-        [f"rl.rewards=[{{name: {name}, weight: 0.5}}]"]
+        [f"rl.rewards=[{{name: {name}, weight: 0.5}}]", *["task=tts"] * (name in SPEECH_REWARDS)]
         for name in REWARDS
         if name not in ("file", "http")
     ]
@@ -101,7 +101,8 @@ def test_a_missing_reward_file_is_found_before_anything_runs(write: Callable) ->
 
 
 def test_the_usual_kinds() -> None:
+    groups = {"group_length", "duration", "diversity"}
     usual = {name: RewardConfig(name).actual_kind for name in REWARDS}
     assert {name for name, kind in usual.items() if kind == "gate"} == {"language"}
-    assert {name for name, kind in usual.items() if kind == "group"} == {"group_length"}
+    assert {name for name, kind in usual.items() if kind == "group"} == groups
     assert RewardConfig("language", kind="sample").actual_kind == "sample"

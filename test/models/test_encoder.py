@@ -147,7 +147,7 @@ def espnet_checkpoint(request, tmp_path_factory) -> tuple[str, Path, dict]:
     from espnet2.asr.espnet_model import ESPnetASRModel
 
     torch.manual_seed(7)
-    encoder = Encoder(tiny_config({"encoder.type": request.param}).encoder, n_mels=16).espnet
+    encoder = Encoder(tiny_config({"encoder.type": request.param}).encoder, 16).espnet
     model = ESPnetASRModel(
         vocab_size=5,
         token_list=["<blank>", "<unk>", "a", "b", "<sos/eos>"],

@@ -163,6 +163,7 @@ def test_a_server_is_sent_batches(server: Server) -> None:
         "duration": 2.0,
         "keywords": ["b"],
         "tags": {"snr": "5"},
+        "tokens": [],
     }
 
 

@@ -14,7 +14,15 @@ from audiorl.config.schema import REWARDS as OPTIONS
 from audiorl.config.schema import RewardConfig, ScoreConfig
 from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
-from audiorl.rewards import REWARDS, HarmonicMean, Reward, Sample, WeightedSum, build_rewards
+from audiorl.rewards import (
+    REWARDS,
+    SPEECH_REWARDS,
+    HarmonicMean,
+    Reward,
+    Sample,
+    WeightedSum,
+    build_rewards,
+)
 
 
 def sample(reference: str, hypothesis: str, name: str = "u") -> Sample:
@@ -267,7 +275,7 @@ def test_rewards_are_built_by_name() -> None:
     config.rl.reward_combination = "harmonic"
     total = build_rewards(config)([sample("ab b", "ab")]).total
     assert total == pytest.approx([1.5 / (0.5 / 0.5 + 1 / (2 / 3))])
-    assert set(OPTIONS) == set(REWARDS)
+    assert set(OPTIONS) == {*REWARDS, *SPEECH_REWARDS}
 
 
 def test_equal_hypotheses_are_scored_once() -> None:

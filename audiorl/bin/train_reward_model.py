@@ -1,0 +1,31 @@
+"""Trains the token-to-text reward model (stage 3).
+
+example:
+  python -m audiorl.bin.train_reward_model --config conf/grpo.yaml --dump dump \\
+      --tokens exp/codec/tokens --out exp/reward_model
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from audiorl.bin.cli import parser, run
+from audiorl.config import load_config
+
+
+def main() -> None:
+    options = parser(__doc__)
+    options.add_argument("--dump", type=Path, required=True, help="folder of the formatted sets")
+    options.add_argument("--tokens", type=Path, required=True, help="folder of the sets' tokens")
+    options.add_argument(
+        "--out", type=Path, required=True, help="experiment to write or go on with"
+    )
+    args = options.parse_args()
+    config = load_config(args.config, args.set)
+    from audiorl.train.reward_model import train_reward_model
+
+    train_reward_model(config, args.dump, args.tokens, args.out)
+
+
+if __name__ == "__main__":
+    run(main)

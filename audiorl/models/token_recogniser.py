@@ -1,0 +1,301 @@
+"""The token-to-text model that rewards: log P(text | speech tokens), differentiable in the tokens.
+
+As in DiffRO (arXiv 2507.05911), an ASR model whose front end is a table of embeddings, one for each
+speech token: a mixture of tokens is a mixture of embeddings, so the text's probability has a
+gradient in the mixture. Here an ESPnet encoder with CTC and an attention decoder over characters;
+one layer of attention pooling for each further task (its section 2.3).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+with contextlib.redirect_stdout(io.StringIO()):  # ESPnet prints that flash_attn is not there
+    from espnet2.asr.decoder.transformer_decoder import TransformerDecoder
+
+from audiorl.config import dump_config, load_config
+from audiorl.config.schema import Config, EncoderConfig
+from audiorl.data.speech_tokens import CodecInfo
+from audiorl.data.text import spoken
+from audiorl.data.utterance import Utterance
+from audiorl.errors import UserError, reason
+from audiorl.files import atomic_write, write_json
+from audiorl.models import WEIGHTS, load_weights, save_weights
+from audiorl.models.ctc import BLANK, best_path, ctc_log_likelihood, frames_needed
+from audiorl.models.encoder import Encoder
+
+FACTS = "recogniser.json"
+TEXT = "text"  # the task that every recogniser has
+RATES = ("slow", "normal", "fast")  # classes of the task rate
+SENTENCE_EDGE = BLANK  # the attention decoder's first input and last output
+BATCH = 64  # utterances that are transcribed at once
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a recogniser learnt from, as far as its use depends on it."""
+
+    codec: CodecInfo
+    characters: str  # label n is characters[n - 1]
+    tasks: dict[str, list[str]] = field(default_factory=dict)  # classes of each further task
+    rate_bounds: list[float] = field(default_factory=list)  # characters a token, between RATES
+
+
+class AttentionPooling(nn.Module):
+    """Frames [B, T, D] to the logits [B, C] of a task, from a mean whose weights it learns."""
+
+    def __init__(self, size: int, classes: int) -> None:
+        super().__init__()
+        self.attention = nn.Linear(size, 1)
+        self.head = nn.Linear(size, classes)
+
+    def forward(self, frames: Tensor, real: Tensor) -> Tensor:
+        scores = self.attention(frames).masked_fill(~real[:, :, None], -torch.inf)  # [B, T, 1]
+        return self.head((scores.softmax(1) * frames).sum(1))
+
+
+class TokenRecogniser(nn.Module):
+    """Speech tokens in, log-probabilities of texts and of classes out."""
+
+    def __init__(self, config: Config, facts: Facts) -> None:
+        super().__init__()
+        self.config = config
+        self.facts = facts
+        model = config.reward_model
+        shared = {f.name for f in fields(EncoderConfig)} & {f.name for f in fields(model)}
+        encoder = EncoderConfig(
+            **{name: getattr(model, name) for name in shared}, input_layer="linear"
+        )
+        units = len(facts.characters) + 1
+        self.table = nn.Embedding(facts.codec.codebook_size, model.output_size)
+        self.encoder = Encoder(encoder, model.output_size)
+        self.ctc_head = nn.Linear(model.output_size, model.frames_per_token * units)
+        self.decoder = None
+        if model.ctc_weight < 1:
+            logging.disable(logging.INFO)  # it logs that it checkpoints no layer
+            self.decoder = TransformerDecoder(
+                vocab_size=units,
+                encoder_output_size=model.output_size,
+                attention_heads=model.attention_heads,
+                linear_units=model.linear_units,
+                num_blocks=model.decoder_blocks,
+                dropout_rate=model.dropout_rate,
+                positional_dropout_rate=model.dropout_rate,
+                use_flash_attn=False,
+            )
+            logging.disable(logging.NOTSET)
+        self.tasks = nn.ModuleDict(
+            {
+                name: AttentionPooling(model.output_size, len(classes))
+                for name, classes in facts.tasks.items()
+            }
+        )
+
+    @property
+    def device(self) -> torch.device:
+        return self.table.weight.device
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Tokens [B, T] to embeddings [B, T, D]."""
+        return self.table(tokens)
+
+    def embed_soft(self, weights: Tensor) -> Tensor:
+        """Mixtures of tokens [..., codebook], each of sum 1, to embeddings [..., D]."""
+        return weights @ self.table.weight
+
+    def log_likelihood(self, embedded: Tensor, lengths: Tensor, texts: Sequence[str]) -> Tensor:
+        """log P(text | tokens) [B] in nats: `ctc_weight` of CTC's and the rest of attention's.
+
+        embedded [B, T, D], lengths [B]. -inf where the tokens are too few for CTC to write the
+        text (`has_room`).
+        """
+        return self.log_likelihoods(embedded, lengths, texts, {})[TEXT]
+
+    def log_likelihoods(
+        self,
+        embedded: Tensor,
+        lengths: Tensor,
+        texts: Sequence[str],
+        classes: Mapping[str, Sequence[str]],
+        smoothing: float = 0.0,
+    ) -> dict[str, Tensor]:
+        """The text's, and by task those of B classes each, [B]: the rewards of DiffRO (8) and (9).
+
+        `smoothing` of the labels, for training: of all but CTC's.
+        """
+        heard = lengths.clamp(min=1)  # an empty response is one frame, in which no text has room
+        frames, _ = self.encoder(embedded[:, : int(heard.max())], heard)
+        labels, weight = [self.spell(text) for text in texts], self.config.reward_model.ctc_weight
+        found = {TEXT: weight * ctc_log_likelihood(*self._ctc_logits(frames, lengths), labels)}
+        if self.decoder is not None:
+            attention = self._attention(frames, heard, labels, smoothing)
+            found[TEXT] = found[TEXT] + (1 - weight) * attention
+        for task, names in classes.items():
+            known = self.facts.tasks[task]
+            wanted = torch.tensor([known.index(name) for name in names], device=frames.device)
+            logits = self.tasks[task](frames, self._real(frames, heard)).float()
+            found[task] = -F.cross_entropy(
+                logits, wanted, reduction="none", label_smoothing=smoothing
+            )
+        return found
+
+    @torch.no_grad()
+    def transcribe(self, tokens: Sequence[Sequence[int]]) -> list[str]:
+        """What is said in each list of tokens: the likeliest character of each frame (CTC)."""
+        texts = [""] * len(tokens)
+        for rows, frames, lengths in self._batches(tokens):
+            for i, path in zip(rows, best_path(*self._ctc_logits(frames, lengths)), strict=True):
+                text = "".join(self.facts.characters[label - 1] for label in path)
+                texts[i] = " ".join(text.split())
+        return texts
+
+    @torch.no_grad()
+    def classify(self, tokens: Sequence[Sequence[int]]) -> dict[str, list[str]]:
+        """The likeliest class of each list of tokens, by task; an empty list has the class ``."""
+        found = {task: [""] * len(tokens) for task in self.tasks}
+        for rows, frames, lengths in self._batches(tokens):
+            for task, head in self.tasks.items():
+                best = head(frames, self._real(frames, lengths)).argmax(-1).tolist()
+                for i, place in zip(rows, best, strict=True):
+                    found[task][i] = self.facts.tasks[task][place]
+        return found
+
+    def _batches(
+        self, tokens: Sequence[Sequence[int]]
+    ) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+        """Places in the list, frames [B, T, D] and lengths [B] of all that are not empty."""
+        order = sorted(
+            (i for i, row in enumerate(tokens) if len(row)), key=lambda i: len(tokens[i])
+        )
+        for start in range(0, len(order), BATCH):
+            rows = order[start : start + BATCH]
+            padded, lengths = self.pad([tokens[i] for i in rows])
+            yield rows, self.encoder(self.embed(padded), lengths)[0], lengths
+
+    def pad(self, tokens: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Lists of tokens as a batch [B, T], of one column at least, and their lengths [B]."""
+        lengths = torch.tensor([len(row) for row in tokens], device=self.device)
+        rows = [torch.tensor(row or [0], dtype=torch.long) for row in map(list, tokens)]
+        return pad_sequence(rows, batch_first=True).to(self.device), lengths
+
+    def spell(self, text: str) -> Tensor:
+        """The labels [L] of a text's characters; ValueError for one that it does not know."""
+        return torch.tensor([self.facts.characters.index(c) + 1 for c in spoken(text)])
+
+    def units(self, text: str) -> int:
+        """What its log-probability is a sum over: characters, and the end."""
+        return len(spoken(text)) + 1
+
+    def has_room(self, text: str, tokens: int) -> bool:
+        """Whether so many tokens can be heard as the text at all."""
+        return frames_needed(self.spell(text)) <= tokens * self.config.reward_model.frames_per_token
+
+    def class_of(self, task: str, utterance: Utterance, tokens: int | None = None) -> str:
+        """The class of an utterance: its speaker, or its tag of that name; empty without one.
+
+        Without a tag, of rate: how fast its text is said in `tokens` tokens, or, without these,
+        normal: what is asked of synthesis.
+        """
+        if task == "speaker":
+            return utterance.speaker
+        if task != "rate" or task in utterance.tags:
+            return utterance.tags.get(task, "")
+        if tokens is None:
+            return RATES[1]
+        pace = self.units(utterance.text) / tokens
+        return RATES[sum(pace > bound for bound in self.facts.rate_bounds)]
+
+    def refuse_unknown(self, utterances: Sequence[Utterance], tasks: Sequence[str] = ()) -> None:
+        """Raises UserError for the first text or class (of `tasks`) that has no probability."""
+        for u in utterances:
+            text = spoken(u.text)
+            if not text:
+                raise UserError(f"{u.id}: nothing of its text is spoken; remove the utterance.")
+            if strange := sorted(set(text) - set(self.facts.characters)):
+                listed = " ".join(f"{c} (U+{ord(c):04X})" for c in strange[:5])
+                raise UserError(
+                    f"{u.id}: the text has characters that the reward model never read: {listed}; "
+                    "spell them out, or train it on texts that have them."
+                )
+            for task in tasks:
+                if (name := self.class_of(task, u)) not in self.facts.tasks.get(task, ()):
+                    raise UserError(
+                        f"{u.id}: its {task} `{name}` is none that the reward model learnt; mend "
+                        f"the set, or take {task} out of diffro.rewards."
+                    )
+
+    def refuse_codec(self, codec: CodecInfo) -> None:
+        """Raises UserError unless `codec` is the one whose tokens it reads."""
+        own = self.facts.codec
+        if (codec.codebook_size, codec.token_rate) != (own.codebook_size, own.token_rate):
+            raise UserError(
+                f"the reward model reads {own.codebook_size} tokens, {own.token_rate:g} a second, "
+                f"and the codec has {codec.codebook_size}, {codec.token_rate:g} a second; take the "
+                "codec that it was trained with, or train it again (stage 3)."
+            )
+        if codec.fingerprint != own.fingerprint:
+            raise UserError(
+                "the codec was trained again since the reward model learnt its tokens, which now "
+                "mean other sounds; train that again, too (stage 3), or bring the old codec back."
+            )
+
+    def save(self, folder: Path) -> None:
+        """Writes config, facts and, last, weights."""
+        write_json(folder / FACTS, asdict(self.facts))
+        with atomic_write(folder / "config.yaml") as stream:
+            stream.write(dump_config(self.config))
+        save_weights(self, folder / WEIGHTS)
+
+    @classmethod
+    def load(cls, folder: Path, device: str = "cpu") -> TokenRecogniser:
+        """The one saved in `folder`, frozen, to evaluate; UserError if it is not whole."""
+        try:
+            facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+            facts["codec"] = CodecInfo(**facts["codec"])
+            recogniser = cls(load_config(folder / "config.yaml"), Facts(**facts))
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise UserError(
+                f"{folder}: there is no whole reward model ({reason(error)}); train it (stage 3)."
+            ) from error
+        load_weights(recogniser, folder / WEIGHTS)
+        return recogniser.to(device).eval().requires_grad_(False)
+
+    @staticmethod
+    def _real(frames: Tensor, lengths: Tensor) -> Tensor:
+        """Which frames [B, T, D] are no padding, [B, T]."""
+        return torch.arange(frames.size(1), device=frames.device) < lengths[:, None]
+
+    def _ctc_logits(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Frames [B, T, D] to [T * frames_per_token, B, units], and lengths [B] in these."""
+        upsampling = self.config.reward_model.frames_per_token
+        logits = self.ctc_head(frames).reshape(len(frames), frames.size(1) * upsampling, -1)
+        return logits.transpose(0, 1), lengths * upsampling
+
+    def _attention(
+        self, frames: Tensor, lengths: Tensor, labels: Sequence[Tensor], smoothing: float
+    ) -> Tensor:
+        """log P(labels and the end) of the decoder, [B]."""
+        edge = torch.tensor([SENTENCE_EDGE])
+        given = pad_sequence([torch.cat([edge, row]) for row in labels], batch_first=True)
+        wanted = pad_sequence([torch.cat([row, edge]) for row in labels], batch_first=True)
+        sizes = torch.tensor([len(row) + 1 for row in labels])
+        logits, _ = self.decoder(frames, lengths, given.to(frames.device), sizes)  # [B, L, units]
+        losses = F.cross_entropy(
+            logits.float().transpose(1, 2),
+            wanted.to(frames.device),
+            reduction="none",
+            label_smoothing=smoothing,
+        )
+        real = torch.arange(given.size(1)) < sizes[:, None]
+        return -(losses * real.to(losses.device)).sum(1)

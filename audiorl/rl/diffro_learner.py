@@ -1,0 +1,121 @@
+"""DiffRO by itself, on the tokens of recordings: no rollout, no rewards, one forward a step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from audiorl.data.utterance import Utterance
+from audiorl.errors import UserError
+from audiorl.models.policy import Policy
+from audiorl.models.token_recogniser import TEXT, TokenRecogniser
+from audiorl.optim import Optimizers
+from audiorl.rl.collect import Conditions
+from audiorl.rl.diffro import DiffROLoss, Histories
+from audiorl.rl.grpo import StepOutput, mini_batches
+from audiorl.rl.phases import Phases
+
+
+class DiffRO:
+    """Steps on fixed histories; `histories` are the codec's tokens by utterance id."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        recogniser: TokenRecogniser,
+        reference: Policy | None,
+        optimizer: Optimizers,
+        conditions: Conditions,
+        histories: Mapping[str, Sequence[int]],
+    ) -> None:
+        self.policy = policy
+        self.loss = DiffROLoss(policy, recogniser, reference)
+        self.optimizer = optimizer
+        self.conditions = conditions
+        self.histories = histories
+
+    def refuse_unfit(self, utterances: Sequence[Utterance]) -> None:
+        """Raises UserError for the first utterance without a history, or that has no reward."""
+        for u in utterances:
+            if not self.histories.get(u.id):
+                raise UserError(
+                    f"{u.id} has no speech tokens, and DiffRO on fixed histories needs them; run "
+                    "stage 4 again, or set diffro.history: rollout."
+                )
+        tasks = [task for task in self.loss.weights if task != TEXT]
+        self.loss.recogniser.refuse_unknown(utterances, tasks)
+
+    def step(self, step: int, utterances: Sequence[Utterance], rate: float) -> StepOutput:
+        """As many updates as GRPO makes, at `rate` times the learning rate."""
+        phases = Phases(self.policy.device)
+        rl = self.policy.config.rl
+        norms, seen = [], []
+        with phases("encode"):
+            histories = self._fixed(utterances)
+        chosen = self.loss.select(histories)
+        pieces = mini_batches(len(utterances), rl.mini_batch_prompts)
+        with phases("update"):
+            for iteration in range(rl.num_iterations):
+                for piece in pieces:
+                    rows = [row for row in piece if chosen.kept[row]]
+                    means = self._backward(histories, rows, step, iteration)
+                    taught_by = [utterances[row] for row in piece]
+                    norms.append(self.optimizer.step(rate, rl.max_grad_norm, taught_by))
+                    seen.append(means)
+        names = sorted(set().union(*seen))
+        metrics = {name: fmean(float(m[name]) for m in seen if name in m) for name in names}
+        metrics = {
+            "loss": metrics.get("diffro/loss", 0.0),
+            "grad_norm": fmean(norms),
+            "diffro/tau": self.loss.tau(step),
+            **metrics,
+            **chosen.metrics(),
+            **phases.metrics(sum(u.duration or 0.0 for u in utterances)),
+        }
+        return StepOutput(metrics, [], {})
+
+    def _backward(
+        self, histories: Histories, rows: list[int], step: int, iteration: int
+    ) -> dict[str, Tensor]:
+        """Gradients of the mean loss over some rows, in micro-batches, and its parts."""
+        self.optimizer.zero_grad()
+        sums: dict[str, Tensor] = {}
+        for piece in self._micro_batches(histories, rows):
+            loss, means = self.loss(histories.select(piece), step, len(rows), iteration)
+            loss.backward()
+            for name, value in means.items():
+                sums[name] = sums.get(name, 0) + value
+        return sums
+
+    def _micro_batches(self, histories: Histories, rows: list[int]) -> list[list[int]]:
+        """Rows that fit into `micro_batch_tokens` together, like lengths side by side."""
+        lengths = histories.mask.sum(1).tolist()
+        sizes = {r: lengths[r] + self.policy.prefix_length(histories.conditions[r]) for r in rows}
+        pieces: list[list[int]] = []
+        for row in sorted(rows, key=lambda r: -sizes[r]):
+            limit = self.policy.config.rl.micro_batch_tokens
+            if not pieces or sizes[pieces[-1][0]] * (len(pieces[-1]) + 1) > limit:
+                pieces.append([])
+            pieces[-1].append(row)
+        return pieces
+
+    def _fixed(self, utterances: Sequence[Utterance]) -> Histories:
+        """The recordings' tokens, each with the stop token."""
+        stop, ids = torch.tensor([self.policy.eos_id]), self.loss.speech.cpu()
+        spoken = [torch.tensor(self.histories[u.id], dtype=torch.long) for u in utterances]
+        rows = [torch.cat([ids[tokens], stop]) for tokens in spoken]
+        lengths = torch.tensor([len(row) for row in rows])
+        padded = pad_sequence(rows, batch_first=True, padding_value=self.policy.pad_id)
+        mask = torch.arange(padded.size(1)) < lengths[:, None]
+        device = self.policy.device
+        return Histories(
+            list(utterances),
+            self.conditions.get(utterances),
+            [0] * len(utterances),
+            padded.to(device),
+            mask.to(device),
+        )

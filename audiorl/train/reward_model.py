@@ -1,0 +1,224 @@
+"""Training of the reward model: what is said in speech tokens, on recordings and their texts."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from audiorl.config.schema import Config
+from audiorl.data.speech_tokens import TOKENS, CodecInfo, read_tokens
+from audiorl.data.text import split_units, spoken
+from audiorl.data.utterance import Utterance, read_utterances
+from audiorl.errors import UserError
+from audiorl.files import progress
+from audiorl.models.token_recogniser import RATES, TEXT, Facts, TokenRecogniser
+from audiorl.optim import Optimizers, warmup_cosine
+from audiorl.score.align import Counts, count_errors
+from audiorl.train.batches import batch_stream
+from audiorl.train.checkpoint import BestWeights, Checkpoints
+from audiorl.train.experiment import Experiment
+from audiorl.train.reporter import Reporter
+from audiorl.train.sft import pick_device, setup_torch, some
+from audiorl.train.token_noise import disturbed, worst_change
+
+log = logging.getLogger(__name__)
+
+LOGGED = 10  # updates between lines of metrics.jsonl
+
+Tokens = Mapping[str, Sequence[int]]  # by utterance id
+
+
+def train_reward_model(config: Config, dump: Path, tokens: Path, out: Path) -> None:
+    """Trains on dump/<data.train> and the tokens in tokens/<data.train> into `out`.
+
+    Goes on with a run that was cut off. Writes checkpoints/, metrics.jsonl and, at the end, model/:
+    the mean of the best by character error rate on <data.dev>. Does nothing if `out` is complete.
+    """
+    experiment = Experiment(out, config, ("reward_model.",))
+    sets = {"train": config.data.train, "dev": config.data.dev}
+    train, dev = (read_utterances(dump / name) for name in sets.values())
+    spoken_train, codec = tokens_of(train, tokens / sets["train"])
+    spoken_dev, codec_of_dev = tokens_of(dev, tokens / sets["dev"])
+    if codec != codec_of_dev:
+        raise UserError(f"{tokens}: train and dev have tokens of two codecs; run stage 3 again.")
+    files = {f"tokens_{name}": tokens / sets[name] / TOKENS for name in sets}
+    experiment.check_inputs(train=train, dev=dev, **files)
+    if experiment.is_complete:
+        log.info("%s is complete: nothing to do", out)
+        return
+    setup_torch(config)
+    torch.manual_seed(config.seed)
+    model = TokenRecogniser(config, collect_facts(config, train, spoken_train, codec))
+    model.to(pick_device(config))
+    train = with_room(model, train, spoken_train)
+    size, known = sum(p.numel() for p in model.parameters()) / 1e6, len(model.facts.characters)
+    log.info("reward model: %.2f M parameters, %d characters", size, known)
+    held_out = some(dev, config.reward_model.eval_utterances)
+    _train(experiment, model, train, held_out, {**spoken_train, **spoken_dev})
+    model.eval().save(experiment.model_folder)
+    log.info("wrote %s", experiment.model_folder)
+
+
+def tokens_of(utterances: Sequence[Utterance], folder: Path) -> tuple[Tokens, CodecInfo]:
+    """The tokens of each utterance, and whose they are; UserError if some have none."""
+    tokens, codec = read_tokens(folder)
+    if missing := [u.id for u in utterances if not tokens.get(u.id)]:
+        raise UserError(
+            f"{folder / TOKENS} has no tokens for {len(missing)} of {len(utterances)} utterances, "
+            f"{missing[0]} first; run stage 3 again."
+        )
+    return tokens, codec
+
+
+def collect_facts(
+    config: Config, train: Sequence[Utterance], tokens: Tokens, codec: CodecInfo
+) -> Facts:
+    """The characters and classes of a set; rates are bounded so that a third of it is normal."""
+    characters = "".join(sorted(set("".join(spoken(u.text) for u in train))))
+    if not characters:
+        raise UserError(f"{config.data.train} has no words; a reward model learns from texts.")
+    tasks, bounds = {}, []
+    for task in config.reward_model.tasks:
+        if task == "rate":
+            paces = [(len(spoken(u.text)) + 1) / len(tokens[u.id]) for u in train]
+            bounds = np.quantile(paces, [1 / 3, 2 / 3]).tolist()
+            tasks[task] = list(RATES)
+        else:
+            tasks[task] = sorted({u.speaker if task == "speaker" else _tag(u, task) for u in train})
+    return Facts(codec, characters, tasks, bounds)
+
+
+def _tag(utterance: Utterance, task: str) -> str:
+    if task not in utterance.tags:
+        raise UserError(
+            f"{utterance.id} has no {task}; add it to utt2{task} of its set, or take {task} out of "
+            "reward_model.tasks."
+        )
+    return utterance.tags[task]
+
+
+def with_room(
+    model: TokenRecogniser, train: Sequence[Utterance], tokens: Tokens
+) -> list[Utterance]:
+    """The utterances that have words, and tokens enough for them."""
+    kept = [u for u in train if spoken(u.text) and model.has_room(u.text, len(tokens[u.id]))]
+    if not kept:
+        raise UserError(
+            "reward model: no utterance has tokens enough for its text; raise "
+            "reward_model.frames_per_token, or look at the codec's token rate."
+        )
+    log.info(
+        "reward model: %d of %d utterances kept; the others have no words, or too few tokens for "
+        "their text (reward_model.frames_per_token)",
+        len(kept),
+        len(train),
+    )
+    return kept
+
+
+def _train(
+    experiment: Experiment,
+    model: TokenRecogniser,
+    train: list[Utterance],
+    dev: list[Utterance],
+    tokens: Tokens,
+) -> None:
+    keys, seed = model.config.reward_model, model.config.seed
+    optimizer = Optimizers([model], keys.learning_rate, keys.weight_decay, keys.muon_learning_rate)
+    checkpoints = Checkpoints(experiment.folder / "checkpoints")
+    best = BestWeights(checkpoints.folder, keys.average)
+    done, state = checkpoints.resume(model, optimizer)
+    if state:
+        best.scores = state["best"]
+    reporter = Reporter(experiment.folder, done)
+    batches = batch_stream(train, keys.batch_seconds, seed, done)
+    with progress(desc="reward model", total=keys.max_steps, unit="step") as bar:
+        bar.update(done)
+        for step in range(done, keys.max_steps):
+            # Noise and dropout of a step depend on the step alone: a resumed run draws the same.
+            torch.manual_seed(seed * 1_000_003 + step)
+            rate = warmup_cosine(step, keys.warmup_steps, keys.max_steps)
+            metrics = update(model.train(), optimizer, next(batches), tokens, rate)
+            bar.update()
+            bar.set_postfix(loss=f"{metrics['loss']:.3f}")
+            last = step + 1 == keys.max_steps
+            if (step + 1) % LOGGED == 0 or last:
+                reporter.log(step + 1, {**metrics, "learning_rate": rate * keys.learning_rate})
+            if (step + 1) % keys.eval_steps == 0 or last:
+                best.offer(step + 1, evaluate(model, dev, tokens, step + 1, reporter), model)
+                checkpoints.save(step + 1, model, optimizer, {"best": best.scores})
+                best.clean()
+    reporter.close()
+    best.load_average(model)
+    log.info("the reward model is the mean of steps %s", ", ".join(sorted(best.scores, key=int)))
+
+
+def update(
+    model: TokenRecogniser,
+    optimizer: Optimizers,
+    batch: Sequence[Utterance],
+    tokens: Tokens,
+    rate: float,
+) -> dict[str, float]:
+    """One update on disturbed embeddings and, with `adversarial`, on their worst change."""
+    keys = model.config.reward_model
+    padded, lengths = model.pad([tokens[u.id] for u in batch])
+    optimizer.zero_grad()
+    embedded = disturbed(padded, lengths, model.table.weight, keys)
+    loss, parts = _loss(model, embedded, lengths, batch, tokens)
+    if keys.adversarial:
+        (gradient,) = torch.autograd.grad(loss, embedded, retain_graph=True)
+        size = keys.adversarial * model.table.weight.detach().norm(dim=1).mean()
+        worse = embedded + worst_change(gradient, lengths, size)
+        at_worst, _ = _loss(model, worse, lengths, batch, tokens)
+        parts["loss_adversarial"] = at_worst.item()
+        loss = (loss + at_worst) / 2
+    loss.backward()
+    norm = optimizer.step(rate, keys.max_grad_norm, batch)
+    return {"loss": loss.item(), **parts, "grad_norm": norm}
+
+
+def _loss(
+    model: TokenRecogniser,
+    embedded: torch.Tensor,
+    lengths: torch.Tensor,
+    batch: Sequence[Utterance],
+    tokens: Tokens,
+) -> tuple[torch.Tensor, dict[str, float]]:
+    """Mean over the utterances of the text's loss per character, and of the tasks' losses."""
+    keys, texts = model.config.reward_model, [u.text for u in batch]
+    classes = {t: [model.class_of(t, u, len(tokens[u.id])) for u in batch] for t in keys.tasks}
+    found = model.log_likelihoods(embedded, lengths, texts, classes, keys.label_smoothing)
+    units = torch.tensor([model.units(text) for text in texts], device=embedded.device)
+    losses = {TEXT: -(found.pop(TEXT) / units).mean()}
+    losses |= {task: -values.mean() for task, values in found.items()}
+    total = sum(loss if t == TEXT else keys.task_weight * loss for t, loss in losses.items())
+    return total, {f"loss_{task}": loss.item() for task, loss in losses.items()}
+
+
+def evaluate(
+    model: TokenRecogniser,
+    dev: Sequence[Utterance],
+    tokens: Tokens,
+    step: int,
+    reporter: Reporter,
+) -> float:
+    """Character error rate on `dev`; also logs how many classes of each task are right."""
+    model.eval()
+    started, counts = time.perf_counter(), Counts()
+    rows = [tokens[u.id] for u in dev]
+    for u, text in zip(dev, model.transcribe(rows), strict=True):
+        counts += count_errors(split_units(spoken(u.text), "char"), split_units(text, "char"))
+    metrics = {"eval/cer": counts.rate}
+    for task, names in model.classify(rows).items():
+        wanted = [model.class_of(task, u, len(tokens[u.id])) for u in dev]
+        right = sum(w == name for w, name in zip(wanted, names, strict=True))
+        metrics[f"eval/{task}_accuracy"] = right / len(dev)
+    reporter.log(step, {**metrics, "timing_s/eval": time.perf_counter() - started})
+    log.info("step %d: dev CER %.2f %%", step, 100 * counts.rate)
+    return counts.rate
