@@ -151,10 +151,34 @@ class DiffROLoss:
         means["diffro/loss"] = loss
         return loss, {name: value.detach() for name, value in means.items()}
 
+    def backward(
+        self, histories: Histories, rows: list[int], step: int, iteration: int, weight: float = 1.0
+    ) -> dict[str, Tensor]:
+        """Adds `weight` times the gradient of the mean over some rows; returns its parts."""
+        sums: dict[str, Tensor] = {}
+        for piece in self._micro_batches(histories, rows):
+            loss, means = self(histories.select(piece), step, len(rows), iteration)
+            (weight * loss).backward()
+            for name, value in means.items():
+                sums[name] = sums.get(name, 0) + value
+        return sums
+
     def tau(self, step: int) -> float:
         """The temperature of a step."""
         diffro = self.config.diffro
         return annealed(diffro.tau, diffro.tau_end, step, self.config.rl.max_steps)
+
+    def _micro_batches(self, histories: Histories, rows: list[int]) -> list[list[int]]:
+        """Rows that fit into `micro_batch_tokens` together, like lengths side by side."""
+        lengths = histories.mask.sum(1).tolist()
+        sizes = {r: lengths[r] + self.policy.prefix_length(histories.conditions[r]) for r in rows}
+        pieces: list[list[int]] = []
+        for row in sorted(rows, key=lambda r: -sizes[r]):
+            limit = self.config.rl.micro_batch_tokens
+            if not pieces or sizes[pieces[-1][0]] * (len(pieces[-1]) + 1) > limit:
+                pieces.append([])
+            pieces[-1].append(row)
+        return pieces
 
     def _rewards(self, embedded: Tensor, histories: Histories) -> dict[str, Tensor]:
         """By task [N]: log P(text) per character, and log P(class)."""

@@ -1,4 +1,4 @@
-"""DiffRO by itself, on the tokens of recordings: no rollout, no rewards, one forward a step."""
+"""Who steps along DiffRO's loss: a learner of its own on recordings, GRPO on its rollouts."""
 
 from __future__ import annotations
 
@@ -14,14 +14,34 @@ from audiorl.errors import UserError
 from audiorl.models.policy import Policy
 from audiorl.models.token_recogniser import TEXT, TokenRecogniser
 from audiorl.optim import Optimizers
-from audiorl.rl.collect import Conditions
+from audiorl.rl.collect import Batch, Conditions
 from audiorl.rl.diffro import DiffROLoss, Histories
 from audiorl.rl.grpo import StepOutput, mini_batches
 from audiorl.rl.phases import Phases
 
 
+class OnRollouts:
+    """`weight` times the loss of the rollouts that the filter leaves: what GRPO adds to its own."""
+
+    def __init__(self, loss: DiffROLoss, weight: float) -> None:
+        self.loss = loss
+        self.weight = weight
+
+    def begin(self, step: int, batch: Batch, advantages: Tensor) -> dict[str, float]:
+        """Looks at the samples of a step, advantages [B, G]; returns metrics."""
+        self.histories = Histories.of_rollout(batch.utterances, batch.conditions, batch.rollout)
+        chosen = self.loss.select(self.histories, batch.rollout.finished, advantages)
+        self.kept = chosen.kept
+        return {"diffro/tau": self.loss.tau(step), **chosen.metrics()}
+
+    def backward(self, step: int, iteration: int, rows: list[int]) -> dict[str, Tensor]:
+        """Adds the gradient of those of an update's rows; returns the parts of their mean loss."""
+        rows = [row for row in rows if self.kept[row]]
+        return self.loss.backward(self.histories, rows, step, iteration, self.weight)
+
+
 class DiffRO:
-    """Steps on fixed histories; `histories` are the codec's tokens by utterance id."""
+    """Steps on fixed histories, the codec's tokens by utterance id: no rollout, no rewards."""
 
     def __init__(
         self,
@@ -62,7 +82,8 @@ class DiffRO:
             for iteration in range(rl.num_iterations):
                 for piece in pieces:
                     rows = [row for row in piece if chosen.kept[row]]
-                    means = self._backward(histories, rows, step, iteration)
+                    self.optimizer.zero_grad()
+                    means = self.loss.backward(histories, rows, step, iteration)
                     taught_by = [utterances[row] for row in piece]
                     norms.append(self.optimizer.step(rate, rl.max_grad_norm, taught_by))
                     seen.append(means)
@@ -77,31 +98,6 @@ class DiffRO:
             **phases.metrics(sum(u.duration or 0.0 for u in utterances)),
         }
         return StepOutput(metrics, [], {})
-
-    def _backward(
-        self, histories: Histories, rows: list[int], step: int, iteration: int
-    ) -> dict[str, Tensor]:
-        """Gradients of the mean loss over some rows, in micro-batches, and its parts."""
-        self.optimizer.zero_grad()
-        sums: dict[str, Tensor] = {}
-        for piece in self._micro_batches(histories, rows):
-            loss, means = self.loss(histories.select(piece), step, len(rows), iteration)
-            loss.backward()
-            for name, value in means.items():
-                sums[name] = sums.get(name, 0) + value
-        return sums
-
-    def _micro_batches(self, histories: Histories, rows: list[int]) -> list[list[int]]:
-        """Rows that fit into `micro_batch_tokens` together, like lengths side by side."""
-        lengths = histories.mask.sum(1).tolist()
-        sizes = {r: lengths[r] + self.policy.prefix_length(histories.conditions[r]) for r in rows}
-        pieces: list[list[int]] = []
-        for row in sorted(rows, key=lambda r: -sizes[r]):
-            limit = self.policy.config.rl.micro_batch_tokens
-            if not pieces or sizes[pieces[-1][0]] * (len(pieces[-1]) + 1) > limit:
-                pieces.append([])
-            pieces[-1].append(row)
-        return pieces
 
     def _fixed(self, utterances: Sequence[Utterance]) -> Histories:
         """The recordings' tokens, each with the stop token."""

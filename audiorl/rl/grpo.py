@@ -17,6 +17,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from statistics import fmean
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -84,8 +86,22 @@ class Lesson:
         )
 
 
+class Auxiliary(Protocol):
+    """A further loss on a step's rollout (DiffRO's), whose gradient is added in each update."""
+
+    def begin(self, step: int, batch: Batch, advantages: Tensor) -> dict[str, float]:
+        """Is shown the samples and their advantages [B, G]; returns metrics."""
+
+    def backward(self, step: int, iteration: int, rows: list[int]) -> dict[str, Tensor]:
+        """Adds the gradient on the rows of an update; returns metrics."""
+
+
 class GRPO:
-    """Holds what the steps share; `step` is the algorithm."""
+    """Holds what the steps share; `step` is the algorithm.
+
+    With an `auxiliary` loss the update follows the sum of both or, if the algorithm is `diffro`,
+    that loss alone.
+    """
 
     def __init__(
         self,
@@ -96,11 +112,13 @@ class GRPO:
         conditions: Conditions,
         interpret: Interpret,
         more: MorePrompts | None = None,
+        auxiliary: Auxiliary | None = None,
     ) -> None:
         self.model = model
         self.reference = reference
         self.optimizer = optimizer
         self.conditions = conditions
+        self.auxiliary = auxiliary
         self.config: RLConfig = model.config.rl
         self.collect = Collector(model, rewards, conditions, interpret, more)
         self.sampling = rl_sampling(self.config)
@@ -121,7 +139,7 @@ class GRPO:
         with phases("old_logps"):
             lesson = self._lesson(batch)
         with phases("update"):
-            learning = self._update(rate, lesson)
+            learning = self._update(step, rate, lesson)
         metrics = {
             **reward_metrics(batch),
             **completion_metrics(batch.rollout),
@@ -170,16 +188,22 @@ class GRPO:
         rewards = Rewards(batch.rewards, batch.greedy, logps)
         return advantages(rewards, rl.baseline, rl.scale_rewards)
 
-    def _update(self, rate: float, lesson: Lesson) -> dict[str, float]:
+    def _update(self, step: int, rate: float, lesson: Lesson) -> dict[str, float]:
         """`num_iterations` passes over one rollout; returns the means of what was seen."""
         rl, updates, grad_norm = self.config, 0, 0.0
         sums: dict[str, Tensor] = {}
+        further, parts = {}, []  # what the auxiliary loss tells of the step, and of each update
+        if self.auxiliary:
+            further = self.auxiliary.begin(step, lesson.batch, lesson.advantages)
         # Without an advantage, and without a term that needs none, a group's gradient is 0.
         idle = not (rl.entropy_coef or (rl.beta and not rl.kl_in_reward))
         teaching = lesson.advantages.ne(0).any(1) if idle else torch.ones(len(lesson.advantages))
-        for _ in range(rl.num_iterations):
+        if rl.algorithm == "diffro":
+            teaching = torch.zeros_like(teaching)
+        for iteration in range(rl.num_iterations):
             for prompts in mini_batches(len(teaching), rl.mini_batch_prompts):
-                whole = lesson.mask[lesson.batch.rows(prompts)]
+                rows = lesson.batch.rows(prompts)
+                whole = lesson.mask[rows]
                 # It counts the groups that are left out too: leaving them out changes no loss.
                 update = Update(
                     max(1, int(whole.sum())),
@@ -189,15 +213,25 @@ class GRPO:
                 )
                 self.optimizer.zero_grad()
                 chosen = [p for p in prompts if teaching[p]]
-                for piece in self._micro_batches(chosen, lesson.batch):
-                    loss, seen = self._loss(lesson.select(piece), update)
-                    loss.backward()
-                    for name, value in seen.items():
-                        sums[name] = sums.get(name, 0) + value
+                self._add_gradient(lesson, chosen, update, sums)
+                if self.auxiliary:
+                    parts.append(self.auxiliary.backward(step, iteration, rows.tolist()))
                 seen_by = [lesson.batch.utterances[p] for p in prompts]
                 grad_norm += self.optimizer.step(rate, rl.max_grad_norm, seen_by)
                 updates += 1
-        return {"grad_norm": grad_norm / updates, **learning_metrics(sums, updates)}
+        for name in {name for part in parts for name in part}:
+            further[name] = fmean(part[name].item() for part in parts if name in part)
+        return {"grad_norm": grad_norm / updates, **learning_metrics(sums, updates), **further}
+
+    def _add_gradient(
+        self, lesson: Lesson, prompts: list[int], update: Update, sums: dict[str, Tensor]
+    ) -> None:
+        """Adds the gradient of some prompts' share in the loss, and to `sums` what was seen."""
+        for piece in self._micro_batches(prompts, lesson.batch):
+            loss, seen = self._loss(lesson.select(piece), update)
+            loss.backward()
+            for name, value in seen.items():
+                sums[name] = sums.get(name, 0) + value
 
     def _loss(self, lesson: Lesson, update: Update) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of one micro-batch, and sums over its tokens for the log."""

@@ -123,7 +123,7 @@ def test_the_loss_does_not_depend_on_micro_batches_or_padding() -> None:
         diffro = learner(policy, speaker(seed=1).requires_grad_(False))
         losses.append(diffro.step(1, UTTERANCES, 1.0).metrics["loss"])
         gradients.append(diffro.optimizer.gradients[0])
-        rows = diffro._micro_batches(histories(policy), [0, 1, 2, 3])
+        rows = diffro.loss._micro_batches(histories(policy), [0, 1, 2, 3])
         assert len(rows) == {1: 4, 16: 3, 100_000: 1}[limit]
     for other in gradients[1:]:
         close(other, gradients[0], limit=1e-4)
