@@ -52,6 +52,7 @@ def train_supervised(experiment: Experiment, task: SupervisedTask) -> None:
     stale = 0  # evaluations since the best
     if state:
         best.scores, stale = state["best"], state["stale"]
+        best.clean()
     reporter = Reporter(experiment.folder, done)
     accumulation = sft.gradient_accumulation_steps
     batches = task.batches(done * accumulation)
