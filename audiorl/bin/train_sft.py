@@ -1,7 +1,9 @@
-"""Trains the supervised warm start (stage 3).
+"""Trains the supervised warm start, an audio LLM or a speech LM by the config's task (stage 3).
 
 example:
   python -m audiorl.bin.train_sft --config conf/grpo.yaml --dump dump --out exp/sft
+  python -m audiorl.bin.train_sft --config conf/both.yaml --dump dump --codec exp/codec \\
+      --out exp/sft                                           # task: tts
 """
 
 from __future__ import annotations
@@ -18,11 +20,19 @@ def main() -> None:
     options.add_argument(
         "--out", type=Path, required=True, help="experiment to write or go on with"
     )
+    options.add_argument("--codec", type=Path, help="experiment of the codec (task: tts)")
     args = options.parse_args()
     config = load_config(args.config, args.set)
-    from audiorl.train.sft import train_sft
+    if config.task == "asr":
+        from audiorl.train.sft import train_sft
 
-    train_sft(config, args.dump, args.out)
+        train_sft(config, args.dump, args.out)
+        return
+    if args.codec is None:
+        options.error("a speech LM learns the tokens of a codec; name it with --codec")
+    from audiorl.train.speech_sft import train_speech_sft
+
+    train_speech_sft(config, args.dump, args.codec, args.out)
 
 
 if __name__ == "__main__":

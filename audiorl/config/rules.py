@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from audiorl.config.diffro_rules import broken_diffro_rules
 from audiorl.config.reward_rules import Rule, broken_reward_rules
 from audiorl.config.schema import Config, SubsetConfig
+from audiorl.config.tts_rules import broken_tts_rules
 
 RL_PARTS = ("adaptor", "llm", "encoder")
 SUMS = ("seq-mean-token-sum", "dr_grpo", "seq-mean-token-sum-norm")  # loss types over tokens
@@ -26,6 +27,7 @@ def broken_rules(config: Config) -> Iterator[Rule]:
     yield from _rl(config)
     yield from broken_reward_rules(config)
     yield from broken_diffro_rules(config)
+    yield from broken_tts_rules(config)
     if not FOLDER.fullmatch(config.decode.name):
         yield ("decode.name",), _not_a_folder(config.decode.name)
     if config.score.unit == "word" and config.score.normalizer == "mandarin":

@@ -134,8 +134,15 @@ class LLMConfig:
 class SFTConfig:
     """Supervised warm start (stage 3)."""
 
-    max_steps: int = key(1000, "updates at most", ge=1)
-    batch_seconds: float = key(80.0, "seconds of audio in a batch, padding included", gt=0)
+    max_steps: int = key(
+        1000, "updates at most; 0: take a pretrained speech LM (llasa, cosyvoice) as it is", ge=0
+    )
+    batch_seconds: float = key(
+        80.0, "seconds of audio in a batch, padding included", gt=0, task="asr"
+    )
+    batch_tokens: int = key(
+        4000, "text and speech tokens in a batch, padding included", ge=1, task="tts"
+    )
     gradient_accumulation_steps: int = key(1, "batches summed into one update", ge=1)
     learning_rate: float = key(2e-3, "peak learning rate (AdamW)", gt=0)
     muon_learning_rate: float = key(
@@ -145,27 +152,34 @@ class SFTConfig:
     weight_decay: float = key(0.01, "AdamW weight decay on matrices", ge=0)
     max_grad_norm: float = key(5.0, "gradient norm is clipped to this", gt=0)
     ctc_weight: float = key(
-        0.3, "weight of the CTC loss on the encoder; the LM's has 1 - this", ge=0, le=1
+        0.3, "weight of the CTC loss on the encoder; the LM's has 1 - this", ge=0, le=1, task="asr"
     )
     token_noise: float = key(
-        0.1, "share of the tokens that the LM reads which are random: it must listen", ge=0, lt=1
+        0.1,
+        "share of the response that the LM reads which is random: it must attend to the prefix",
+        ge=0,
+        lt=1,
     )
     ctc_steps: int = key(
-        0, "updates at the start on CTC alone: the encoder hears before the LM listens", ge=0
+        0,
+        "updates at the start on CTC alone: the encoder hears before the LM listens",
+        ge=0,
+        task="asr",
     )
     ctc_unit: str = key(
         "byte",
         "labels of CTC: UTF-8 bytes (letters, in English: they align soonest), or the LM's tokens",
         choices=("byte", "token"),
+        task="asr",
     )
     label_smoothing: float = key(0.0, "of the LM's cross entropy", ge=0, lt=1)
-    eval_steps: int = key(200, "updates between evaluations (greedy WER on dev)", ge=1)
+    eval_steps: int = key(
+        200, "updates between evaluations on dev (ASR: greedy WER; TTS: cross entropy)", ge=1
+    )
     save_steps: int = key(100, "updates between checkpoints for resuming", ge=1)
     logging_steps: int = key(10, "updates between lines of metrics.jsonl", ge=1)
-    patience: int = key(
-        0, "evaluations without a better dev WER before stopping; 0: never stop", ge=0
-    )
-    average: int = key(3, "the model is the mean of this many best checkpoints by dev WER", ge=1)
+    patience: int = key(0, "evaluations without a better one before stopping; 0: never stop", ge=0)
+    average: int = key(3, "the model is the mean of this many best checkpoints on dev", ge=1)
     eval_utterances: int = key(200, "dev utterances per evaluation; 0: all", ge=0)
 
 
@@ -513,11 +527,29 @@ class RLConfig:
 
 @dataclass
 class DecodeConfig:
-    """Decoding (stage 6)."""
+    """Decoding, or synthesis (stage 6)."""
 
     name: str = key("greedy", "names the folder decode_<name>")
-    method: str = key("greedy", "greedy, or n-best by beam search", choices=("greedy", "nbest"))
-    num_beams: int = key(4, "beams of nbest; as many hypotheses are written", ge=1)
+    method: str = key(
+        "greedy", "greedy, or n-best by beam search", choices=("greedy", "nbest"), task="asr"
+    )
+    num_beams: int = key(4, "beams of nbest; as many hypotheses are written", ge=1, task="asr")
+    temperature: float = key(1.0, "of sampling speech tokens", gt=0, task="tts")
+    top_k: int = key(25, "sample from the k likeliest tokens; 0: all, 1: greedy", ge=0, task="tts")
+    top_p: float = key(
+        0.8, "sample from the smallest set with this probability; 1: all", gt=0, le=1, task="tts"
+    )
+    repetition_window: int = key(
+        10, "repetition-aware sampling looks back at so many tokens; 0: off", ge=0, task="tts"
+    )
+    repetition_share: float = key(
+        0.1,
+        "a token that fills more of the window is drawn again, from all",
+        ge=0,
+        le=1,
+        task="tts",
+    )
+    batch_size: int = key(64, "utterances that are sampled at once", ge=1, task="tts")
     batch_seconds: float = key(200.0, "seconds of audio in a batch, padding included", gt=0)
     max_completion_length: int = key(128, "tokens of a hypothesis at most", ge=1)
 

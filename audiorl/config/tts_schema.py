@@ -95,6 +95,15 @@ class SpeechConfig:
         "native: text, then speech tokens; llasa, cosyvoice: as those models were trained",
         choices=("native", "llasa", "cosyvoice"),
     )
+    speakers: str = key(
+        "mark",
+        "what stands for a speaker of the train set: a token (mark; native alone), an utterance of "
+        "about 3 s that is gone on with (prompt), or nothing",
+        choices=("mark", "prompt", "none"),
+    )
+    instruction: str = key(
+        "", "of cosyvoice: read before each text; ends with <|endofprompt|>, which version 3 needs"
+    )
 
 
 @dataclass

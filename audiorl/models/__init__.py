@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING
 from audiorl.errors import UserError, reason
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from audiorl.models.audio_llm import AudioLLM
+    from audiorl.models.speech_lm import SpeechLM
+
+    Model = AudioLLM | SpeechLM
 
 WEIGHTS = "model.safetensors"
 
 
-def save_model(model: AudioLLM, folder: Path) -> None:
+def save_model(model: Model, folder: Path) -> None:
     """Writes everything that decoding needs: config, tokenizer, LM config, weights (last)."""
     from audiorl.config import dump_config
     from audiorl.files import atomic_write
@@ -23,12 +26,12 @@ def save_model(model: AudioLLM, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_write(folder / "config.yaml") as stream:
         stream.write(dump_config(model.config))
-    model.tokenizer.save(folder)
+    model.save_vocabulary(folder)
     model.llm.config.save_pretrained(folder)
     save_weights(model, folder / WEIGHTS)
 
 
-def weights_of(model: AudioLLM) -> dict[str, Tensor]:
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
     """The tensors of a model by name, tied ones once; the frontend's follow from its config."""
     tensors: dict[str, Tensor] = {}
     seen: set[int] = set()
@@ -39,7 +42,7 @@ def weights_of(model: AudioLLM) -> dict[str, Tensor]:
     return tensors
 
 
-def save_weights(model: AudioLLM, path: Path) -> None:
+def save_weights(model: nn.Module, path: Path) -> None:
     """Writes the weights as safetensors, whole or not at all."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -66,7 +69,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise _unusable(path, error) from error
 
 
-def load_weights(model: AudioLLM, path: Path) -> None:
+def load_weights(model: nn.Module, path: Path) -> None:
     """Reads weights; UserError if the file is missing, cut short or of another model."""
     try:
         fill_weights(model, read_weights(path))
@@ -80,7 +83,7 @@ def _unusable(path: Path, error: Exception) -> UserError:
     )
 
 
-def fill_weights(model: AudioLLM, tensors: dict[str, Tensor]) -> None:
+def fill_weights(model: nn.Module, tensors: dict[str, Tensor]) -> None:
     """Puts tensors into a model; RuntimeError unless they are exactly those of `weights_of`."""
     expected = weights_of(model).keys()
     if tensors.keys() != expected:
@@ -89,22 +92,24 @@ def fill_weights(model: AudioLLM, tensors: dict[str, Tensor]) -> None:
     model.load_state_dict(tensors, strict=False)  # tied weights are filled through their twin
 
 
-def load_model(folder: str | Path, device: str = "cpu") -> AudioLLM:
-    """The model saved in `folder`, in evaluation mode, with the config it was saved with."""
+def load_model(folder: str | Path, device: str = "cpu") -> Model:
+    """The model saved in `folder`, in evaluation mode, with the config it was saved with.
+
+    An audio LLM or a speech LM, by the config's task.
+    """
     from audiorl.config import load_config
-    from audiorl.models.audio_llm import AudioLLM
-    from audiorl.models.tokenizer import PretrainedTokenizer, SentencePieceTokenizer
 
     folder = Path(folder)
     if not (folder / "config.yaml").is_file():
         raise UserError(f"{folder}: there is no model; run the training stage that writes it.")
     config = load_config(folder / "config.yaml")
-    pretrained = config.tokenizer.type == "pretrained"
-    load_tokenizer = PretrainedTokenizer if pretrained else SentencePieceTokenizer.load
-    config.encoder.init = ""  # its weights are in the saved ones
+    if config.task == "asr":
+        from audiorl.models.audio_llm import AudioLLM as model_type
+    else:
+        from audiorl.models.speech_lm import SpeechLM as model_type
     try:
-        model = AudioLLM(config, load_tokenizer(folder), saved=str(folder))
-    except (OSError, RuntimeError, ValueError) as error:
+        model = model_type.load(config, folder)
+    except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
         raise UserError(
             f"{folder}: the model is not whole ({reason(error)}); restore the folder or train "
             "again."

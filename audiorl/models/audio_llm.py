@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,7 @@ from audiorl.config.schema import Config
 from audiorl.models.causal_lm import Prefix, build_lm, response_hidden
 from audiorl.models.encoder import Encoder
 from audiorl.models.frontend import Frontend
-from audiorl.models.tokenizer import Tokenizer
+from audiorl.models.tokenizer import Tokenizer, load_tokenizer
 
 IGNORED = -100  # cross entropy's label of padding
 
@@ -81,6 +82,16 @@ class AudioLLM(nn.Module):
         forbidden[tokenizer.vocab_size :] = True  # rows that pad a pretrained embedding table
         self.register_buffer("forbidden", forbidden, persistent=False)  # [V], never sampled
         self.eos_id, self.pad_id = tokenizer.eos_id, tokenizer.pad_id
+
+    @classmethod
+    def load(cls, config: Config, folder: Path) -> AudioLLM:
+        """The shape of the model saved in `folder`, its weights still to be filled."""
+        config.encoder.init = ""  # its weights are in the saved ones
+        return cls(config, load_tokenizer(config.tokenizer, folder), saved=str(folder))
+
+    def save_vocabulary(self, folder: Path) -> None:
+        """Writes the text units."""
+        self.tokenizer.save(folder)
 
     @property
     def device(self) -> torch.device:

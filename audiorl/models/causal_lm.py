@@ -19,6 +19,8 @@ from transformers import (
     GenerationConfig,
     PretrainedConfig,
     PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
 )
 
 from audiorl.config.schema import LLMConfig
@@ -55,21 +57,39 @@ class Prefix:
         return (self.mask.cumsum(1) - 1).clamp(min=0)
 
 
+class BiasedQwen2(Qwen2ForCausalLM):
+    """A Qwen2 whose head has a bias, as CosyVoice 2's: `use_bias` stands in its config then."""
+
+    def __init__(self, config: Qwen2Config) -> None:
+        super().__init__(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=True)
+
+
 def build_lm(
     config: LLMConfig, vocab_size: int, eos_id: int, saved: str | None = None
 ) -> PreTrainedModel:
-    """A new LM of the configured sizes, a pretrained one, or the shape of a saved one."""
+    """A new LM of the configured sizes, a pretrained one, or the shape of a saved one.
+
+    A pretrained one that has fewer rows than `vocab_size` gets new ones.
+    """
     dtype = getattr(torch, config.dtype)
     if saved is not None:
-        return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(saved), dtype=dtype)
+        shape = AutoConfig.from_pretrained(saved)
+        if has_biased_head(shape):
+            return BiasedQwen2(shape).to(dtype)
+        return AutoModelForCausalLM.from_config(shape, dtype=dtype)
     if config.pretrained:
         try:
-            lm = AutoModelForCausalLM.from_pretrained(config.pretrained, dtype=dtype)
+            biased = has_biased_head(AutoConfig.from_pretrained(config.pretrained))
+            kind = BiasedQwen2 if biased else AutoModelForCausalLM
+            lm = kind.from_pretrained(config.pretrained, dtype=dtype)
         except (OSError, ValueError, SafetensorError) as error:
             raise UserError(
                 f"llm.pretrained: {config.pretrained} cannot be loaded ({reason(error)}); "
                 "give a folder or a hub name of a causal LM."
             ) from error
+        if lm.get_input_embeddings().weight.size(0) < vocab_size:
+            lm.resize_token_embeddings(vocab_size, mean_resizing=False)
     else:
         lm = AutoModelForCausalLM.from_config(
             _new_lm_config(config, vocab_size, eos_id), dtype=dtype
@@ -84,6 +104,11 @@ def build_lm(
     # Chat models bring defaults, a repetition penalty say, that would bend every beam search.
     lm.generation_config = GenerationConfig()
     return lm
+
+
+def has_biased_head(shape: PretrainedConfig) -> bool:
+    """Whether it is a `BiasedQwen2`; others use that name for biases elsewhere."""
+    return shape.model_type == "qwen2" and getattr(shape, "use_bias", False)
 
 
 def _new_lm_config(config: LLMConfig, vocab_size: int, eos_id: int) -> PretrainedConfig:

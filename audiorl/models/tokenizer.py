@@ -26,6 +26,8 @@ class Tokenizer(Protocol):
 
     def decode(self, ids: Iterable[int]) -> str: ...
 
+    def unknown_characters(self, text: str) -> list[str]: ...
+
     def save(self, folder: Path) -> None: ...
 
 
@@ -78,6 +80,11 @@ class SentencePieceTokenizer:
     def decode(self, ids: Iterable[int]) -> str:
         return self._processor.decode([i for i in ids if i not in (self.pad_id, self.eos_id)])
 
+    def unknown_characters(self, text: str) -> list[str]:
+        """Those that are in none of its units, each once."""
+        unknown = self._processor.unk_id()
+        return [c for c in dict.fromkeys(text) if unknown in self.encode(c)]
+
     def save(self, folder: Path) -> None:
         with atomic_write(folder / self.FILE, "wb") as stream:
             stream.write(self._bytes)
@@ -117,5 +124,32 @@ class PretrainedTokenizer:
     def decode(self, ids: Iterable[int]) -> str:
         return self._tokenizer.decode(list(ids), skip_special_tokens=True)
 
+    def unknown_characters(self, text: str) -> list[str]:
+        """Those that become the unknown token; byte-level tokenizers have none."""
+        unknown = self._tokenizer.unk_token_id
+        if unknown is None:
+            return []
+        return [c for c in dict.fromkeys(text) if unknown in self.encode(c)]
+
+    def vocabulary(self) -> dict[str, int]:
+        """The ids of its tokens by name."""
+        return self._tokenizer.get_vocab()
+
+    def chat(self, messages: list[dict[str, str]]) -> str:
+        """A chat in the LLM's template, up to where the last message would go on.
+
+        Llama's templates tell the date, which would make what is read depend on the day: it is the
+        one that they name where they know none.
+        """
+        return self._tokenizer.apply_chat_template(
+            messages, tokenize=False, continue_final_message=True, date_string="26 Jul 2024"
+        )
+
     def save(self, folder: Path) -> None:
         self._tokenizer.save_pretrained(folder)
+
+
+def load_tokenizer(config: TokenizerConfig, folder: Path) -> Tokenizer:
+    """The tokenizer that was saved in the folder of a model."""
+    pretrained = config.type == "pretrained"
+    return PretrainedTokenizer(folder) if pretrained else SentencePieceTokenizer.load(folder)

@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from audiorl.errors import UserError, reason
 from audiorl.files import atomic_write, disk_errors
@@ -20,7 +21,6 @@ from audiorl.models import (
     save_weights,
     weights_of,
 )
-from audiorl.models.audio_llm import AudioLLM
 from audiorl.optim import Optimizers
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class Checkpoints:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
-    def save(self, step: int, model: AudioLLM, optimizer: Optimizers, state: dict) -> None:
+    def save(self, step: int, model: nn.Module, optimizer: Optimizers, state: dict) -> None:
         """Writes the checkpoint of `step` updates; `state` holds the loop's own numbers."""
         unfinished = self.folder / f".step_{step:08d}"
         final = self.folder / f"step_{step:08d}"
@@ -57,7 +57,7 @@ class Checkpoints:
             for old in self._steps()[:-KEPT]:
                 shutil.rmtree(old)
 
-    def resume(self, model: AudioLLM, optimizer: Optimizers) -> tuple[int, dict | None]:
+    def resume(self, model: nn.Module, optimizer: Optimizers) -> tuple[int, dict | None]:
         """Loads the newest readable checkpoint -> its step and state; (0, None) without one."""
         steps = self._steps()
         for folder in reversed(steps):
@@ -101,7 +101,7 @@ class BestWeights:
         self.keep = keep
         self.scores: dict[str, float] = {}  # step -> error rate; plain types, saved in checkpoints
 
-    def offer(self, step: int, score: float, model: AudioLLM) -> bool:
+    def offer(self, step: int, score: float, model: nn.Module) -> bool:
         """Keeps `model` if it is among the best; returns whether it is the best of all."""
         best = not self.scores or score < min(self.scores.values())
         ranked = sorted(
@@ -120,7 +120,7 @@ class BestWeights:
             if path.name not in wanted:
                 path.unlink()
 
-    def load_average(self, model: AudioLLM) -> None:
+    def load_average(self, model: nn.Module) -> None:
         """Puts the mean of the kept weights into `model`."""
         mean: dict[str, torch.Tensor] = {}
         for step in self.scores:

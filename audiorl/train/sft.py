@@ -1,10 +1,10 @@
-"""The supervised warm start: cross entropy of the transcripts, with CTC on the encoder."""
+"""The supervised warm start of recognition."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,24 +16,20 @@ from audiorl.data.audio import read_audio
 from audiorl.data.text import normalizer, split_units
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.errors import UserError
-from audiorl.files import progress
 from audiorl.models import save_model
 from audiorl.models.audio_llm import AudioLLM
 from audiorl.models.tokenizer import PretrainedTokenizer, SentencePieceTokenizer, Tokenizer
-from audiorl.optim import Optimizers, warmup_cosine
 from audiorl.rollout.transcribe import transcribe
 from audiorl.score.align import Counts, count_errors
 from audiorl.train.batches import batch_stream
-from audiorl.train.checkpoint import BestWeights, Checkpoints
 from audiorl.train.experiment import Experiment
 from audiorl.train.reporter import Reporter
+from audiorl.train.supervised import Loaded, train_supervised
 
 log = logging.getLogger(__name__)
 
 # What a warm start depends on, beside its data.
 MODEL = ("data.sample_rate", "tokenizer.", "frontend.", "encoder.", "adaptor.", "llm.")
-
-Loaded = tuple[list[Utterance], list[torch.Tensor]]
 
 
 def train_sft(config: Config, dump: Path, out: Path) -> None:
@@ -50,86 +46,43 @@ def train_sft(config: Config, dump: Path, out: Path) -> None:
         return
     setup_torch(config)
     torch.manual_seed(config.seed)
-    model = AudioLLM(config, make_tokenizer(config, train)).to(pick_device(config))
+    texts = [*(u.text for u in train), config.llm.prompt.replace("{audio}", " ")]
+    model = AudioLLM(config, make_tokenizer(config, texts)).to(pick_device(config))
     log.info(describe(model))
-    _train(config, experiment, model, train, some(dev, config.sft.eval_utterances))
+    task = Recognition(config, model, train, some(dev, config.sft.eval_utterances))
+    train_supervised(experiment, task)
     save_model(model.eval(), experiment.model_folder)
     log.info("wrote %s", experiment.model_folder)
 
 
-def _train(
-    config: Config,
-    experiment: Experiment,
-    model: AudioLLM,
-    train: list[Utterance],
-    dev: list[Utterance],
-) -> None:
-    sft = config.sft
-    optimizer = Optimizers([model], sft.learning_rate, sft.weight_decay, sft.muon_learning_rate)
-    checkpoints = Checkpoints(experiment.folder / "checkpoints")
-    best = BestWeights(checkpoints.folder, sft.average)
-    done, state = checkpoints.resume(model, optimizer)
-    stale = 0  # evaluations since the best
-    if state:
-        best.scores, stale = state["best"], state["stale"]
-    reporter = Reporter(experiment.folder, done)
-    accumulation = sft.gradient_accumulation_steps
-    batches = prefetch(
-        batch_stream(train, sft.batch_seconds, config.seed, done * accumulation), config
-    )
-    started, audio_seconds = time.perf_counter(), 0.0
-    with progress(desc="supervised training", total=sft.max_steps, unit="step") as bar:
-        bar.update(done)
-        stopped = 0 < sft.patience <= stale  # by a run that was then cut off
-        for step in range(done, done if stopped else sft.max_steps):
-            model.train()
-            # Dropout and masks of a step depend on the step alone: a resumed run draws the same.
-            torch.manual_seed(config.seed * 1_000_003 + step)
-            rate = warmup_cosine(step, sft.warmup_steps, sft.max_steps)
-            batch = [next(batches) for _ in range(accumulation)]
-            ctc_weight = 1.0 if step < sft.ctc_steps else sft.ctc_weight
-            metrics = _update(model, optimizer, batch, rate, ctc_weight)
-            audio_seconds += sum(u.duration for utterances, _ in batch for u in utterances)
-            bar.update()
-            bar.set_postfix(loss=f"{metrics['loss']:.3f}", dev=_percent(best.scores))
-            last = step + 1 == sft.max_steps
-            if (step + 1) % sft.logging_steps == 0 or last:
-                seconds = time.perf_counter() - started
-                speed = {"perf/audio_seconds_per_second": audio_seconds / seconds}
-                reporter.log(
-                    step + 1, {**metrics, "learning_rate": rate * sft.learning_rate, **speed}
-                )
-            if ((step + 1) % sft.eval_steps == 0 and step >= sft.ctc_steps) or last:
-                error = evaluate(model, dev, step + 1, reporter).rate
-                stale = 0 if best.offer(step + 1, error, model) else stale + 1
-            stop = last or (0 < sft.patience <= stale)
-            if (step + 1) % sft.save_steps == 0 or stop:
-                checkpoints.save(step + 1, model, optimizer, {"best": best.scores, "stale": stale})
-                best.clean()
-            if stop:
-                break
-    reporter.close()
-    best.load_average(model)
-    log.info("the model is the mean of steps %s", ", ".join(sorted(best.scores, key=int)))
+class Recognition:
+    """Transcripts by cross entropy, with CTC on the encoder (a `SupervisedTask`)."""
 
+    def __init__(
+        self, config: Config, model: AudioLLM, train: list[Utterance], dev: list[Utterance]
+    ) -> None:
+        self.config, self.model = config, model
+        self.train, self.dev = train, dev
+        self.first_evaluation = config.sft.ctc_steps
 
-def _update(
-    model: AudioLLM, optimizer: Optimizers, batches: list[Loaded], rate: float, ctc_weight: float
-) -> dict[str, float]:
-    """One update on the sum of `batches`, each weighted by its share of the utterances."""
-    optimizer.zero_grad()
-    total = sum(len(utterances) for utterances, _ in batches)
-    sums = {"loss": 0.0, "loss_lm": 0.0, "loss_ctc": 0.0}
-    for utterances, waves in batches:
-        share = len(utterances) / total
+    def batches(self, first: int) -> Iterator[Loaded]:
+        """Utterances and their waves."""
+        sft = self.config.sft
+        return prefetch(
+            batch_stream(self.train, sft.batch_seconds, self.config.seed, first), self.config
+        )
+
+    def loss(self, batch: Loaded, step: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        utterances, waves = batch
+        sft = self.config.sft
+        weight = 1.0 if step < sft.ctc_steps else sft.ctc_weight
         texts = [u.text for u in utterances]
-        loss = model.supervised_loss(model.encode(waves), texts, ctc_weight)
-        (share * loss.total).backward()
-        for name, value in (("loss", loss.total), ("loss_lm", loss.lm), ("loss_ctc", loss.ctc)):
-            sums[name] += share * value.item()
-    seen = [u for utterances, _ in batches for u in utterances]
-    norm = optimizer.step(rate, model.config.sft.max_grad_norm, seen)
-    return {**sums, "grad_norm": norm}
+        loss = self.model.supervised_loss(self.model.encode(waves), texts, weight)
+        return loss.total, {"loss_lm": loss.lm, "loss_ctc": loss.ctc}
+
+    def evaluate(self, step: int, reporter: Reporter) -> float:
+        """Greedy error rate on the dev set."""
+        return evaluate(self.model, self.dev, step, reporter).rate
 
 
 def evaluate(
@@ -173,12 +126,11 @@ def evaluate(
     return counts
 
 
-def make_tokenizer(config: Config, train: Sequence[Utterance]) -> Tokenizer:
-    """The pretrained LLM's tokenizer, or one learnt from the train texts and the instruction."""
+def make_tokenizer(config: Config, texts: Iterable[str]) -> Tokenizer:
+    """The pretrained LLM's tokenizer, or one learnt from `texts`."""
     if config.tokenizer.type == "pretrained":
         return PretrainedTokenizer(config.llm.pretrained)
-    instruction = config.llm.prompt.replace("{audio}", " ")
-    return SentencePieceTokenizer.train(config.tokenizer, [*(u.text for u in train), instruction])
+    return SentencePieceTokenizer.train(config.tokenizer, texts)
 
 
 def prefetch(batches: Iterator[list[Utterance]], config: Config) -> Iterator[Loaded]:
@@ -222,7 +174,3 @@ def describe(model: AudioLLM) -> str:
     sizes = {name: sum(p.numel() for p in part.parameters()) / 1e6 for name, part in parts.items()}
     listed = ", ".join(f"{name} {size:.2f} M" for name, size in sizes.items())
     return f"{sum(sizes.values()):.2f} M parameters ({listed}), {model.tokenizer.vocab_size} tokens"
-
-
-def _percent(scores: dict[str, float]) -> str:
-    return f"{100 * min(scores.values()):.1f}%" if scores else "-"

@@ -172,8 +172,8 @@ def test_wrong_value(problems: Callable, text: str, sentence: str) -> None:
         ),
         ("rl: {num-generations: 4}", "did you mean rl.num_generations?"),
         ("num_generations: 4", "num_generations: unknown key; did you mean rl.num_generations?"),
-        ("decode: {temperatur: 4}", "did you mean rl.temperature?"),
-        ("decode: {temperature: 4}", "did you mean rl.temperature?"),
+        ("decode: {num_iteration: 4}", "did you mean rl.num_iterations?"),
+        ("decode: {num_iterations: 4}", "did you mean rl.num_iterations?"),
         ("rll: {beta: 1}", "c.yaml:1: rll: unknown key; did you mean rl?"),
         ("rl: {ppo_epochs: 2}", "did you mean rl.num_iterations?"),  # verl's name
         ("rl: {n: 2}", "did you mean rl.num_generations?"),  # rollout.n

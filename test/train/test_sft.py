@@ -21,7 +21,8 @@ from audiorl.models import load_model, read_weights
 from audiorl.optim import Optimizers
 from audiorl.rollout.transcribe import transcribe
 from audiorl.train.reporter import Reporter
-from audiorl.train.sft import _update, evaluate, prefetch, some
+from audiorl.train.sft import Recognition, evaluate, prefetch, some
+from audiorl.train.supervised import update
 
 LEARNING = {
     "sft.max_steps": 150,
@@ -112,7 +113,8 @@ def test_accumulation_is_the_weighted_mean(corpus: Corpus) -> None:
     for chosen in ([loaded[0]], [loaded[1]], loaded):
         model = tiny_model(LEARNING)
         optimizer = Optimizers([model], 1e-9, 0.0)
-        _update(model, optimizer, chosen, 1.0, 0.3)
+        task = Recognition(config, model, [], [])
+        update(task, optimizer, chosen, 0, 1.0, config.sft.max_grad_norm)
         gradients.append({n: p.grad for n, p in model.named_parameters()})
     norm = torch.cat([g.flatten() for g in gradients[2].values()]).norm()
     assert norm < model.config.sft.max_grad_norm  # not clipped: gradients may be compared

@@ -1,0 +1,60 @@
+"""Speaks the test sets with one or more experiments: tokens, then waves (stage 6).
+
+example:
+  python -m audiorl.bin.synthesise --config conf/both.yaml --dump dump --codec exp/codec \\
+      exp/sft exp/grpo
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from audiorl.bin.cli import parser, run
+from audiorl.config import load_config
+
+
+def main() -> None:
+    options = parser(__doc__)
+    options.add_argument("--dump", type=Path, required=True, help="folder of the formatted sets")
+    options.add_argument("--codec", type=Path, required=True, help="experiment of the codec")
+    options.add_argument(
+        "experiments", nargs="+", type=Path, metavar="EXP", help="with a model/ inside"
+    )
+    args = options.parse_args()
+    config = load_config(args.config, args.set)
+    from audiorl.data.speech_tokens import check_codec
+    from audiorl.data.utterance import read_utterances
+    from audiorl.models import WEIGHTS, load_model
+    from audiorl.models.codec import codec_info, load_codec
+    from audiorl.rollout.synthesise import DONE, is_made, speaker_vectors, synthesise_set
+    from audiorl.train.sft import pick_device, setup_torch
+
+    setup_torch(config)
+    device = str(pick_device(config))
+    codec, voices = None, {}
+    for experiment in args.experiments:
+        folder = experiment / f"decode_{config.decode.name}"
+        weights = experiment / "model" / WEIGHTS
+        sets = {name: args.dump / name for name in config.data.test}
+        wanted = {
+            name: data
+            for name, data in sets.items()
+            if not is_made(config, weights, data, folder / name / DONE)
+        }
+        if not wanted:
+            print(f"{folder} is complete: nothing to do")
+            continue
+        if codec is None:
+            codec = load_codec(args.codec / "model", device)
+            speakers = {u.speaker for data in sets.values() for u in read_utterances(data)}
+            train = read_utterances(args.dump / config.data.train)
+            voices = speaker_vectors(codec, train, speakers)
+        model = load_model(experiment / "model", device)
+        check_codec(codec_info(codec), model.facts.codec, str(args.codec), str(experiment))
+        for name, data in wanted.items():
+            synthesise_set(model, codec, voices, config, data, weights, folder / name)
+            print(f"wrote {folder / name}")
+
+
+if __name__ == "__main__":
+    run(main)

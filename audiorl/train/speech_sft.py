@@ -1,0 +1,224 @@
+"""The supervised training of a speech LM: cross entropy of the tokens of recordings."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from audiorl.config.schema import Config
+from audiorl.data.speech_tokens import TOKENS, CodecInfo, check_codec, read_tokens
+from audiorl.data.text import normalizer, split_units
+from audiorl.data.utterance import Utterance, read_utterances
+from audiorl.errors import UserError
+from audiorl.models import save_model
+from audiorl.models.speech_layouts import SpeechFacts, SpeechPrompt
+from audiorl.models.speech_lm import SpeechLM
+from audiorl.rollout.speak import Spoken, speak
+from audiorl.score.align import Counts, count_errors
+from audiorl.train.batches import batch_stream, epoch_batches
+from audiorl.train.experiment import Experiment
+from audiorl.train.reporter import Reporter
+from audiorl.train.sft import make_tokenizer, pick_device, setup_torch, some
+from audiorl.train.supervised import Loaded, train_supervised
+
+log = logging.getLogger(__name__)
+
+RELEVANT = (
+    *("tokenizer.", "llm.", "speech.", "sft."),
+    *("decode.temperature", "decode.top_", "decode.repetition_"),  # of evaluations
+)
+PROMPT_SECONDS = 3.0  # of a voice, as zero-shot systems are prompted
+
+Hear = Callable[[Sequence[Sequence[int]]], Sequence[str]]  # a recogniser of tokens
+
+
+@dataclass(frozen=True)
+class Example:
+    """An utterance, what is read of it and what is to be said."""
+
+    utterance: Utterance
+    condition: Tensor  # [T] ids
+    tokens: list[int]  # the codec's
+
+    def __len__(self) -> int:
+        return len(self.condition) + len(self.tokens) + 1
+
+
+def train_speech_sft(
+    config: Config, dump: Path, codec: Path, out: Path, hear: Hear | None = None
+) -> None:
+    """Trains a speech LM on dump/<data.train> and the tokens below `codec` into `out`.
+
+    Goes on with a run that was cut off; does nothing if `out` is complete. Writes checkpoints/,
+    metrics.jsonl and, at the end, model/: the mean of the best checkpoints on dump/<data.dev>, by
+    cross entropy, or by the error rate of what `hear` makes of sampled tokens. UserError before
+    training for texts and tokens that cannot be learnt from.
+    """
+    experiment = Experiment(out, config, RELEVANT)
+    names = {"train": config.data.train, "dev": config.data.dev}
+    sets = {part: read_utterances(dump / name) for part, name in names.items()}
+    folders = {f"{part}_tokens": codec / "tokens" / name for part, name in names.items()}
+    (train_tokens, info), (dev_tokens, other) = (read_tokens(f) for f in folders.values())
+    check_codec(other, info, str(folders["dev_tokens"]), str(folders["train_tokens"]))
+    _refuse_bad_tokens(sets["train"], train_tokens, folders["train_tokens"])
+    _refuse_bad_tokens(sets["dev"], dev_tokens, folders["dev_tokens"])
+    experiment.check_inputs(**sets, **{name: f / TOKENS for name, f in folders.items()})
+    if experiment.is_complete:
+        log.info("%s is complete: nothing to do", out)
+        return
+    setup_torch(config)
+    torch.manual_seed(config.seed)
+    tokenizer = make_tokenizer(config, (u.text for u in sets["train"]))
+    facts = speech_facts(config, sets["train"], train_tokens, info)
+    model = SpeechLM(config, tokenizer, facts).to(pick_device(config))
+    log.info(
+        "%.2f M parameters, %d ids, %d of them speech at %g Hz",
+        sum(p.numel() for p in model.parameters()) / 1e6,
+        model.layout.size,
+        info["codebook_size"],
+        info["token_rate"],
+    )
+    task = Synthesis(
+        model,
+        examples(model, sets["train"], train_tokens),
+        some(examples(model, sets["dev"], dev_tokens), config.sft.eval_utterances),
+        hear,
+    )
+    model.refuse_texts((e.utterance for e in task.dev), config.decode.max_completion_length)
+    if config.sft.max_steps:
+        train_supervised(experiment, task)
+    save_model(model.eval(), experiment.model_folder)
+    log.info("wrote %s", experiment.model_folder)
+
+
+class Synthesis:
+    """Tokens of recordings by cross entropy (a `SupervisedTask`)."""
+
+    first_evaluation = 0
+
+    def __init__(
+        self, model: SpeechLM, train: list[Example], dev: list[Example], hear: Hear | None = None
+    ) -> None:
+        self.model, self.train, self.dev, self.hear = model, train, dev, hear
+
+    def batches(self, first: int) -> Iterator[Loaded]:
+        """Utterances and their examples."""
+        config = self.model.config
+        for batch in batch_stream(self.train, config.sft.batch_tokens, config.seed, first, len):
+            yield [e.utterance for e in batch], batch
+
+    def loss(self, batch: Loaded, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        return example_loss(self.model, batch[1]), {}
+
+    def evaluate(self, step: int, reporter: Reporter) -> float:
+        return evaluate_speech(self.model, self.dev, step, reporter, self.hear)
+
+
+def example_loss(model: SpeechLM, batch: Sequence[Example]) -> Tensor:
+    """Mean cross entropy of the tokens, stop tokens included."""
+    return model.supervised_loss([e.condition for e in batch], [e.tokens for e in batch])
+
+
+def evaluate_speech(
+    model: SpeechLM,
+    dev: Sequence[Example],
+    step: int,
+    reporter: Reporter,
+    hear: Hear | None = None,
+) -> float:
+    """Judges the model on `dev` and logs it; returns the error rate, or without `hear` the loss.
+
+    eval/loss is the cross entropy of natural tokens, eval/perplexity its exponential; of tokens
+    that are sampled as stage 6 does, eval/unfinished_ratio is the share without an end, and
+    eval/wer the error rate of what `hear` makes of them.
+    """
+    started = time.perf_counter()
+    loss = dev_loss(model, dev)
+    utterances = [e.utterance for e in dev]
+    spoken = speak(model, utterances, model.config.decode, model.config.seed, "evaluation")
+    metrics = {
+        "eval/loss": loss,
+        "eval/perplexity": math.exp(min(loss, 700)),
+        "eval/unfinished_ratio": sum(not s.finished for s in spoken.values()) / len(spoken),
+    }
+    if hear is not None:
+        metrics["eval/wer"] = heard_errors(model.config, utterances, spoken, hear).rate
+    metrics["timing_s/eval"] = time.perf_counter() - started
+    reporter.log(step, metrics)
+    score = metrics.get("eval/wer", loss)
+    log.info("step %d: dev %s %.3f", step, "error rate" if hear else "cross entropy", score)
+    return score
+
+
+@torch.no_grad()
+def dev_loss(model: SpeechLM, dev: Sequence[Example]) -> float:
+    """Mean cross entropy over the tokens of all examples."""
+    training = model.training
+    model.eval()
+    total, count = 0.0, 0
+    for batch in epoch_batches(dev, model.config.sft.batch_tokens, 0, 0, len):
+        tokens = sum(len(e.tokens) + 1 for e in batch)
+        total += tokens * example_loss(model, batch).item()
+        count += tokens
+    model.train(training)
+    return total / count
+
+
+def heard_errors(
+    config: Config, utterances: Sequence[Utterance], spoken: dict[str, Spoken], hear: Hear
+) -> Counts:
+    """Errors of what `hear` makes of tokens, against the texts."""
+    clean = normalizer(config.score.normalizer)
+    counts = Counts()
+    heard = hear([spoken[u.id].tokens for u in utterances])
+    for u, text in zip(utterances, heard, strict=True):
+        pair = (split_units(clean(t), config.score.unit) for t in (u.text, text))
+        counts += count_errors(*pair)
+    return counts
+
+
+def speech_facts(
+    config: Config, train: Sequence[Utterance], tokens: dict[str, list[int]], info: CodecInfo
+) -> SpeechFacts:
+    """What the model has to know of its train set."""
+    speakers = tuple(sorted({u.speaker for u in train}))
+    prompts = {}
+    if config.speech.speakers == "prompt":
+        wanted = PROMPT_SECONDS * info["token_rate"]
+        for u in sorted(train, key=lambda u: (-abs(len(tokens[u.id]) - wanted), u.id)):
+            prompts[u.speaker] = SpeechPrompt(u.text, tokens[u.id])  # the nearest comes last
+    characters = sum(len(u.text) for u in train)
+    rate = sum(len(tokens[u.id]) for u in train) / max(1, characters)
+    return SpeechFacts(info, speakers, prompts, rate)
+
+
+def examples(
+    model: SpeechLM, utterances: Sequence[Utterance], tokens: dict[str, list[int]]
+) -> list[Example]:
+    """What is learnt; UserError for the first utterance that cannot be."""
+    model.refuse_texts(utterances)
+    made = [Example(u, model.condition(u.text, u.speaker), tokens[u.id]) for u in utterances]
+    longest = max(made, key=len)
+    if len(longest) > (limit := model.llm.config.max_position_embeddings):
+        raise UserError(
+            f"{longest.utterance.id}: text and speech have {len(longest)} positions, and the LM "
+            f"has {limit}; lower data.max_duration and format the set again."
+        )
+    return made
+
+
+def _refuse_bad_tokens(
+    utterances: Sequence[Utterance], tokens: dict[str, list[int]], folder: Path
+) -> None:
+    for u in utterances:
+        if not tokens.get(u.id):
+            raise UserError(
+                f"{folder / TOKENS} has no tokens of {u.id}; make those of the set again (stage 3)."
+            )

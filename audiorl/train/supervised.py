@@ -1,0 +1,120 @@
+"""The supervised loop: updates, evaluations, checkpoints. What is learnt is the task's."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from audiorl.data.utterance import Utterance
+from audiorl.files import progress
+from audiorl.optim import Optimizers, warmup_cosine
+from audiorl.train.checkpoint import BestWeights, Checkpoints
+from audiorl.train.experiment import Experiment
+from audiorl.train.reporter import Reporter
+
+log = logging.getLogger(__name__)
+
+Loaded = tuple[list[Utterance], Any]  # a batch, and what the model is given of it
+
+
+class SupervisedTask(Protocol):
+    """What is learnt and how it is judged."""
+
+    model: nn.Module
+    first_evaluation: int  # updates before which the model cannot be judged
+
+    def batches(self, first: int) -> Iterator[Loaded]:
+        """Endless batches from number `first` on."""
+
+    def loss(self, batch: Loaded, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """What update `step` minimises on a batch, and its parts for the log."""
+
+    def evaluate(self, step: int, reporter: Reporter) -> float:
+        """Judges the model after `step` updates and logs it; the lower, the better."""
+
+
+def train_supervised(experiment: Experiment, task: SupervisedTask) -> None:
+    """Trains `task.model`: at the end, the mean of its `sft.average` best evaluations.
+
+    Goes on with a run that was cut off, to the bit (on a CPU).
+    """
+    config, model = experiment.config, task.model
+    sft = config.sft
+    optimizer = Optimizers([model], sft.learning_rate, sft.weight_decay, sft.muon_learning_rate)
+    checkpoints = Checkpoints(experiment.folder / "checkpoints")
+    best = BestWeights(checkpoints.folder, sft.average)
+    done, state = checkpoints.resume(model, optimizer)
+    stale = 0  # evaluations since the best
+    if state:
+        best.scores, stale = state["best"], state["stale"]
+        best.clean()
+    reporter = Reporter(experiment.folder, done)
+    accumulation = sft.gradient_accumulation_steps
+    batches = task.batches(done * accumulation)
+    started, audio_seconds = time.perf_counter(), 0.0
+    with progress(desc="supervised training", total=sft.max_steps, unit="step") as bar:
+        bar.update(done)
+        stopped = 0 < sft.patience <= stale  # by a run that was then cut off
+        for step in range(done, done if stopped else sft.max_steps):
+            model.train()
+            # Dropout and masks of a step depend on the step alone: a resumed run draws the same.
+            torch.manual_seed(config.seed * 1_000_003 + step)
+            rate = warmup_cosine(step, sft.warmup_steps, sft.max_steps)
+            batch = [next(batches) for _ in range(accumulation)]
+            metrics = update(task, optimizer, batch, step, rate, sft.max_grad_norm)
+            audio_seconds += sum(u.duration for utterances, _ in batch for u in utterances)
+            bar.update()
+            bar.set_postfix(loss=f"{metrics['loss']:.3f}", dev=_lowest(best.scores))
+            last = step + 1 == sft.max_steps
+            if (step + 1) % sft.logging_steps == 0 or last:
+                seconds = time.perf_counter() - started
+                speed = {"perf/audio_seconds_per_second": audio_seconds / seconds}
+                reporter.log(
+                    step + 1, {**metrics, "learning_rate": rate * sft.learning_rate, **speed}
+                )
+            if ((step + 1) % sft.eval_steps == 0 and step >= task.first_evaluation) or last:
+                score = task.evaluate(step + 1, reporter)
+                stale = 0 if best.offer(step + 1, score, model) else stale + 1
+            stop = last or (0 < sft.patience <= stale)
+            if (step + 1) % sft.save_steps == 0 or stop:
+                checkpoints.save(step + 1, model, optimizer, {"best": best.scores, "stale": stale})
+                best.clean()
+            if stop:
+                break
+    reporter.close()
+    best.load_average(model)
+    log.info("the model is the mean of steps %s", ", ".join(sorted(best.scores, key=int)))
+
+
+def update(
+    task: SupervisedTask,
+    optimizer: Optimizers,
+    batches: list[Loaded],
+    step: int,
+    rate: float,
+    max_norm: float,
+) -> dict[str, float]:
+    """One update on the sum of `batches`, each weighted by its share of the utterances.
+
+    `rate` is the share of the peak learning rates.
+    """
+    optimizer.zero_grad()
+    total = sum(len(utterances) for utterances, _ in batches)
+    sums: dict[str, float] = {}
+    for batch in batches:
+        share = len(batch[0]) / total
+        loss, parts = task.loss(batch, step)
+        (share * loss).backward()
+        for name, value in {"loss": loss, **parts}.items():
+            sums[name] = sums.get(name, 0.0) + share * value.item()
+    seen = [u for utterances, _ in batches for u in utterances]
+    return {**sums, "grad_norm": optimizer.step(rate, max_norm, seen)}
+
+
+def _lowest(scores: dict[str, float]) -> str:
+    return f"{min(scores.values()):.3f}" if scores else "-"

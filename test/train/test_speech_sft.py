@@ -1,0 +1,300 @@
+"""Training of a speech LM: it learns, goes on to the bit, and says what its inputs lack."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from deaths import after, before, killed
+from pretrained_speech import CODES, save_llasa
+from runs import lines, outcome
+from tiny import sentences
+from tiny_speech import CODEC, hear, say, tiny_speech_config, write_speech_set
+
+from audiorl.bin import train_sft as command
+from audiorl.data.speech_tokens import write_tokens
+from audiorl.data.utterance import read_utterances
+from audiorl.errors import UserError
+from audiorl.models import load_model
+from audiorl.models.speech_layouts import SpeechPrompt
+from audiorl.train import checkpoint, speech_sft
+from audiorl.train.checkpoint import BestWeights, Checkpoints
+from audiorl.train.reporter import Reporter
+from audiorl.train.speech_sft import (
+    Example,
+    Hear,
+    dev_loss,
+    evaluate_speech,
+    examples,
+    train_speech_sft,
+)
+
+SHORT = {
+    "sft.max_steps": 8,
+    "sft.batch_tokens": 200,
+    "sft.gradient_accumulation_steps": 2,
+    "sft.learning_rate": 5e-3,
+    "sft.muon_learning_rate": 5e-3,
+    "sft.warmup_steps": 3,
+    "sft.eval_steps": 3,
+    "sft.save_steps": 2,
+    "sft.logging_steps": 1,
+    "sft.average": 2,
+    "llm.dropout": 0.1,
+}
+
+
+class Corpus:
+    """A folder with dump/{train,dev} and codec/tokens/{train,dev}."""
+
+    def __init__(self, root: Path, train: int = 20) -> None:
+        self.dump, self.codec = root / "dump", root / "codec"
+        write_speech_set(self.dump, self.codec, "train", sentences(train, seed=21, longest=2))
+        write_speech_set(self.dump, self.codec, "dev", sentences(4, seed=22, longest=2))
+
+    def run(self, out: Path, keys: dict[str, Any] | None = None, hear: Hear | None = None) -> None:
+        config = tiny_speech_config({**SHORT, **(keys or {})})
+        train_speech_sft(config, self.dump, self.codec, out, hear)
+
+    def spoil(self, name: str, old: str, new: str) -> None:
+        path = self.dump / name
+        assert old in path.read_text()
+        path.write_text(path.read_text().replace(old, new))
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Corpus:
+    return Corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture
+def spoilt(tmp_path: Path) -> Corpus:
+    """A corpus of its own."""
+    return Corpus(tmp_path)
+
+
+def test_it_learns_to_speak(tmp_path: Path) -> None:
+    """New sentences of the toy language, from scratch, at the pace of each speaker."""
+    corpus = Corpus(tmp_path, train=300)
+    keys = {
+        "tokenizer.type": "char",
+        "sft.max_steps": 160,
+        "sft.batch_tokens": 400,
+        "sft.gradient_accumulation_steps": 1,
+        "sft.learning_rate": 1e-2,
+        "sft.muon_learning_rate": 2e-2,
+        "sft.eval_steps": 80,
+        "sft.save_steps": 1000,
+        "sft.average": 1,
+        "llm.dropout": 0.0,
+    }
+    corpus.run(tmp_path / "exp", keys, hear)
+    metrics = lines(tmp_path / "exp" / "metrics.jsonl")
+    losses = [m["loss"] for m in metrics if "loss" in m]
+    assert losses[-1] < 0.3 * losses[0]
+    judged = [m for m in metrics if "eval/wer" in m]
+    assert [m["step"] for m in judged] == [80, 160]
+    best = min(judged, key=lambda m: m["eval/wer"])
+    assert best["eval/wer"] < 0.5
+    assert best["eval/unfinished_ratio"] < 0.5
+    assert best["eval/perplexity"] == pytest.approx(math.exp(best["eval/loss"]), rel=1e-4)
+    model = load_model(tmp_path / "exp" / "model")
+    assert model.facts.speakers == ("s0", "s1", "s2")
+    dev = examples_of(model, corpus)
+    assert dev_loss(model, dev) == pytest.approx(best["eval/loss"], rel=1e-4)
+    texts = [(u.text, u.speaker) for u in read_utterances(corpus.dump / "train")]
+    mean = sum(len(say(*text)) for text in texts) / sum(len(text) for text, _ in texts)
+    assert model.facts.tokens_per_character == pytest.approx(mean)
+
+
+def examples_of(model, corpus: Corpus) -> list[Example]:
+    utterances = read_utterances(corpus.dump / "dev")
+    return examples(model, utterances, {u.id: say(u.text, u.speaker) for u in utterances})
+
+
+def test_the_dev_loss_is_the_mean_over_all_tokens(corpus: Corpus, tmp_path: Path) -> None:
+    corpus.run(tmp_path, {"sft.max_steps": 1})
+    model = load_model(tmp_path / "model")
+    model.config.sft.batch_tokens = 30
+    total = count = 0
+    for example in examples_of(model, corpus):
+        loss = model.supervised_loss([example.condition], [example.tokens])
+        total += loss.item() * (len(example.tokens) + 1)
+        count += len(example.tokens) + 1
+    assert dev_loss(model, examples_of(model, corpus)) == pytest.approx(total / count, rel=1e-5)
+
+
+def test_without_a_recogniser_the_loss_chooses(corpus: Corpus, tmp_path: Path) -> None:
+    corpus.run(tmp_path)
+    metrics = lines(tmp_path / "metrics.jsonl")
+    judged = {m["step"]: m["eval/loss"] for m in metrics if "eval/loss" in m}
+    assert list(judged) == [3, 6, 8]
+    kept = [int(p.stem[5:]) for p in sorted((tmp_path / "checkpoints").glob("best_*"))]
+    assert kept == sorted(sorted(judged, key=judged.get)[:2])
+    assert "eval/wer" not in metrics[-1]
+
+
+def test_a_recogniser_is_given_the_tokens(corpus: Corpus, tmp_path: Path) -> None:
+    corpus.run(tmp_path / "exp", {"sft.max_steps": 1})
+    model = load_model(tmp_path / "exp" / "model")
+    dev, given = examples_of(model, corpus), []
+
+    def fake(token_lists: list[list[int]]) -> list[str]:
+        given.extend(token_lists)
+        return [dev[0].utterance.text, *[""] * (len(token_lists) - 1)]
+
+    score = evaluate_speech(model, dev, 5, Reporter(tmp_path, -1), fake)
+    words = [len(e.utterance.text.split()) for e in dev]
+    assert score == pytest.approx(1 - words[0] / sum(words))
+    assert lines(tmp_path / "metrics.jsonl")[0]["eval/wer"] == pytest.approx(score, rel=1e-5)
+    spoken = speech_sft.speak(model, [e.utterance for e in dev], model.config.decode, 1)
+    assert given == [spoken[e.utterance.id].tokens for e in dev]
+
+
+def test_a_voice_may_be_an_utterance_near_three_seconds(corpus: Corpus, tmp_path: Path) -> None:
+    corpus.run(tmp_path, {"speech.speakers": "prompt", "sft.max_steps": 1})
+    model = load_model(tmp_path / "model")
+    train = read_utterances(corpus.dump / "train")
+    for name in ("s0", "s1", "s2"):
+        theirs = [u for u in train if u.speaker == name]
+        near = min(theirs, key=lambda u: abs(len(say(u.text, name)) - 75))
+        prompt = model.facts.prompts[name]
+        assert isinstance(prompt, SpeechPrompt)
+        assert len(prompt.tokens) == len(say(near.text, name))
+        assert prompt.tokens == say(prompt.text, name)
+
+
+def test_a_pretrained_one_is_taken_as_it_is(spoilt: Corpus, tmp_path: Path) -> None:
+    save_llasa(tmp_path / "hub")
+    for name in ("train", "dev"):
+        tokens = {u.id: say(u.text, u.speaker) for u in read_utterances(spoilt.dump / name)}
+        info = {"fingerprint": "x", "codebook_size": CODES, "token_rate": 50.0}
+        write_tokens(spoilt.codec / "tokens" / name, tokens, info)
+    keys = {
+        "tokenizer.type": "pretrained",
+        "llm.pretrained": str(tmp_path / "hub"),
+        "speech.layout": "llasa",
+        "speech.speakers": "none",
+    }
+    spoilt.run(tmp_path / "exp", {**keys, "sft.max_steps": 0})
+    model = load_model(tmp_path / "exp" / "model")
+    assert model.config.speech.layout == "llasa"
+    spoilt.run(tmp_path / "more", {**keys, "sft.max_steps": 1})
+    later = load_model(tmp_path / "more" / "model")
+    pairs = zip(model.parameters(), later.parameters(), strict=True)
+    assert not all(torch.equal(one, two) for one, two in pairs)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(corpus: Corpus, tmp_path_factory) -> dict[str, Any]:
+    corpus.run(tmp_path_factory.mktemp("undisturbed") / "exp")
+    return outcome(tmp_path_factory.getbasetemp() / "undisturbed0" / "exp")
+
+
+DEATHS = {
+    "between checkpoints": after(Reporter, "log", lambda self, at, m: at == 5 and "loss" in m),
+    "in an evaluation": before(speech_sft, "evaluate_speech", lambda *_: True),
+    "after an evaluation": after(BestWeights, "offer", lambda self, step, *_: step == 6),
+    "in a checkpoint": before(checkpoint.torch, "save", lambda value, stream: value["step"] == 4),
+    "after the last checkpoint": after(Checkpoints, "save", lambda self, step, *_: step == 8),
+    "before the model": before(speech_sft, "save_model", lambda *_: True),
+}
+
+
+@pytest.mark.parametrize("death", DEATHS)
+def test_it_goes_on_to_the_bit(death: str, corpus, undisturbed, tmp_path: Path) -> None:
+    killed(lambda: corpus.run(tmp_path / "exp"), DEATHS[death])
+    corpus.run(tmp_path / "exp")
+    assert outcome(tmp_path / "exp") == undisturbed
+
+
+def test_a_complete_run_is_left(corpus: Corpus, tmp_path: Path) -> None:
+    corpus.run(tmp_path, {"sft.max_steps": 1})
+    made = (tmp_path / "model" / "model.safetensors").stat().st_mtime_ns
+    corpus.run(tmp_path, {"sft.max_steps": 1})
+    assert (tmp_path / "model" / "model.safetensors").stat().st_mtime_ns == made
+
+
+def refused(corpus: Corpus, out: Path, message: str, keys: dict[str, Any] | None = None) -> None:
+    """The run says this one sentence before it trains."""
+    with pytest.raises(UserError, match=message) as raised:
+        corpus.run(out, keys)
+    assert "\n" not in str(raised.value)
+    assert not (out / "metrics.jsonl").exists()
+
+
+def test_an_empty_text(spoilt: Corpus, tmp_path: Path) -> None:
+    text = (spoilt.dump / "train" / "text").read_text().splitlines()[3]
+    spoilt.spoil("train/text", text, text.split()[0])
+    refused(spoilt, tmp_path / "exp", rf"^{text.split()[0]}: the text is empty; remove")
+
+
+def test_a_character_that_training_does_not_have(spoilt: Corpus, tmp_path: Path) -> None:
+    name, *words = (spoilt.dump / "dev" / "text").read_text().splitlines()[0].split()
+    spoilt.spoil("dev/text", f"{name} {words[0]}", f"{name} {words[0]}%")
+    refused(spoilt, tmp_path / "exp", rf"^{name}: the speech LM never read % \(U\+0025\); spell")
+
+
+@pytest.mark.parametrize("part", ["train", "dev"])
+@pytest.mark.parametrize("missing", [True, False])
+def test_an_utterance_without_tokens(part: str, missing: bool, spoilt, tmp_path: Path) -> None:
+    tokens = {u.id: say(u.text, u.speaker) for u in read_utterances(spoilt.dump / part)}
+    victim = list(tokens)[2]
+    if missing:
+        del tokens[victim]
+    else:
+        tokens[victim] = []
+    write_tokens(spoilt.codec / "tokens" / part, tokens, CODEC)
+    message = rf"/{part}/tokens has no tokens of {victim}; make those of the set again"
+    refused(spoilt, tmp_path / "exp", message)
+
+
+@pytest.mark.parametrize(
+    "change", [{"token_rate": 50.0}, {"codebook_size": 99}, {"fingerprint": "other"}]
+)
+def test_tokens_of_two_codecs(change: dict[str, Any], spoilt: Corpus, tmp_path: Path) -> None:
+    tokens = {u.id: say(u.text, u.speaker) for u in read_utterances(spoilt.dump / "dev")}
+    write_tokens(spoilt.codec / "tokens" / "dev", tokens, {**CODEC, **change})
+    message = r"/codec/tokens/dev: the tokens are .*/codec/tokens/train"
+    refused(spoilt, tmp_path / "exp", message)
+
+
+def test_speech_longer_than_the_lm(spoilt: Corpus, tmp_path: Path) -> None:
+    tokens = {u.id: say(u.text, u.speaker) for u in read_utterances(spoilt.dump / "train")}
+    tokens["s1-train001"] = [3] * 4096
+    write_tokens(spoilt.codec / "tokens" / "train", tokens, CODEC)
+    message = r"^s1-train001: text and speech have 41\d\d positions, and the LM has 4096; lower"
+    refused(spoilt, tmp_path / "exp", message)
+
+
+def test_a_dev_text_that_cannot_be_said_in_time(corpus: Corpus, tmp_path: Path) -> None:
+    message = r"^s\d-dev00\d: the text of \d+ characters needs about \d+ tokens of speech, and max_"
+    refused(corpus, tmp_path, message, {"decode.max_completion_length": 3})
+
+
+def test_other_tokens_are_other_inputs(spoilt: Corpus, tmp_path: Path) -> None:
+    spoilt.run(tmp_path / "exp", {"sft.max_steps": 1})
+    tokens = {u.id: say(u.text, u.speaker) for u in read_utterances(spoilt.dump / "train")}
+    tokens["s0-train000"] = [1, 2]
+    write_tokens(spoilt.codec / "tokens" / "train", tokens, CODEC)
+    with pytest.raises(UserError, match=r"begun with other inputs .*\(train_tokens changed\)"):
+        spoilt.run(tmp_path / "exp", {"sft.max_steps": 1})
+
+
+def test_the_command_trains_by_task(corpus: Corpus, tmp_path: Path, monkeypatch, capsys) -> None:
+    from audiorl.config import dump_config
+
+    (tmp_path / "c.yaml").write_text(dump_config(tiny_speech_config({**SHORT, "sft.max_steps": 1})))
+    arguments = ["--config", str(tmp_path / "c.yaml"), "--dump", str(corpus.dump)]
+    arguments += ["--out", str(tmp_path / "exp")]
+    monkeypatch.setattr(sys, "argv", ["train_sft", *arguments])
+    with pytest.raises(SystemExit):
+        command.main()
+    assert "name it with --codec" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["train_sft", *arguments, "--codec", str(corpus.codec)])
+    command.main()
+    assert load_model(tmp_path / "exp" / "model").config.task == "tts"
