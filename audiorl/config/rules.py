@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from audiorl.config.diffro_rules import broken_diffro_rules
+from audiorl.config.judge_rules import broken_judge_rules
 from audiorl.config.reward_rules import Rule, broken_reward_rules
 from audiorl.config.schema import Config, SubsetConfig
 
@@ -26,6 +27,8 @@ def broken_rules(config: Config) -> Iterator[Rule]:
     yield from _rl(config)
     yield from broken_reward_rules(config)
     yield from broken_diffro_rules(config)
+    if config.task == "tts":
+        yield from broken_judge_rules(config)
     if not FOLDER.fullmatch(config.decode.name):
         yield ("decode.name",), _not_a_folder(config.decode.name)
     if config.score.unit == "word" and config.score.normalizer == "mandarin":
