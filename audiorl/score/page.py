@@ -65,7 +65,7 @@ def about(focus: SystemScore) -> str:
 
 def synthesis_sections(systems: list[SystemScore], focus: SystemScore, unit: str) -> list[Html]:
     """Of synthesis: systems as rows of tables, and what they sound like."""
-    tables = (table(systems_table(systems, unit)), *map(table, sound_tables(systems, unit)))
+    tables = (table(systems_table(systems, unit)), *map(table, sound_tables(systems)))
     return [section("systems", "Systems", *tables), *voice_sections(systems, focus)]
 
 

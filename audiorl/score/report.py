@@ -114,7 +114,7 @@ def results_markdown(report: Report) -> str:
     systems, compared, unit = report.systems, report.compared, report.unit
     tables = []
     if report.is_synthesis:
-        tables += [systems_table(systems, unit), *sound_tables(systems, unit)]
+        tables += [systems_table(systems, unit), *sound_tables(systems)]
     tables.append(overview(compared, unit))
     if len(compared) > 1:
         tables.append(paired_table(compared))

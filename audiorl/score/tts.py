@@ -8,11 +8,14 @@ them. `audiorl.rollout.listen` writes decode_<name>/<set>/judged.json, which is 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from audiorl.data.text import normalizer, split_units
 from audiorl.errors import UserError
 from audiorl.files import write_json
+from audiorl.score.align import Counts, count_errors
 from audiorl.score.ratio import UTTERANCES, Metric
 
 JUDGED = "judged.json"
@@ -45,8 +48,8 @@ def _mean(title: str, name: str, factor: float = 1.0) -> Metric:
 
 
 METRICS = {
-    "similarity": _mean("speaker similarity %", "similarity", 100.0),
-    "rate": Metric("characters/s", ("spoken_chars",), ("speech_seconds",), 1.0),
+    "similarity": _mean("similarity %", "similarity", 100.0),
+    "rate": Metric("chars/s", ("spoken_chars",), ("speech_seconds",), 1.0),
     "tempo": Metric("tempo %", ("natural_seconds",), ("compared_seconds",)),
     "f0": _mean("F0 Hz", "f0"),
     "f0_spread": _mean("F0 spread st", "f0_spread"),
@@ -56,12 +59,13 @@ METRICS = {
     "loops": Metric("looping %", ("looping",), (UTTERANCES,)),
 }
 NOTE = (
-    "Speaker similarity: cosine, in the judge's vectors, to the speaker's other natural recordings "
-    "of the set. Tempo: speech of the natural recording in seconds over that of this one; 100 is "
-    "as fast. F0 spread: standard deviation in semitones inside an utterance. HNR: harmonics to "
-    "noise of voiced frames, which buzz and hiss lower. Distance: mel-cepstral distortion to the "
-    "natural recording, aligned in time. Unterminated: the stop token never came; looping: the "
-    "transcript repeats itself over and over."
+    "In brackets 95 % intervals; * when that of the paired difference excludes 0. Speaker "
+    "similarity: cosine, in the judge's vectors, to other natural recordings of the speaker. "
+    "Tempo: speech of the natural recording in seconds over that of this one; 100 is as fast. F0 "
+    "spread: standard deviation in semitones inside an utterance. HNR: harmonics to noise of "
+    "voiced frames, which buzz and hiss lower. Distance: mel-cepstral distortion to the natural "
+    "recording, aligned in time. Unterminated: the stop token never came; looping: the transcript "
+    "repeats itself over and over. None of these is an opinion of listeners."
 )
 
 
@@ -79,6 +83,14 @@ def columns(judged: Judged, chars: int) -> dict[str, float]:
         value = getattr(judged, name)
         values |= {name: value or 0.0, f"{name}_known": int(value is not None)}
     return values
+
+
+def character_errors(texts: Sequence[str], heard: Sequence[str], normalize: str) -> Counts:
+    """Of transcripts against texts, both normalised; their `rate` is the CER."""
+    clean = normalizer(normalize)
+    pairs = zip(texts, heard, strict=True)
+    counts = (count_errors(*(split_units(clean(t), "char") for t in pair)) for pair in pairs)
+    return sum(counts, Counts())
 
 
 def write_judged(folder: Path, judged: dict[str, Judged], inputs: str, judge: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from audiorl.score.asr import METRICS, SystemScore
 from audiorl.score.ratio import Ratio
-from audiorl.score.tables import Table, difference, with_interval
+from audiorl.score.tables import Table, with_interval
 from audiorl.score.tts import METRICS as SOUND
 from audiorl.score.tts import NOTE
 
@@ -38,42 +38,31 @@ def systems_table(systems: list[SystemScore], unit: str) -> Table:
     return Table(f"{metric} and speaker similarity", header, rows, note)
 
 
-def sound_tables(systems: list[SystemScore], unit: str) -> list[Table]:
-    """One table a set: errors with intervals and differences, voice, tempo, pitch, noise, ends."""
-    return [_sound_table(systems, unit, name) for name in systems[0].speech]
+def sound_tables(systems: list[SystemScore]) -> list[Table]:
+    """One table a set: voice, tempo, pitch, noise, and whether speech ends; references first."""
+    names = list(systems[0].speech)
+    return [_sound_table(systems, name, NOTE if name == names[0] else "") for name in names]
 
 
-def _sound_table(systems: list[SystemScore], unit: str, name: str) -> Table:
+def _sound_table(systems: list[SystemScore], name: str, note: str) -> Table:
     first = systems[0]
-    others = [metric for metric in ("CER", "WER") if metric != METRICS[unit]]
-    header = ["system", "utterances", f"{METRICS[unit]} %", f"- {first.label}"]
-    header += [f"{metric} %" for metric in others]
-    header += [SOUND[SIMILARITY].title, f"- {first.label}"]
     rest = [metric for metric in SOUND if metric != SIMILARITY]
-    header += [SOUND[metric].title for metric in rest] + ["empty"]
+    header = ["system", "utts", SOUND[SIMILARITY].title, f"- {first.label}"]
     rows = []
     for system in sorted(systems, key=lambda s: not s.is_reference):
         score = system.speech[name]
-        rate, voice = score.summary[METRICS[unit].lower()], score.sound[SIMILARITY]
-        changed, moved = "", ""
-        if system is not first:
-            changed = difference(system.against[name])
-            moved = _difference(voice, first.speech[name].sound[SIMILARITY])
+        voice, before = score.sound[SIMILARITY], first.speech[name].sound[SIMILARITY]
         rows.append(
             [
                 system.label,
                 str(score.summary["utterances"]),
-                with_interval(rate["rate"], rate["interval"]),
-                changed,
-                *(f"{100 * score.summary[metric.lower()]['rate']:.2f}" for metric in others),
                 with_interval(voice.value, voice.interval, 1, factor=1) if voice.known else UNKNOWN,
-                moved,
+                "" if system is first else _difference(voice, before),
                 *(_number(score.sound[metric]) for metric in rest),
-                str(score.summary["failures"]["empty"]),
             ]
         )
-    note = f"With 95 % intervals; * when that of the paired difference excludes 0. {NOTE}"
-    return Table(f"Synthesis: {name}", header, rows, note)
+    header += [SOUND[metric].title for metric in rest]
+    return Table(f"Speech: {name}", header, rows, note)
 
 
 def _difference(one: Ratio, other: Ratio) -> str:

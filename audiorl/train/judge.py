@@ -12,14 +12,14 @@ import torch
 from audiorl.config.schema import Config
 from audiorl.data.audio import read_audio
 from audiorl.data.augment import augment
-from audiorl.data.text import normalizer, split_units
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.errors import UserError
 from audiorl.files import progress
 from audiorl.models.judge import Judge
 from audiorl.optim import Optimizers, warmup_cosine
 from audiorl.rollout.transcribe import batches_by_seconds
-from audiorl.score.align import Counts, count_errors
+from audiorl.score.align import Counts
+from audiorl.score.tts import character_errors
 from audiorl.train.batches import batch_stream
 from audiorl.train.checkpoint import BestWeights, Checkpoints
 from audiorl.train.experiment import Experiment
@@ -117,15 +117,15 @@ def _update(
 def evaluate(judge: Judge, dev: Sequence[Utterance], step: int, reporter: Reporter) -> float:
     """Character error rate on `dev`; also logs how many of its known speakers are recognised."""
     judge.eval()
-    clean, started = normalizer(judge.config.score.normalizer), time.perf_counter()
+    started = time.perf_counter()
     counts, recognised, known = Counts(), 0, 0
     for batch in batches_by_seconds(dev, judge.config.decode.batch_seconds):
         waves = [torch.from_numpy(read_audio(u, judge.sample_rate)) for u in batch]
-        found = zip(batch, judge.transcribe(waves), judge.name_speakers(waves), strict=True)
-        for u, text, speaker in found:
-            counts += count_errors(*(split_units(clean(t), "char") for t in (u.text, text)))
-            known += u.speaker in judge.speakers
-            recognised += u.speaker == speaker
+        texts, heard = [u.text for u in batch], judge.transcribe(waves)
+        counts += character_errors(texts, heard, judge.config.score.normalizer)
+        named = zip(batch, judge.name_speakers(waves), strict=True)
+        recognised += sum(u.speaker == speaker for u, speaker in named)
+        known += sum(u.speaker in judge.speakers for u in batch)
     accuracy = recognised / known if known else float("nan")
     reporter.log(
         step,

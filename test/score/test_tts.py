@@ -96,6 +96,11 @@ def test_metrics_of_tables_are_the_same(recipe, systems: list[SystemScore]) -> N
             assert metric.factor * above / below == pytest.approx(stated[name]["value"], rel=1e-4)
 
 
+def test_character_errors() -> None:
+    counts = tts.character_errors(["Ten cats.", "a b"], ["10 cats", "a c"], "english")
+    assert (counts.errors, counts.units) == (1, 8)
+
+
 def test_recognition_has_none_of_this() -> None:
     config = Config()
     assert not tts.METRICS.keys() & metrics_of(config, "test").keys()
@@ -137,22 +142,20 @@ def test_systems_table(systems: list[SystemScore]) -> None:
 
 
 def test_sound_tables(systems: list[SystemScore]) -> None:
-    tables = sound_tables(systems, "word")
-    assert [t.title for t in tables] == [
-        "Synthesis: test",
-        "Synthesis: test_hard",
-        "Synthesis: pooled",
-    ]
+    tables = sound_tables(systems)
+    assert [t.title for t in tables] == [f"Speech: {name}" for name in (*SETS, "pooled")]
+    assert [bool(t.note) for t in tables] == [True, False, False]
     for table in tables:
         assert all(len(row) == len(table.header) for row in table.rows)
     rows = {row[0]: dict(zip(table.header, row, strict=True)) for row in tables[0].rows}
+    assert list(rows) == ["natural", "base", "grpo", "both"]
     assert rows["natural"]["distance dB"] == "-"
     assert rows["base"]["- base"] == "" and rows["base"]["unterminated %"] == "5.0"
     cell = r"[+-]\d+\.\d \[[+-]\d+\.\d, [+-]\d+\.\d\]\*?"
-    assert re.fullmatch(cell, rows["grpo"]["- base"])  # of the similarity, the later of the two
-    assert rows["grpo"]["utterances"] == "20"
+    assert re.fullmatch(cell, rows["grpo"]["- base"])
+    assert rows["grpo"]["utts"] == "20"
     text = (systems[0].folder / "test" / "result.txt").read_text()
-    assert re.search(r"speaker similarity %: \d+\.\d\d \[\d+\.\d\d, \d+\.\d\d\]", text)
+    assert re.search(r"similarity %: \d+\.\d\d \[\d+\.\d\d, \d+\.\d\d\]", text)
 
 
 # Commands
@@ -194,7 +197,7 @@ def test_compare(folder: Path, monkeypatch, capsys) -> None:
     call(monkeypatch, compare, "exp/base", "exp/grpo")
     assert "grpo lowers the pooled WER" in capsys.readouterr().out
     page = (folder / "exp/grpo/compare_base/report.html").read_text()
-    assert "The same sentence" in page and "speaker similarity %" in page
+    assert "The same sentence" in page and "similarity %" in page
     assert "audio of ann-test-000 by grpo" in page or "by grpo" in page
 
 

@@ -71,7 +71,7 @@ def test_page_is_balanced_and_self_contained(text: str) -> None:
 
 def test_page_content(text: str) -> None:
     for title in (
-        "both lowers the pooled WER", "WER and speaker similarity", "Synthesis: test_hard",
+        "both lowers the pooled WER", "WER and speaker similarity", "Speech: test_hard",
         "WER, natural", "The same sentence", "base: 10 worst", "both: 10 worst",
         "Training, side by side", "Judge&#x27;s score on the dev set", "similarity 8",
         "No audio: ", '<ins title="inserted">',
