@@ -55,7 +55,7 @@ def write_set(folder: Path, count: int, generator: random.Random) -> dict[str, s
     """A formatted set with natural recordings; returns its texts by id."""
     tables: dict[str, dict[str, str]] = {n: {} for n in ("wav.scp", "text", "utt2spk", "utt2dur")}
     audio = folder.parent.parent / "audio"
-    audio.mkdir(exist_ok=True)
+    audio.mkdir(parents=True, exist_ok=True)
     folder.mkdir(parents=True)
     for index in range(count):
         speaker = list(SPEAKERS)[index % len(SPEAKERS)]

@@ -1,8 +1,8 @@
 """Stage 7 of synthesis: the judge hears every synthesised set, and the instruments measure it.
 
-decode_<name>/<set>/wav.scp has the waves of a system; dump/<set> their texts, speakers and the
-speakers' own recordings. What is found goes into judged.json beside wav.scp; a set whose waves,
-recordings and judge have not changed is left alone.
+decode_<name>/<set>/wav.scp has the waves of a system; dump/<set> their texts, speakers and, where
+there are some, the speakers' own recordings. What is found goes into judged.json beside wav.scp; a
+set whose waves, recordings and judge have not changed is left alone.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -34,6 +35,7 @@ from audiorl.score.asr import check_ids
 from audiorl.score.sound import measure, spectral_distance, speech_span
 from audiorl.score.tts import Judged, is_judged, write_judged
 
+RECORDINGS = 20  # of a speaker, from the train set
 FORMAT = 1  # of what is measured; another number, and all is measured again
 
 
@@ -88,53 +90,58 @@ def judge_systems(judge: Path, exps: Iterable[Path], dump: Path, cfg: Config, de
             if is_judged(folder, inputs):
                 continue
             listener = listener or load_listener(judge, device)
-            natural = natural or _Natural(listener, dump / name, cfg.decode.batch_seconds)
-            judged = _judge(listener, waves, natural, cfg.decode.batch_seconds, str(folder))
+            seconds = cfg.decode.batch_seconds
+            train = dump / cfg.data.train
+            natural = natural or _Natural(listener, dump / name, train, seconds)
+            judged = _judge(listener, waves, natural, seconds, str(folder))
             write_judged(folder, judged, inputs, str(judge))
 
 
-@dataclass(frozen=True)
-class _Heard:
-    """What a speaker's own recording is held against a synthesised one for."""
-
-    recording: Utterance
-    speech_seconds: float
-    voice: Tensor | None  # [S]
-
-
 class _Natural:
-    """The natural recordings of a set."""
+    """What a set's synthesised utterances are held against: natural recordings.
 
-    def __init__(self, listener: Listener, data: Path, batch_seconds: float) -> None:
-        self.heard: dict[str, _Heard] = {}
-        utterances = [_timed(u) for u in read_utterances(data)]
-        with progress(desc=str(data), total=len(utterances), unit="utt") as bar:
-            for batch in batches_by_seconds(utterances, batch_seconds):
+    The speakers' own recordings of the set, where it has some; of a speaker with less than two
+    there, recordings of the train set.
+    """
+
+    def __init__(self, listener: Listener, data: Path, train: Path, batch_seconds: float) -> None:
+        utterances = read_utterances(data, texts_alone=True)
+        self.recordings = {u.id: _timed(u) for u in utterances if u.audio}
+        self.speech_seconds: dict[str, float] = {}
+        self._voices: dict[str, dict[str, Tensor]] = {u.speaker: {} for u in utterances}
+        heard = [*self.recordings.values(), *self._of_train(train)]
+        with progress(desc=str(data), total=len(heard), unit="utt") as bar:
+            for batch in batches_by_seconds(heard, batch_seconds):
                 waves = [_read(u, listener.sample_rate) for u in batch]
                 for u, wave, voice in zip(batch, waves, _voices(listener, waves), strict=True):
                     start, end = speech_span(wave, listener.sample_rate)
-                    self.heard[u.id] = _Heard(u, (end - start) / listener.sample_rate, voice)
+                    self.speech_seconds[u.id] = (end - start) / listener.sample_rate
+                    if voice is not None:
+                        self._voices[u.speaker][u.id] = voice
                 bar.update(len(batch))
-        self._sums: dict[str, Tensor] = {}  # by speaker, of the voices
-        self._counts: dict[str, int] = {}
-        for one in self.heard.values():
-            if one.voice is not None:
-                speaker = one.recording.speaker
-                self._sums[speaker] = self._sums.get(speaker, 0) + one.voice
-                self._counts[speaker] = self._counts.get(speaker, 0) + 1
 
-    def similarity(self, uid: str, voice: Tensor | None) -> float | None:
+    def _of_train(self, train: Path) -> list[Utterance]:
+        """Recordings of the speakers who have less than two in the set."""
+        counts = Counter(u.speaker for u in self.recordings.values())
+        lacking = {speaker for speaker in self._voices if counts[speaker] < 2}
+        if not lacking or not train.exists():
+            return []
+        theirs: dict[str, list[Utterance]] = {speaker: [] for speaker in sorted(lacking)}
+        for u in read_utterances(train):
+            if u.speaker in lacking and u.id not in self.recordings:
+                theirs[u.speaker].append(u)
+        return [_timed(u) for listed in theirs.values() for u in listed[:RECORDINGS]]
+
+    def similarity(self, u: Utterance, voice: Tensor | None) -> float | None:
         """Cosine of a voice to the speaker's other recordings; None if there are none.
 
         The recording of the same sentence is left out, so that natural speech, too, is compared
         with what else its speaker has said.
         """
-        own = self.heard[uid]
-        speaker = own.recording.speaker
-        if voice is None or self._counts[speaker] < 2:
+        others = [other for uid, other in self._voices[u.speaker].items() if uid != u.id]
+        if voice is None or not others:
             return None
-        others = self._sums[speaker] - own.voice
-        return float(torch.nn.functional.cosine_similarity(voice, others, dim=0))
+        return float(torch.nn.functional.cosine_similarity(voice, sum(others), dim=0))
 
 
 def _judge(
@@ -159,16 +166,15 @@ def _judge(
 def _measure(
     u: Utterance, wave: np.ndarray, text: str, voice: Tensor | None, natural: _Natural, rate: int
 ) -> Judged:
-    sound, own = measure(wave, rate), natural.heard[u.id]
-    distance = None
-    if u.audio != own.recording.audio:  # else it would be held against itself
-        distance = spectral_distance(wave, _read(own.recording, rate), rate)
+    own, distance = natural.recordings.get(u.id), None
+    if own and own.audio != u.audio:  # else it would be held against itself
+        distance = spectral_distance(wave, _read(own, rate), rate)
     return Judged(
         heard=" ".join(text.split()),
-        natural_seconds=own.speech_seconds,
-        similarity=natural.similarity(u.id, voice),
+        natural_seconds=natural.speech_seconds.get(u.id),
+        similarity=natural.similarity(u, voice),
         distance=distance,
-        **asdict(sound),
+        **asdict(measure(wave, rate)),
     )
 
 
@@ -190,7 +196,7 @@ def _synthesised(folder: Path, data: Path) -> list[Utterance]:
     if not path.exists():
         raise UserError(f"{path} does not exist; synthesise first (stage 6).")
     audio = absolute_audio(path, read_table(path))
-    utterances = read_utterances(data)
+    utterances = read_utterances(data, texts_alone=True)
     check_ids(path, audio, [u.id for u in utterances], data)
     return [
         _timed(replace(u, audio=audio[u.id], start=0.0, end=None, duration=None))
@@ -212,7 +218,9 @@ def _read(u: Utterance, rate: int) -> np.ndarray:
 def _fingerprint(weights: str, waves: list[Utterance], data: Path) -> str:
     """Of the judge, the waves, and the set that they are held against."""
     files = [(u.id, u.audio, _size_and_time(u.audio)) for u in waves]
-    natural = [(asdict(u), _size_and_time(u.audio)) for u in read_utterances(data)]
+    natural = [
+        (asdict(u), _size_and_time(u.audio)) for u in read_utterances(data, texts_alone=True)
+    ]
     parts = json.dumps([audiorl.__version__, FORMAT, weights, files, natural])
     return hashlib.sha256(parts.encode()).hexdigest()
 

@@ -152,7 +152,7 @@ def score_set(dump: Path, folder: Path, name: str, cfg: Config) -> SetScore:
     Raises UserError when a hypothesis is missing or unknown, when a set with speech has no
     reference words, or when a set without speech has some.
     """
-    utterances = read_utterances(dump / name)
+    utterances = read_utterances(dump / name, texts_alone=cfg.task == "tts")
     judged = tts.read_judged(folder / name) if cfg.task == "tts" else {}
     ids = [u.id for u in utterances]
     if cfg.task == "tts":

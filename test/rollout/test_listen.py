@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 import soundfile
 import torch
 from fake_systems import RATE
-from fake_voices import SETS, SPEAKERS, make_voices, tone
+from fake_voices import SETS, SPEAKERS, make_voices, tone, write_set
 from tiny import sing, tiny_config, tiny_model
 
 from audiorl.config import Config
@@ -22,6 +23,7 @@ from audiorl.models import save_model
 from audiorl.models.judge import Judge
 from audiorl.rollout import listen
 from audiorl.rollout.listen import AudioLLMListener, judge_systems, load_listener
+from audiorl.score.asr import score_systems
 from audiorl.score.tts import read_judged
 
 SYSTEMS = {"base": 0.4, "grpo": 0.1}
@@ -41,6 +43,10 @@ class Ear:
 
     def speaker(self, waves: Sequence[torch.Tensor]) -> torch.Tensor:
         return torch.stack([vector(wave.numpy()) for wave in waves])
+
+
+def read(path: str) -> np.ndarray:
+    return soundfile.read(path, dtype="float32")[0]
 
 
 def vector(wave: np.ndarray) -> torch.Tensor:
@@ -68,16 +74,13 @@ def judge(recipe: tuple[Path, Config, Ear]) -> int:
 def test_each_utterance_is_held_against_its_own(recipe) -> None:
     judge(recipe)
     root = recipe[0]
-    natural = {
-        uid: soundfile.read(path, dtype="float32")[0]
-        for uid, path in read_table(root / "dump" / "test" / "wav.scp").items()
-    }
+    natural = {uid: read(path) for uid, path in read_table(root / "dump/test/wav.scp").items()}
     for system in ("base", "natural"):
         folder = root / "exp" / system / "decode_greedy" / "test"
         found = read_judged(folder)
         assert list(found) == sorted(natural)
         for uid, path in read_table(folder / "wav.scp").items():
-            wave, one = soundfile.read(path, dtype="float32")[0], found[uid]
+            wave, one = read(path), found[uid]
             assert one.heard == f"{len(wave)} samples"
             assert one.seconds == pytest.approx(len(wave) / RATE)
             own_speech = len(natural[uid]) / RATE - 0.1
@@ -130,14 +133,36 @@ def test_a_system_that_says_nothing(recipe) -> None:
 def test_a_speaker_with_one_recording_has_no_similarity(recipe) -> None:
     root, config, _ = recipe
     for name in config.data.test:
-        path = root / "dump" / name / "utt2spk"
-        path.write_text(path.read_text().replace(f"eve-{name}-005 eve", f"eve-{name}-005 eva"))
+        rename(root / "dump" / name / "utt2spk", f"eve-{name}-005")
     judge(recipe)
     found = read_judged(root / "exp/grpo/decode_greedy/test")
-    assert {uid for uid, one in found.items() if one.similarity is None} == {
-        "eve-test-002",
-        "eve-test-005",
-    }
+    unknown = {uid for uid, one in found.items() if one.similarity is None}
+    assert unknown == {"eve-test-002", "eve-test-005"}
+
+
+def rename(utt2spk: Path, uid: str) -> None:
+    utt2spk.write_text(utt2spk.read_text().replace(f"{uid} eve", f"{uid} eva"))
+
+
+def test_a_set_of_texts_alone(recipe) -> None:
+    """Its speakers are known from the train set; there is nothing to compare tempo with."""
+    root, config, _ = recipe
+    write_set(root / "dump" / "train", 9, random.Random(1))
+    config.data.train, config.data.test = "train", ["test"]
+    for name in ("wav.scp", "utt2dur"):
+        (root / "dump" / "test" / name).unlink()
+    judge_systems(root / "exp/judge", [root / "exp/grpo"], root / "dump", config, "cpu")
+    found = read_judged(root / "exp/grpo/decode_greedy/test")
+    train = read_table(root / "dump/train/wav.scp")
+    centre = sum(vector(read(path)) for uid, path in train.items() if uid.startswith("ann"))
+    wave = read(read_table(root / "exp/grpo/decode_greedy/test/wav.scp")["ann-test-000"])
+    one = found["ann-test-000"]
+    expected = torch.nn.functional.cosine_similarity(vector(wave), centre, dim=0)
+    assert one.similarity == pytest.approx(float(expected), abs=1e-5)
+    assert (one.natural_seconds, one.distance) == (None, None)
+    (system,) = score_systems([root / "exp/grpo"], root / "dump", config)
+    assert not system.pooled.sound["tempo"].known
+    assert system.pooled.sound["rate"].known
 
 
 @pytest.mark.parametrize(
