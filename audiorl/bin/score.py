@@ -2,7 +2,11 @@
 
 example:
   python -m audiorl.bin.score --config conf/grpo.yaml --dump dump exp/sft exp/grpo
+  python -m audiorl.bin.score --config conf/both.yaml --dump dump \\
+      --judge exp/judge exp/base exp/both
 
+Of synthesis the judge first hears what was synthesised: one by train_judge, or any recogniser of
+this toolkit (--judge ../mini_asr/exp/sft), which knows no voices.
 Writes result.json, result.txt, per_utt.tsv, ref.trn and hyp.trn into exp/*/decode_*/<set>, and
 exp/*/decode_*/result.json. Folders whose hypotheses and references are unchanged stay as they are.
 """
@@ -19,20 +23,34 @@ def main() -> None:
     parser = cli.parser(__doc__)
     parser.add_argument("--dump", type=Path, required=True, help="folder of the formatted sets")
     parser.add_argument("exp", nargs="+", type=Path, help="experiment folders, the first = before")
+    parser.add_argument(
+        "--judge", type=Path, help="of synthesis: experiment that hears; default: judge beside EXP"
+    )
     args = parser.parse_args()
 
     from audiorl.config import load_config
     from audiorl.score.asr import score_systems
     from audiorl.score.results import write_system
     from audiorl.score.tables import WIDTH, as_text, overview
+    from audiorl.score.tts_tables import systems_table
 
     cfg = load_config(args.config, args.set)
+    if cfg.task == "tts":
+        from audiorl.rollout.listen import judge_systems
+        from audiorl.train.sft import pick_device, setup_torch
+
+        setup_torch(cfg)
+        judge = args.judge or args.exp[0].parent / "judge"
+        judge_systems(judge, args.exp, args.dump, cfg, str(pick_device(cfg)))
     systems = score_systems(args.exp, args.dump, cfg)
     for system in systems:
         changed = write_system(system, cfg.score.unit, systems[0])
         print(f"{system.folder}: {'scored' if changed else 'unchanged since it was scored'}")
-    table = overview(systems, cfg.score.unit)
-    print("", as_text(table), "", *textwrap.wrap(table.note, WIDTH), sep="\n")
+    tables = [overview([s for s in systems if not s.is_reference], cfg.score.unit)]
+    if cfg.task == "tts":
+        tables = [systems_table(systems, cfg.score.unit), *tables]
+    for table in tables:
+        print("", as_text(table), "", *textwrap.wrap(table.note, WIDTH), sep="\n")
 
 
 if __name__ == "__main__":

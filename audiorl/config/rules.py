@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from audiorl.config.diffro_rules import broken_diffro_rules
+from audiorl.config.judge_rules import broken_judge_rules
 from audiorl.config.reward_rules import Rule, broken_reward_rules
 from audiorl.config.schema import Config, SubsetConfig
 from audiorl.config.tts_rules import broken_tts_rules
@@ -28,6 +29,8 @@ def broken_rules(config: Config) -> Iterator[Rule]:
     yield from broken_reward_rules(config)
     yield from broken_diffro_rules(config)
     yield from broken_tts_rules(config)
+    if config.task == "tts":
+        yield from broken_judge_rules(config)
     if not FOLDER.fullmatch(config.decode.name):
         yield ("decode.name",), _not_a_folder(config.decode.name)
     if config.score.unit == "word" and config.score.normalizer == "mandarin":

@@ -520,6 +520,16 @@ class RLConfig:
     weight_decay: float = key(0.0, "AdamW weight decay", ge=0)
     max_grad_norm: float = key(1.0, "gradient norm is clipped to this", gt=0)
     eval_steps: int = key(20, "steps between evaluations on rl_dev", ge=1)
+    early_stop: str = key(
+        "flag",
+        "when the reward rises and the judge's score falls from evaluation to evaluation, reward "
+        "hacking by the look of it: say so in the log (flag), end the run (stop), or never look",
+        choices=("never", "flag", "stop"),
+        task="tts",
+    )
+    early_stop_window: int = key(
+        4, "evaluations, the latest, that early_stop looks at", ge=3, task="tts"
+    )
     save_steps: int = key(20, "steps between checkpoints for resuming", ge=1)
     average: int = key(1, "the model is the mean of this many best checkpoints by rl_dev", ge=1)
     eval_utterances: int = key(200, "rl_dev utterances per evaluation; 0: all", ge=0)

@@ -83,7 +83,27 @@ class JudgeConfig:
     """The recogniser that scores what is synthesised, and never rewards (stage 3)."""
 
     train: str = key("", "set of natural recordings that it learns from; empty: data.train")
-    seed: int = key(1000, "of its weights; the codec and the reward model have `seed`", ge=0)
+    seed: int = key(1000, "of its weights and batches; other models have `seed`", ge=0)
+    output_size: int = key(96, "width of its encoder, an E-Branchformer, and of the voice's", ge=8)
+    attention_heads: int = key(4, "heads", ge=1)
+    linear_units: int = key(288, "width of the feed-forward and gating layers", ge=8)
+    num_blocks: int = key(3, "layers", ge=1)
+    kernel_size: int = key(15, "kernel of the convolutions; odd", ge=1)
+    dropout_rate: float = key(0.0, "dropout", ge=0, lt=1)
+    speaker_size: int = key(64, "size of a speaker's vector", ge=2)
+    max_steps: int = key(1000, "updates", ge=1)
+    batch_seconds: float = key(30.0, "seconds of audio in a batch, padding included", gt=0)
+    learning_rate: float = key(2e-3, "peak learning rate (AdamW)", gt=0)
+    muon_learning_rate: float = key(
+        0.015, "peak learning rate of Muon on the layers' matrices; 0: AdamW there too", ge=0
+    )
+    warmup_steps: int = key(50, "updates of linear warm-up; cosine decay to 2 % follows", ge=0)
+    weight_decay: float = key(0.01, "of both optimizers, on matrices", ge=0)
+    max_grad_norm: float = key(5.0, "gradient norm is clipped to this", gt=0)
+    noise: float = key(0.5, "share of the recordings that noise is added to", ge=0, le=1)
+    eval_steps: int = key(200, "updates between evaluations, and between checkpoints", ge=1)
+    average: int = key(2, "the judge is the mean of this many best evaluations by dev CER", ge=1)
+    eval_utterances: int = key(200, "dev utterances per evaluation; 0: all", ge=0)
 
 
 @dataclass

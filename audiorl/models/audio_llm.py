@@ -99,11 +99,8 @@ class AudioLLM(nn.Module):
 
     def encode(self, waves: Sequence[Tensor]) -> list[Tensor]:
         """Waves [S_i] to encoder frames, one [T_i, D] for each utterance."""
-        shortest = self._shortest_wave()
-        samples = torch.tensor([max(len(wave), shortest) for wave in waves], device=self.device)
-        padded = pad_sequence([wave.to(self.device) for wave in waves], batch_first=True)
-        padded = F.pad(padded, (0, max(0, shortest - padded.size(1))))
-        frames, lengths = self.encoder(*self.frontend(padded, samples))
+        padded = self.frontend.pad(waves, self.encoder.shortest, self.device)
+        frames, lengths = self.encoder(*self.frontend(*padded))
         return [row[:n] for row, n in zip(frames, lengths.tolist(), strict=True)]
 
     def prefix(self, frames: Sequence[Tensor]) -> Prefix:
@@ -175,11 +172,6 @@ class AudioLLM(nn.Module):
             zero_infinity=True,
         )
         return loss / targets.sum().clamp(min=1)
-
-    def _shortest_wave(self) -> int:
-        """Samples that give one encoder frame; shorter audio is padded with silence."""
-        features = next(n for n in range(1, 100) if self.encoder.num_frames(torch.tensor(n)) >= 1)
-        return self.frontend.num_samples(features)
 
 
 def _utf8(text: str) -> bytes:

@@ -96,6 +96,11 @@ class Encoder(nn.Module):
             frames = torch.div(inside, module.stride[0], rounding_mode="floor") + 1
         return frames
 
+    @property
+    def shortest(self) -> int:
+        """Feature frames that give one output frame."""
+        return next(n for n in range(1, 100) if self.num_frames(torch.tensor(n)) >= 1)
+
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """features [B, T, input_size], lengths [B] -> frames [B, T', D], lengths [B]."""
         out = self.num_frames(lengths)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+import torch.nn.functional as F
 import torchaudio
 from espnet2.asr.specaug.specaug import SpecAug
 from torch import Tensor, nn
@@ -44,6 +47,15 @@ class Frontend(nn.Module):
     def num_samples(self, frames: int) -> int:
         """Samples of the shortest wave with this many frames."""
         return self.fft_size + (frames - 1) * self.hop
+
+    def pad(
+        self, waves: Sequence[Tensor], frames: int, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        """Waves [S_i] as a batch [B, S] and their samples [B], with silence up to `frames`."""
+        shortest = self.num_samples(frames)
+        samples = torch.tensor([max(len(wave), shortest) for wave in waves], device=device)
+        padded = pad_sequence([wave.to(device) for wave in waves], batch_first=True)
+        return F.pad(padded, (0, max(0, shortest - padded.size(1)))), samples
 
     @torch.no_grad()
     def forward(self, waves: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:

@@ -77,17 +77,19 @@ def transcribe(
                     heard |= {u.id: f.cpu().clone() for u, f in zip(batch, encoded, strict=True)}
                 frames = [heard[u.id] for u in batch]
             prefix = model.prefix(frames)
-            decode = _greedy if num_beams == 1 else _beams
-            for utterance, found in zip(
-                batch, decode(model, prefix, max_length, num_beams), strict=True
-            ):
-                hypotheses[utterance.id] = found
+            if num_beams == 1:
+                listed = [[best] for best in greedy(model, prefix, max_length)]
+            else:
+                listed = _beams(model, prefix, max_length, num_beams)
+            hypotheses |= {u.id: found for u, found in zip(batch, listed, strict=True)}
             bar.update(len(batch))
     model.train(training)
     return hypotheses
 
 
-def _greedy(model: AudioLLM, prefix: Prefix, max_length: int, _: int) -> list[list[Hypothesis]]:
+@torch.no_grad()
+def greedy(model: AudioLLM, prefix: Prefix, max_length: int) -> list[Hypothesis]:
+    """The likeliest token each time, for each prefix."""
     tokenizer = model.tokenizer
     rollout = generate(
         model.llm,
@@ -104,9 +106,8 @@ def _greedy(model: AudioLLM, prefix: Prefix, max_length: int, _: int) -> list[li
         for row, m in zip(rollout.tokens, rollout.mask, strict=True)
     ]
     scores = rollout.logps.sum(1).tolist()
-    return [
-        [Hypothesis(*found)] for found in zip(texts, scores, rollout.finished.tolist(), strict=True)
-    ]
+    found = zip(texts, scores, rollout.finished.tolist(), strict=True)
+    return [Hypothesis(text, logp, finished) for text, logp, finished in found]
 
 
 def _beams(

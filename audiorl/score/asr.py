@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +22,16 @@ from audiorl.data.text import normalizer, split_units
 from audiorl.data.utterance import Utterance, read_table, read_utterances
 from audiorl.errors import UserError
 from audiorl.files import progress
-from audiorl.score import failures, keywords
+from audiorl.score import failures, keywords, ratio, tts
 from audiorl.score.align import Alignment, Counts, align, count_errors
 from audiorl.score.keywords import Phrase
+from audiorl.score.ratio import Ratio
 from audiorl.score.significance import Comparison, compare, rate_interval
+from audiorl.score.tts import Judged
 
 METRICS = {"word": "WER", "char": "CER", "mixed": "MER"}
 POOLED = "pooled"
-FORMAT = 3  # of the files that scoring writes; another number, and they are written again
+FORMAT = 4  # of the files that scoring writes; another number, and they are written again
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,14 @@ class ScoredUtterance:
     keywords: Counts
     biased: tuple[Counts, Counts]  # of the units in keywords (B-WER) and of the others (U-WER)
     flags: tuple[str, ...]  # names of failures, see `failures`
+    judged: Judged | None = None  # of synthesis: what else was found in the wave
+
+    @property
+    def sound_columns(self) -> dict[str, float]:
+        """Of synthesis: what its metrics sum (`tts.METRICS`)."""
+        failed = {name: int(name in self.flags) for name in failures.NAMES}
+        one = {ratio.UTTERANCES: 1}
+        return tts.columns(self.judged, self.counts["char"].units) | failed | one
 
     @property
     def errors(self) -> int:
@@ -61,6 +71,7 @@ class SetScore:
     seconds: float | None  # of decoding; None: not known
     audio_seconds: float
     summary: dict  # what result.json holds
+    sound: dict[str, Ratio]  # of synthesis: its metrics by name (`tts.METRICS`)
 
 
 @dataclass(frozen=True)
@@ -74,6 +85,11 @@ class SystemScore:
     pooled: SetScore
     scoring: ScoreConfig  # how
     against: dict[str, Comparison]  # by set and for `pooled`; empty for the first system
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether it is no system, but what systems are held against: natural recordings, say."""
+        return (self.exp / tts.REFERENCE).exists()
 
     @property
     def speech(self) -> dict[str, SetScore]:
@@ -136,8 +152,14 @@ def score_set(dump: Path, folder: Path, name: str, cfg: Config) -> SetScore:
     Raises UserError when a hypothesis is missing or unknown, when a set with speech has no
     reference words, or when a set without speech has some.
     """
-    utterances = read_utterances(dump / name)
-    hypotheses = _read_hypotheses(folder / name / "text", [u.id for u in utterances], dump / name)
+    utterances = read_utterances(dump / name, texts_alone=cfg.task == "tts")
+    judged = tts.read_judged(folder / name) if cfg.task == "tts" else {}
+    ids = [u.id for u in utterances]
+    if cfg.task == "tts":
+        hypotheses = {uid: one.heard for uid, one in judged.items()}
+        check_ids(folder / name / tts.JUDGED, hypotheses, ids, dump / name)
+    else:
+        hypotheses = _read_hypotheses(folder / name / "text", ids, dump / name)
     decoding = _read_decoding(folder / name / "decode.json")
     truncated = set(decoding.get("truncated", ()))
     speech = name not in cfg.data.no_speech
@@ -147,15 +169,19 @@ def score_set(dump: Path, folder: Path, name: str, cfg: Config) -> SetScore:
     for u in utterances:
         ref, hyp, cut = normalize(u.text), normalize(hypotheses[u.id]), u.id in truncated
         own = keyword_phrases([u], normalize)
-        scored.append(_score_utterance(name, u, ref, hyp, cut, phrases, own, cfg.score.unit))
+        one = _score_utterance(name, u, ref, hyp, cut, phrases, own, cfg.score.unit)
+        scored.append(replace(one, judged=judged.get(u.id)))
     _check_references(dump / name / "text", scored, speech)
     inputs = [audiorl.__version__, FORMAT, asdict(cfg.score), speech, decoding, hypotheses]
-    inputs += [asdict(u) for u in utterances]
+    inputs += [asdict(u) for u in utterances] + [asdict(one) for one in judged.values()]
     fingerprint = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
-    audio_seconds = sum(u.duration or 0.0 for u in utterances)
+    lengths = [one.seconds for one in judged.values()] or [u.duration or 0.0 for u in utterances]
+    audio_seconds = sum(lengths)
     seconds = decoding.get("seconds")
     summary = summarize(name, scored, speech, seconds, audio_seconds, cfg.score)
-    return SetScore(name, speech, scored, seconds, audio_seconds, summary | {"inputs": fingerprint})
+    summary["inputs"] = fingerprint
+    sound = _sound(scored, cfg.score)
+    return SetScore(name, speech, scored, seconds, audio_seconds, summary | _json(sound), sound)
 
 
 def pool(sets: list[SetScore], cfg: ScoreConfig) -> SetScore:
@@ -165,7 +191,8 @@ def pool(sets: list[SetScore], cfg: ScoreConfig) -> SetScore:
     seconds = sum(score.seconds for score in sets) if known else None
     audio_seconds = sum(score.audio_seconds for score in sets)
     summary = summarize(POOLED, utterances, True, seconds, audio_seconds, cfg)
-    return SetScore(POOLED, True, utterances, seconds, audio_seconds, summary)
+    sound = _sound(utterances, cfg)
+    return SetScore(POOLED, True, utterances, seconds, audio_seconds, summary | _json(sound), sound)
 
 
 def summarize(
@@ -201,6 +228,21 @@ def summarize(
     if any(u.utterance.keywords for u in utterances):
         summary["keywords"] = _keyword_summary(utterances)
     return summary
+
+
+def _sound(utterances: list[ScoredUtterance], cfg: ScoreConfig) -> dict[str, Ratio]:
+    """The metrics of synthesis; of recognition there are none."""
+    if not all(u.judged for u in utterances):
+        return {}
+    rows = [u.sound_columns for u in utterances]
+    return ratio.ratios(tts.METRICS, rows, cfg.bootstrap_samples, cfg.seed)
+
+
+def _json(sound: dict[str, Ratio]) -> dict:
+    """What result.json holds of them: what is known."""
+    known = {name: one for name, one in sound.items() if one.known}
+    shown = {name: {"value": one.value, "interval": one.interval} for name, one in known.items()}
+    return {"sound": shown} if shown else {}
 
 
 def _keyword_summary(utterances: list[ScoredUtterance]) -> dict:
@@ -271,19 +313,24 @@ def _read_hypotheses(path: Path, ids: list[str], references: Path) -> dict[str, 
     if not path.exists():
         raise UserError(f"{path} does not exist; decode first (stage 6).")
     hypotheses = read_table(path)
-    missing = sorted(set(ids) - hypotheses.keys())
+    check_ids(path, hypotheses, ids, references)
+    return hypotheses
+
+
+def check_ids(path: Path, found: dict[str, str], ids: list[str], references: Path) -> None:
+    """Raises UserError unless the file `path` has `found` exactly the utterances of a set."""
+    missing = sorted(set(ids) - found.keys())
     if missing:
         raise UserError(
             f"{path} lacks {len(missing)} of the {len(ids)} utterances of {references} "
             f"({_some(missing)}); decode again (stage 6)."
         )
-    unknown = sorted(hypotheses.keys() - set(ids))
+    unknown = sorted(found.keys() - set(ids))
     if unknown:
         raise UserError(
             f"{path} has {len(unknown)} utterances that {references} does not know "
             f"({_some(unknown)}); remove the folder and decode again (stage 6)."
         )
-    return hypotheses
 
 
 def _read_decoding(path: Path) -> dict:

@@ -36,12 +36,15 @@ SIZE = (4.4, 2.8)  # inches
 PANELS = (
     ("Reward", ("reward",)),
     ("WER on the dev set", ("eval/wer",)),
+    ("Reward model's score on the dev set", ("eval/reward_model",)),
+    ("Judge's score on the dev set", ("eval/judge",)),
+    ("Trend of the latest evaluations", ("hacking/reward_trend", "hacking/judge_trend")),
     ("Groups without variance (share)", ("frac_reward_zero_std",)),
     ("KL to the start model", ("kl",)),
     ("Entropy (nats a token)", ("entropy",)),
     ("Completion length (tokens)", ("completions/mean_length",)),
     ("Completions cut short (share)", ("completions/clipped_ratio",)),
-    ("Loss", ("loss", "loss_ctc", "loss_lm")),
+    ("Loss", ("loss", "loss_ctc", "loss_lm", "loss_diffro")),
     ("Gradient norm", ("grad_norm",)),
 )
 
@@ -106,6 +109,29 @@ def training_curves(label: str, metrics: Metrics, images: Path) -> list[Chart]:
         description = f"{title} of {label} over the steps of training: {said}."
         name = f"{label}_{present[0]}"
         charts.append(draw_chart(title, description, name, images, draw))
+    return charts
+
+
+def side_by_side(metrics: dict[str, Metrics], images: Path) -> list[Chart]:
+    """One chart for each panel whose (first) key several systems logged: a curve for each system.
+
+    Stability is seen here (Fig. 3 of arXiv 2509.18569).
+    """
+    charts = []
+    for title, (name, *_) in PANELS:
+        logged = {label: series[name] for label, series in metrics.items() if name in series}
+        if len(logged) < 2:
+            continue
+
+        def draw(axes, logged=logged):
+            for index, (label, (steps, values)) in enumerate(logged.items()):
+                _curve(axes, steps, values, COLOURS[index % len(COLOURS)], label)
+            axes.legend()
+            axes.set_xlabel("step")
+
+        said = "; ".join(f"{s} from {v[0]:.4g} to {v[-1]:.4g}" for s, (_, v) in logged.items())
+        description = f"{title} over the steps of training: {said}."
+        charts.append(draw_chart(title, description, f"all_{name}", images, draw))
     return charts
 
 

@@ -20,7 +20,7 @@ from audiorl.score.changes import (
 from audiorl.score.charts import rate_charts
 from audiorl.score.examples import example_sections
 from audiorl.score.markup import details, document, element, section, table
-from audiorl.score.page import about, charts_section, headline
+from audiorl.score.page import about, charts_section, headline, synthesis_sections
 from audiorl.score.results import read_result
 from audiorl.score.tables import WIDTH, Table, as_text, overview, paired_table, verdict
 
@@ -31,6 +31,8 @@ LINKS = {
     "changes": "What changes",
     "conditions": "Conditions",
     "better": "Utterances",
+    "systems": "Speech",
+    "voices": "Listen",
     "all": "All changed utterances",
 }
 
@@ -81,7 +83,7 @@ def analyse(first: Path, second: Path, dump: Path, decode: str) -> Analysis:
         raise UserError(f"{first} and {second} have no test set with speech in common.")
     lone = sorted(sets.keys() ^ others.keys())
     notes = [f"Only one of them has {name}: left out." for name in lone]
-    config = Config(score=ScoreConfig(**results[0]["scoring"]))
+    config = Config(task=results[0]["task"], score=ScoreConfig(**results[0]["scoring"]))
     config.decode.name = decode
     config.data.test = common
     config.data.no_speech = [name for name in common if not sets[name]["speech"]]
@@ -155,7 +157,11 @@ def as_page(analysis: Analysis, images: Path) -> str:
         section("changes", "What changes", *map(table, analysis.kinds)),
         charts_section("conditions", "By condition", rate_charts(systems, scoring, images)),
         section("breakdown", "By condition, in numbers", *map(table, analysis.breakdowns)),
-        *example_sections(first, second, Config().data.sample_rate),
+        *(
+            synthesis_sections(systems, second, scoring.unit)
+            if second.pooled.sound
+            else example_sections(first, second, Config().data.sample_rate)
+        ),
         section(
             "all",
             "All changed utterances",

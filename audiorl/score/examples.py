@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import io
-
-import soundfile
-
 from audiorl.data.audio import read_audio
 from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
 from audiorl.score.align import Alignment
 from audiorl.score.asr import ScoredUtterance, SystemScore
 from audiorl.score.markup import Html, element, join, section, table
+from audiorl.score.media import player
 from audiorl.score.tables import Table
 
 CHANGED = 5  # utterances shown in each direction
 WORST = 10
 OUTPUTS = 20  # shown of recordings without speech
-LONGEST = 30  # s of audio in a player
 
 LEGEND = Html(
     "In the alignments: <mark>substituted</mark>, <del>left out</del>, <ins>inserted</ins>."
@@ -46,7 +41,7 @@ def example_sections(first: SystemScore, focus: SystemScore, sample_rate: int) -
         cards = []
         for pair in members:
             key = (pair[0].set, pair[0].utterance.id)
-            audio = None if key in heard else _player(pair[0].utterance, sample_rate)
+            audio = None if key in heard else recording(pair[0].utterance, sample_rate)
             heard.add(key)
             cards.append(_card(pair[-len(systems) :], [s.label for s in systems], audio))
         note = element("p", LEGEND if cards else "None.", class_="note")
@@ -66,7 +61,7 @@ def _card(scored: tuple[ScoredUtterance, ...], labels: list[str], audio: Html | 
         flags = "".join(f", {flag.replace('_', ' ')}" for flag in one.flags)
         number = f"{one.errors} error{'s' * (one.errors != 1)} in {one.alignment.counts.units}"
         lines.append(element("dt", label, element("small", number + flags)))
-        lines.append(element("dd", _aligned(one.alignment)))
+        lines.append(element("dd", marked(one.alignment)))
     return element(
         "article",
         element("h3", u.id),
@@ -76,7 +71,7 @@ def _card(scored: tuple[ScoredUtterance, ...], labels: list[str], audio: Html | 
     )
 
 
-def _aligned(alignment: Alignment) -> Html:
+def marked(alignment: Alignment) -> Html:
     """The hypothesis with its errors marked, by more than their colour."""
     marks = {
         "=": lambda op: op.hyp,
@@ -90,23 +85,14 @@ def _aligned(alignment: Alignment) -> Html:
     return join(*shown)
 
 
-def _player(utterance: Utterance, sample_rate: int) -> Html:
-    """The audio inside the page, as MP3: small, and every browser plays it."""
+def recording(utterance: Utterance, sample_rate: int) -> Html:
+    """A player with the utterance's audio, or why there is none."""
     rate = 16000 if sample_rate >= 16000 else 8000  # rates that MP3 has
     try:
-        samples = read_audio(utterance, rate)[: LONGEST * rate]
+        samples = read_audio(utterance, rate)
     except UserError as error:
         return element("p", f"No audio: {error}", class_="note")
-    stream = io.BytesIO()
-    soundfile.write(stream, samples, rate, format="MP3", subtype="MPEG_LAYER_III")
-    data = base64.b64encode(stream.getvalue()).decode()
-    return element(
-        "audio",
-        controls=True,
-        preload="metadata",
-        aria_label=f"audio of {utterance.id}",
-        src=f"data:audio/mpeg;base64,{data}",
-    )
+    return player(samples, rate, utterance.id)
 
 
 def _no_speech(systems: tuple[SystemScore, ...]) -> list[Html]:

@@ -9,7 +9,7 @@ from audiorl.score.charts import Chart
 from audiorl.score.tables import Table
 
 STYLE = Path(__file__).with_name("report.css")
-VOID = ("meta", "br", "hr")
+VOID = ("meta", "br", "hr", "img")
 
 
 class Html(str):

@@ -1,33 +1,17 @@
-"""The numbers of a test set as ratios of sums over its utterances.
-
-Such a number can be averaged over seeds and drawn again over utterances, whatever it measures.
-per_utt.tsv has the columns that are summed; here stands what each number is made of.
-"""
+"""What the numbers of a test set are made of: which columns of per_utt.tsv, over which."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from audiorl.config.schema import Config
 from audiorl.errors import UserError
-from audiorl.score import failures
+from audiorl.score import failures, tts
 from audiorl.score.asr import METRICS
-
-UTTERANCES = "utterances"  # stands for a column of ones
-
-
-@dataclass(frozen=True)
-class Metric:
-    """factor * sum of the columns `above` / sum of the columns `below`, each over utterances."""
-
-    title: str
-    above: tuple[str, ...]
-    below: tuple[str, ...] = ()  # empty: the sum itself, a number of utterances
-    factor: float = 100.0
+from audiorl.score.ratio import UTTERANCES, Metric
 
 
 def metrics_of(config: Config, name: str) -> dict[str, Metric]:
@@ -40,22 +24,20 @@ def metrics_of(config: Config, name: str) -> dict[str, Metric]:
         return output
     main = METRICS[config.score.unit]
     said, heard, hits = "keywords_said", "keywords_heard", "keyword_hits"
-    return (
-        output
-        | {
-            "cer": Metric("CER %", ("char_errors",), ("chars",)),
-            main.lower(): Metric(f"{main} %", ("sub", "del", "ins"), ("words",)),
-            "substitutions": Metric("substitutions %", ("sub",), ("words",)),
-            "deletions": Metric("deletions %", ("del",), ("words",)),
-            "insertions": Metric("insertions %", ("ins",), ("words",)),
-            "keyword_precision": Metric("keyword precision %", (hits,), (heard,)),
-            "keyword_recall": Metric("keyword recall %", (hits,), (said,)),
-            "keyword_f1": Metric("keyword F1 %", (hits, hits), (said, heard)),
-            "b_wer": Metric("B-WER %", ("biased_errors",), ("biased_words",)),
-            "u_wer": Metric("U-WER %", ("unbiased_errors",), ("unbiased_words",)),
-        }
-        | {name: Metric(name.replace("_", " "), (name,), factor=1.0) for name in failures.NAMES}
-    )
+    spoken = {
+        "cer": Metric("CER %", ("char_errors",), ("chars",)),
+        main.lower(): Metric(f"{main} %", ("sub", "del", "ins"), ("words",)),
+        "substitutions": Metric("substitutions %", ("sub",), ("words",)),
+        "deletions": Metric("deletions %", ("del",), ("words",)),
+        "insertions": Metric("insertions %", ("ins",), ("words",)),
+        "keyword_precision": Metric("keyword precision %", (hits,), (heard,)),
+        "keyword_recall": Metric("keyword recall %", (hits,), (said,)),
+        "keyword_f1": Metric("keyword F1 %", (hits, hits), (said, heard)),
+        "b_wer": Metric("B-WER %", ("biased_errors",), ("biased_words",)),
+        "u_wer": Metric("U-WER %", ("unbiased_errors",), ("unbiased_words",)),
+        **{name: Metric(name.replace("_", " "), (name,), factor=1.0) for name in failures.NAMES},
+    }
+    return spoken | (tts.METRICS if config.task == "tts" else output)
 
 
 def read_columns(path: Path, names: Sequence[str]) -> tuple[list[str], np.ndarray]:

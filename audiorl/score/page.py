@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from audiorl.score.asr import METRICS, POOLED, SystemScore
@@ -9,16 +10,22 @@ from audiorl.score.charts import Chart
 from audiorl.score.examples import example_sections
 from audiorl.score.markup import Html, chart, code, details, document, element, join, section, table
 from audiorl.score.tables import detail_table, error_tables, overview, paired_table, verdict
+from audiorl.score.tts_tables import sound_tables, systems_table
+from audiorl.score.voices import voice_sections
 
 if TYPE_CHECKING:
     from audiorl.score.report import Report
 
 LINKS = {
     "result": "Result",
+    "systems": "Systems",
+    "voices": "Listen",
+    "worst-voices": "Worst",
     "tables": "Error rates",
     "conditions": "Conditions",
     "worst": "Utterances",
-    "training-0": "Training",
+    "training-all": "Training",
+    "training-0": "Training, one by one",
     "all-tables": "All counts",
     "reproduce": "Reproduce",
 }
@@ -28,15 +35,17 @@ def page(report: Report) -> str:
     """The whole document."""
     systems, unit = report.systems, report.unit
     first, focus = systems[0], report.focus
-    compared = [table(paired_table(systems))] if len(systems) > 1 else []
+    paired = [table(paired_table(report.compared))] if len(report.compared) > 1 else []
     counts = [detail_table(systems), *error_tables(systems, unit)]
     curves = enumerate(report.curves.items())
     main = element(
         "main",
-        section("result", "Result", headline(first, focus, unit), _sentences(report)),
-        section("tables", "Error rates", table(overview(systems, unit)), *compared),
+        section("result", "Result", _headline(report), _sentences(report)),
+        *(synthesis_sections(systems, focus, unit) if report.is_synthesis else []),
+        section("tables", "Error rates", table(overview(report.compared, unit)), *paired),
         charts_section("conditions", "By condition", report.rate_charts),
-        *example_sections(first, focus, report.sample_rate),
+        *([] if report.is_synthesis else example_sections(first, focus, report.sample_rate)),
+        charts_section("training-all", "Training, side by side", report.shared_curves),
         *(
             charts_section(f"training-{n}", f"Training of {label}", made)
             for n, (label, made) in curves
@@ -54,35 +63,46 @@ def about(focus: SystemScore) -> str:
     return f"{len(focus.pooled.utterances)} utterances with speech · {', '.join(sets)}"
 
 
-def headline(first: SystemScore, focus: SystemScore, unit: str) -> Html:
+def synthesis_sections(systems: list[SystemScore], focus: SystemScore, unit: str) -> list[Html]:
+    """Of synthesis: systems as rows of tables, and what they sound like."""
+    tables = (table(systems_table(systems, unit)), *map(table, sound_tables(systems)))
+    return [section("systems", "Systems", *tables), *voice_sections(systems, focus)]
+
+
+def _headline(report: Report) -> Html:
+    references = [system for system in report.systems if system.is_reference]
+    return headline(report.systems[0], report.focus, report.unit, references)
+
+
+def headline(
+    first: SystemScore, focus: SystemScore, unit: str, references: Sequence[SystemScore] = ()
+) -> Html:
     """The pooled error rates as large numbers."""
     metric = METRICS[unit]
-
-    def tile(name: str, number: str, detail: str) -> Html:
-        return element(
-            "div",
-            element("span", name),
-            element("strong", number),
-            element("small", detail),
-            class_="tile",
-        )
-
-    tiles = []
-    for system in (first, focus) if focus is not first else (focus,):
-        rate = system.pooled.summary[metric.lower()]
-        low, high = (100 * bound for bound in rate["interval"])
-        name = f"{metric}, {system.label}"
-        tiles.append(tile(name, f"{100 * rate['rate']:.2f} %", f"95 %: {low:.2f} to {high:.2f}"))
+    tiles = [_rate_tile(s, metric) for s in ((first, focus) if focus is not first else (focus,))]
     if focus is not first and focus.against[POOLED].relative is not None:
         c = focus.against[POOLED]
         low, high = (100 * bound for bound in c.relative_interval)
         number = f"{100 * c.relative:+.1f} %"
-        tiles.append(tile("relative change", number, f"95 %: {low:+.1f} to {high:+.1f}"))
+        tiles.append(_tile("relative change", number, f"95 %: {low:+.1f} to {high:+.1f}"))
+    tiles += [_rate_tile(system, metric) for system in references]
     return element("div", *tiles, class_="tiles")
 
 
+def _rate_tile(system: SystemScore, metric: str) -> Html:
+    rate = system.pooled.summary[metric.lower()]
+    low, high = (100 * bound for bound in rate["interval"])
+    number = f"{100 * rate['rate']:.2f} %"
+    return _tile(f"{metric}, {system.label}", number, f"95 %: {low:.2f} to {high:.2f}")
+
+
+def _tile(name: str, number: str, detail: str) -> Html:
+    parts = element("span", name), element("strong", number), element("small", detail)
+    return element("div", *parts, class_="tile")
+
+
 def _sentences(report: Report) -> Html:
-    said = verdict(report.systems, report.focus, report.unit)
+    said = verdict(report.compared, report.focus, report.unit)
     return element("ul", *(element("li", sentence) for sentence in said))
 
 

@@ -27,6 +27,7 @@ from audiorl.score.tables import (
     paired_table,
     verdict,
 )
+from audiorl.score.tts_tables import sound_tables, systems_table
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,17 @@ class Report:
     config_differences: Table
     rate_charts: list[Chart]
     curves: dict[str, list[Chart]]  # by system
+    shared_curves: list[Chart]  # of synthesis: all systems in one picture
     phase_charts: list[Chart]
+
+    @property
+    def compared(self) -> list[SystemScore]:
+        """The systems without the references, such as natural recordings."""
+        return [system for system in self.systems if not system.is_reference]
+
+    @property
+    def is_synthesis(self) -> bool:
+        return bool(self.focus.pooled.sound)
 
 
 def write_report(exps: list[Path], dump: Path, out: Path, cfg: Config, command: str) -> bool:
@@ -76,6 +87,7 @@ def gather(
     curves = {
         label: charts.training_curves(label, series, images) for label, series in metrics.items()
     }
+    shared = charts.side_by_side(metrics, images) if cfg.task == "tts" else []
     phases = charts.phase_times(metrics, images)
     scripts = {s.label: _read(s.exp / "run.sh") for s in systems}
     return Report(
@@ -88,22 +100,28 @@ def gather(
         config_text=_read(focus.exp / "config.yaml"),
         reward_code=reward_code(focus.exp),
         config_differences=config_differences({s.label: s.exp / "config.yaml" for s in systems}),
-        rate_charts=charts.rate_charts(systems, cfg.score, images),
+        rate_charts=charts.rate_charts(
+            [s for s in systems if not s.is_reference], cfg.score, images
+        ),
         curves={label: made for label, made in curves.items() if made},
+        shared_curves=shared,
         phase_charts=[phases] if phases else [],
     )
 
 
 def results_markdown(report: Report) -> str:
     """RESULTS.md in the style of ESPnet's."""
-    systems, unit = report.systems, report.unit
-    tables = [overview(systems, unit)]
-    if len(systems) > 1:
-        tables.append(paired_table(systems))
+    systems, compared, unit = report.systems, report.compared, report.unit
+    tables = []
+    if report.is_synthesis:
+        tables += [systems_table(systems, unit), *sound_tables(systems)]
+    tables.append(overview(compared, unit))
+    if len(compared) > 1:
+        tables.append(paired_table(compared))
     tables += [*error_tables(systems, unit), detail_table(systems)]
     parts = [
         "# RESULTS",
-        *(f"- {sentence}" for sentence in verdict(systems, report.focus, unit)),
+        *(f"- {sentence}" for sentence in verdict(compared, report.focus, unit)),
         "\n## Environments\n",
         as_markdown(report.environment),
         "## Results\n",

@@ -3,7 +3,8 @@
 <set>/result.json   all numbers (rates are fractions)
 <set>/result.txt    for reading: summary, confusions, every utterance with errors, aligned
 <set>/per_utt.tsv   one line an utterance; words, sub, del, ins are in the main unit, a failure
-                    is 0 or 1; `metrics` says which numbers the columns add up to
+                    is 0 or 1; `metrics` says which numbers the columns add up to; of synthesis
+                    `tts` has some more
 <set>/ref.trn hyp.trn   sclite's format, in the main unit
 result.json         all sets, the pooled numbers, and the comparison with the first system
 """
@@ -21,7 +22,7 @@ from pathlib import Path
 from audiorl.data.text import split_units
 from audiorl.errors import UserError
 from audiorl.files import atomic_write, write_json
-from audiorl.score import failures
+from audiorl.score import failures, tts
 from audiorl.score.align import Alignment, Op
 from audiorl.score.asr import METRICS, ScoredUtterance, SetScore, SystemScore, units_of
 
@@ -47,6 +48,7 @@ def write_system(system: SystemScore, unit: str, first: SystemScore) -> bool:
     summary = {
         "inputs": hashlib.sha256("".join(inputs).encode()).hexdigest(),
         "system": system.label,
+        "task": "tts" if system.pooled.utterances[0].judged else "asr",
         "scoring": asdict(system.scoring),
         "sets": {name: score.summary for name, score in system.sets.items()},
         "pooled": system.pooled.summary,
@@ -65,7 +67,7 @@ def read_result(folder: Path) -> dict:
     path = folder / "result.json"
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
-        known = {"scoring", "sets"} <= result.keys()
+        known = {"task", "scoring", "sets"} <= result.keys()
     except (OSError, ValueError, AttributeError):
         known = False
     if not known:
@@ -86,7 +88,8 @@ def _write_set(folder: Path, score: SetScore, unit: str) -> None:
     with atomic_write(folder / "result.txt") as stream:
         stream.write("\n".join(_report(score, unit)) + "\n")
     with atomic_write(folder / "per_utt.tsv") as stream:
-        stream.write("\t".join(COLUMNS) + "\n")
+        sound = tts.COLUMNS if score.utterances[0].judged else []
+        stream.write("\t".join([*COLUMNS, *sound]) + "\n")
         stream.writelines("\t".join(_row(u)) + "\n" for u in score.utterances)
     for name in ("ref", "hyp"):
         with atomic_write(folder / f"{name}.trn") as stream:
@@ -103,6 +106,7 @@ def _row(u: ScoredUtterance) -> list[str]:
     duration = "" if u.utterance.duration is None else f"{u.utterance.duration:.3f}"
     words = (counts.units, counts.substitutions, counts.deletions, counts.insertions)
     output_words = len(split_units(u.hyp, "mixed"))
+    sound = u.sound_columns if u.judged else {}
     keyword_counts = (keywords.units, keywords.hits + keywords.insertions, keywords.hits)
     return [
         u.utterance.id,
@@ -117,6 +121,7 @@ def _row(u: ScoredUtterance) -> list[str]:
         *map(str, (chars.units, chars.errors, int(bool(u.hyp)), output_words, *keyword_counts)),
         *(str(number) for side in u.biased for number in (side.units, side.errors)),
         *(str(int(failure in u.flags)) for failure in failures.NAMES),
+        *(f"{sound[name]:.6g}" for name in tts.COLUMNS if sound),
     ]
 
 
@@ -136,6 +141,9 @@ def _report(score: SetScore, unit: str) -> list[str]:
     lines += [_kaldi_line(METRICS[unit], summary) for unit in units_of(unit)]
     failures = ", ".join(f"{count} {name}" for name, count in summary["failures"].items())
     lines += [f"failures: {failures}"]
+    for name, found in summary.get("sound", {}).items():
+        low, high = found["interval"]
+        lines.append(f"{tts.METRICS[name].title}: {found['value']:.2f} [{low:.2f}, {high:.2f}]")
     if "keywords" in summary:
         keywords = summary["keywords"]
         lines += [

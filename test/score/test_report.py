@@ -237,7 +237,7 @@ def test_elements_escape() -> None:
 class Page(HTMLParser):
     """Balanced tags, attributes that load something, ids, and what each element is."""
 
-    VOID = ("meta", "br", "hr", "path", "use", "rect", "stop", "line")
+    VOID = ("meta", "br", "hr", "img", "path", "use", "rect", "stop", "line")
 
     def __init__(self, text: str) -> None:
         super().__init__()

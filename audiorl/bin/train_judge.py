@@ -1,0 +1,29 @@
+"""Trains the judge of synthesis on natural recordings (stage 3).
+
+example:
+  python -m audiorl.bin.train_judge --config conf/both.yaml --dump dump --out exp/judge
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from audiorl.bin.cli import parser, run
+from audiorl.config import load_config
+
+
+def main() -> None:
+    options = parser(__doc__)
+    options.add_argument("--dump", type=Path, required=True, help="folder of the formatted sets")
+    options.add_argument(
+        "--out", type=Path, required=True, help="experiment to write or go on with"
+    )
+    args = options.parse_args()
+    config = load_config(args.config, args.set)
+    from audiorl.train.judge import train_judge
+
+    train_judge(config, args.dump, args.out)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,38 @@
+"""What a recording sounds like elsewhere: louder or softer, and with noise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+GAIN = 6.0  # dB, up or down
+SNR = (5.0, 35.0)  # dB
+COLOURS = (0.0, 2.0)  # noise power falls with frequency to this power: white to brown
+
+
+def augment(waves: Sequence[Tensor], noise: float) -> list[Tensor]:
+    """Waves [S_i] at another gain, a share `noise` of them with coloured noise.
+
+    Drawn from torch's generator: the same seed, the same waves.
+    """
+    return [_augment(wave, noise) for wave in waves]
+
+
+def _augment(wave: Tensor, noise: float) -> Tensor:
+    gain, noisy, snr, colour = torch.rand(4).tolist()
+    level = 10 ** (GAIN * (2 * gain - 1) / 20)
+    if noisy >= noise:
+        return level * wave
+    added = coloured_noise(len(wave), COLOURS[0] + colour * (COLOURS[1] - COLOURS[0]))
+    decibels = SNR[0] + snr * (SNR[1] - SNR[0])
+    return level * (wave + added * wave.square().mean().sqrt() * 10 ** (-decibels / 20))
+
+
+def coloured_noise(samples: int, exponent: float) -> Tensor:
+    """[S] of power 1, which falls with frequency ** exponent: 0 white, 1 pink, 2 brown."""
+    spectrum = torch.fft.rfft(torch.randn(samples))
+    frequency = torch.arange(len(spectrum)).clamp(min=1)
+    shaped = torch.fft.irfft(spectrum * frequency ** (-exponent / 2), n=samples)
+    return shaped / shaped.square().mean().sqrt().clamp(min=1e-9)

@@ -1,0 +1,168 @@
+"""The independent judge of synthesis: what it hears in a wave, and whose voice it is.
+
+It learns from natural recordings alone, and shares neither weights nor architecture with what it
+judges: the codec has a Conformer, the reward model never sees a wave.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from audiorl.config import dump_config, load_config
+from audiorl.config.schema import Config, EncoderConfig
+from audiorl.data.text import spoken
+from audiorl.errors import UserError
+from audiorl.files import atomic_write, write_json
+from audiorl.models import WEIGHTS, load_weights, save_weights
+from audiorl.models.ctc import best_path, ctc_log_likelihood
+from audiorl.models.encoder import Encoder
+from audiorl.models.frontend import Frontend
+
+LABELS = "labels.json"  # characters and speakers, in the order of the outputs
+SCALE, MARGIN = 20.0, 0.2  # of the speakers' softmax
+LEAST_SPREAD = 1e-4  # variance, under the root
+
+
+class Voice(nn.Module):
+    """Features [B, T, n_mels] to a vector of the speaker [B, S] of unit length.
+
+    A small time-delay network with statistics pooling (x-vector, Snyder et al., ICASSP 2018).
+    """
+
+    def __init__(self, n_mels: int, width: int, size: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            [
+                nn.Conv1d(n_mels, width, 5, padding="same"),
+                nn.Conv1d(width, width, 3, dilation=2, padding="same"),
+                nn.Conv1d(width, width, 3, dilation=3, padding="same"),
+            ]
+        )
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in self.layers)
+        self.projection = nn.Linear(2 * width, size)
+
+    def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
+        places = torch.arange(features.size(1), device=features.device)
+        real = (places < lengths[:, None])[..., None]  # [B, T, 1]
+        hidden = features * real  # what lies beyond an utterance is silent in each layer
+        for layer, norm in zip(self.layers, self.norms, strict=True):
+            hidden = norm(F.relu(layer(hidden.transpose(1, 2)).transpose(1, 2))) * real
+        mean = hidden.sum(1) / lengths[:, None]  # [B, D]
+        variance = ((hidden - mean[:, None]) ** 2 * real).sum(1) / lengths[:, None]
+        pooled = torch.cat([mean, (variance + LEAST_SPREAD).sqrt()], dim=-1)
+        return F.normalize(self.projection(pooled), dim=-1)
+
+
+class Judge(nn.Module):
+    """Waves to text, by CTC over characters on an E-Branchformer, and to vectors of speakers."""
+
+    def __init__(self, config: Config, characters: Sequence[str], speakers: Sequence[str]) -> None:
+        super().__init__()
+        self.config = config
+        self.characters = list(characters)  # label n is characters[n - 1]
+        self.speakers = list(speakers)
+        judge, n_mels = config.judge, config.frontend.n_mels
+        sizes = ("output_size", "attention_heads", "linear_units", "num_blocks", "kernel_size")
+        encoder = EncoderConfig(
+            type="e_branchformer",
+            dropout_rate=judge.dropout_rate,
+            **{name: getattr(judge, name) for name in sizes},
+        )
+        self.frontend = Frontend(config.frontend, config.data.sample_rate)
+        self.encoder = Encoder(encoder, n_mels)
+        self.head = nn.Linear(judge.output_size, len(self.characters) + 1)
+        self.voice = Voice(n_mels, judge.output_size, judge.speaker_size)
+        self.voices = nn.Parameter(torch.randn(len(self.speakers), judge.speaker_size))
+
+    @classmethod
+    def of(cls, config: Config, texts: Sequence[str], speakers: Sequence[str]) -> Judge:
+        """A new one that knows the characters of `texts`, and these speakers."""
+        return cls(config, sorted(set("".join(map(spoken, texts)))), sorted(set(speakers)))
+
+    @property
+    def device(self) -> torch.device:
+        return self.voices.device
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz of the waves that it hears."""
+        return self.config.data.sample_rate
+
+    @torch.no_grad()
+    def transcribe(self, waves: Sequence[Tensor]) -> list[str]:
+        """What is said in waves [S_i]: the likeliest characters of each frame (greedy CTC)."""
+        frames, lengths = self.encoder(*self._features(waves))
+        paths = best_path(self.head(frames).transpose(0, 1), lengths)
+        return [" ".join(self._text(path).split()) for path in paths]
+
+    @torch.no_grad()
+    def speaker(self, waves: Sequence[Tensor]) -> Tensor:
+        """Who speaks in waves [S_i]: [B, S], of unit length; their products are similarities."""
+        return self.voice(*self._features(waves))
+
+    @torch.no_grad()
+    def name_speakers(self, waves: Sequence[Tensor]) -> list[str]:
+        """The likeliest of the speakers that it has learnt from, for each wave [S_i]."""
+        nearest = self._cosines(self.speaker(waves)).argmax(-1)
+        return [self.speakers[place] for place in nearest.tolist()]
+
+    def losses(
+        self, waves: Sequence[Tensor], texts: Sequence[str], speakers: Sequence[str]
+    ) -> tuple[Tensor, Tensor]:
+        """CTC per label, and cross entropy of the speakers with an additive angular margin.
+
+        The margin (ArcFace; Deng et al., CVPR 2019) is a wish for vectors of one speaker to be
+        nearer to each other than telling them apart would need.
+        """
+        features, lengths = self._features(waves)
+        frames, frame_lengths = self.encoder(features, lengths)
+        labels = [torch.tensor(self._labels(text), dtype=torch.long) for text in texts]
+        logp = ctc_log_likelihood(self.head(frames).transpose(0, 1), frame_lengths, labels)  # [B]
+        spelt = logp.isfinite()  # the others have more characters than frames
+        heard = -logp[spelt].sum() / max(1, sum(map(len, labels)))
+        own = torch.tensor([self.speakers.index(s) for s in speakers], device=self.device)
+        cosines = self._cosines(self.voice(features, lengths))
+        margins = MARGIN * F.one_hot(own, len(self.speakers))
+        angles = cosines.clamp(-1 + 1e-6, 1 - 1e-6).acos() + margins
+        return heard, F.cross_entropy(SCALE * angles.cos(), own)
+
+    def save(self, folder: Path) -> None:
+        """Writes config, labels and, last, weights."""
+        write_json(folder / LABELS, {"characters": self.characters, "speakers": self.speakers})
+        with atomic_write(folder / "config.yaml") as stream:
+            stream.write(dump_config(self.config))
+        save_weights(self, folder / WEIGHTS)
+
+    @classmethod
+    def load(cls, folder: Path, device: str = "cpu") -> Judge:
+        """The judge saved in `folder`; UserError if it is not there, or not whole."""
+        try:
+            labels = json.loads((folder / LABELS).read_text(encoding="utf-8"))
+            judge = cls(load_config(folder / "config.yaml"), **labels)
+        except (OSError, ValueError, TypeError) as error:
+            raise UserError(
+                f"{folder}: there is no whole judge ({error}); train it again (stage 3)."
+            ) from error
+        load_weights(judge, folder / WEIGHTS)
+        return judge.to(device).eval()
+
+    def _features(self, waves: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """[B, T, n_mels], [B]"""
+        return self.frontend(*self.frontend.pad(waves, self.encoder.shortest, self.device))
+
+    def _cosines(self, vectors: Tensor) -> Tensor:
+        """Of vectors [B, S] of unit length to those of its speakers: [B, speakers]."""
+        return vectors @ F.normalize(self.voices, dim=-1).T
+
+    def _labels(self, text: str) -> list[int]:
+        """Of a text; a character that it does not know cannot be heard."""
+        return [self.characters.index(c) + 1 for c in spoken(text) if c in self.characters]
+
+    def _text(self, labels: Sequence[int]) -> str:
+        return "".join(self.characters[label - 1] for label in labels)

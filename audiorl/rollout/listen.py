@@ -1,0 +1,233 @@
+"""Stage 7 of synthesis: the judge hears every synthesised set, and the instruments measure it.
+
+decode_<name>/<set>/wav.scp has the waves of a system; dump/<set> their texts, speakers and, where
+there are some, the speakers' own recordings. What is found goes into judged.json beside wav.scp; a
+set whose waves, recordings and judge have not changed is left alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import audiorl
+from audiorl.config.schema import Config
+from audiorl.data.audio import audio_info, read_audio
+from audiorl.data.tables import read_table
+from audiorl.data.utterance import Utterance, absolute_audio, read_utterances
+from audiorl.errors import UserError
+from audiorl.files import progress, sha256
+from audiorl.models import WEIGHTS, load_model
+from audiorl.models.audio_llm import AudioLLM
+from audiorl.models.judge import LABELS, Judge
+from audiorl.rollout.transcribe import batches_by_seconds, greedy
+from audiorl.score.asr import check_ids
+from audiorl.score.sound import measure, spectral_distance, speech_span
+from audiorl.score.tts import Judged, is_judged, write_judged
+
+RECORDINGS = 20  # of a speaker, from the train set
+FORMAT = 1  # of what is measured; another number, and all is measured again
+
+
+class Listener(Protocol):
+    """Who judges: `audiorl.models.judge.Judge`, or a trained audio LLM."""
+
+    sample_rate: int
+
+    def transcribe(self, waves: Sequence[Tensor]) -> list[str]: ...
+
+    def speaker(self, waves: Sequence[Tensor]) -> Tensor | None:
+        """[B, S] of unit length; None from who does not know voices."""
+
+
+class AudioLLMListener:
+    """A recogniser that this toolkit has trained (egs/mini_asr/exp/sft, say) as the judge."""
+
+    def __init__(self, model: AudioLLM) -> None:
+        self.model = model
+        self.sample_rate = model.config.data.sample_rate
+
+    @torch.no_grad()
+    def transcribe(self, waves: Sequence[Tensor]) -> list[str]:
+        prefix = self.model.prefix(self.model.encode(waves))
+        longest = self.model.config.decode.max_completion_length
+        return [found.text for found in greedy(self.model, prefix, longest)]
+
+    def speaker(self, waves: Sequence[Tensor]) -> None:
+        return None
+
+
+def load_listener(exp: Path, device: str = "cpu") -> Listener:
+    """The judge of an experiment: one by train_judge, or a recogniser by train_sft or train_rl."""
+    if (exp / "model" / LABELS).exists():
+        return Judge.load(exp / "model", device)
+    model = load_model(exp / "model", device)
+    if not isinstance(model, AudioLLM):
+        raise UserError(f"{exp} is no recogniser and cannot judge; name exp/judge, or one of ASR.")
+    return AudioLLMListener(model)
+
+
+def judge_systems(judge: Path, exps: Iterable[Path], dump: Path, cfg: Config, device: str) -> None:
+    """Writes judged.json of every set of every system, where it is out of date."""
+    weights = sha256(judge / "model" / WEIGHTS) if (judge / "model" / WEIGHTS).exists() else ""
+    listener = None
+    for name in cfg.data.test:
+        natural = None
+        for exp in exps:
+            waves = _synthesised(exp / f"decode_{cfg.decode.name}" / name, dump / name)
+            folder = exp / f"decode_{cfg.decode.name}" / name
+            inputs = _fingerprint(weights, waves, dump / name)
+            if is_judged(folder, inputs):
+                continue
+            listener = listener or load_listener(judge, device)
+            seconds = cfg.decode.batch_seconds
+            train = dump / cfg.data.train
+            natural = natural or _Natural(listener, dump / name, train, seconds)
+            judged = _judge(listener, waves, natural, seconds, str(folder))
+            write_judged(folder, judged, inputs, str(judge))
+
+
+class _Natural:
+    """What a set's synthesised utterances are held against: natural recordings.
+
+    The speakers' own recordings of the set, where it has some; of a speaker with less than two
+    there, recordings of the train set.
+    """
+
+    def __init__(self, listener: Listener, data: Path, train: Path, batch_seconds: float) -> None:
+        utterances = read_utterances(data, texts_alone=True)
+        self.recordings = {u.id: _timed(u) for u in utterances if u.audio}
+        self.speech_seconds: dict[str, float] = {}
+        self._voices: dict[str, dict[str, Tensor]] = {u.speaker: {} for u in utterances}
+        heard = [*self.recordings.values(), *self._of_train(train)]
+        with progress(desc=str(data), total=len(heard), unit="utt") as bar:
+            for batch in batches_by_seconds(heard, batch_seconds):
+                waves = [_read(u, listener.sample_rate) for u in batch]
+                for u, wave, voice in zip(batch, waves, _voices(listener, waves), strict=True):
+                    start, end = speech_span(wave, listener.sample_rate)
+                    self.speech_seconds[u.id] = (end - start) / listener.sample_rate
+                    if voice is not None:
+                        self._voices[u.speaker][u.id] = voice
+                bar.update(len(batch))
+
+    def _of_train(self, train: Path) -> list[Utterance]:
+        """Recordings of the speakers who have less than two in the set."""
+        counts = Counter(u.speaker for u in self.recordings.values())
+        lacking = {speaker for speaker in self._voices if counts[speaker] < 2}
+        if not lacking or not train.exists():
+            return []
+        theirs: dict[str, list[Utterance]] = {speaker: [] for speaker in sorted(lacking)}
+        for u in read_utterances(train):
+            if u.speaker in lacking and u.id not in self.recordings:
+                theirs[u.speaker].append(u)
+        return [_timed(u) for listed in theirs.values() for u in listed[:RECORDINGS]]
+
+    def similarity(self, u: Utterance, voice: Tensor | None) -> float | None:
+        """Cosine of a voice to the speaker's other recordings; None if there are none.
+
+        The recording of the same sentence is left out, so that natural speech, too, is compared
+        with what else its speaker has said.
+        """
+        others = [other for uid, other in self._voices[u.speaker].items() if uid != u.id]
+        if voice is None or not others:
+            return None
+        return float(torch.nn.functional.cosine_similarity(voice, sum(others), dim=0))
+
+
+def _judge(
+    listener: Listener,
+    waves: list[Utterance],
+    natural: _Natural,
+    batch_seconds: float,
+    desc: str,
+) -> dict[str, Judged]:
+    judged = {}
+    with progress(desc=desc, total=len(waves), unit="utt") as bar:
+        for batch in batches_by_seconds(waves, batch_seconds):
+            samples = [_read(u, listener.sample_rate) for u in batch]
+            texts = _transcribe(listener, samples)
+            voices = _voices(listener, samples)
+            for u, wave, text, voice in zip(batch, samples, texts, voices, strict=True):
+                judged[u.id] = _measure(u, wave, text, voice, natural, listener.sample_rate)
+            bar.update(len(batch))
+    return {uid: judged[uid] for uid in sorted(judged)}
+
+
+def _measure(
+    u: Utterance, wave: np.ndarray, text: str, voice: Tensor | None, natural: _Natural, rate: int
+) -> Judged:
+    own, distance = natural.recordings.get(u.id), None
+    if own and own.audio != u.audio:  # else it would be held against itself
+        distance = spectral_distance(wave, _read(own, rate), rate)
+    return Judged(
+        heard=" ".join(text.split()),
+        natural_seconds=natural.speech_seconds.get(u.id),
+        similarity=natural.similarity(u, voice),
+        distance=distance,
+        **asdict(measure(wave, rate)),
+    )
+
+
+def _transcribe(listener: Listener, samples: list[np.ndarray]) -> list[str]:
+    """In silence of no length nothing is heard."""
+    found = iter(listener.transcribe([torch.from_numpy(w) for w in samples if len(w)]))
+    return [next(found) if len(wave) else "" for wave in samples]
+
+
+def _voices(listener: Listener, samples: list[np.ndarray]) -> list[Tensor | None]:
+    voices = listener.speaker([torch.from_numpy(w) for w in samples if len(w)])
+    found = iter([] if voices is None else voices.cpu())
+    return [next(found, None) if len(wave) else None for wave in samples]
+
+
+def _synthesised(folder: Path, data: Path) -> list[Utterance]:
+    """The waves of a system as utterances of the set."""
+    path = folder / "wav.scp"
+    if not path.exists():
+        raise UserError(f"{path} does not exist; synthesise first (stage 6).")
+    audio = absolute_audio(path, read_table(path))
+    utterances = read_utterances(data, texts_alone=True)
+    check_ids(path, audio, [u.id for u in utterances], data)
+    return [
+        _timed(replace(u, audio=audio[u.id], start=0.0, end=None, duration=None))
+        if audio[u.id] != u.audio
+        else _timed(u)
+        for u in utterances
+    ]
+
+
+def _timed(u: Utterance) -> Utterance:
+    return u if u.duration is not None else replace(u, duration=audio_info(u.audio).duration)
+
+
+def _read(u: Utterance, rate: int) -> np.ndarray:
+    """Samples [S]; a system that says nothing at all leaves a file without any."""
+    return read_audio(u, rate) if u.duration else np.zeros(0, np.float32)
+
+
+def _fingerprint(weights: str, waves: list[Utterance], data: Path) -> str:
+    """Of the judge, the waves, and the set that they are held against."""
+    files = [(u.id, u.audio, _size_and_time(u.audio)) for u in waves]
+    natural = [
+        (asdict(u), _size_and_time(u.audio)) for u in read_utterances(data, texts_alone=True)
+    ]
+    parts = json.dumps([audiorl.__version__, FORMAT, weights, files, natural])
+    return hashlib.sha256(parts.encode()).hexdigest()
+
+
+def _size_and_time(path: str) -> tuple[int, int] | None:
+    try:
+        state = os.stat(path)
+    except OSError:
+        return None  # an archive's entry; a missing file is named when it is read
+    return state.st_size, state.st_mtime_ns

@@ -1,0 +1,119 @@
+"""Scoring of synthesis: what an independent judge and the instruments found in each utterance.
+
+The judge's transcript is the hypothesis and the text the reference: error rates, intervals, paired
+tests and failures are those of recognition (`audiorl.score.asr`). Here stand the numbers beside
+them. `audiorl.rollout.listen` writes decode_<name>/<set>/judged.json, which is read here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from audiorl.data.text import normalizer, split_units
+from audiorl.errors import UserError
+from audiorl.files import write_json
+from audiorl.score.align import Counts, count_errors
+from audiorl.score.ratio import UTTERANCES, Metric
+
+JUDGED = "judged.json"
+REFERENCE = "reference.json"  # in the experiment of what is no system: natural recordings, say
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One utterance. What could not be measured is None: the pitch of a whisper, say."""
+
+    heard: str  # the judge's transcript
+    seconds: float  # of the wave
+    speech_seconds: float  # from the first speech in it to the last
+    natural_seconds: float | None = None  # the same of the speaker's own recording
+    similarity: float | None = None  # cosine to the speaker's other recordings, by the judge
+    f0: float | None = None  # Hz
+    f0_spread: float | None = None  # semitones
+    hnr: float | None = None  # dB, harmonics to noise
+    distance: float | None = None  # dB, of spectra, to the speaker's own recording
+
+
+# What is summed in per_utt.tsv; of what may be None, `…_known` counts where it is not.
+SUMS = "similarity f0 f0_spread hnr distance".split()
+COLUMNS = "seconds speech_seconds spoken_chars natural_seconds compared_seconds".split()
+COLUMNS += [column for name in SUMS for column in (name, f"{name}_known")]
+
+
+def _mean(title: str, name: str, factor: float = 1.0) -> Metric:
+    return Metric(title, (name,), (f"{name}_known",), factor)
+
+
+METRICS = {
+    "similarity": _mean("similarity %", "similarity", 100.0),
+    "rate": Metric("chars/s", ("spoken_chars",), ("speech_seconds",), 1.0),
+    "tempo": Metric("tempo %", ("natural_seconds",), ("compared_seconds",)),
+    "f0": _mean("F0 Hz", "f0"),
+    "f0_spread": _mean("F0 spread st", "f0_spread"),
+    "hnr": _mean("HNR dB", "hnr"),
+    "distance": _mean("distance dB", "distance"),
+    "unterminated": Metric("unterminated %", ("truncated",), (UTTERANCES,)),
+    "loops": Metric("looping %", ("looping",), (UTTERANCES,)),
+}
+NOTE = (
+    "In brackets 95 % intervals; * when that of the paired difference excludes 0. Speaker "
+    "similarity: cosine, in the judge's vectors, to other natural recordings of the speaker. "
+    "Tempo: speech of the natural recording in seconds over that of this one; 100 is as fast. F0 "
+    "spread: standard deviation in semitones inside an utterance. HNR: harmonics to noise of "
+    "voiced frames, which buzz and hiss lower. Distance: mel-cepstral distortion to the natural "
+    "recording, aligned in time. Unterminated: the stop token never came; looping: the transcript "
+    "repeats itself over and over. None of these is an opinion of listeners."
+)
+
+
+def columns(judged: Judged, chars: int) -> dict[str, float]:
+    """The columns of one utterance, whose text has `chars` characters."""
+    compared = judged.natural_seconds is not None
+    values = {
+        "seconds": judged.seconds,
+        "speech_seconds": judged.speech_seconds,
+        "spoken_chars": chars,
+        "natural_seconds": judged.natural_seconds if compared else 0.0,
+        "compared_seconds": judged.speech_seconds if compared else 0.0,
+    }
+    for name in SUMS:
+        value = getattr(judged, name)
+        values |= {name: value or 0.0, f"{name}_known": int(value is not None)}
+    return values
+
+
+def character_errors(texts: Sequence[str], heard: Sequence[str], normalize: str) -> Counts:
+    """Of transcripts against texts, both normalised; their `rate` is the CER."""
+    clean = normalizer(normalize)
+    pairs = zip(texts, heard, strict=True)
+    counts = (count_errors(*(split_units(clean(t), "char") for t in pair)) for pair in pairs)
+    return sum(counts, Counts())
+
+
+def write_judged(folder: Path, judged: dict[str, Judged], inputs: str, judge: str) -> None:
+    """Writes judged.json; `inputs`: fingerprint of all that it follows from."""
+    found = {uid: asdict(one) for uid, one in judged.items()}
+    write_json(folder / JUDGED, {"inputs": inputs, "judge": judge, "utterances": found})
+
+
+def read_judged(folder: Path) -> dict[str, Judged]:
+    """What was found in the utterances of decode_<name>/<set>, by id."""
+    path = folder / JUDGED
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))["utterances"]
+        return {uid: Judged(**one) for uid, one in found.items()}
+    except OSError as error:
+        raise UserError(f"{path} does not exist; let the judge hear the set (stage 7).") from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{path} is not whole ({error!r}); remove it and score again.") from error
+
+
+def is_judged(folder: Path, inputs: str) -> bool:
+    """Whether judged.json follows from these inputs."""
+    try:
+        return json.loads((folder / JUDGED).read_text(encoding="utf-8"))["inputs"] == inputs
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
