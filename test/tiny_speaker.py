@@ -16,7 +16,7 @@ from audiorl.data.utterance import Utterance
 from audiorl.models.causal_lm import Prefix
 from audiorl.models.token_recogniser import Facts, TokenRecogniser
 
-CODEC = CodecInfo("abc", 6, 25.0)
+CODEC = CodecInfo(fingerprint="abc", codebook_size=6, token_rate=25.0)
 TEXTS = 8  # ids of text and marks; speech and stop follow
 SPEECH = {
     "task": "tts",
@@ -57,7 +57,7 @@ class TinySpeaker(torch.nn.Module):
         super().__init__()
         self.config = speech_config(keys)
         torch.manual_seed(seed)
-        self.eos_id, self.pad_id = TEXTS + codec.codebook_size, 0
+        self.eos_id, self.pad_id = TEXTS + codec["codebook_size"], 0
         sizes = {
             "vocab_size": self.eos_id + 1,
             "hidden_size": 16,

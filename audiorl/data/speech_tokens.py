@@ -1,58 +1,108 @@
-"""The speech tokens of a set: `<utt-id> 12 5 700 …` lines, and beside them whose they are."""
+"""Speech tokens on disk: `tokens`, in Kaldi's text form of integer vectors, and `codec.json`."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple, TypedDict
 
-from audiorl.data.tables import read_table, write_table
+from audiorl.data.tables import read_table, scan_table, write_table
 from audiorl.errors import UserError
 from audiorl.files import write_json
 
 TOKENS, CODEC = "tokens", "codec.json"
+AGAIN = "run audiorl.bin.speech_tokens again"
 
 
-@dataclass(frozen=True)
-class CodecInfo:
-    """Which codec made tokens: those of another mean other sounds."""
+class CodecInfo(TypedDict):
+    """Of which codec tokens are: what a language model of them depends on."""
 
-    fingerprint: str  # of its weights; empty: not known
+    fingerprint: str
     codebook_size: int
     token_rate: float  # Hz
 
 
+class CodebookUse(NamedTuple):
+    """How much of a codebook is used."""
+
+    share: float  # of the codes that occur at all
+    perplexity: float  # how many codes, all alike frequent, would have the same entropy
+
+
 def write_tokens(folder: Path, tokens: Mapping[str, Sequence[int]], info: CodecInfo) -> None:
-    """Writes folder/codec.json and, last, folder/tokens."""
-    write_json(folder / CODEC, asdict(info))
+    """Writes the tokens of a set, lines `<id> 12 5 700 …` sorted by id, and `info` last."""
+    (folder / CODEC).unlink(missing_ok=True)
     write_table(folder / TOKENS, {name: " ".join(map(str, row)) for name, row in tokens.items()})
+    write_json(folder / CODEC, info)
 
 
 def read_tokens(folder: Path) -> tuple[dict[str, list[int]], CodecInfo]:
-    """Tokens by utterance id, and their codec; UserError names file and line of what is wrong."""
-    if not (folder / TOKENS).exists():
-        raise UserError(f"{folder / TOKENS} does not exist; run the stage that writes it (3).")
-    info = read_codec_info(folder / CODEC)
+    """The tokens of a set by utterance id, and what codec they are of.
+
+    Raises UserError when a file is missing, or when a line holds anything but whole numbers from 0
+    up to the codebook's size.
+    """
+    info = _read_info(folder / CODEC)
+    path = folder / TOKENS
     tokens = {}
-    for line, (name, value) in enumerate(read_table(folder / TOKENS).items(), start=1):
+    for name, value in read_table(path).items():
         try:
             tokens[name] = [int(token) for token in value.split()]
         except ValueError:
             tokens[name] = [-1]
-        if any(not 0 <= token < info.codebook_size for token in tokens[name]):
-            raise UserError(
-                f"{folder / TOKENS}:{line}: {name}: expected tokens from 0 to "
-                f"{info.codebook_size - 1}; run stage 3 again."
-            )
+        wrong = [token for token in tokens[name] if not 0 <= token < info["codebook_size"]]
+        if wrong:
+            line = scan_table(path).lines[name]
+            expected = f"whole numbers from 0 to {info['codebook_size'] - 1} (see {CODEC})"
+            raise UserError(f"{path}:{line}: {name} has tokens that are not {expected}; {AGAIN}.")
     return tokens, info
 
 
-def read_codec_info(path: Path) -> CodecInfo:
-    """Reads codec.json; UserError if it is missing or not whole."""
+def check_codec(found: CodecInfo, expected: CodecInfo, tokens: str, reader: str) -> None:
+    """Raises UserError unless `tokens` are of the codec that their `reader` expects.
+
+    tokens, reader: what to call the two, `exp/codec/tokens/train` and `the language model` say.
+    """
+    if found == expected:
+        return
+    same = all(found[key] == expected[key] for key in ("codebook_size", "token_rate"))
+    if same:
+        difference = "of another training of the codec than those of"
+    else:
+        difference = f"{_describe(found)}, and not {_describe(expected)} as those of"
+    raise UserError(
+        f"{tokens}: the tokens are {difference} {reader}; {AGAIN} with the same codec, or train "
+        "what reads them again."
+    )
+
+
+def codebook_use(tokens: Iterable[Sequence[int]], codebook_size: int) -> CodebookUse:
+    """Which share of the codes occurs in `tokens`, and their perplexity."""
+    import numpy as np
+
+    counts = np.zeros(codebook_size)
+    for row in tokens:
+        counts += np.bincount(np.asarray(row, dtype=np.int64), minlength=codebook_size)
+    shares = counts[counts > 0] / max(counts.sum(), 1)
+    return CodebookUse(len(shares) / codebook_size, float(np.exp(-(shares * np.log(shares)).sum())))
+
+
+def _describe(info: CodecInfo) -> str:
+    return f"{info['token_rate']:g} a second of {info['codebook_size']} codes"
+
+
+def _read_info(path: Path) -> CodecInfo:
     try:
-        return CodecInfo(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        info = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            "fingerprint": str(info["fingerprint"]),
+            "codebook_size": int(info["codebook_size"]),
+            "token_rate": float(info["token_rate"]),
+        }
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); {AGAIN}.") from error
+    except (ValueError, TypeError, KeyError) as error:
         raise UserError(
-            f"{path} does not describe a codec ({error}); run stage 3 again."
+            f"{path} does not hold fingerprint, codebook_size and token_rate of a codec; {AGAIN}."
         ) from error

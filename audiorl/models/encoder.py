@@ -55,18 +55,19 @@ ENCODERS = {
 
 
 class Encoder(nn.Module):
-    """Features [B, T, input_size] to frames [B, T', output_size].
+    """Features [B, T, n_mels] to frames [B, T', output_size].
+
+    The input layer `linear`, which no recipe can name, reads what is no spectrogram: T' = T.
 
     ESPnet lets padding in at two places: the subsampling keeps a last frame that is partly padding,
     and the convolutions over time read beyond the end of an utterance. Two hooks close both, so
-    that an utterance's frames are the same alone and in any batch (tested). The input layer
-    `linear`, of models that read embeddings, does not subsample: T' is T.
+    that an utterance's frames are the same alone and in any batch (tested).
     """
 
-    def __init__(self, config: EncoderConfig, input_size: int) -> None:
+    def __init__(self, config: EncoderConfig, n_mels: int) -> None:
         super().__init__()
         common = {
-            "input_size": input_size,
+            "input_size": n_mels,
             "output_size": config.output_size,
             "attention_heads": config.attention_heads,
             "num_blocks": config.num_blocks,
@@ -77,8 +78,9 @@ class Encoder(nn.Module):
         self.espnet = ENCODERS[config.type](config, common)
         self.output_size = config.output_size
         self._real: Tensor | None = None  # [B, 1, T'], True on frames of the utterance
+        self._lengths: Tensor | None = None  # [B]
         self._convolutions = [
-            module for module in self.espnet.embed.modules() if isinstance(module, nn.Conv2d)
+            m for m in getattr(self.espnet.embed, "conv", ()) if isinstance(m, nn.Conv2d)
         ]
         if self._convolutions:
             self.espnet.embed.register_forward_hook(self._exact_mask)
@@ -92,8 +94,10 @@ class Encoder(nn.Module):
         """Output frames of inputs with this many feature frames [B] -> [B]."""
         frames = features
         for module in self._convolutions:
-            inside = frames - module.kernel_size[0]
-            frames = torch.div(inside, module.stride[0], rounding_mode="floor") + 1
+            frames = (
+                torch.div(frames - module.kernel_size[0], module.stride[0], rounding_mode="floor")
+                + 1
+            )
         return frames
 
     @property
@@ -102,15 +106,18 @@ class Encoder(nn.Module):
         return next(n for n in range(1, 100) if self.num_frames(torch.tensor(n)) >= 1)
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """features [B, T, input_size], lengths [B] -> frames [B, T', D], lengths [B]."""
-        out = self.num_frames(lengths)
-        total = self.num_frames(torch.tensor(features.size(1)))
-        self._real = (torch.arange(total, device=features.device) < out[:, None])[:, None]
+        """features [B, T, n_mels], lengths [B] -> frames [B, T', D], lengths [B]."""
+        self._lengths = self.num_frames(lengths)
+        longest = self.num_frames(torch.tensor(features.size(1))).item()
+        self._real = (torch.arange(longest, device=features.device) < self._lengths[:, None])[
+            :, None
+        ]
         frames, _, _ = self.espnet(features, lengths)
-        return frames, out
+        return frames, self._lengths
 
     def _exact_mask(self, module: nn.Module, inputs: tuple, output: tuple) -> tuple:
-        return output[0], self._real
+        embedded, _ = output
+        return embedded, self._real
 
     def _silence_padding(self, module: nn.Module, inputs: tuple) -> tuple:
         return (inputs[0] * self._real, *inputs[1:])  # [B, D, T']

@@ -26,7 +26,7 @@ with contextlib.redirect_stdout(io.StringIO()):  # ESPnet prints that flash_attn
 
 from audiorl.config import dump_config, load_config
 from audiorl.config.schema import Config, EncoderConfig
-from audiorl.data.speech_tokens import CodecInfo
+from audiorl.data.speech_tokens import CodecInfo, check_codec
 from audiorl.data.text import spoken
 from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError, reason
@@ -78,7 +78,7 @@ class TokenRecogniser(nn.Module):
             **{name: getattr(model, name) for name in shared}, input_layer="linear"
         )
         units = len(facts.characters) + 1
-        self.table = nn.Embedding(facts.codec.codebook_size, model.output_size)
+        self.table = nn.Embedding(facts.codec["codebook_size"], model.output_size)
         self.encoder = Encoder(encoder, model.output_size)
         self.ctc_head = nn.Linear(model.output_size, model.frames_per_token * units)
         self.decoder = None
@@ -235,21 +235,6 @@ class TokenRecogniser(nn.Module):
                         f"the set, or take {task} out of diffro.rewards."
                     )
 
-    def refuse_codec(self, codec: CodecInfo) -> None:
-        """Raises UserError unless `codec` is the one whose tokens it reads."""
-        own = self.facts.codec
-        if (codec.codebook_size, codec.token_rate) != (own.codebook_size, own.token_rate):
-            raise UserError(
-                f"the reward model reads {own.codebook_size} tokens, {own.token_rate:g} a second, "
-                f"and the codec has {codec.codebook_size}, {codec.token_rate:g} a second; take the "
-                "codec that it was trained with, or train it again (stage 3)."
-            )
-        if codec.fingerprint != own.fingerprint:
-            raise UserError(
-                "the codec was trained again since the reward model learnt its tokens, which now "
-                "mean other sounds; train that again, too (stage 3), or bring the old codec back."
-            )
-
     def save(self, folder: Path) -> None:
         """Writes config, facts and, last, weights."""
         write_json(folder / FACTS, asdict(self.facts))
@@ -258,16 +243,22 @@ class TokenRecogniser(nn.Module):
         save_weights(self, folder / WEIGHTS)
 
     @classmethod
-    def load(cls, folder: Path, device: str = "cpu") -> TokenRecogniser:
-        """The one saved in `folder`, frozen, to evaluate; UserError if it is not whole."""
+    def load(
+        cls, folder: Path, device: str = "cpu", codec: CodecInfo | None = None
+    ) -> TokenRecogniser:
+        """The one saved in `folder`, frozen, to evaluate.
+
+        Raises UserError if it is not whole, or reads other tokens than those of `codec`.
+        """
         try:
             facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-            facts["codec"] = CodecInfo(**facts["codec"])
             recogniser = cls(load_config(folder / "config.yaml"), Facts(**facts))
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise UserError(
                 f"{folder}: there is no whole reward model ({reason(error)}); train it (stage 3)."
             ) from error
+        if codec is not None:
+            check_codec(codec, recogniser.facts.codec, "the codec", f"the reward model in {folder}")
         load_weights(recogniser, folder / WEIGHTS)
         return recogniser.to(device).eval().requires_grad_(False)
 

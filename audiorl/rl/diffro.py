@@ -99,7 +99,7 @@ class DiffROLoss:
         self.sampling = Sampling(self.config.rl.temperature)
         allowed = (~policy.forbidden).nonzero().squeeze(1)
         self.speech = allowed[allowed != policy.eos_id]  # [K], the LM's id of each speech token
-        known = recogniser.facts.codec.codebook_size
+        known = recogniser.facts.codec["codebook_size"]
         if len(self.speech) != known:
             raise UserError(
                 f"the speech LM speaks {len(self.speech)} tokens and the reward model reads "

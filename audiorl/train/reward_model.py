@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from audiorl.config.schema import Config
-from audiorl.data.speech_tokens import TOKENS, CodecInfo, read_tokens
+from audiorl.data.speech_tokens import TOKENS, CodecInfo, check_codec, read_tokens
 from audiorl.data.text import split_units, spoken
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.errors import UserError
@@ -44,8 +44,7 @@ def train_reward_model(config: Config, dump: Path, tokens: Path, out: Path) -> N
     train, dev = (read_utterances(dump / name) for name in sets.values())
     spoken_train, codec = tokens_of(train, tokens / sets["train"])
     spoken_dev, codec_of_dev = tokens_of(dev, tokens / sets["dev"])
-    if codec != codec_of_dev:
-        raise UserError(f"{tokens}: train and dev have tokens of two codecs; run stage 3 again.")
+    check_codec(codec_of_dev, codec, str(tokens / sets["dev"]), "the train set")
     files = {f"tokens_{name}": tokens / sets[name] / TOKENS for name in sets}
     experiment.check_inputs(train=train, dev=dev, **files)
     if experiment.is_complete:

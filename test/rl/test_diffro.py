@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from steps import Recorder, close
-from tiny_speaker import CODEC, TEXTS, TinySpeaker, tiny_recogniser, utterance
+from tiny_speaker import TEXTS, TinySpeaker, tiny_recogniser, utterance
 from torch import Tensor
 
 from audiorl.config.tts_schema import DiffRORewardConfig
@@ -321,7 +321,6 @@ def test_what_does_not_fit_is_refused_before_training() -> None:
         diffro.refuse_unfit([utterance("u9", "z")])
     with pytest.raises(UserError, match=r"^u9: its speaker `x` is none"):
         diffro.refuse_unfit([utterance("u9", "a", "x")])
-    larger = TinySpeaker(KEYS, CodecInfo("abc", 7, 25.0))
+    larger = TinySpeaker(KEYS, CodecInfo(fingerprint="abc", codebook_size=7, token_rate=25.0))
     with pytest.raises(UserError, match=r"speaks 7 tokens and the reward model reads 6;"):
         DiffROLoss(larger, tiny_recogniser())
-    assert CODEC.codebook_size == 6

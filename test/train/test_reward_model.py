@@ -23,7 +23,7 @@ from audiorl.train.checkpoint import Checkpoints
 from audiorl.train.reporter import Reporter
 from audiorl.train.reward_model import collect_facts, train_reward_model
 
-CODEC = CodecInfo("abc", 60, 25.0)
+CODEC = CodecInfo(fingerprint="abc", codebook_size=60, token_rate=25.0)
 KEYS = {
     "reward_model.max_steps": 8,
     "reward_model.eval_steps": 3,
@@ -198,12 +198,14 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     corpus = Spoken(tmp_path, 12)
     with pytest.raises(UserError, match=r"^s\d-train000 has no style; add it to utt2style"):
         corpus.train(tmp_path / "a", {"reward_model.tasks": ["style"]})
-    with pytest.raises(UserError, match="tokens does not exist; run the stage"):
+    with pytest.raises(UserError, match=r"cannot be read .* run audiorl.bin.speech_tokens again"):
         train_reward_model(speech_config(KEYS), corpus.dump, tmp_path, tmp_path / "b")
     dev = read_utterances(corpus.dump / "dev")
     spoken_dev = {u.id: speak(u, 1) for u in dev}
-    write_tokens(corpus.tokens / "dev", spoken_dev, CodecInfo("new", 60, 25.0))
-    with pytest.raises(UserError, match="train and dev have tokens of two codecs"):
+    write_tokens(corpus.tokens / "dev", spoken_dev, {**CODEC, "fingerprint": "new"})
+    with pytest.raises(
+        UserError, match=r"dev: the tokens are of another training of the codec than"
+    ):
         corpus.train(tmp_path / "c")
     del spoken_dev[dev[2].id], spoken_dev[dev[4].id]
     write_tokens(corpus.tokens / "dev", spoken_dev, CODEC)
