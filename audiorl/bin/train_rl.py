@@ -3,6 +3,9 @@
 example:
   python -m audiorl.bin.train_rl --config conf/grpo.yaml --init exp/sft \\
       --data exp/rl/train.jsonl --dump dump --out exp/grpo
+  python -m audiorl.bin.train_rl --config conf/both.yaml --init exp/sft \\
+      --data exp/rl/train.jsonl --dump dump --out exp/both \\
+      --codec exp/codec --reward_model exp/reward_model --judge exp/judge    # task: tts
 """
 
 from __future__ import annotations
@@ -21,11 +24,24 @@ def main() -> None:
     options.add_argument(
         "--out", type=Path, required=True, help="experiment to write or go on with"
     )
+    options.add_argument("--codec", type=Path, help="tts: experiment of the codec")
+    options.add_argument("--reward_model", type=Path, help="tts: experiment of the reward model")
+    options.add_argument("--judge", type=Path, help="tts: experiment of who watches over hacking")
+    options.add_argument(
+        "--histories", type=Path, help="tts: folder with tokens of the RL set, for fixed histories"
+    )
     args = options.parse_args()
-    config = load_config(args.config, args.set)
+    config, task = load_config(args.config, args.set), None
+    if config.task == "tts":
+        if not (args.codec and args.reward_model):
+            options.error("a speech LM learns from a reward model; name --codec and --reward_model")
+        from audiorl.train.rl_synthesis import SpeechFolders, Synthesis
+
+        folders = SpeechFolders(args.codec, args.reward_model, args.judge, args.histories)
+        task = Synthesis(config, folders, args.dump)
     from audiorl.train.rl import train_rl
 
-    train_rl(config, args.init, args.data, args.dump, args.out)
+    train_rl(config, args.init, args.data, args.dump, args.out, task)
 
 
 if __name__ == "__main__":

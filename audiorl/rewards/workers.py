@@ -12,17 +12,20 @@ from itertools import groupby
 from logging.handlers import QueueHandler, QueueListener
 
 from audiorl.config.schema import Config
-from audiorl.rewards import WeightedSum, build_rewards
+from audiorl.rewards import Models, WeightedSum, build_rewards
 from audiorl.rewards.base import Sample, Scores
 
 _scorer: Callable[[Sequence[Sample]], Scores] | None = None  # of a worker process
 
 
 @contextlib.contextmanager
-def scoring(config: Config) -> Iterator[WeightedSum | RewardWorkers]:
-    """What scores the samples of a run: here, or in `rl.reward_workers` processes."""
+def scoring(config: Config, models: Models | None = None) -> Iterator[WeightedSum | RewardWorkers]:
+    """What scores the samples of a run: here, or in `rl.reward_workers` processes.
+
+    `models`: what rewards of synthesis ask; those are scored here.
+    """
     if not config.rl.reward_workers:
-        yield build_rewards(config)
+        yield build_rewards(config, models)
         return
     workers = RewardWorkers(config, config.rl.reward_workers)
     try:

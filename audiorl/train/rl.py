@@ -5,6 +5,9 @@ from __future__ import annotations
 import copy
 import logging
 from pathlib import Path
+from typing import Any, Protocol
+
+from torch import nn
 
 from audiorl.config.schema import Config
 from audiorl.data.rl_set import read_rl_set
@@ -12,38 +15,89 @@ from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.errors import UserError
 from audiorl.files import progress
 from audiorl.models import WEIGHTS, load_model, save_model
-from audiorl.models.audio_llm import AudioLLM
+from audiorl.models.policy import Policy
 from audiorl.optim import Optimizers, warmup_then
-from audiorl.rewards import reward_files
+from audiorl.rewards import Models, reward_files
 from audiorl.rewards.workers import scoring
 from audiorl.rl.collect import Scorer
-from audiorl.rl.frames import FrameArchive, FrameStore
-from audiorl.rl.grpo import GRPO
-from audiorl.rl.supervised import Supervised
-from audiorl.rollout.groups import read_text
+from audiorl.rl.grpo import StepOutput
 from audiorl.train.checkpoint import BestWeights, Checkpoints
 from audiorl.train.experiment import Experiment
 from audiorl.train.prompts import Prompts
 from audiorl.train.reporter import Reporter
-from audiorl.train.sft import evaluate, pick_device, setup_torch, some
+from audiorl.train.rl_recognition import Recognition
+from audiorl.train.sft import pick_device, setup_torch, some
 
 log = logging.getLogger(__name__)
 
 
-def train_rl(config: Config, init: Path, data: Path, dump: Path, out: Path) -> None:
+class Learner(Protocol):
+    """What a step does (`GRPO`, `DiffRO`, `Supervised`)."""
+
+    def step(self, step: int, utterances: list[Utterance], rate: float) -> StepOutput: ...
+
+
+class RLTask(Protocol):
+    """Recognition or synthesis, as the loop sees them (audiorl/train/rl_*.py)."""
+
+    relevant: tuple[str, ...]  # beginnings of the keys that a run depends on
+
+    def inputs(self) -> dict[str, Path]:
+        """Files beside the policy that a run begins with, by name."""
+
+    def prepare(self, model: Policy, train: list[Utterance], dev: list[Utterance]) -> Models:
+        """Is given the policy before anything is learnt; returns the models that reward.
+
+        Raises UserError for utterances that it cannot learn from.
+        """
+
+    def parts(self, model: Policy) -> list[nn.Module]:
+        """Those that learn."""
+
+    def learner(
+        self,
+        model: Policy,
+        reference: Policy | None,
+        rewards: Scorer,
+        optimizer: Optimizers,
+        prompts: Prompts,
+        folder: Path,
+    ) -> Learner: ...
+
+    def evaluate(self, model: Policy, dev: list[Utterance], step: int, reporter: Reporter) -> float:
+        """Error rate on `dev`, by which checkpoints are chosen."""
+
+    @property
+    def state(self) -> Any:
+        """What a resumed run has to know of the evaluations so far."""
+
+    def restore(self, state: Any) -> None: ...
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether the evaluations so far say that the run is to end."""
+
+
+def train_rl(
+    config: Config, init: Path, data: Path, dump: Path, out: Path, task: RLTask | None = None
+) -> None:
     """Improves the model of experiment `init` on the RL set `data` into `out`.
 
+    `task`: synthesis, with what belongs to it; recognition brings its own.
+
     Goes on with a run that was cut off; does nothing if `out` is complete. The model kept is the
-    mean of the `rl.average` best by greedy error rate on the RL dev set, the start included.
+    mean of the `rl.average` best by error rate on the RL dev set, the start included.
     """
-    experiment = Experiment(out, config, ("rl.",))
-    train = read_rl_set(data)
-    dev = read_utterances(dump / (config.data.rl_dev or config.data.dev))
+    task = task or Recognition(config)
+    experiment = Experiment(out, config, ("rl.", *task.relevant))
+    texts_alone = config.task == "tts"
+    train = read_rl_set(data, texts_alone)
+    dev = read_utterances(dump / (config.data.rl_dev or config.data.dev), texts_alone=texts_alone)
     weights = init / "model" / WEIGHTS
     if not weights.exists():
         raise UserError(f"{weights}: there is no model to start from; run the stage before.")
     code = {str(path): path for path in reward_files(config)}
-    experiment.check_inputs(train=train, dev=dev, init=weights, **code)
+    experiment.check_inputs(train=train, dev=dev, init=weights, **code, **task.inputs())
     for path in code.values():
         experiment.keep(path)
     if experiment.is_complete:
@@ -52,17 +106,20 @@ def train_rl(config: Config, init: Path, data: Path, dump: Path, out: Path) -> N
     setup_torch(config)
     model = load_model(init / "model", str(pick_device(config)))
     # What is to be learnt and scored comes from this config; what the model is, from its own.
-    for section in ("seed", "rl", "score", "decode"):
+    for section in ("seed", "rl", "diffro", "score", "decode"):
         setattr(model.config, section, getattr(config, section))
-    _freeze(model)
+    model.requires_grad_(False)
+    for part in task.parts(model):
+        part.requires_grad_(True)
     if len(train) < config.rl.num_prompts:
         raise UserError(
             f"{data} has {len(train)} utterances, fewer than rl.num_prompts "
             f"({config.rl.num_prompts}); lower the key or build a larger RL set."
         )
     prompts, held_out = Prompts(train, config), some(dev, config.rl.eval_utterances)
-    with scoring(config) as rewards:
-        _train(config, experiment, model, prompts, held_out, rewards)
+    models = task.prepare(model, [item.utterance for item in train], held_out)
+    with scoring(config, models) as rewards:
+        _train(config, experiment, task, model, prompts, held_out, rewards)
     save_model(model.eval(), experiment.model_folder)
     log.info("wrote %s", experiment.model_folder)
 
@@ -70,7 +127,8 @@ def train_rl(config: Config, init: Path, data: Path, dump: Path, out: Path) -> N
 def _train(
     config: Config,
     experiment: Experiment,
-    model: AudioLLM,
+    task: RLTask,
+    model: Policy,
     prompts: Prompts,
     dev: list[Utterance],
     rewards: Scorer,
@@ -78,34 +136,24 @@ def _train(
     rl = config.rl
     model.eval()  # no dropout: the policy that samples is the policy that learns
     reference = copy.deepcopy(model).requires_grad_(False) if rl.beta > 0 else None
-    parts = [getattr(model, part) for part in rl.train]
-    optimizer = Optimizers(parts, rl.learning_rate, rl.weight_decay)
+    optimizer = Optimizers(task.parts(model), rl.learning_rate, rl.weight_decay)
     checkpoints = Checkpoints(experiment.folder / "checkpoints")
     best = BestWeights(checkpoints.folder, rl.average)
     done, state = checkpoints.resume(model, optimizer)
     reporter = Reporter(experiment.folder, done if state else -1)
-    frozen, disk = "encoder" not in rl.train, None
-    if rl.cache_frames and frozen:
-        disk = FrameArchive(experiment.folder / "frames", next(model.encoder.parameters()).dtype)
-    frames = FrameStore(model, frozen, disk=disk)
-    heard = {} if frozen else None  # frames of the dev set, from one evaluation to the next
-    if rl.algorithm == "grpo":
-        learner = GRPO(
-            model, reference, rewards, optimizer, frames, read_text(model.tokenizer), prompts.more
-        )
-    else:
-        learner = Supervised(model, optimizer, frames)
+    learner = task.learner(model, reference, rewards, optimizer, prompts, experiment.folder)
     if state:
         best.scores = state["best"]
         prompts.restore(state["prompts"])
+        task.restore(state["task"])
     else:
-        best.offer(0, evaluate(model, dev, 0, reporter, heard).rate, model)
+        best.offer(0, task.evaluate(model, dev, 0, reporter), model)
     log.info(
         "a loss near 0 and clip ratios of 0 are normal: with one update per rollout the ratio is 1"
     )
     with progress(desc=rl.algorithm, total=rl.max_steps, unit="step") as bar:
         bar.update(done)
-        for step in range(done, rl.max_steps):
+        for step in range(done, done if task.should_stop else rl.max_steps):
             rate = warmup_then(rl.lr_scheduler_type, step, rl.warmup_steps, rl.max_steps)
             output = learner.step(step, prompts.draw(step), rate)
             prompts.learn(output.spreads)
@@ -115,21 +163,16 @@ def _train(
             bar.set_postfix(_shown(output.metrics, best.scores))
             last = step + 1 == rl.max_steps
             if (step + 1) % rl.eval_steps == 0 or last:
-                best.offer(step + 1, evaluate(model, dev, step + 1, reporter, heard).rate, model)
-            if (step + 1) % rl.save_steps == 0 or last:
-                state = {"best": best.scores, "prompts": prompts.state}
+                best.offer(step + 1, task.evaluate(model, dev, step + 1, reporter), model)
+            if (step + 1) % rl.save_steps == 0 or last or task.should_stop:
+                state = {"best": best.scores, "prompts": prompts.state, "task": task.state}
                 checkpoints.save(step + 1, model, optimizer, state)
                 best.clean()
+            if task.should_stop:
+                break
     reporter.close()
     best.load_average(model)
     log.info("the model is the mean of steps %s", ", ".join(sorted(best.scores, key=int)))
-
-
-def _freeze(model: AudioLLM) -> None:
-    """Only the parts named in `rl.train` learn."""
-    model.requires_grad_(False)
-    for part in model.config.rl.train:
-        getattr(model, part).requires_grad_(True)
 
 
 def _shown(metrics: dict[str, float], scores: dict[str, float]) -> dict[str, str]:

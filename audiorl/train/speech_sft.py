@@ -20,7 +20,7 @@ from audiorl.errors import UserError
 from audiorl.models import save_model
 from audiorl.models.speech_layouts import SpeechFacts, SpeechPrompt
 from audiorl.models.speech_lm import SpeechLM
-from audiorl.rollout.speak import Spoken, speak
+from audiorl.rollout.speak import speak
 from audiorl.score.align import Counts, count_errors
 from audiorl.train.batches import batch_stream, epoch_batches
 from audiorl.train.experiment import Experiment
@@ -149,7 +149,8 @@ def evaluate_speech(
         "eval/unfinished_ratio": sum(not s.finished for s in spoken.values()) / len(spoken),
     }
     if hear is not None:
-        metrics["eval/wer"] = heard_errors(model.config, utterances, spoken, hear).rate
+        texts = hear([spoken[u.id].tokens for u in utterances])
+        metrics["eval/wer"] = count_heard(model.config, utterances, texts).rate
     metrics["timing_s/eval"] = time.perf_counter() - started
     reporter.log(step, metrics)
     score = metrics.get("eval/wer", loss)
@@ -171,13 +172,10 @@ def dev_loss(model: SpeechLM, dev: Sequence[Example]) -> float:
     return total / count
 
 
-def heard_errors(
-    config: Config, utterances: Sequence[Utterance], spoken: dict[str, Spoken], hear: Hear
-) -> Counts:
-    """Errors of what `hear` makes of tokens, against the texts."""
+def count_heard(config: Config, utterances: Sequence[Utterance], heard: Sequence[str]) -> Counts:
+    """Errors of what is heard, against the texts."""
     clean = normalizer(config.score.normalizer)
     counts = Counts()
-    heard = hear([spoken[u.id].tokens for u in utterances])
     for u, text in zip(utterances, heard, strict=True):
         pair = (split_units(clean(t), config.score.unit) for t in (u.text, text))
         counts += count_errors(*pair)

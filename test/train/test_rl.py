@@ -62,20 +62,20 @@ def test_only_what_is_to_learn_learns(corpus: Corpus, tmp_path: Path) -> None:
 
 def test_the_start_is_kept_where_nothing_is_better(corpus: Corpus, tmp_path, monkeypatch) -> None:
     from audiorl.score.align import Counts
-    from audiorl.train import rl
+    from audiorl.train import rl_recognition
 
     errors = iter([1, 3, 2])
-    monkeypatch.setattr(rl, "evaluate", lambda *_: Counts(hits=5, substitutions=next(errors)))
+    monkeypatch.setattr(rl_recognition, "evaluate", lambda *_: Counts(hits=5, substitutions=next(errors)))
     corpus.rl(tmp_path, SHORT)
     assert equal(weights(tmp_path), weights(corpus.init))
 
 
 def test_the_best_on_dev_is_kept(corpus: Corpus, tmp_path, monkeypatch) -> None:
     from audiorl.score.align import Counts
-    from audiorl.train import rl
+    from audiorl.train import rl_recognition
 
     errors = iter([3, 1, 2])
-    monkeypatch.setattr(rl, "evaluate", lambda *_: Counts(hits=5, substitutions=next(errors)))
+    monkeypatch.setattr(rl_recognition, "evaluate", lambda *_: Counts(hits=5, substitutions=next(errors)))
     corpus.rl(tmp_path, {**SHORT, "rl.save_steps": 2})
     at_two = read_weights(tmp_path / "checkpoints" / "step_00000002" / "model.safetensors")
     assert equal(weights(tmp_path), at_two)

@@ -1,0 +1,87 @@
+"""What RL of synthesis knows of texts and of speech: conditions, and what is heard in a rollout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from audiorl.data.utterance import Utterance
+from audiorl.models.codec import Codec
+from audiorl.models.speech_lm import SpeechLM
+from audiorl.models.token_recogniser import TokenRecogniser
+from audiorl.rewards import Sample
+from audiorl.rollout.native import Rollout
+
+WAVE_SECONDS = 200.0  # of speech that is made at once, padding included
+
+
+class Texts:
+    """The conditions of synthesis (`Conditions`): ids of the text, in which nothing learns."""
+
+    def __init__(self, model: SpeechLM) -> None:
+        self.model = model
+
+    def get(self, utterances: Sequence[Utterance]) -> list[Tensor]:
+        """Ids [T_i] of each text."""
+        return [self.model.condition(u.text, u.speaker) for u in utterances]
+
+    def encode(self, model: SpeechLM, utterances: Sequence[Utterance]) -> list[Tensor]:
+        """The same."""
+        return self.get(utterances)
+
+
+class Vocoder:
+    """Waves of samples, for the rewards that ask for them; `voices`: vectors [S] by speaker."""
+
+    def __init__(self, codec: Codec, voices: Mapping[str, Tensor]) -> None:
+        self.codec = codec
+        self.voices = voices
+
+    @torch.no_grad()
+    def __call__(self, samples: Sequence[Sample]) -> list[Sample]:
+        """The samples with their waves [S_i], in padded batches of like length.
+
+        A sample without a token stays without a wave.
+        """
+        most = round(WAVE_SECONDS * self.codec.token_rate)  # tokens
+        loud = [i for i, sample in enumerate(samples) if sample.tokens]
+        made, batch = list(samples), []
+        for i in [*sorted(loud, key=lambda i: -len(samples[i].tokens)), None]:
+            full = batch and (i is None or len(samples[batch[0]].tokens) * (len(batch) + 1) > most)
+            if full:
+                tokens = [torch.tensor(samples[row].tokens) for row in batch]
+                voices = [self.voices[samples[row].utterance.speaker] for row in batch]
+                waves = self.codec.decode(tokens, torch.stack(voices))
+                for row, wave in zip(batch, waves, strict=True):
+                    made[row] = replace(samples[row], wave=wave.cpu())
+                batch = []
+            if i is not None:
+                batch.append(i)
+        return made
+
+
+class Heard:
+    """Samples of a rollout (`Interpret`): tokens, what the reward model hears in them, waves."""
+
+    def __init__(
+        self, model: SpeechLM, recogniser: TokenRecogniser, vocoder: Vocoder | None = None
+    ) -> None:
+        self.model = model
+        self.recogniser = recogniser
+        self.vocoder = vocoder
+
+    def __call__(self, utterances: Sequence[Utterance], rollout: Rollout) -> list[Sample]:
+        group = len(rollout) // len(utterances)
+        rows = zip(rollout.tokens, rollout.mask, strict=True)
+        spoken = [self.model.speech_ids(tokens[mask]) for tokens, mask in rows]
+        texts = self.recogniser.transcribe(spoken)
+        samples = [
+            Sample(utterances[i // group], text, finished, tuple(tokens))
+            for i, (text, tokens, finished) in enumerate(
+                zip(texts, spoken, rollout.finished.tolist(), strict=True)
+            )
+        ]
+        return self.vocoder(samples) if self.vocoder else samples

@@ -1,0 +1,210 @@
+"""What synthesis brings to the RL loop."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from audiorl.config.schema import Config
+from audiorl.data.speech_tokens import TOKENS, check_codec, read_tokens
+from audiorl.data.utterance import Utterance, read_utterances
+from audiorl.errors import UserError
+from audiorl.models import WEIGHTS
+from audiorl.models.codec import codec_info, load_codec
+from audiorl.models.judge import Judge
+from audiorl.models.speech_lm import SpeechLM
+from audiorl.models.token_recogniser import TEXT, TokenRecogniser
+from audiorl.optim import Optimizers
+from audiorl.rewards import Models, Sample, build_rewards
+from audiorl.rl.collect import Scorer
+from audiorl.rl.diffro import DiffROLoss
+from audiorl.rl.diffro_learner import DiffRO, OnRollouts
+from audiorl.rl.grpo import GRPO
+from audiorl.rl.speech import Heard, Texts, Vocoder
+from audiorl.rollout.speak import speak
+from audiorl.rollout.synthesise import speaker_vectors
+from audiorl.train.prompts import Prompts
+from audiorl.train.reporter import Reporter
+from audiorl.train.sft import pick_device
+from audiorl.train.speech_sft import count_heard
+from audiorl.train.watch import HackingWatch
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SpeechFolders:
+    """The experiments of stage 3 that RL of synthesis needs beside the policy."""
+
+    codec: Path
+    reward_model: Path
+    judge: Path | None = None  # None: nobody watches over reward hacking
+    histories: Path | None = None  # tokens of the RL set's utterances, for DiffRO on fixed ones
+
+
+class Synthesis:
+    """RL of a speech LM: rewards from what the reward model hears, and its gradient."""
+
+    relevant = ("diffro.", "decode.")
+
+    def __init__(self, config: Config, folders: SpeechFolders, dump: Path) -> None:
+        self.config = config
+        self.folders = folders
+        self.dump = dump
+        self.watch = HackingWatch(config.rl.early_stop, config.rl.early_stop_window)
+        self.fixed = config.diffro.actual_history(config.rl.algorithm) == "fixed"
+        self.histories: dict[str, list[int]] = {}
+
+    def inputs(self) -> dict[str, Path]:
+        found = {
+            "codec": self.folders.codec / "model" / WEIGHTS,
+            "reward_model": self.folders.reward_model / "model" / WEIGHTS,
+        }
+        if self.folders.judge:
+            found["judge"] = self.folders.judge / "model" / WEIGHTS
+        if self._needs_histories:
+            found["histories"] = self.folders.histories / TOKENS
+        for name, path in found.items():
+            if not path.exists():
+                raise UserError(f"{path}: there is no {name.replace('_', ' ')}; run stage 3 and 4.")
+        return found
+
+    def prepare(
+        self, model: SpeechLM, train: Sequence[Utterance], dev: Sequence[Utterance]
+    ) -> Models:
+        device, known = str(pick_device(self.config)), model.facts.codec
+        self.recogniser = TokenRecogniser.load(self.folders.reward_model / "model", device, known)
+        model.refuse_texts(train, self.config.rl.max_completion_length)
+        model.refuse_texts(dev, self.config.decode.max_completion_length)
+        self.recogniser.refuse_unknown([*train, *dev])
+        if self._needs_histories:
+            self.histories, info = read_tokens(self.folders.histories)
+            check_codec(info, known, str(self.folders.histories), "the speech LM")
+        wants_waves = build_rewards(self.config).needs_waves
+        self.judge = self._load_judge(device)
+        self.vocoder = None
+        if wants_waves or self.judge:
+            self.vocoder = self._load_vocoder(model, train, dev, device)
+        self.heard = Heard(model, self.recogniser, self.vocoder if wants_waves else None)
+        return self._models(train) if wants_waves else Models(self.recogniser)
+
+    def parts(self, model: SpeechLM) -> list[nn.Module]:
+        return [model.llm]
+
+    def learner(
+        self,
+        model: SpeechLM,
+        reference: SpeechLM | None,
+        rewards: Scorer,
+        optimizer: Optimizers,
+        prompts: Prompts,
+        folder: Path,
+    ) -> GRPO | DiffRO:
+        algorithm, texts = self.config.rl.algorithm, Texts(model)
+        if algorithm == "diffro" and self.fixed:
+            learner = DiffRO(model, self.recogniser, reference, optimizer, texts, self.histories)
+            learner.refuse_unfit(prompts.utterances)
+            return learner
+        auxiliary = None
+        if algorithm in ("diffro", "both"):
+            # GRPO has the KL already, unless its loss is left out.
+            held = reference if algorithm == "diffro" else None
+            loss = DiffROLoss(model, self.recogniser, held)
+            tasks = [task for task in loss.weights if task != TEXT]
+            self.recogniser.refuse_unknown(prompts.utterances, tasks)
+            weight = self.config.diffro.weight if algorithm == "both" else 1.0
+            auxiliary = OnRollouts(loss, weight)
+        return GRPO(
+            model, reference, rewards, optimizer, texts, self.heard, prompts.more, auxiliary
+        )
+
+    @torch.no_grad()
+    def evaluate(
+        self, model: SpeechLM, dev: Sequence[Utterance], step: int, reporter: Reporter
+    ) -> float:
+        """The reward model's error rate on sampled speech; the judge only watches.
+
+        Checkpoints are chosen by the former, so that the judge stays independent of them.
+        """
+        started, decode = time.perf_counter(), self.config.decode
+        spoken = speak(model, dev, decode, self.config.seed, "evaluation")
+        texts = self.recogniser.transcribe([spoken[u.id].tokens for u in dev])
+        error = count_heard(self.config, dev, texts).rate
+        metrics = {
+            "eval/wer": error,
+            "eval/unfinished_ratio": sum(not s.finished for s in spoken.values()) / len(spoken),
+            "eval/mean_length": sum(len(s.tokens) for s in spoken.values()) / len(spoken),
+        }
+        if self.judge:
+            samples = [Sample(u, "", True, tuple(spoken[u.id].tokens)) for u in dev]
+            made = self.vocoder(samples)
+            heard = iter(self.judge.transcribe([s.wave for s in made if s.wave is not None]))
+            judged = ["" if s.wave is None else next(heard) for s in made]
+            judged_error = count_heard(self.config, dev, judged).rate
+            metrics |= {"eval/judge_wer": judged_error}
+            metrics |= self.watch.look(step, 1 - error, 1 - judged_error)
+            first = next((i for i, s in enumerate(made) if s.wave is not None), None)
+            if first is not None:
+                told = f"text: {dev[first].text}\n\nthe judge hears: {judged[first]}"
+                rate = self.vocoder.codec.sample_rate
+                reporter.audio(step, "eval/sample", made[first].wave.numpy(), rate, told)
+        metrics["timing_s/eval"] = time.perf_counter() - started
+        reporter.log(step, metrics)
+        told = f", by the judge {100 * metrics['eval/judge_wer']:.2f} %" if self.judge else ""
+        log.info("step %d: dev error rate %.2f %%%s", step, 100 * error, told)
+        return error
+
+    @property
+    def state(self) -> list[tuple[int, float, float]]:
+        return self.watch.history
+
+    def restore(self, state: list[tuple[int, float, float]]) -> None:
+        self.watch.history = [tuple(seen) for seen in state]
+
+    @property
+    def should_stop(self) -> bool:
+        return self.watch.should_stop
+
+    @property
+    def _needs_histories(self) -> bool:
+        if self.config.rl.algorithm != "diffro" or not self.fixed:
+            return False
+        if self.folders.histories is None:
+            raise UserError(
+                "DiffRO on fixed histories needs the tokens of the RL set; name their folder with "
+                "--histories, or set diffro.history: rollout."
+            )
+        return True
+
+    def _load_judge(self, device: str) -> Judge | None:
+        if self.folders.judge is None or self.config.rl.early_stop == "never":
+            return None
+        return Judge.load(self.folders.judge / "model", device)
+
+    def _load_vocoder(
+        self, model: SpeechLM, train: Sequence[Utterance], dev: Sequence[Utterance], device: str
+    ) -> Vocoder:
+        codec = load_codec(self.folders.codec / "model", device)
+        check_codec(codec_info(codec), model.facts.codec, str(self.folders.codec), "the speech LM")
+        recordings = read_utterances(self.dump / self.config.data.train)
+        speakers = {u.speaker for u in [*train, *dev]}
+        return Vocoder(codec, speaker_vectors(codec, recordings, speakers))
+
+    def _models(self, train: Sequence[Utterance]) -> Models:
+        """The models of rewards that listen to waves; voices are the codec's own vectors."""
+        codec = self.vocoder.codec
+        voices = {
+            name: nn.functional.normalize(vector, dim=0)
+            for name, vector in self.vocoder.voices.items()
+        }
+
+        def speaker(waves: Sequence[Tensor]) -> Tensor:
+            return nn.functional.normalize(codec.speaker(waves), dim=1)
+
+        return Models(self.recogniser, speaker, voices, codec.sample_rate)
