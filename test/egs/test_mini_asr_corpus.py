@@ -23,8 +23,9 @@ from audiorl.errors import UserError
 
 LOCAL = Path(__file__).resolve().parents[2] / "egs" / "mini_asr" / "local"
 SCALE = "0.005"
-SETS = "train dev rl rl_dev test_clean test_noisy test_long test_keyword test_nospeech".split()
-TESTS = [name for name in SETS if name.startswith("test_")]
+SETS = """train dev rl rl_keyword rl_nospeech rl_dev test_clean test_noisy test_long test_keyword
+test_nospeech""".split()
+NO_SPEECH = ["rl_nospeech", "test_nospeech"]
 MODULES = """acoustics espeak make_corpus plans render sentences sentences_en sentences_zh sets
 speakers tables""".split()
 
@@ -70,7 +71,7 @@ def table(path: Path) -> dict[str, str]:
 
 def problems(folder: Path) -> list:
     """What the validator finds; that a tiny set has a single speaker is but a warning."""
-    found = validate(folder, Checks(no_speech=folder.name == "test_nospeech"))
+    found = validate(folder, Checks(no_speech=folder.name in NO_SPEECH))
     return [problem for problem in found if not problem.warning]
 
 
@@ -85,6 +86,11 @@ def contents(out: Path) -> dict[str, bytes]:
 
 def spec_of(local, name: str):
     return next(spec for spec in local.sets.SETS if spec.name == name)
+
+
+def split_of(name: str) -> str:
+    """The sets whose speakers and sentences are the same: all tests, and all of RL but rl_dev."""
+    return name if name == "rl_dev" else name.partition("_")[0]
 
 
 def all_plans(local, language: str = "en", scale: float = 1.0) -> dict[str, list]:
@@ -142,7 +148,7 @@ def test_audio_is_neither_silent_nor_clipped(corpus):
             samples, _ = soundfile.read(path)
             peak, loudness = np.abs(samples).max(), 10 * np.log10(np.mean(samples**2))
             assert peak < 0.99
-            assert loudness > (-80 if name == "test_nospeech" else -45)
+            assert loudness > (-80 if name in NO_SPEECH else -45)
 
 
 def test_lengths_follow_the_sets(corpus):
@@ -155,9 +161,10 @@ def test_lengths_follow_the_sets(corpus):
 
 
 def test_nobody_speaks_in_nospeech(corpus):
-    assert set(table(corpus / "test_nospeech" / "text").values()) == {""}
-    assert set(table(corpus / "test_nospeech" / "utt2snr").values()) == {"-inf"}
-    assert not (corpus / "test_nospeech" / "utt2keywords").exists()
+    for name in NO_SPEECH:
+        assert set(table(corpus / name / "text").values()) == {""}
+        assert set(table(corpus / name / "utt2snr").values()) == {"-inf"}
+        assert not (corpus / name / "utt2keywords").exists()
 
 
 def test_the_summary_has_a_row_for_every_set(corpus):
@@ -175,7 +182,7 @@ def test_the_summary_has_a_row_for_every_set(corpus):
 def test_speakers_are_disjoint_and_their_voices_too(local, plans):
     people, voices = {}, {}
     for name, utterances in plans.items():
-        group = "test" if name in TESTS else name
+        group = split_of(name)
         heard = [u.speaker for u in utterances if u.speaker]
         people.setdefault(group, set()).update(speaker.id for speaker in heard)
         voices.setdefault(group, set()).update(speaker.voice.split("+")[1] for speaker in heard)
@@ -199,7 +206,7 @@ def test_babble_is_of_other_people_of_the_same_group(local, plans):
 def test_no_sentence_of_one_split_is_in_another(planned, language):
     sentences = {}
     for name, utterances in planned[language].items():
-        split = "test" if name in TESTS else name
+        split = split_of(name)
         spoken = [s.text for u in utterances for s in u.sentences]
         background = [s.text for u in utterances for _, s in u.talkers]
         sentences.setdefault(split, set()).update(spoken, background)
@@ -463,7 +470,7 @@ def test_same_bytes_whatever_the_number_of_jobs_after_a_kill(tmp_path, corpus):
     made = len(list(out.rglob("*.wav")))
     assert made < len(list(corpus.rglob("*.wav")))
     first_line = make(out, "--nj", "2").stdout.splitlines()[0]
-    assert f"{made} of 46 utterances are there" in first_line
+    assert f"{made} of 49 utterances are there" in first_line
     files = contents(out)
     assert {name: b for name, b in files.items() if not name.endswith(".tmp")} == contents(corpus)
 
