@@ -76,17 +76,19 @@ def summary(recipe: Recipe) -> str:
 
 def _missing(config: Config) -> Iterator[Rule]:
     """The files and packages that the config asks for and that are not there."""
-    init, pretrained = config.encoder.init, config.llm.pretrained
+    init = config.encoder.init
     if init and not os.path.isfile(init):
         message = "there is no such file; give an ESPnet ASR checkpoint (.pth)"
         yield ("encoder.init",), f"{os.path.abspath(init)}: {message}"
-    if os.path.isdir(pretrained):
-        if not os.path.isfile(os.path.join(pretrained, "config.json")):
-            message = "holds no config.json; give a folder with a Hugging Face model"
-            yield ("llm.pretrained",), f"{os.path.abspath(pretrained)} {message}"
-    elif pretrained and not HUB_NAME.fullmatch(pretrained):
-        message = "there is no such folder, and it is not a hub name; mend the path"
-        yield ("llm.pretrained",), f"{os.path.abspath(pretrained)}: {message}"
+    for section in ("llm", "codec"):
+        pretrained, key = getattr(config, section).pretrained, f"{section}.pretrained"
+        if os.path.isdir(pretrained):
+            if not os.path.isfile(os.path.join(pretrained, "config.json")):
+                message = "holds no config.json; give a folder with a Hugging Face model"
+                yield (key,), f"{os.path.abspath(pretrained)} {message}"
+        elif pretrained and not HUB_NAME.fullmatch(pretrained):
+            message = "there is no such folder, and it is not a hub name; mend the path"
+            yield (key,), f"{os.path.abspath(pretrained)}: {message}"
     for reward in config.rl.rewards:
         if reward.reward_file and not os.path.isfile(reward.reward_file):
             message = "there is no such file; give your rewards' path from the recipe's folder"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from audiorl.config.codec_rules import broken_codec_rules
 from audiorl.config.diffro_rules import broken_diffro_rules
 from audiorl.config.judge_rules import broken_judge_rules
 from audiorl.config.reward_rules import Rule, broken_reward_rules
@@ -31,6 +32,7 @@ def broken_rules(config: Config) -> Iterator[Rule]:
     yield from broken_tts_rules(config)
     if config.task == "tts":
         yield from broken_judge_rules(config)
+        yield from broken_codec_rules(config)
     if not FOLDER.fullmatch(config.decode.name):
         yield ("decode.name",), _not_a_folder(config.decode.name)
     if config.score.unit == "word" and config.score.normalizer == "mandarin":

@@ -13,6 +13,7 @@ from audiorl.config.field import key
 from audiorl.config.tts_schema import (
     CodecConfig,
     DiffROConfig,
+    FlowConfig,
     JudgeConfig,
     RewardModelConfig,
     SpeechConfig,
@@ -596,6 +597,7 @@ class Config:
     encoder: EncoderConfig = key(EncoderConfig, "audio encoder", task="asr")
     adaptor: AdaptorConfig = key(AdaptorConfig, "encoder to LM", task="asr")
     codec: CodecConfig = key(CodecConfig, "stage 3", task="tts")
+    flow: FlowConfig = key(FlowConfig, "stage 3", task="tts")
     reward_model: RewardModelConfig = key(RewardModelConfig, "stage 3", task="tts")
     judge: JudgeConfig = key(JudgeConfig, "stage 3", task="tts")
     llm: LLMConfig = key(LLMConfig, "language model")

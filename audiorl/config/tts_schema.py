@@ -9,14 +9,66 @@ from audiorl.config.field import key
 
 @dataclass
 class CodecConfig:
-    """Speech tokens: from a wave to them, and from them to a wave (stage 3)."""
+    """From a wave to speech tokens (stage 3)."""
 
     type: str = key(
         "native",
-        "native: trained in stage 3; or a pretrained one of transformers",
+        "native: trained in stage 3; or a pretrained one of transformers, of whose codebooks the "
+        "first is used",
         choices=("native", "xcodec2", "mimi", "dac"),
     )
     pretrained: str = key("", "folder or hub name of a pretrained codec; native has none")
+    output_size: int = key(144, "width of its Conformer", ge=8)
+    attention_heads: int = key(4, "heads", ge=1)
+    linear_units: int = key(288, "width of the feed-forward layers", ge=8)
+    kernel_size: int = key(15, "kernel of the convolutions; odd", ge=1)
+    num_blocks: int = key(3, "layers that make tokens", ge=1)
+    num_blocks_after: int = key(1, "layers that read tokens, for CTC over characters", ge=1)
+    dropout_rate: float = key(0.1, "dropout", ge=0, lt=1)
+    echo_weight: float = key(
+        0.5,
+        "weight of the mel frames that are read from tokens, beside CTC: what text does not say, "
+        "length and loudness above all, is kept too",
+        ge=0,
+    )
+    fsq_dims: int = key(6, "numbers of a code; there are fsq_levels ^ fsq_dims codes", ge=1)
+    fsq_levels: int = key(3, "values of each number; odd", ge=3)
+    max_steps: int = key(2000, "updates of the tokens", ge=1)
+    batch_seconds: float = key(60.0, "seconds of audio in a batch, padding included", gt=0)
+    learning_rate: float = key(2e-3, "peak learning rate (AdamW)", gt=0)
+    muon_learning_rate: float = key(
+        0.0, "peak learning rate of Muon on the layers' matrices; 0: AdamW there too", ge=0
+    )
+    warmup_steps: int = key(100, "updates of linear warm-up; cosine decay to 2 % follows", ge=0)
+    weight_decay: float = key(0.01, "weight decay on matrices", ge=0)
+    max_grad_norm: float = key(5.0, "gradient norm is clipped to this", gt=0)
+    eval_steps: int = key(500, "updates between evaluations on dev", ge=1)
+    save_steps: int = key(200, "updates between checkpoints for resuming", ge=1)
+    logging_steps: int = key(10, "updates between lines of metrics.jsonl", ge=1)
+    eval_utterances: int = key(200, "dev utterances per evaluation; 0: all", ge=0)
+
+
+@dataclass
+class FlowConfig:
+    """From speech tokens and a speaker vector to a wave: flow matching, Griffin-Lim (stage 3)."""
+
+    hidden_size: int = key(192, "width", ge=8)
+    num_token_blocks: int = key(2, "layers at the rate of tokens", ge=0)
+    num_blocks: int = key(6, "layers at the rate of mel frames", ge=1)
+    kernel_size: int = key(7, "kernel of the convolutions; odd", ge=1)
+    speaker_size: int = key(64, "size of a speaker's vector", ge=2)
+    condition_dropout: float = key(
+        0.1, "share of the utterances that are learnt without tokens and speaker", ge=0, lt=1
+    )
+    max_steps: int = key(2000, "updates; what else a training needs is as in codec", ge=1)
+    batch_seconds: float = key(60.0, "seconds of audio in a batch, padding included", gt=0)
+    learning_rate: float = key(1e-3, "peak learning rate (AdamW)", gt=0)
+    muon_learning_rate: float = key(0.0, "peak learning rate of Muon; 0: AdamW alone", ge=0)
+    euler_steps: int = key(10, "evaluations of the network for an utterance", ge=1)
+    guidance: float = key(
+        0.0, "classifier-free guidance: how far to go beyond, away from no condition; 0: off", ge=0
+    )
+    griffin_lim_steps: int = key(32, "iterations from mel frames to a wave", ge=1)
 
 
 @dataclass

@@ -1,0 +1,36 @@
+"""Writes the speech tokens of sets of recordings to EXP/tokens/<set> (stage 3).
+
+example:
+  python -m audiorl.bin.speech_tokens --config conf/grpo.yaml --dump dump exp/codec
+  python -m audiorl.bin.speech_tokens --config conf/grpo.yaml --dump dump exp/codec --sets test
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from audiorl.bin.cli import parser, run
+from audiorl.config import load_config
+
+
+def main() -> None:
+    options = parser(__doc__)
+    options.add_argument("--dump", type=Path, required=True, help="folder of the formatted sets")
+    options.add_argument("codec", type=Path, metavar="EXP", help="with a codec's model/ inside")
+    options.add_argument(
+        "--sets", nargs="+", default=[], metavar="SET", help="default: data.train and data.dev"
+    )
+    args = options.parse_args()
+    config = load_config(args.config, args.set)
+    from audiorl.models.codec import load_codec
+    from audiorl.train.codec_sets import write_set_tokens
+    from audiorl.train.sft import pick_device, setup_torch
+
+    setup_torch(config)
+    codec = load_codec(args.codec / "model", str(pick_device(config)))
+    for name in args.sets or [config.data.train, config.data.dev]:
+        write_set_tokens(codec, args.dump / name, args.codec / "tokens" / name)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,29 @@
+"""Trains the speech codec, or measures a pretrained one (stage 3).
+
+example:
+  python -m audiorl.bin.train_codec --config conf/grpo.yaml --dump dump --out exp/codec
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from audiorl.bin.cli import parser, run
+from audiorl.config import load_config
+
+
+def main() -> None:
+    options = parser(__doc__)
+    options.add_argument("--dump", type=Path, required=True, help="folder of the formatted sets")
+    options.add_argument(
+        "--out", type=Path, required=True, help="experiment to write or go on with"
+    )
+    args = options.parse_args()
+    config = load_config(args.config, args.set)
+    from audiorl.train.codec import train_codec
+
+    train_codec(config, args.dump, args.out)
+
+
+if __name__ == "__main__":
+    run(main)

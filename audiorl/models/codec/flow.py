@@ -1,0 +1,131 @@
+"""From tokens and a speaker vector to log-mel frames: conditional flow matching."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from audiorl.config.tts_schema import FlowConfig
+from audiorl.models.codec.blocks import ConvBlock
+
+TIME_SIZE = 64  # sines and cosines of the flow's time
+
+
+class FlowDecoder(nn.Module):
+    """Codes [B, T, dims] and speakers [B, S] to log-mel frames [B, stride * T, n_mels].
+
+    A path leads straight from noise x_0 to the frames x_1, x_t = (1 - t) x_0 + t x_1, and the
+    network learns its velocity x_1 - x_0 at every t (optimal-transport flow matching, Lipman et
+    al., ICLR 2023). To speak is to follow the velocity from t = 0 to 1 in Euler steps. The codes
+    are read at their own rate first and then interpolated to that of the frames (CosyVoice 3).
+    """
+
+    def __init__(self, config: FlowConfig, dims: int, n_mels: int, stride: int) -> None:
+        super().__init__()
+        self.config = config
+        self.stride = stride
+        size, kernel = config.hidden_size, config.kernel_size
+        self.codes = nn.Linear(dims, size)
+        self.token_blocks = nn.ModuleList(
+            ConvBlock(size, kernel) for _ in range(config.num_token_blocks)
+        )
+        self.time = nn.Sequential(nn.Linear(TIME_SIZE, size), nn.SiLU(), nn.Linear(size, size))
+        self.speaker = nn.Linear(config.speaker_size, size)
+        self.input = nn.Linear(n_mels, size)
+        self.blocks = nn.ModuleList(
+            ConvBlock(size, kernel, condition_size=size) for _ in range(config.num_blocks)
+        )
+        self.norm = nn.LayerNorm(size)
+        self.output = nn.Linear(size, n_mels)
+        nn.init.zeros_(self.output.weight)
+        nn.init.zeros_(self.output.bias)
+
+    def loss(
+        self, mel: Tensor, frames: Tensor, codes: Tensor, lengths: Tensor, speakers: Tensor
+    ) -> Tensor:
+        """Mean squared error of the velocity at a random time of each utterance.
+
+        mel [B, stride * T, n_mels], normalised, of which `frames` [B] are real; codes [B, T, dims],
+        of which `lengths` [B] are. A share of the utterances has neither codes nor speaker, so that
+        the network also learns what guidance leads away from.
+        """
+        batch = len(mel)
+        times = torch.rand(batch, device=mel.device)
+        noise = torch.randn_like(mel)
+        at = times[:, None, None]
+        context = self._context(codes, lengths)
+        informed = torch.rand(batch, device=mel.device) >= self.config.condition_dropout
+        context, speakers = context * informed[:, None, None], speakers * informed[:, None]
+        real = _real(lengths * self.stride, mel.size(1))
+        found = self._velocity((1 - at) * noise + at * mel, times, context, speakers, real)
+        wanted = _real(frames, mel.size(1))
+        errors = (found - (mel - noise)) ** 2 * wanted
+        return errors.sum() / (wanted.sum() * mel.size(-1))
+
+    def sample(self, codes: Sequence[Tensor], speakers: Tensor, seed: int) -> list[Tensor]:
+        """Normalised log-mel frames [stride * T_i, n_mels] of each utterance's codes [T_i, dims].
+
+        The noise of an utterance depends on `seed` and its length alone, and padding changes
+        nothing: the same frames come out alone and in any batch.
+        """
+        device = speakers.device
+        lengths = torch.tensor([len(row) for row in codes], device=device)
+        context = self._context(pad_sequence(list(codes), batch_first=True), lengths)
+        counts = (lengths * self.stride).tolist()
+        generators = [torch.Generator().manual_seed(seed) for _ in counts]
+        n_mels = self.input.in_features
+        mel = pad_sequence(
+            [torch.randn(n, n_mels, generator=g) for n, g in zip(counts, generators, strict=True)],
+            batch_first=True,
+        ).to(device)
+        real = _real(lengths * self.stride, mel.size(1))
+        steps, guidance = self.config.euler_steps, self.config.guidance
+        for step in range(steps):
+            times = torch.full((len(counts),), step / steps, device=device)
+            velocity = self._velocity(mel, times, context, speakers, real)
+            if guidance:
+                free = self._velocity(mel, times, 0 * context, 0 * speakers, real)
+                velocity = (1 + guidance) * velocity - guidance * free
+            mel = mel + velocity / steps
+        return [row[:n] for row, n in zip(mel, counts, strict=True)]
+
+    def _context(self, codes: Tensor, lengths: Tensor) -> Tensor:
+        """What the frames have to say: [B, T, dims] -> [B, stride * T, size]."""
+        real = _real(lengths, codes.size(1))
+        hidden = self.codes(codes)
+        for block in self.token_blocks:
+            hidden = block(hidden, real)
+        # Interpolation must not reach into padding: the last token stands for what follows it.
+        places = torch.arange(codes.size(1), device=codes.device).minimum(lengths[:, None] - 1)
+        hidden = hidden.gather(1, places[..., None].expand_as(hidden))
+        return F.interpolate(
+            hidden.transpose(1, 2), scale_factor=float(self.stride), mode="linear"
+        ).transpose(1, 2)
+
+    def _velocity(
+        self, mel: Tensor, times: Tensor, context: Tensor, speakers: Tensor, real: Tensor
+    ) -> Tensor:
+        """mel, context [B, N, .], times [B], speakers [B, S], real [B, N, 1] -> [B, N, n_mels]."""
+        condition = F.silu(self.time(_waves(times)) + self.speaker(speakers))
+        hidden = self.input(mel) + context
+        for block in self.blocks:
+            hidden = block(hidden, real, condition)
+        return self.output(self.norm(hidden))
+
+
+def _real(lengths: Tensor, longest: int) -> Tensor:
+    """Which positions are no padding: [B] -> [B, longest, 1]."""
+    return (torch.arange(longest, device=lengths.device) < lengths[:, None])[..., None]
+
+
+def _waves(times: Tensor) -> Tensor:
+    """Times [B] in 0..1 as sines and cosines of many frequencies [B, TIME_SIZE]."""
+    half = TIME_SIZE // 2
+    scale = torch.arange(half, device=times.device) / (half - 1)
+    angles = times[:, None] * 1000 * torch.exp(-math.log(10_000) * scale)
+    return torch.cat([angles.sin(), angles.cos()], -1)

@@ -1,0 +1,190 @@
+"""The codec that a recipe trains: tokens that carry what is said, and a flow that speaks them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from audiorl.config import dump_config
+from audiorl.config.schema import Config, EncoderConfig
+from audiorl.data.characters import Characters
+from audiorl.files import atomic_write, write_json
+from audiorl.models import WEIGHTS, save_weights
+from audiorl.models.codec.base import weights_hash
+from audiorl.models.codec.flow import FlowDecoder
+from audiorl.models.codec.quantiser import FiniteScalarQuantiser
+from audiorl.models.codec.speaker import SpeakerEncoder
+from audiorl.models.codec.vocoder import GriffinLim
+from audiorl.models.ctc import best_path, ctc_log_likelihood
+from audiorl.models.encoder import Encoder
+from audiorl.models.frontend import Frontend
+
+CHARACTERS = "characters.json"
+STRIDE = 4  # mel frames of a token: what ESPnet's conv2d joins
+BEFORE = 2  # its 7 frames begin so many before the 4 of a token,
+AFTER = 3 - BEFORE  # and end so many after them
+FLOOR = 1e-5  # least power of a mel band: 80 dB below loud speech
+
+
+class NativeCodec(nn.Module):
+    """Wave -> log-mel -> Conformer -> FSQ -> tokens; tokens, speaker -> flow -> log-mel -> wave.
+
+    What follows the quantiser in training, a Conformer with CTC over characters, sees the tokens
+    alone: they have to hold the text (the supervised tokens of CosyVoice, arXiv 2407.05407). The
+    flow decoder and the speaker encoder are trained on the finished tokens.
+    """
+
+    def __init__(self, config: Config, characters: Characters) -> None:
+        super().__init__()
+        self.config = config
+        self.characters = characters
+        codec, flow, n_mels = config.codec, config.flow, config.frontend.n_mels
+        self.frontend = Frontend(config.frontend, config.data.sample_rate)
+        self.sample_rate = config.data.sample_rate
+        self.token_rate = self.sample_rate / (STRIDE * self.frontend.hop)
+        self.speaker_size = flow.speaker_size
+
+        self.encoder = Encoder(_conformer(config, "conv2d", codec.num_blocks), n_mels)
+        self.quantiser = FiniteScalarQuantiser(codec.output_size, codec.fsq_dims, codec.fsq_levels)
+        self.codebook_size = self.quantiser.codebook_size
+        self.reader = Encoder(_conformer(config, "linear", codec.num_blocks_after), codec.fsq_dims)
+        self.head = nn.Linear(codec.output_size, len(characters.symbols) + 1)  # 0 is the blank
+        self.echo = nn.Linear(codec.output_size, STRIDE * n_mels)
+
+        self.flow = FlowDecoder(flow, codec.fsq_dims, n_mels, STRIDE)
+        self.voice = SpeakerEncoder(flow, n_mels)
+        self.vocoder = GriffinLim(self.frontend, flow.griffin_lim_steps)
+        # Of the log-mel values of the training data, band by band.
+        self.register_buffer("mel_mean", torch.zeros(n_mels))
+        self.register_buffer("mel_spread", torch.ones(n_mels))
+
+    @property
+    def device(self) -> torch.device:
+        return self.mel_mean.device
+
+    @property
+    def tokens_part(self) -> list[nn.Module]:
+        """What the first training teaches: to make tokens, and to read them."""
+        return [self.encoder, self.quantiser, self.reader, self.head, self.echo]
+
+    @property
+    def sound_part(self) -> list[nn.Module]:
+        """What the second training teaches: to speak tokens in a voice."""
+        return [self.flow, self.voice]
+
+    @torch.no_grad()
+    def encode(self, waves: Sequence[Tensor]) -> list[Tensor]:
+        _, tokens, lengths = self._quantise(waves)
+        return [row[:n].cpu() for row, n in zip(tokens, lengths.tolist(), strict=True)]
+
+    @torch.no_grad()
+    def decode(self, tokens: Sequence[Tensor], speakers: Tensor) -> list[Tensor]:
+        """As `Codec.decode`, in one padded batch; the mean of some speaker vectors is one, too.
+
+        No tokens make no sound: an empty wave.
+        """
+        waves = [torch.zeros(0) for _ in tokens]
+        spoken = [place for place, row in enumerate(tokens) if len(row)]
+        if spoken:
+            codes = [self.quantiser.codes(tokens[place].to(self.device)) for place in spoken]
+            speakers = F.normalize(speakers.to(self.device)[spoken], dim=-1)
+            mels = self.flow.sample(codes, speakers, self.config.seed)
+            mels = [mel * self.mel_spread + self.mel_mean for mel in mels]
+            for place, wave in zip(spoken, self.vocoder(mels), strict=True):
+                waves[place] = wave.cpu()
+        return waves
+
+    @torch.no_grad()
+    def speaker(self, waves: Sequence[Tensor]) -> Tensor:
+        return self._speaker(waves).cpu()
+
+    @torch.no_grad()
+    def transcribe(self, waves: Sequence[Tensor]) -> list[str]:
+        """What the tokens of waves [S_i] say, by greedy CTC."""
+        codes, _, lengths = self._quantise(waves)
+        hidden, _ = self.reader(codes, lengths)
+        paths = best_path(self.head(hidden).transpose(0, 1), lengths)
+        return [self.characters.text(path) for path in paths]
+
+    def tokens_loss(self, waves: Sequence[Tensor], texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """What the tokens of waves [S_i] lose of their text and of their sound.
+
+        CTC per character; and the mean squared error of the normalised log-mel frames that a
+        linear layer finds in what the reader makes of the tokens.
+        """
+        codes, _, lengths = self._quantise(waves)
+        hidden, _ = self.reader(codes, lengths)
+        labels = [torch.tensor(self.characters.labels(t), dtype=torch.long) for t in texts]
+        logp = ctc_log_likelihood(self.head(hidden).transpose(0, 1), lengths, labels)  # [B]
+        spelt = logp.isfinite()  # the others have more characters than tokens
+        text = -logp[spelt].sum() / max(1, sum(map(len, labels)))
+        mel, frames = self._mel(waves)
+        found = self.echo(hidden).unflatten(-1, (STRIDE, -1)).flatten(1, 2)[:, : mel.size(1)]
+        real = (torch.arange(mel.size(1), device=self.device) < frames[:, None])[..., None]
+        return text, ((found - mel) ** 2 * real).sum() / (real.sum() * mel.size(-1))
+
+    def flow_loss(
+        self, waves: Sequence[Tensor], tokens: Sequence[Tensor], references: Sequence[Tensor]
+    ) -> Tensor:
+        """The flow's loss on waves [S_i], given their tokens and other recordings of the voices."""
+        mel, frames = self._mel(waves)
+        lengths = torch.tensor([len(row) for row in tokens], device=self.device)
+        codes = self.quantiser.codes(pad_sequence(list(tokens), batch_first=True).to(self.device))
+        mel = F.pad(mel, (0, 0, 0, STRIDE * codes.size(1) - mel.size(1)))
+        return self.flow.loss(mel, frames, codes, lengths, self._speaker(references))
+
+    @torch.no_grad()
+    def fit_mel(self, waves: Sequence[Tensor]) -> None:
+        """Sets mean and spread of each mel band to those of waves [S_i]."""
+        padded = (self.frontend.pad([wave], 1, self.device)[0] for wave in waves)
+        mels = torch.cat([self._log_mel(wave)[0] for wave in padded])
+        self.mel_mean.copy_(mels.mean(0))
+        self.mel_spread.copy_(mels.std(0).clamp(min=1e-2))
+
+    def fingerprint(self) -> str:
+        """Of the encoder, the quantiser, and what they read."""
+        return weights_hash(self.encoder, self.quantiser)
+
+    def save(self, folder: Path) -> None:
+        with atomic_write(folder / "config.yaml") as stream:
+            stream.write(dump_config(self.config))
+        write_json(folder / CHARACTERS, self.characters.symbols)
+        save_weights(self, folder / WEIGHTS)
+
+    def _quantise(self, waves: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Codes [B, T, dims], tokens [B, T] and their number [B]: each 4 frames begun are one."""
+        features, frames = self.frontend(*self.frontend.pad(waves, 1, self.device))
+        lengths = -(-frames // STRIDE)
+        after = AFTER + int(STRIDE * lengths.max()) - features.size(1)
+        features = F.pad(features, (0, 0, BEFORE, after))  # 0 is the mean of the utterance
+        hidden, _ = self.encoder(features, STRIDE * lengths + BEFORE + AFTER)
+        real = torch.arange(hidden.size(1), device=self.device) < lengths[:, None]
+        return *self.quantiser(hidden, real), lengths
+
+    def _speaker(self, waves: Sequence[Tensor]) -> Tensor:
+        return self.voice(*self._mel(waves))
+
+    def _mel(self, waves: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Normalised log-mel frames [B, N, n_mels] and their number [B]."""
+        padded, samples = self.frontend.pad(waves, 1, self.device)
+        mel = (self._log_mel(padded) - self.mel_mean) / self.mel_spread
+        return mel, self.frontend.num_frames(samples)
+
+    @torch.no_grad()
+    def _log_mel(self, waves: Tensor) -> Tensor:
+        """[B, S] -> [B, N, n_mels]"""
+        return self.frontend.mel(waves).clamp(min=FLOOR).log().transpose(1, 2)
+
+
+def _conformer(config: Config, input_layer: str, num_blocks: int) -> EncoderConfig:
+    sizes = ("output_size", "attention_heads", "linear_units", "kernel_size", "dropout_rate")
+    return EncoderConfig(
+        input_layer=input_layer,
+        num_blocks=num_blocks,
+        **{name: getattr(config.codec, name) for name in sizes},
+    )

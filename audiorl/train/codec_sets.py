@@ -1,0 +1,118 @@
+"""What a codec makes of a set of recordings: its tokens, and how good they and their sound are."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from audiorl.data.audio import read_audio
+from audiorl.data.speech_tokens import CODEC, codebook_use, read_tokens, write_tokens
+from audiorl.data.text import spoken
+from audiorl.data.utterance import Utterance, read_utterances
+from audiorl.files import progress
+from audiorl.models.codec import Codec, NativeCodec, codec_info
+from audiorl.models.codec.native import FLOOR
+from audiorl.models.frontend import Frontend
+from audiorl.rollout.transcribe import batches_by_seconds
+from audiorl.score.align import Counts, count_errors
+
+DECIBELS = 10 / math.log(10)  # of a power, in one natural logarithm
+
+
+class References:
+    """For each utterance another of the same speaker, who gives the voice; itself if alone."""
+
+    def __init__(self, utterances: Sequence[Utterance]) -> None:
+        self.by_speaker: dict[str, list[Utterance]] = defaultdict(list)
+        for u in utterances:
+            self.by_speaker[u.speaker].append(u)
+
+    def draw(self, utterances: Sequence[Utterance], *seed: int) -> list[Utterance]:
+        """One for each of `utterances`, as `seed` decides."""
+        rng = np.random.default_rng(seed)
+        drawn = []
+        for u in utterances:
+            others = [other for other in self.by_speaker[u.speaker] if other.id != u.id] or [u]
+            drawn.append(others[rng.integers(len(others))])
+        return drawn
+
+
+def read_waves(codec: Codec, utterances: Sequence[Utterance]) -> list[Tensor]:
+    """Recordings [S_i] at the codec's own sample rate."""
+    return [torch.from_numpy(read_audio(u, codec.sample_rate)) for u in utterances]
+
+
+def tokenise(codec: Codec, utterances: Sequence[Utterance], seconds: float) -> dict[str, Tensor]:
+    """Tokens [T] by utterance id; `seconds` of audio, padding included, are encoded at once."""
+    tokens = {}
+    for batch in _batches("tokens", utterances, seconds):
+        encoded = codec.encode(read_waves(codec, batch))
+        tokens |= {u.id: row for u, row in zip(batch, encoded, strict=True)}
+    return tokens
+
+
+def write_set_tokens(codec: Codec, dump: Path, out: Path) -> None:
+    """Writes the tokens of the set `dump` to the folder `out`, unless they are there already."""
+    info, utterances = codec_info(codec), read_utterances(dump)
+    if (out / CODEC).exists():
+        tokens, found = read_tokens(out)
+        if found == info and tokens.keys() == {u.id for u in utterances}:
+            print(f"{out} is complete: nothing to do")
+            return
+    tokens = tokenise(codec, utterances, codec.config.codec.batch_seconds)
+    write_tokens(out, {name: row.tolist() for name, row in tokens.items()}, info)
+    share, perplexity = codebook_use((row.numpy() for row in tokens.values()), codec.codebook_size)
+    mean = sum(map(len, tokens.values())) / len(tokens)
+    used = f"{100 * share:.1f} % of {codec.codebook_size} codes, perplexity {perplexity:.0f}"
+    print(f"{out}: {len(tokens):,} utterances of {mean:.1f} tokens on average; {used}")
+
+
+def tokens_report(codec: Codec, utterances: Sequence[Utterance], seconds: float) -> dict:
+    """How much of the codebook is used; and, of a native codec, the error rate of its CTC."""
+    tokens = tokenise(codec, utterances, seconds)
+    share, perplexity = codebook_use((row.numpy() for row in tokens.values()), codec.codebook_size)
+    report = {"eval/codes_used": share, "eval/perplexity": perplexity}
+    if isinstance(codec, NativeCodec):
+        counts = Counts()
+        for batch in _batches("evaluation", utterances, seconds):
+            for u, heard in zip(batch, codec.transcribe(read_waves(codec, batch)), strict=True):
+                counts += count_errors(list(spoken(u.text)), list(heard))
+        report["eval/cer"] = counts.rate
+    return report
+
+
+def sound_report(codec: Codec, utterances: Sequence[Utterance], seconds: float) -> dict:
+    """How far recordings come back from their tokens, in another recording's voice.
+
+    The mean absolute difference of log-mel values in dB, over frames and bands.
+    """
+    frontend = Frontend(codec.config.frontend, codec.sample_rate)
+    references = References(utterances)
+    total = count = 0.0
+    for batch in _batches("resynthesis", utterances, seconds):
+        waves = read_waves(codec, batch)
+        speakers = codec.speaker(read_waves(codec, references.draw(batch, 0)))
+        again = codec.decode(codec.encode(waves), speakers)
+        for wave, other in zip(waves, again, strict=True):
+            both = min(len(wave), len(other))
+            pair = torch.stack([wave[:both], other[:both]])
+            pair, _ = frontend.pad(pair, 1, pair.device)
+            first, second = frontend.mel(pair).clamp(min=FLOOR).log()  # [n_mels, N]
+            total += (first - second).abs().sum().item()
+            count += first.numel()
+    return {"eval/mel_db": DECIBELS * total / count}
+
+
+def _batches(
+    desc: str, utterances: Sequence[Utterance], seconds: float
+) -> Iterator[list[Utterance]]:
+    with progress(desc=desc, total=len(utterances), unit="utt") as bar:
+        for batch in batches_by_seconds(utterances, seconds):
+            yield batch
+            bar.update(len(batch))

@@ -1,0 +1,59 @@
+"""What the keys of a codec must fulfil together, and what a codec's folder must hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from audiorl.config import load_config
+from audiorl.config.check import check_recipe
+from audiorl.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("options", "key", "reason"),
+    [
+        (["codec.pretrained=org/codec"], "codec.pretrained", "a native codec is trained here; set"),
+        (["codec.type=mimi"], "codec.pretrained", "there is no mimi to load; name its folder"),
+        (["frontend.type=kaldi_fbank"], "frontend.type", "speaks log-mel frames; set log_mel"),
+        (["codec.attention_heads=5"], "codec.output_size", "a multiple of the 5 attention heads"),
+        (["codec.kernel_size=16"], "codec.kernel_size", "must be odd; set 17"),
+        (["flow.kernel_size=6"], "flow.kernel_size", "must be odd; set 7"),
+        (["codec.fsq_levels=4"], "codec.fsq_levels", "so that 0 is one of them; set 5"),
+        (["codec.fsq_dims=11"], "codec.fsq_dims", "make 177147 codes; take at most 65536"),
+        (
+            ["flow.guidance=0.5", "flow.condition_dropout=0"],
+            "flow.guidance",
+            "leads away from speech without condition, never learnt",
+        ),
+    ],
+)
+def test_broken_rule(problems: Callable, options: list[str], key: str, reason: str) -> None:
+    (problem,) = problems("task: tts", *options)
+    assert problem.startswith("--set ") and reason in problem
+    assert key in problem.split(reason)[0]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["codec.type=xcodec2", "codec.pretrained=org/codec", "frontend.type=kaldi_fbank"],
+        ["codec.fsq_dims=10", "flow.guidance=0.7"],
+        ["codec.fsq_levels=5", "codec.fsq_dims=4", "flow.condition_dropout=0"],
+    ],
+)
+def test_kept_rule(write: Callable, options: list[str]) -> None:
+    load_config(write("task: tts"), options)
+
+
+def test_recognition_has_no_codec(problems: Callable) -> None:
+    (problem,) = problems("codec: {fsq_dims: 5}")
+    assert "is a key of task tts" in problem
+
+
+def test_a_folder_without_a_codec_is_named(write: Callable) -> None:
+    recipe = write("task: tts\ncodec: {type: dac}\n")
+    for folder, sentence in ((".", "holds no config.json"), ("./none/there", "no such folder")):
+        with pytest.raises(UserError, match=rf"codec\.pretrained=\S+: .*{sentence}"):
+            check_recipe(recipe, [f"codec.pretrained={folder}"])
