@@ -1,5 +1,7 @@
 """Builds the RL set: probes how hard utterances are for the warm start, and chooses (stage 4).
 
+Of synthesis: the texts, and beside them tokens/, which DiffRO learns along.
+
 example:
   python -m audiorl.bin.build_rl_data --config conf/grpo.yaml --dump dump --init exp/sft \\
       --out exp/rl/train.jsonl
@@ -27,6 +29,13 @@ def main() -> None:
     from audiorl.train.sft import pick_device, setup_torch
 
     policy, weights = str(args.init), args.init / "model" / WEIGHTS
+    if config.task == "tts":
+        from audiorl.rl_data.speech import build_speech_rl_set
+
+        setup_torch(config)
+        model = load_model(args.init / "model", str(pick_device(config)))
+        build_speech_rl_set(model, policy, weights, config, args.dump, args.out)
+        return
     if is_built(config, policy, args.dump, args.out, weights):
         print(f"{args.out} is complete: nothing to do")
         return

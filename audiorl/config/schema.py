@@ -603,7 +603,7 @@ class Config:
     llm: LLMConfig = key(LLMConfig, "language model")
     speech: SpeechConfig = key(SpeechConfig, "text and speech tokens", task="tts")
     sft: SFTConfig = key(SFTConfig, "stage 3")
-    rl_data: RLDataConfig = key(RLDataConfig, "stage 4")
+    rl_data: RLDataConfig = key(RLDataConfig, "stage 4", task="asr")
     rl: RLConfig = key(RLConfig, "stage 5")
     diffro: DiffROConfig = key(DiffROConfig, "stage 5", task="tts")
     decode: DecodeConfig = key(DecodeConfig, "stage 6")

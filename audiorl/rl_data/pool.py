@@ -33,7 +33,7 @@ def read_pool(config: Config, dump: Path) -> dict[str, list[Utterance]]:
     pool: dict[str, list[Utterance]] = {}
     known: dict[str, Utterance] = {}
     for source in dict.fromkeys(subset.source_in(config.data) for subset in subsets_of(config)):
-        utterances = _some(held_out.without(read_utterances(dump / source), source), config, source)
+        utterances = _some(held_out.without(_read(config, dump, source), source), config, source)
         if not utterances:
             raise UserError(f"{dump / source}: no utterance is left for RL; read the counts above.")
         if config.rl_data.keywords == "found":
@@ -48,13 +48,17 @@ def read_pool(config: Config, dump: Path) -> dict[str, list[Utterance]]:
     return pool
 
 
+def _read(config: Config, dump: Path, name: str) -> list[Utterance]:
+    return read_utterances(dump / name, texts_alone=config.task == "tts")
+
+
 class _HeldOut:
     """The ids and texts of all dev and test sets."""
 
     def __init__(self, config: Config, dump: Path) -> None:
         self.clean = normalizer(config.score.normalizer)
         names = {config.data.dev, config.data.rl_dev, *config.data.test} - {""}
-        utterances = [u for name in sorted(names) for u in read_utterances(dump / name)]
+        utterances = [u for name in sorted(names) for u in _read(config, dump, name)]
         self.ids = {u.id for u in utterances}
         self.texts = {self.clean(u.text) for u in utterances} - {""}
 

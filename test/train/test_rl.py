@@ -65,7 +65,9 @@ def test_the_start_is_kept_where_nothing_is_better(corpus: Corpus, tmp_path, mon
     from audiorl.train import rl_recognition
 
     errors = iter([1, 3, 2])
-    monkeypatch.setattr(rl_recognition, "evaluate", lambda *_: Counts(hits=5, substitutions=next(errors)))
+    monkeypatch.setattr(
+        rl_recognition, "evaluate", lambda *_: Counts(hits=5, substitutions=next(errors))
+    )
     corpus.rl(tmp_path, SHORT)
     assert equal(weights(tmp_path), weights(corpus.init))
 
@@ -75,7 +77,9 @@ def test_the_best_on_dev_is_kept(corpus: Corpus, tmp_path, monkeypatch) -> None:
     from audiorl.train import rl_recognition
 
     errors = iter([3, 1, 2])
-    monkeypatch.setattr(rl_recognition, "evaluate", lambda *_: Counts(hits=5, substitutions=next(errors)))
+    monkeypatch.setattr(
+        rl_recognition, "evaluate", lambda *_: Counts(hits=5, substitutions=next(errors))
+    )
     corpus.rl(tmp_path, {**SHORT, "rl.save_steps": 2})
     at_two = read_weights(tmp_path / "checkpoints" / "step_00000002" / "model.safetensors")
     assert equal(weights(tmp_path), at_two)

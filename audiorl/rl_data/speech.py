@@ -1,0 +1,75 @@
+"""The RL set of synthesis (stage 4): texts, and what the start model speaks of them.
+
+DiffRO on fixed histories learns along these tokens, as its paper synthesised its texts beforehand
+(arXiv 2507.05911, section 3.1); GRPO speaks the texts anew in each step.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+from audiorl.config.schema import Config
+from audiorl.data.speech_tokens import write_tokens
+from audiorl.data.utterance import write_utterances_jsonl
+from audiorl.errors import UserError
+from audiorl.files import write_json
+from audiorl.models.speech_lm import SpeechLM
+from audiorl.rl_data.pool import read_pool
+from audiorl.rollout.speak import Spoken, speak
+from audiorl.score.detectors import token_loops
+
+HISTORIES = "tokens"  # the folder beside the RL set
+
+
+def build_speech_rl_set(
+    model: SpeechLM, policy: str, weights: Path, config: Config, dump: Path, out: Path
+) -> None:
+    """Writes the texts of data.rl that no held-out set has to `out`, and tokens beside it.
+
+    Texts whose speech does not end, is empty or loops are left out, and counted. UserError for a
+    text that cannot be spoken, and if none is left.
+    """
+    stamp = out.with_suffix(".meta.json")
+    settings = _settings(config, policy, weights, dump)
+    if out.exists() and stamp.exists() and json.loads(stamp.read_text()) == settings:
+        print(f"{out} is complete: nothing to do")
+        return
+    ((source, utterances),) = read_pool(config, dump).items()
+    model.refuse_texts(utterances, config.decode.max_completion_length)
+    spoken = speak(model, utterances, config.decode, config.seed, "speaking the RL set")
+    faults = {name: _fault(found, config.diffro.loop_tokens) for name, found in spoken.items()}
+    kept = [u for u in utterances if not faults[u.id]]
+    why = ", ".join(f"{n} {fault}" for fault, n in Counter(faults.values()).items() if fault)
+    print(f"{source}: kept {len(kept)} of {len(utterances)} texts{f' ({why})' if why else ''}")
+    if not kept:
+        raise UserError(f"{dump / source}: no text is left for RL; train the speech LM for longer.")
+    provenance = {"provenance": {"set": source, "policy": policy, "seed": config.seed}}
+    tokens = {u.id: spoken[u.id].tokens for u in kept}
+    write_tokens(out.parent / HISTORIES, tokens, model.facts.codec)
+    write_utterances_jsonl(out, kept, dict.fromkeys(tokens, provenance))
+    write_json(stamp, settings)
+
+
+def _fault(spoken: Spoken, loop_tokens: int) -> str:
+    """Why speech is no history to learn along; empty if it is one."""
+    if not spoken.tokens:
+        return "empty"
+    if not spoken.finished:
+        return "without an end"
+    return "looping" if token_loops(spoken.tokens, loop_tokens) else ""
+
+
+def _settings(config: Config, policy: str, weights: Path, dump: Path) -> dict[str, object]:
+    """What the content of the set follows from."""
+    decode = {key: value for key, value in vars(config.decode).items() if key != "name"}
+    text = dump / (config.data.rl or config.data.train) / "text"
+    states = [path.stat() for path in (weights, text) if path.exists()]
+    return {
+        "policy": policy,
+        "decode": decode,
+        "seed": config.seed,
+        "loop_tokens": config.diffro.loop_tokens,
+        "files": [[state.st_size, state.st_mtime_ns] for state in states],
+    }
