@@ -12,6 +12,7 @@
 # stage N TEXT   true from --stage to --stop_stage; what follows is logged in $exp/log/stage_N.log
 # run COMMAND    runs a program so that a signal ends it, too; `python` is that of environment.sh
 # opts           --config $config and every --set; control_opts: with $control, where there is one
+# of_system NAME system_opts: likewise, with NAME.yaml beside $config ($systems lists the names)
 # defaults K=V   sets keys of the config unless a --set does
 #
 # A command that fails ends the recipe: stage, end of its log, and the command to go on with.
@@ -132,6 +133,10 @@ recipe_collect() {
     control_opts=(--config "${control:-$config}" ${settings[@]+"${settings[@]}"})
 }
 
+of_system() {
+    system_opts=(--config "$(dirname "$config")/$1.yaml" ${settings[@]+"${settings[@]}"})
+}
+
 # --- stages
 
 stage() {
@@ -146,9 +151,13 @@ stage() {
 # Whatever the stages are: a wrong config is told before the first of them. Of right ones, only
 # the precedence and what --set changes are shown; check_config shows the rest.
 recipe_check_configs() {
-    local summary
-    summary=$("$AUDIORL_PYTHON" -m audiorl.bin.check_config "$config" ${control:+"$control"} \
-        ${settings[@]+"${settings[@]}"}) || exit 1
+    local summary system others=(${control:+"$control"})
+    for system in ${systems:-}; do
+        of_system "$system"
+        [ "${system_opts[1]}" = "$config" ] || others+=("${system_opts[1]}")
+    done
+    summary=$("$AUDIORL_PYTHON" -m audiorl.bin.check_config "$config" \
+        ${others[@]+"${others[@]}"} ${settings[@]+"${settings[@]}"}) || exit 1
     grep -E '^[^ ]| --set$' <<<"$summary"
     recipe_checked=yes
 }
