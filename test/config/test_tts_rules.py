@@ -1,0 +1,49 @@
+"""Keys of the speech LM that do not fit together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+LLASA = "tokenizer: {type: pretrained}\nllm: {pretrained: some/llasa}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "speech: {layout: llasa, speakers: none}",
+            "c.yaml:2: speech.layout: llasa is how a pretrained LM reads; set llm.pretrained, or "
+            "native.",
+        ),
+        (
+            LLASA + "speech: {layout: llasa}",
+            "c.yaml:4: speech.speakers: llasa has no marks of speakers; set prompt or none.",
+        ),
+        (
+            'speech: {instruction: "Speak<|endofprompt|>"}',
+            "c.yaml:2: speech.instruction: native reads no instruction; remove it.",
+        ),
+        (
+            "sft: {max_steps: 0}",
+            "c.yaml:2: sft.max_steps: only a pretrained speech LM can be taken as it is; set at "
+            "least 1.",
+        ),
+    ],
+)
+def test_what_does_not_fit(problems: Callable, text: str, message: str) -> None:
+    assert problems(f"task: tts\n{text}\n") == [message]
+
+
+def test_recognition_trains_at_least_one_step(problems: Callable) -> None:
+    assert len(problems("sft: {max_steps: 0}\n")) == 1
+
+
+@pytest.mark.parametrize("speakers", ["prompt", "none"])
+@pytest.mark.parametrize("steps", [0, 5])
+def test_a_pretrained_speech_lm(load: Callable, speakers: str, steps: int) -> None:
+    speech = f"speech: {{layout: cosyvoice, speakers: {speakers}, instruction: Be kind.}}\n"
+    config = load(f"task: tts\n{LLASA}{speech}sft: {{max_steps: {steps}}}\n")
+    assert config.speech.instruction == "Be kind."
+    assert config.sft.max_steps == steps
