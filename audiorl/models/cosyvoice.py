@@ -76,44 +76,53 @@ def to_hugging_face(llm: Path, text: Path, out: Path) -> None:
     version = 2 if "llm_embedding.weight" in state else 3
     shape, tokenizer = _read_text_model(text)
     tokenizer.add_tokens([AddedToken(name, special=True) for name in text_tokens(version)])
-    first, speech = len(tokenizer), state["speech_embedding.weight"]
-    embeddings = state[BASE + "model.embed_tokens.weight"]
-    if first > len(embeddings):
-        raise UserError(f"{llm} has {len(embeddings)} texts ids and {text} {first}; take its own.")
-    tokenizer.add_tokens(_speech_names(version, len(speech)))
+    first = len(tokenizer)
+    end = first + len(state["speech_embedding.weight"])
+    tokenizer.add_tokens(_speech_names(version, end - first))
     tokenizer.chat_template = CHAT
-    controls = state["llm_embedding.weight"] if version == 2 else speech[-V3_CONTROLS:][:3]
-    rows = -(-len(tokenizer) // LIKE) * LIKE
-    end = first + len(speech)
-    table, head = (embeddings.new_zeros(rows, embeddings.size(1)) for _ in range(2))
-    table[:first] = embeddings[:first]
-    table[first:end], table[end : end + len(controls)] = speech, controls
-    head[first:end] = state["llm_decoder.weight"]
-    layers = {n.removeprefix(BASE): t for n, t in state.items() if n.startswith(BASE + "model.")}
-    tensors = {**layers, "model.embed_tokens.weight": table, "lm_head.weight": head}
-    if version == 2:
-        tensors["lm_head.bias"] = head.new_full((rows,), -torch.inf)
-        tensors["lm_head.bias"][first:end] = state["llm_decoder.bias"]
-    else:
-        head[end : end + 3] = state["llm_decoder.weight"][-V3_CONTROLS:][:3]
     shape.update(
         {
-            "vocab_size": rows,
+            "vocab_size": -(-len(tokenizer) // LIKE) * LIKE,
             "tie_word_embeddings": False,
             "use_bias": version == 2,
-            "text_rows": len(embeddings),
+            "text_rows": len(state[BASE + "model.embed_tokens.weight"]),
             "eos_token_id": end - 3 if version == 2 else end - V3_CONTROLS + 1,
         }
     )
-    lm = (BiasedQwen2 if version == 2 else Qwen2ForCausalLM)(shape).to(embeddings.dtype)
     try:
-        lm.load_state_dict(tensors)
+        tensors = _merged(state, version, first, shape.vocab_size)
+        lm = (BiasedQwen2 if version == 2 else Qwen2ForCausalLM)(shape)
+        lm.to(tensors["lm_head.weight"].dtype).load_state_dict(tensors)
     except RuntimeError as error:
         raise UserError(
             f"{llm} is not of the Qwen2 that {text} describes ({reason(error)}); give its own."
         ) from error
     lm.save_pretrained(out)
+    lm.config.architectures = ["Qwen2ForCausalLM"]  # which other programs know
+    lm.config.save_pretrained(out)
     tokenizer.save_pretrained(out)
+
+
+def _merged(state: dict[str, Tensor], version: int, first: int, rows: int) -> dict[str, Tensor]:
+    """The tensors of one vocabulary of `rows`, in which speech begins at `first`.
+
+    RuntimeError if the text does not fit below that.
+    """
+    text, speech = state[BASE + "model.embed_tokens.weight"], state["speech_embedding.weight"]
+    end = first + len(speech)
+    table, head = (text.new_zeros(rows, text.size(1)) for _ in range(2))
+    table[:first] = text[:first]
+    table[first:end], head[first:end] = speech, state["llm_decoder.weight"]
+    layers = {n.removeprefix(BASE): t for n, t in state.items() if n.startswith(BASE + "model.")}
+    tensors = {**layers, "model.embed_tokens.weight": table, "lm_head.weight": head}
+    if version == 2:
+        table[end : end + 2] = state["llm_embedding.weight"]
+        tensors["lm_head.bias"] = head.new_full((rows,), -torch.inf)
+        tensors["lm_head.bias"][first:end] = state["llm_decoder.bias"]
+    else:
+        for whole in (table, head):
+            whole[end : end + 3] = whole[end - V3_CONTROLS :][:3]
+    return tensors
 
 
 def from_hugging_face(checkpoint: Path, out: Path) -> None:

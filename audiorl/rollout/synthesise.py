@@ -38,9 +38,11 @@ def speaker_vectors(
 ) -> dict[str, Tensor]:
     """The mean speaker vector [S] of each speaker's first recordings.
 
-    UserError for a speaker who has none.
+    UserError for a speaker who has none. Where tokens carry the voice, vectors are empty.
     """
     found: dict[str, list[Utterance]] = {name: [] for name in sorted(set(speakers))}
+    if codec.speaker_size == 0:
+        return dict.fromkeys(found, torch.zeros(0))
     for u in recordings:
         if u.speaker in found and len(found[u.speaker]) < RECORDINGS:
             found[u.speaker].append(u)

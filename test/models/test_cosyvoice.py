@@ -112,6 +112,7 @@ def test_transformers_reads_the_checkpoint(both: tuple[CosyVoice, Path]) -> None
     assert torch.equal(lm.lm_head.weight[third], original.llm_decoder.weight[3])
     stop = "<|eos1|>" if original.version == 2 else f"<|s_{CODES + 1}|>"
     assert lm.config.eos_token_id == tokenizer.convert_tokens_to_ids(stop)
+    assert lm.config.architectures == ["Qwen2ForCausalLM"]
 
 
 def test_only_codes_and_controls_have_a_bias(both: tuple[CosyVoice, Path]) -> None:

@@ -35,6 +35,7 @@ class ToyCodec:
     """A token is 320 samples, as loud as it is large; the voice is added; with some noise."""
 
     codebook_size, token_rate, sample_rate = CODEC["codebook_size"], 25.0, RATE
+    speaker_size = 2
 
     def __init__(self, breaks_at: int = 0) -> None:
         self.batches: list[list[int]] = []  # lengths
@@ -198,6 +199,13 @@ def test_a_voice_is_not_of_more_recordings_than_needed() -> None:
     speaker_vectors(codec, everyone, ["s0"])
     read.undo()
     assert codec.batches == [[RECORDINGS]]
+
+
+def test_tokens_that_carry_the_voice_need_no_recordings() -> None:
+    codec = ToyCodec()
+    codec.speaker_size = 0
+    vectors = speaker_vectors(codec, [], ["s1", "s0"])
+    assert {name: len(vector) for name, vector in vectors.items()} == {"s0": 0, "s1": 0}
 
 
 def test_a_voice_that_nobody_has_is_named(data: Path) -> None:
