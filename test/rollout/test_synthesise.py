@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+import shutil
+import sys
+import types
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,9 +17,12 @@ from tiny import sentences, write_set
 from tiny_speech import CODEC, tiny_speech_config, tiny_speech_lm
 from torch import Tensor
 
+from audiorl.bin import synthesise
+from audiorl.config import dump_config
 from audiorl.data.speech_tokens import read_tokens
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.errors import UserError
+from audiorl.models import save_model
 from audiorl.rollout.speak import speak
 from audiorl.rollout.synthesise import (
     DONE,
@@ -211,3 +217,46 @@ def test_tokens_that_carry_the_voice_need_no_recordings() -> None:
 def test_a_voice_that_nobody_has_is_named(data: Path) -> None:
     with pytest.raises(UserError, match=r"^speaker x9 has no recordings in the train set"):
         speaker_vectors(ToyCodec(), read_utterances(data), ["s0", "x9"])
+
+
+@pytest.fixture
+def command(data: Path, model, tmp_path: Path, monkeypatch) -> Callable[..., str]:
+    """Runs the entry point on two experiments with this model; returns what it prints."""
+    for name in ("sft", "grpo"):
+        save_model(model, tmp_path / name / "model")
+    shutil.copytree(data, tmp_path / "dump" / "train")
+    shutil.copytree(data, tmp_path / "dump" / "test")
+    config = tiny_speech_config({"data.test": ["test"], "decode.name": "sampled"})
+    (tmp_path / "c.yaml").write_text(dump_config(config))
+
+    def run(capsys, **info: object) -> str:
+        codec = types.SimpleNamespace(
+            load_codec=lambda folder, device: ToyCodec(), codec_info=lambda _: {**CODEC, **info}
+        )
+        monkeypatch.setitem(sys.modules, "audiorl.models.codec", codec)
+        options = ["--config", "c.yaml", "--dump", "dump", "--codec", "exp/codec", "sft", "grpo"]
+        monkeypatch.setattr(sys, "argv", ["synthesise", *options])
+        monkeypatch.chdir(tmp_path)
+        synthesise.main()
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_the_command_speaks_what_is_not_spoken(command, tmp_path: Path, capsys) -> None:
+    sets = [f"{name}/decode_sampled" for name in ("sft", "grpo")]
+    assert command(capsys) == "".join(f"wrote {folder}/test\n" for folder in sets)
+    one, two = (outcome(tmp_path / folder / "test") for folder in sets)
+    assert len(one) == 13
+    assert one["tokens"] == two["tokens"]
+    again = "".join(f"{folder} is complete: nothing to do\n" for folder in sets)
+    assert command(capsys) == again
+    (tmp_path / sets[1] / "test" / DONE).unlink()
+    assert command(capsys) == f"{sets[0]} is complete: nothing to do\nwrote {sets[1]}/test\n"
+
+
+def test_the_command_refuses_another_codec(command, tmp_path: Path, capsys) -> None:
+    for change in ({"fingerprint": "later"}, {"codebook_size": 99}, {"token_rate": 50.0}):
+        with pytest.raises(UserError, match=r"^exp/codec: the tokens are .* those of sft; "):
+            command(capsys, **change)
+    assert not (tmp_path / "sft" / "decode_sampled").exists()
