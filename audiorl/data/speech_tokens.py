@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple, TypedDict
 
 from audiorl.data.tables import read_table, scan_table, write_table
+from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
 from audiorl.files import write_json
 
@@ -56,6 +57,20 @@ def read_tokens(folder: Path) -> tuple[dict[str, list[int]], CodecInfo]:
             line = scan_table(path).lines[name]
             expected = f"whole numbers from 0 to {info['codebook_size'] - 1} (see {CODEC})"
             raise UserError(f"{path}:{line}: {name} has tokens that are not {expected}; {AGAIN}.")
+    return tokens, info
+
+
+def read_tokens_of(
+    utterances: Iterable[Utterance], folder: Path
+) -> tuple[dict[str, list[int]], CodecInfo]:
+    """As `read_tokens`; UserError too if some of the utterances have no tokens."""
+    tokens, info = read_tokens(folder)
+    wanted = [u.id for u in utterances]
+    if missing := [name for name in wanted if not tokens.get(name)]:
+        raise UserError(
+            f"{folder / TOKENS} has no tokens for {len(missing)} of {len(wanted)} utterances, "
+            f"{missing[0]} first; {AGAIN}."
+        )
     return tokens, info
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from audiorl.config.schema import Config
-from audiorl.data.speech_tokens import TOKENS, CodecInfo, check_codec, read_tokens
+from audiorl.data.speech_tokens import TOKENS, CodecInfo, check_codec, read_tokens_of
 from audiorl.data.text import split_units, spoken
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.errors import UserError
@@ -42,8 +42,8 @@ def train_reward_model(config: Config, dump: Path, tokens: Path, out: Path) -> N
     experiment = Experiment(out, config, ("reward_model.",))
     sets = {"train": config.data.train, "dev": config.data.dev}
     train, dev = (read_utterances(dump / name) for name in sets.values())
-    spoken_train, codec = tokens_of(train, tokens / sets["train"])
-    spoken_dev, codec_of_dev = tokens_of(dev, tokens / sets["dev"])
+    spoken_train, codec = read_tokens_of(train, tokens / sets["train"])
+    spoken_dev, codec_of_dev = read_tokens_of(dev, tokens / sets["dev"])
     check_codec(codec_of_dev, codec, str(tokens / sets["dev"]), "the train set")
     files = {f"tokens_{name}": tokens / sets[name] / TOKENS for name in sets}
     experiment.check_inputs(train=train, dev=dev, **files)
@@ -61,17 +61,6 @@ def train_reward_model(config: Config, dump: Path, tokens: Path, out: Path) -> N
     _train(experiment, model, train, held_out, {**spoken_train, **spoken_dev})
     model.eval().save(experiment.model_folder)
     log.info("wrote %s", experiment.model_folder)
-
-
-def tokens_of(utterances: Sequence[Utterance], folder: Path) -> tuple[Tokens, CodecInfo]:
-    """The tokens of each utterance, and whose they are; UserError if some have none."""
-    tokens, codec = read_tokens(folder)
-    if missing := [u.id for u in utterances if not tokens.get(u.id)]:
-        raise UserError(
-            f"{folder / TOKENS} has no tokens for {len(missing)} of {len(utterances)} utterances, "
-            f"{missing[0]} first; run stage 3 again."
-        )
-    return tokens, codec
 
 
 def collect_facts(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from audiorl.config.schema import Config
-from audiorl.data.speech_tokens import TOKENS, CodecInfo, check_codec, read_tokens
+from audiorl.data.speech_tokens import TOKENS, CodecInfo, check_codec, read_tokens_of
 from audiorl.data.text import normalizer, split_units
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.errors import UserError
@@ -65,10 +65,11 @@ def train_speech_sft(
     names = {"train": config.data.train, "dev": config.data.dev}
     sets = {part: read_utterances(dump / name) for part, name in names.items()}
     folders = {f"{part}_tokens": codec / "tokens" / name for part, name in names.items()}
-    (train_tokens, info), (dev_tokens, other) = (read_tokens(f) for f in folders.values())
+    (train_tokens, info), (dev_tokens, other) = (
+        read_tokens_of(utterances, folder)
+        for utterances, folder in zip(sets.values(), folders.values(), strict=True)
+    )
     check_codec(other, info, str(folders["dev_tokens"]), str(folders["train_tokens"]))
-    _refuse_bad_tokens(sets["train"], train_tokens, folders["train_tokens"])
-    _refuse_bad_tokens(sets["dev"], dev_tokens, folders["dev_tokens"])
     experiment.check_inputs(**sets, **{name: f / TOKENS for name, f in folders.items()})
     if experiment.is_complete:
         log.info("%s is complete: nothing to do", out)
@@ -210,13 +211,3 @@ def examples(
             f"has {limit}; lower data.max_duration and format the set again."
         )
     return made
-
-
-def _refuse_bad_tokens(
-    utterances: Sequence[Utterance], tokens: dict[str, list[int]], folder: Path
-) -> None:
-    for u in utterances:
-        if not tokens.get(u.id):
-            raise UserError(
-                f"{folder / TOKENS} has no tokens of {u.id}; make those of the set again (stage 3)."
-            )

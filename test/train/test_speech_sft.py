@@ -249,7 +249,8 @@ def test_an_utterance_without_tokens(part: str, missing: bool, spoilt, tmp_path:
     else:
         tokens[victim] = []
     write_tokens(spoilt.codec / "tokens" / part, tokens, CODEC)
-    message = rf"/{part}/tokens has no tokens of {victim}; make those of the set again"
+    count = len(read_utterances(spoilt.dump / part))
+    message = rf"/{part}/tokens has no tokens for 1 of {count} utterances, {victim} first; run"
     refused(spoilt, tmp_path / "exp", message)
 
 
