@@ -1,0 +1,41 @@
+"""Writes what systems of synthesis are held against (stage 6).
+
+example:
+  python -m audiorl.bin.references --config conf/both.yaml --dump dump --codec exp/codec \\
+      --natural exp/natural --resynthesis exp/resynthesis
+
+The natural recordings of the test sets, and their tokens made speech again by the codec; both are
+then scored like systems.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from audiorl.bin.cli import parser, run
+from audiorl.config import load_config
+
+
+def main() -> None:
+    options = parser(__doc__)
+    options.add_argument("--dump", type=Path, required=True, help="folder of the formatted sets")
+    options.add_argument("--codec", type=Path, required=True, help="experiment of the codec")
+    options.add_argument("--natural", type=Path, required=True, help="folder of the recordings")
+    options.add_argument("--resynthesis", type=Path, required=True, help="folder of their tokens")
+    args = options.parse_args()
+    config = load_config(args.config, args.set)
+    from audiorl.models import WEIGHTS
+    from audiorl.models.codec import load_codec
+    from audiorl.rollout.references import write_natural, write_resynthesis
+    from audiorl.train.sft import pick_device, setup_torch
+
+    setup_torch(config)
+    folder = args.codec / "model"
+    codec = load_codec(folder, str(pick_device(config)))
+    write_natural(args.dump, config, args.natural)
+    write_resynthesis(codec, folder / WEIGHTS, args.dump, config, args.resynthesis)
+    print(f"wrote {args.natural} and {args.resynthesis}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,79 @@
+"""What systems of synthesis are held against: natural recordings, and what the codec keeps of them.
+
+They are judged like systems. `natural` says how well the judge hears at all; `resynthesis`, the
+tokens of the recordings made speech again, how much a language model of such tokens can reach.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from audiorl.config.schema import Config
+from audiorl.data.audio import read_audio
+from audiorl.data.speech_tokens import TOKENS, read_tokens, write_tokens
+from audiorl.data.tables import write_table
+from audiorl.data.utterance import read_utterances
+from audiorl.files import progress, write_json
+from audiorl.models.codec import codec_info
+from audiorl.rollout.synthesise import DONE, speaker_vectors, write_waves
+from audiorl.rollout.transcribe import batches_by_seconds
+from audiorl.score.tts import REFERENCE
+
+if TYPE_CHECKING:
+    from audiorl.models.codec import Codec
+
+
+def write_natural(dump: Path, config: Config, exp: Path) -> None:
+    """`exp`/decode_<name>/<set>/wav.scp of the recordings themselves."""
+    for name in config.data.test:
+        folder = exp / f"decode_{config.decode.name}" / name
+        recordings = {u.id: u.audio for u in read_utterances(dump / name)}
+        write_table(folder / "wav.scp", recordings)
+        write_json(folder / DONE, {"method": "natural", "truncated": []})
+    write_json(exp / REFERENCE, {"reference": "natural recordings"})
+
+
+def write_resynthesis(codec: Codec, weights: Path, dump: Path, config: Config, exp: Path) -> None:
+    """As stage 6, with the tokens of the recordings in place of a model's.
+
+    Voices are those that systems get: of each speaker's recordings in the train set. What is
+    newer than the codec's `weights` and the set is left; a run that was cut off goes on.
+    """
+    sets = {name: read_utterances(dump / name) for name in config.data.test}
+    speakers = {u.speaker for utterances in sets.values() for u in utterances}
+    voices = speaker_vectors(codec, read_utterances(dump / config.data.train), speakers)
+    for name, utterances in sets.items():
+        folder = exp / f"decode_{config.decode.name}" / name
+        if not _is_newer(folder / TOKENS, weights, dump / name / "wav.scp"):
+            write_tokens(folder, _tokenise(codec, utterances, config), codec_info(codec))
+        if _is_newer(folder / DONE, folder / TOKENS):
+            continue
+        started = time.perf_counter()
+        tokens, _ = read_tokens(folder)
+        audio = write_waves(codec, voices, utterances, tokens, config, folder)
+        seconds = round(time.perf_counter() - started, 3)
+        report = {"method": "resynthesis", "wave_seconds": seconds, "truncated": []}
+        write_json(folder / DONE, {**report, "audio_seconds": round(audio, 3)})
+    write_json(exp / REFERENCE, {"reference": "natural tokens, resynthesised"})
+
+
+@torch.no_grad()
+def _tokenise(codec: Codec, utterances: list, config: Config) -> dict[str, list[int]]:
+    """The codec's tokens of recordings, by utterance id."""
+    tokens = {}
+    with progress(desc="tokens of recordings", total=len(utterances), unit="utt") as bar:
+        for batch in batches_by_seconds(utterances, config.decode.batch_seconds):
+            waves = [torch.from_numpy(read_audio(u, codec.sample_rate)) for u in batch]
+            rows = codec.encode(waves)
+            tokens |= {u.id: row.tolist() for u, row in zip(batch, rows, strict=True)}
+            bar.update(len(batch))
+    return tokens
+
+
+def _is_newer(made: Path, *sources: Path) -> bool:
+    newest = max(path.stat().st_mtime for path in sources)
+    return made.exists() and made.stat().st_mtime >= newest
