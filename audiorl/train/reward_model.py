@@ -4,31 +4,28 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from audiorl.config.schema import Config
 from audiorl.data.speech_tokens import TOKENS, CodecInfo, check_codec, read_tokens_of
 from audiorl.data.text import split_units, spoken
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.errors import UserError
-from audiorl.files import progress
 from audiorl.models.token_recogniser import RATES, TEXT, Facts, TokenRecogniser
-from audiorl.optim import Optimizers, warmup_cosine
 from audiorl.score.align import Counts, count_errors
 from audiorl.train.batches import batch_stream
-from audiorl.train.checkpoint import BestWeights, Checkpoints
 from audiorl.train.experiment import Experiment
 from audiorl.train.reporter import Reporter
 from audiorl.train.sft import pick_device, setup_torch, some
+from audiorl.train.supervised import Loaded, schedule, train_supervised
 from audiorl.train.token_noise import disturbed, worst_change
 
 log = logging.getLogger(__name__)
-
-LOGGED = 10  # updates between lines of metrics.jsonl
 
 Tokens = Mapping[str, Sequence[int]]  # by utterance id
 
@@ -58,7 +55,8 @@ def train_reward_model(config: Config, dump: Path, tokens: Path, out: Path) -> N
     size, known = sum(p.numel() for p in model.parameters()) / 1e6, len(model.facts.characters)
     log.info("reward model: %.2f M parameters, %d characters", size, known)
     held_out = some(dev, config.reward_model.eval_utterances)
-    _train(experiment, model, train, held_out, {**spoken_train, **spoken_dev})
+    task = Reading(model, train, held_out, {**spoken_train, **spoken_dev})
+    train_supervised(experiment, task, schedule(config.reward_model), "reward model")
     model.eval().save(experiment.model_folder)
     log.info("wrote %s", experiment.model_folder)
 
@@ -109,84 +107,63 @@ def with_room(
     return kept
 
 
-def _train(
-    experiment: Experiment,
-    model: TokenRecogniser,
-    train: list[Utterance],
-    dev: list[Utterance],
-    tokens: Tokens,
-) -> None:
-    keys, seed = model.config.reward_model, model.config.seed
-    optimizer = Optimizers([model], keys.learning_rate, keys.weight_decay, keys.muon_learning_rate)
-    checkpoints = Checkpoints(experiment.folder / "checkpoints")
-    best = BestWeights(checkpoints.folder, keys.average)
-    done, state = checkpoints.resume(model, optimizer)
-    if state:
-        best.scores = state["best"]
-    reporter = Reporter(experiment.folder, done)
-    batches = batch_stream(train, keys.batch_seconds, seed, done)
-    with progress(desc="reward model", total=keys.max_steps, unit="step") as bar:
-        bar.update(done)
-        for step in range(done, keys.max_steps):
-            # Noise and dropout of a step depend on the step alone: a resumed run draws the same.
-            torch.manual_seed(seed * 1_000_003 + step)
-            rate = warmup_cosine(step, keys.warmup_steps, keys.max_steps)
-            metrics = update(model.train(), optimizer, next(batches), tokens, rate)
-            bar.update()
-            bar.set_postfix(loss=f"{metrics['loss']:.3f}")
-            last = step + 1 == keys.max_steps
-            if (step + 1) % LOGGED == 0 or last:
-                reporter.log(step + 1, {**metrics, "learning_rate": rate * keys.learning_rate})
-            if (step + 1) % keys.eval_steps == 0 or last:
-                best.offer(step + 1, evaluate(model, dev, tokens, step + 1, reporter), model)
-                checkpoints.save(step + 1, model, optimizer, {"best": best.scores})
-                best.clean()
-    reporter.close()
-    best.load_average(model)
-    log.info("the reward model is the mean of steps %s", ", ".join(sorted(best.scores, key=int)))
+class Reading:
+    """Texts and classes from tokens (a `SupervisedTask`)."""
+
+    first_evaluation = 0
+
+    def __init__(
+        self,
+        model: TokenRecogniser,
+        train: list[Utterance],
+        dev: list[Utterance],
+        tokens: Tokens,
+    ) -> None:
+        self.model, self.train, self.dev, self.tokens = model, train, dev, tokens
+
+    def batches(self, first: int) -> Iterator[Loaded]:
+        """Utterances and their tokens."""
+        config = self.model.config
+        size = config.reward_model.batch_seconds
+        for batch in batch_stream(self.train, size, config.seed, first):
+            yield batch, [self.tokens[u.id] for u in batch]
+
+    def loss(self, batch: Loaded, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """That of disturbed embeddings and, with `adversarial`, of their worst change, too."""
+        model, keys = self.model, self.model.config.reward_model
+        utterances, rows = batch
+        tokens, lengths = model.pad(rows)
+        embedded = disturbed(tokens, lengths, model.table.weight, keys)
+        loss, parts = reading_loss(model, embedded, lengths, utterances)
+        if keys.adversarial:
+            (gradient,) = torch.autograd.grad(loss, embedded, retain_graph=True)
+            size = keys.adversarial * model.table.weight.detach().norm(dim=1).mean()
+            worse = embedded + worst_change(gradient, lengths, size)
+            at_worst, _ = reading_loss(model, worse, lengths, utterances)
+            parts["loss_adversarial"] = at_worst
+            loss = (loss + at_worst) / 2
+        return loss, parts
+
+    def evaluate(self, step: int, reporter: Reporter) -> float:
+        return evaluate(self.model, self.dev, self.tokens, step, reporter)
 
 
-def update(
-    model: TokenRecogniser,
-    optimizer: Optimizers,
-    batch: Sequence[Utterance],
-    tokens: Tokens,
-    rate: float,
-) -> dict[str, float]:
-    """One update on disturbed embeddings and, with `adversarial`, on their worst change."""
-    keys = model.config.reward_model
-    padded, lengths = model.pad([tokens[u.id] for u in batch])
-    optimizer.zero_grad()
-    embedded = disturbed(padded, lengths, model.table.weight, keys)
-    loss, parts = _loss(model, embedded, lengths, batch, tokens)
-    if keys.adversarial:
-        (gradient,) = torch.autograd.grad(loss, embedded, retain_graph=True)
-        size = keys.adversarial * model.table.weight.detach().norm(dim=1).mean()
-        worse = embedded + worst_change(gradient, lengths, size)
-        at_worst, _ = _loss(model, worse, lengths, batch, tokens)
-        parts["loss_adversarial"] = at_worst.item()
-        loss = (loss + at_worst) / 2
-    loss.backward()
-    norm = optimizer.step(rate, keys.max_grad_norm, batch)
-    return {"loss": loss.item(), **parts, "grad_norm": norm}
+def reading_loss(
+    model: TokenRecogniser, embedded: Tensor, lengths: Tensor, utterances: Sequence[Utterance]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Mean over the utterances of the text's loss per character, and of the tasks' losses.
 
-
-def _loss(
-    model: TokenRecogniser,
-    embedded: torch.Tensor,
-    lengths: torch.Tensor,
-    batch: Sequence[Utterance],
-    tokens: Tokens,
-) -> tuple[torch.Tensor, dict[str, float]]:
-    """Mean over the utterances of the text's loss per character, and of the tasks' losses."""
-    keys, texts = model.config.reward_model, [u.text for u in batch]
-    classes = {t: [model.class_of(t, u, len(tokens[u.id])) for u in batch] for t in keys.tasks}
+    embedded [B, T, D], lengths [B]. Returns the parts, too.
+    """
+    keys, texts = model.config.reward_model, [u.text for u in utterances]
+    spoken_for = list(zip(utterances, lengths.tolist(), strict=True))
+    classes = {task: [model.class_of(task, u, n) for u, n in spoken_for] for task in keys.tasks}
     found = model.log_likelihoods(embedded, lengths, texts, classes, keys.label_smoothing)
     units = torch.tensor([model.units(text) for text in texts], device=embedded.device)
     losses = {TEXT: -(found.pop(TEXT) / units).mean()}
     losses |= {task: -values.mean() for task, values in found.items()}
     total = sum(loss if t == TEXT else keys.task_weight * loss for t, loss in losses.items())
-    return total, {f"loss_{task}": loss.item() for task, loss in losses.items()}
+    return total, {f"loss_{task}": loss for task, loss in losses.items()}
 
 
 def evaluate(

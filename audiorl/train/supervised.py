@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
+from dataclasses import fields
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from audiorl.config.schema import SFTConfig
 from audiorl.data.utterance import Utterance
 from audiorl.files import progress
 from audiorl.optim import Optimizers, warmup_cosine
@@ -38,13 +40,26 @@ class SupervisedTask(Protocol):
         """Judges the model after `step` updates and logs it; the lower, the better."""
 
 
-def train_supervised(experiment: Experiment, task: SupervisedTask) -> None:
-    """Trains `task.model`: at the end, the mean of its `sft.average` best evaluations.
+def schedule(section: Any) -> SFTConfig:
+    """The loop's keys that another section has; checkpoints are those of its evaluations."""
+    known = {f.name for f in fields(SFTConfig)} & {f.name for f in fields(section)}
+    shared = {name: getattr(section, name) for name in known}
+    return SFTConfig(**{"save_steps": section.eval_steps, **shared})
 
-    Goes on with a run that was cut off, to the bit (on a CPU).
+
+def train_supervised(
+    experiment: Experiment,
+    task: SupervisedTask,
+    sft: SFTConfig | None = None,
+    name: str = "supervised training",
+) -> None:
+    """Trains `task.model`: at the end, the mean of its `average` best evaluations.
+
+    Goes on with a run that was cut off, to the bit (on a CPU). `sft`: the config's, unless another
+    section has the keys (`schedule`).
     """
     config, model = experiment.config, task.model
-    sft = config.sft
+    sft = sft or config.sft
     optimizer = Optimizers([model], sft.learning_rate, sft.weight_decay, sft.muon_learning_rate)
     checkpoints = Checkpoints(experiment.folder / "checkpoints")
     best = BestWeights(checkpoints.folder, sft.average)
@@ -57,7 +72,7 @@ def train_supervised(experiment: Experiment, task: SupervisedTask) -> None:
     accumulation = sft.gradient_accumulation_steps
     batches = task.batches(done * accumulation)
     started, audio_seconds = time.perf_counter(), 0.0
-    with progress(desc="supervised training", total=sft.max_steps, unit="step") as bar:
+    with progress(desc=name, total=sft.max_steps, unit="step") as bar:
         bar.update(done)
         stopped = 0 < sft.patience <= stale  # by a run that was then cut off
         for step in range(done, done if stopped else sft.max_steps):

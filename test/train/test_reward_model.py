@@ -18,7 +18,7 @@ from audiorl.data.text import spoken
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.errors import UserError
 from audiorl.models.token_recogniser import TEXT, TokenRecogniser
-from audiorl.train import reward_model
+from audiorl.train import reward_model, supervised
 from audiorl.train.checkpoint import Checkpoints
 from audiorl.train.reporter import Reporter
 from audiorl.train.reward_model import collect_facts, train_reward_model
@@ -122,7 +122,7 @@ def logged(step: int):
 
 DEATHS = {
     "before the first checkpoint": before(
-        reward_model, "update", lambda model, opt, batch, tokens, rate: rate == 1.0
+        supervised, "update", lambda task, optimizer, batch, step, *_: step == 1
     ),
     "in an evaluation": before(
         reward_model, "evaluate", lambda model, dev, tokens, step, reporter: step == 6
@@ -159,7 +159,7 @@ def test_the_loss_is_the_mean_over_utterances(spoken_corpus: Spoken) -> None:
     torch.manual_seed(0)
     model = TokenRecogniser(config, collect_facts(config, train, tokens, CODEC)).eval()
     padded, lengths = model.pad(list(tokens.values()))
-    loss, parts = reward_model._loss(model, model.embed(padded), lengths, train, tokens)
+    loss, parts = reward_model.reading_loss(model, model.embed(padded), lengths, train)
     texts, tasks = 0.0, 0.0
     for u in train:
         row, n = model.pad([tokens[u.id]])
@@ -167,7 +167,7 @@ def test_the_loss_is_the_mean_over_utterances(spoken_corpus: Spoken) -> None:
         found = model.log_likelihoods(model.embed(row), n, [u.text], classes, 0.1)
         texts -= found.pop(TEXT).item() / (len(u.text) + 1) / 5
         tasks -= sum(value.item() for value in found.values()) / 5
-    assert parts["loss_text"] == pytest.approx(texts, rel=1e-4)
+    assert parts["loss_text"].item() == pytest.approx(texts, rel=1e-4)
     assert loss.item() == pytest.approx(texts + 0.1 * tasks, rel=1e-4)
 
 
