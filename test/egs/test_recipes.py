@@ -24,7 +24,15 @@ STAGES = [
     "Report",
     "Pack",
 ]
-FILES = "run.sh README.md local/data.sh conf/grpo.yaml conf/supervised.yaml".split()
+SPEECH_STAGES = [  # of synthesis
+    *STAGES[:2],
+    "Codec, judge, reward model, and the supervised speech LM",
+    "Build the RL data",
+    "Reinforcement learning: each system",
+    "Synthesise",
+    "Score by the judge, before and after RL",
+    *STAGES[7:],
+]
 OPTIONS = "stage stop_stage config control corpus dump exp nj ngpu".split()
 # What a corpus needs beyond them; its README.md explains each.
 EXTRAS = {
@@ -32,7 +40,28 @@ EXTRAS = {
     "librispeech": ["data", "download"],
     "aishell": ["data", "download"],
     "TEMPLATE": ["data"],
+    "mini_tts": ["scale"],
+    "libritts": ["data", "download"],
+    "ljspeech": ["data", "download"],
+    "aishell3": ["data", "download"],
 }
+SPEECH = ["mini_tts", "libritts", "ljspeech", "aishell3"]
+RECOGNITION = [name for name in RECIPES if name not in SPEECH]
+
+
+def stages_of(recipe: str) -> list[str]:
+    """What its stages are called."""
+    return SPEECH_STAGES if recipe in SPEECH else STAGES
+
+
+def options_of(recipe: str) -> list[str]:
+    """Of synthesis there is no control but several systems."""
+    return [{"control": "systems"}.get(o, o) if recipe in SPEECH else o for o in OPTIONS]
+
+
+def model_of(recipe: str) -> str:
+    """The recipe that it is like."""
+    return "mini_tts" if recipe in SPEECH else "mini_asr"
 
 
 def script(recipe: str) -> str:
@@ -59,7 +88,9 @@ def test_no_recipe_is_left_out() -> None:
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_files(recipe: str) -> None:
-    for file in FILES:
+    second = ("diffro", "both") if recipe in SPEECH else ("supervised",)
+    files = [f"conf/{name}.yaml" for name in ("grpo", *second)]
+    for file in ("run.sh", "README.md", "local/data.sh", *files):
         assert (EGS / recipe / file).is_file(), file
     for file in ("run.sh", "local/data.sh"):
         assert os.access(EGS / recipe / file, os.X_OK), file
@@ -70,8 +101,8 @@ def test_stages(recipe: str) -> None:
     """Nine stages; all but the first, which knows the corpus, run the same commands."""
     found = stages(recipe)
     assert [number for number, _, _ in found] == list(range(1, 10))
-    assert [text for _, text, _ in found] == STAGES
-    assert found[1:] == stages("mini_asr")[1:]
+    assert [text for _, text, _ in found] == stages_of(recipe)
+    assert found[1:] == stages(model_of(recipe))[1:]
     assert re.fullmatch(r" +run local/data\.sh .*--out \"\$data\"\n", found[0][2])
     assert len(re.findall(r"if stage\b", script(recipe))) == 9
 
@@ -85,11 +116,11 @@ def test_run_sh_is_two_screens_at_most(recipe: str) -> None:
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_options(recipe: str) -> None:
-    options, model = declared(recipe), declared("mini_asr")
-    assert sorted(options) == sorted([*OPTIONS, *EXTRAS[recipe]])
-    assert [name for name in options if name in OPTIONS] == OPTIONS
+    options, model, common = declared(recipe), declared(model_of(recipe)), options_of(recipe)
+    assert sorted(options) == sorted([*common, *EXTRAS[recipe]])
+    assert [name for name in options if name in common] == common
     assert all("  # " in line or " # " in line for line in options.values())
-    for name in set(OPTIONS) - {"corpus", "nj"}:
+    for name in set(common) - {"corpus", "nj"}:
         assert options[name] == model[name]
     readme = (EGS / recipe / "README.md").read_text(encoding="utf-8")
     for name in EXTRAS[recipe]:
@@ -100,7 +131,7 @@ def test_options(recipe: str) -> None:
 def test_help(recipe: str, tmp_path: Path) -> None:
     for command, cwd in (((EGS / recipe / "run.sh",), tmp_path), (("./run.sh",), EGS / recipe)):
         said = run(*command, "--help", cwd=cwd).stdout
-        for number, text in enumerate(STAGES, start=1):
+        for number, text in enumerate(stages_of(recipe), start=1):
             assert f"  {number}  {text}\n" in said
         for name in [*declared(recipe), "set"]:
             assert re.search(rf"^  --{name} +\S", said, re.MULTILINE)
@@ -113,7 +144,22 @@ def test_the_preparation_has_help_with_an_example(recipe: str) -> None:
     assert "example" in said and "--out" in said
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", SPEECH)
+def test_the_systems_of_synthesis_differ_in_stage_5_alone(recipe: str) -> None:
+    folder = EGS / recipe / "conf"
+    systems = [path.stem for path in folder.glob("*.yaml") if path.stem != "grpo"]
+    assert {"diffro", "both"} <= set(systems)
+    ours = key_values(load_recipe(folder / "grpo.yaml").config)
+    for system in systems:
+        theirs = key_values(load_recipe(folder / f"{system}.yaml").config)
+        changed = {key for key in ours if ours[key] != theirs[key]}
+        assert changed <= {"rl.algorithm", "diffro.sample_filter"}
+        assert (theirs["rl.algorithm"], "diffro.sample_filter" in changed) in [
+            ("diffro", False), ("both", True), ("both", False),
+        ]  # fmt: skip
+
+
+@pytest.mark.parametrize("recipe", RECOGNITION)
 def test_the_control_differs_in_the_algorithm_alone(recipe: str) -> None:
     folder = EGS / recipe / "conf"
     grpo, control = (load_recipe(folder / f"{name}.yaml") for name in ("grpo", "supervised"))

@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# LibriTTS: 585 hours of English books by 2,456 readers; a speech LM from scratch, GRPO, DiffRO and
+# both. The full corpus wants a GPU and days; a part of it is accepted.
+#
+#   egs/libritts/run.sh --corpus /data/LibriTTS --ngpu 1
+#   egs/libritts/run.sh --download true --ngpu 1        fetches the corpus first (84 GB)
+#   egs/libritts/run.sh --stage 7                       score, report and pack again
+CDPATH="" cd -- "$(dirname "$0")" || exit
+
+stage=1                       # first stage to run
+stop_stage=9                  # last stage to run
+config=conf/grpo.yaml         # the recipe: codec, judge, reward model, speech LM, RL, scoring
+systems="grpo diffro both"    # trained in stage 5 and compared: <name>.yaml beside the recipe
+corpus=                       # LibriTTS, unpacked; with --download, where it goes (downloads)
+data=data                     # Kaldi data directories go here
+dump=dump                     # validated data go here
+exp=exp                       # experiments and logs go here
+nj=                           # processes that open audio; all cores
+ngpu=0                        # GPUs: 0 or 1
+download=false                # true: fetch what is missing from openslr.org
+
+. ../../utils/recipe.sh
+rewarding=(--codec "$exp/codec" --reward_model "$exp/reward_model" --judge "$exp/judge")
+trained=("$exp/sft")
+for system in $systems; do trained+=("$exp/$system"); done
+
+if stage 1 "Prepare the corpus"; then
+    run local/data.sh --corpus "$corpus" --download "$download" --out "$data"
+fi
+if stage 2 "Validate and format"; then
+    run python -m audiorl.bin.format_data "${opts[@]}" --data "$data" --dump "$dump" --nj "$nj"
+fi
+if stage 3 "Codec, judge, reward model, and the supervised speech LM"; then
+    run python -m audiorl.bin.train_codec "${opts[@]}" --dump "$dump" --out "$exp/codec"
+    run python -m audiorl.bin.speech_tokens "${opts[@]}" --dump "$dump" "$exp/codec"
+    run python -m audiorl.bin.train_judge "${opts[@]}" --dump "$dump" --out "$exp/judge"
+    run python -m audiorl.bin.train_reward_model "${opts[@]}" \
+        --dump "$dump" --tokens "$exp/codec/tokens" --out "$exp/reward_model"
+    run python -m audiorl.bin.train_sft "${opts[@]}" \
+        --dump "$dump" --codec "$exp/codec" --out "$exp/sft"
+fi
+if stage 4 "Build the RL data"; then
+    run python -m audiorl.bin.build_rl_data "${opts[@]}" \
+        --dump "$dump" --init "$exp/sft" --out "$exp/rl/train.jsonl"
+fi
+if stage 5 "Reinforcement learning: each system"; then
+    for system in $systems; do
+        of_system "$system"
+        run python -m audiorl.bin.train_rl "${system_opts[@]}" --init "$exp/sft" --dump "$dump" \
+            --data "$exp/rl/train.jsonl" --histories "$exp/rl/tokens" "${rewarding[@]}" \
+            --out "$exp/$system"
+    done
+fi
+if stage 6 "Synthesise"; then
+    run python -m audiorl.bin.synthesise "${opts[@]}" \
+        --dump "$dump" --codec "$exp/codec" "${trained[@]}"
+fi
+if stage 7 "Score by the judge, before and after RL"; then
+    run python -m audiorl.bin.score "${opts[@]}" \
+        --dump "$dump" --judge "$exp/judge" "${trained[@]}"
+fi
+if stage 8 "Report"; then
+    run python -m audiorl.bin.report "${opts[@]}" \
+        --dump "$dump" "${trained[@]}" --out "$exp/$system"
+fi
+if stage 9 "Pack"; then
+    run python -m audiorl.bin.pack "$exp/$system" --out "$exp/$system/$system.zip"
+fi
