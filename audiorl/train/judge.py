@@ -46,11 +46,11 @@ def train_judge(config: Config, dump: Path, out: Path) -> None:
     setup_torch(config)
     torch.manual_seed(config.judge.seed)
     judge = Judge.of(config, [u.text for u in train], [u.speaker for u in train])
-    if not judge.characters:
+    if not judge.characters.symbols:
         raise UserError(f"{dump / sets[0] / 'text'} has no words; a judge learns from transcripts.")
     judge.to(pick_device(config))
     size = sum(p.numel() for p in judge.parameters()) / 1e6
-    known = f"{len(judge.characters)} characters, {len(judge.speakers)} speakers"
+    known = f"{len(judge.characters.symbols)} characters, {len(judge.speakers)} speakers"
     log.info("judge: %.2f M parameters, %s", size, known)
     task = Judging(judge, train, some(dev, config.judge.eval_utterances))
     train_supervised(experiment, task, schedule(config.judge), "judge", config.judge.seed)

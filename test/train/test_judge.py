@@ -122,7 +122,7 @@ def test_it_learns_from_the_set_that_is_named(dump: Path, tmp_path: Path) -> Non
     (tmp_path / "dump" / "dev").symlink_to(dump / "dev")
     run(tmp_path / "dump", tmp_path / "exp", {"judge.train": "mine", "judge.max_steps": 1})
     judge = Judge.load(tmp_path / "exp" / "model")
-    assert judge.characters == [" ", "a", "b"]
+    assert judge.characters.symbols == [" ", "a", "b"]
     assert judge.speakers == ["s0", "s1"]
 
 
