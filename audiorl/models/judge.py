@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from audiorl.config import dump_config, load_config
 from audiorl.config.schema import Config, EncoderConfig
-from audiorl.data.text import spoken
+from audiorl.data.characters import Characters
 from audiorl.errors import UserError
 from audiorl.files import atomic_write, write_json
 from audiorl.models import WEIGHTS, load_weights, save_weights
@@ -25,6 +25,7 @@ from audiorl.models.encoder import Encoder
 from audiorl.models.frontend import Frontend
 
 LABELS = "labels.json"  # characters and speakers, in the order of the outputs
+LABELS_A_FRAME = 2  # who talks fast says more characters than there are frames of 40 ms
 SCALE, MARGIN = 20.0, 0.2  # of the speakers' softmax
 LEAST_SPREAD = 1e-4  # variance, under the root
 
@@ -65,7 +66,7 @@ class Judge(nn.Module):
     def __init__(self, config: Config, characters: Sequence[str], speakers: Sequence[str]) -> None:
         super().__init__()
         self.config = config
-        self.characters = list(characters)  # label n is characters[n - 1]
+        self.characters = Characters(characters)
         self.speakers = list(speakers)
         judge, n_mels = config.judge, config.frontend.n_mels
         sizes = ("output_size", "attention_heads", "linear_units", "num_blocks", "kernel_size")
@@ -76,14 +77,15 @@ class Judge(nn.Module):
         )
         self.frontend = Frontend(config.frontend, config.data.sample_rate)
         self.encoder = Encoder(encoder, n_mels)
-        self.head = nn.Linear(judge.output_size, len(self.characters) + 1)
+        units = len(self.characters.symbols) + 1
+        self.head = nn.Linear(judge.output_size, LABELS_A_FRAME * units)
         self.voice = Voice(n_mels, judge.output_size, judge.speaker_size)
         self.voices = nn.Parameter(torch.randn(len(self.speakers), judge.speaker_size))
 
     @classmethod
     def of(cls, config: Config, texts: Sequence[str], speakers: Sequence[str]) -> Judge:
         """A new one that knows the characters of `texts`, and these speakers."""
-        return cls(config, sorted(set("".join(map(spoken, texts)))), sorted(set(speakers)))
+        return cls(config, Characters.of(texts).symbols, sorted(set(speakers)))
 
     @property
     def device(self) -> torch.device:
@@ -97,9 +99,7 @@ class Judge(nn.Module):
     @torch.no_grad()
     def transcribe(self, waves: Sequence[Tensor]) -> list[str]:
         """What is said in waves [S_i]: the likeliest characters of each frame (greedy CTC)."""
-        frames, lengths = self.encoder(*self._features(waves))
-        paths = best_path(self.head(frames).transpose(0, 1), lengths)
-        return [" ".join(self._text(path).split()) for path in paths]
+        return [self.characters.text(p) for p in best_path(*self._logits(*self._features(waves)))]
 
     @torch.no_grad()
     def speaker(self, waves: Sequence[Tensor]) -> Tensor:
@@ -121,10 +121,9 @@ class Judge(nn.Module):
         nearer to each other than telling them apart would need.
         """
         features, lengths = self._features(waves)
-        frames, frame_lengths = self.encoder(features, lengths)
-        labels = [torch.tensor(self._labels(text), dtype=torch.long) for text in texts]
-        logp = ctc_log_likelihood(self.head(frames).transpose(0, 1), frame_lengths, labels)  # [B]
-        spelt = logp.isfinite()  # the others have more characters than frames
+        labels = [torch.tensor(self.characters.labels(text), dtype=torch.long) for text in texts]
+        logp = ctc_log_likelihood(*self._logits(features, lengths), labels)  # [B]
+        spelt = logp.isfinite()  # the others have no time for their characters
         heard = -logp[spelt].sum() / max(1, sum(map(len, labels)))
         own = torch.tensor([self.speakers.index(s) for s in speakers], device=self.device)
         cosines = self._cosines(self.voice(features, lengths))
@@ -134,7 +133,8 @@ class Judge(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Writes config, labels and, last, weights."""
-        write_json(folder / LABELS, {"characters": self.characters, "speakers": self.speakers})
+        labels = {"characters": self.characters.symbols, "speakers": self.speakers}
+        write_json(folder / LABELS, labels)
         with atomic_write(folder / "config.yaml") as stream:
             stream.write(dump_config(self.config))
         save_weights(self, folder / WEIGHTS)
@@ -156,13 +156,13 @@ class Judge(nn.Module):
         """[B, T, n_mels], [B]"""
         return self.frontend(*self.frontend.pad(waves, self.encoder.shortest, self.device))
 
+    def _logits(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Of the labels, `LABELS_A_FRAME` to a frame: [2 T', B, labels], and how many [B]."""
+        frames, lengths = self.encoder(features, lengths)
+        batch, time, _ = frames.shape
+        logits = self.head(frames).view(batch, time * LABELS_A_FRAME, -1)
+        return logits.transpose(0, 1), lengths * LABELS_A_FRAME
+
     def _cosines(self, vectors: Tensor) -> Tensor:
         """Of vectors [B, S] of unit length to those of its speakers: [B, speakers]."""
         return vectors @ F.normalize(self.voices, dim=-1).T
-
-    def _labels(self, text: str) -> list[int]:
-        """Of a text; a character that it does not know cannot be heard."""
-        return [self.characters.index(c) + 1 for c in spoken(text) if c in self.characters]
-
-    def _text(self, labels: Sequence[int]) -> str:
-        return "".join(self.characters[label - 1] for label in labels)

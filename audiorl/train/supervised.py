@@ -52,14 +52,15 @@ def train_supervised(
     task: SupervisedTask,
     sft: SFTConfig | None = None,
     name: str = "supervised training",
+    seed: int | None = None,
 ) -> None:
     """Trains `task.model`: at the end, the mean of its `average` best evaluations.
 
     Goes on with a run that was cut off, to the bit (on a CPU). `sft`: the config's, unless another
-    section has the keys (`schedule`).
+    section has the keys (`schedule`); `seed` likewise.
     """
     config, model = experiment.config, task.model
-    sft = sft or config.sft
+    sft, seed = sft or config.sft, config.seed if seed is None else seed
     optimizer = Optimizers([model], sft.learning_rate, sft.weight_decay, sft.muon_learning_rate)
     checkpoints = Checkpoints(experiment.folder / "checkpoints")
     best = BestWeights(checkpoints.folder, sft.average)
@@ -78,7 +79,7 @@ def train_supervised(
         for step in range(done, done if stopped else sft.max_steps):
             model.train()
             # Dropout and masks of a step depend on the step alone: a resumed run draws the same.
-            torch.manual_seed(config.seed * 1_000_003 + step)
+            torch.manual_seed(seed * 1_000_003 + step)
             rate = warmup_cosine(step, sft.warmup_steps, sft.max_steps)
             batch = [next(batches) for _ in range(accumulation)]
             metrics = update(task, optimizer, batch, step, rate, sft.max_grad_norm)
