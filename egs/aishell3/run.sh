@@ -23,6 +23,7 @@ download=false                # true: fetch it from openslr.org
 rewarding=(--codec "$exp/codec" --reward_model "$exp/reward_model" --judge "$exp/judge")
 trained=("$exp/sft")
 for system in $systems; do trained+=("$exp/$system"); done
+judged=("${trained[@]}" "$exp/natural" "$exp/resynthesis")
 
 if stage 1 "Prepare the corpus"; then
     run local/data.sh --corpus "$corpus" --download "$download" --out "$data"
@@ -54,14 +55,16 @@ fi
 if stage 6 "Synthesise"; then
     run python -m audiorl.bin.synthesise "${opts[@]}" \
         --dump "$dump" --codec "$exp/codec" "${trained[@]}"
+    run python -m audiorl.bin.references "${opts[@]}" --dump "$dump" --codec "$exp/codec" \
+        --natural "$exp/natural" --resynthesis "$exp/resynthesis"
 fi
 if stage 7 "Score by the judge, before and after RL"; then
     run python -m audiorl.bin.score "${opts[@]}" \
-        --dump "$dump" --judge "$exp/judge" "${trained[@]}"
+        --dump "$dump" --judge "$exp/judge" "${judged[@]}"
 fi
 if stage 8 "Report"; then
     run python -m audiorl.bin.report "${opts[@]}" \
-        --dump "$dump" "${trained[@]}" --out "$exp/$system"
+        --dump "$dump" "${judged[@]}" --out "$exp/$system"
 fi
 if stage 9 "Pack"; then
     run python -m audiorl.bin.pack "$exp/$system" --out "$exp/$system/$system.zip"
