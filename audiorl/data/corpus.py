@@ -3,11 +3,12 @@
 A recipe's local/prepare.py knows the layout of its corpus. Here audio is joined with transcripts,
 the parts are counted against the official numbers, held-out sets that a partial corpus lacks are
 carved out of its training data, and sets are written where they changed. Whatever is left out is
-counted and named.
+counted and named. A recipe that makes its audio claims the folder for it.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,6 +17,7 @@ from pathlib import Path
 from audiorl.data.data_dir import DataDir
 from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
+from audiorl.files import write_json
 
 SHOWN = 5  # ids named of those left out
 STRIDE = 20  # one in so many goes to a set that is carved out
@@ -102,6 +104,7 @@ def carve(
 def write_set(out: Path, utterances: Iterable[Utterance], genders: Mapping[str, str]) -> None:
     """Writes the Kaldi data directory `out`, unless that is what it holds already.
 
+    Each tag of the utterances becomes a file utt2<tag>.
     genders: speaker -> m or f; spk2gender is written when all speakers of the set have one.
     Raises UserError when there are no utterances.
     """
@@ -113,6 +116,8 @@ def write_set(out: Path, utterances: Iterable[Utterance], genders: Mapping[str, 
         "text": {u.id: u.text for u in listed},
         "utt2spk": {u.id: u.speaker for u in listed},
     }
+    for tag in {tag for u in listed for tag in u.tags}:
+        tables[f"utt2{tag}"] = {u.id: u.tags[tag] for u in listed if tag in u.tags}
     speakers = sorted(set(tables["utt2spk"].values()))
     known = {speaker: genders[speaker] for speaker in speakers if speaker in genders}
     if len(known) == len(speakers):
@@ -127,3 +132,21 @@ def write_set(out: Path, utterances: Iterable[Utterance], genders: Mapping[str, 
         return
     made.write(out)
     print(f"{out}: {size}")
+
+
+def claim(out: Path, origin: dict[str, object]) -> None:
+    """Notes in `out` what the corpus is made from; refuses a folder that holds another one."""
+    note = out / "corpus.json"
+    if not note.exists():
+        write_json(note, origin)
+        return
+    try:
+        found = dict(json.loads(note.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise UserError(f"{note}: not the JSON that was written; remove {out} first.") from error
+    for key, value in origin.items():
+        if found.get(key) != value:
+            raise UserError(
+                f"{note}: this corpus was made with {key} {found.get(key)}, not {value}; "
+                f"give another --out, or remove {out} to make it anew."
+            )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from audiorl.data.corpus import carve, compare_counts, join, write_set
+from audiorl.data.corpus import carve, claim, compare_counts, join, write_set
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.data.validate import Checks, validate
 from audiorl.errors import UserError
@@ -98,6 +99,14 @@ def test_a_set_is_a_valid_kaldi_directory(tmp_path: Path) -> None:
     assert (tmp_path / "train" / "spk2gender").read_text() == "s00 f\ns01 m\ns02 f\n"
 
 
+def test_tags_become_tables(tmp_path: Path) -> None:
+    tagged = [replace(u, tags={"snr": f"{n}"}) for n, u in enumerate(utterances(1, 3))]
+    tagged[1].tags["room"] = "hall"
+    write_set(tmp_path / "train", tagged, {})
+    assert read_utterances(tmp_path / "train") == tagged
+    assert (tmp_path / "train" / "utt2room").read_text() == "s00-01 hall\n"
+
+
 def test_an_unchanged_set_is_left_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     out = tmp_path / "train"
     write_set(out, utterances(2, 2), {"s00": "f"})
@@ -114,3 +123,13 @@ def test_an_unchanged_set_is_left_as_it_is(tmp_path: Path, capsys: pytest.Captur
 def test_an_empty_set_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="would have no utterances"):
         write_set(tmp_path / "train", [], {})
+
+
+def test_a_folder_is_claimed_for_one_corpus(tmp_path: Path) -> None:
+    claim(tmp_path / "data", {"version": 2, "seed": 1})
+    claim(tmp_path / "data", {"version": 2, "seed": 1})
+    with pytest.raises(UserError, match="made with seed 1, not 3; give another --out"):
+        claim(tmp_path / "data", {"version": 2, "seed": 3})
+    (tmp_path / "data" / "corpus.json").write_text("{")
+    with pytest.raises(UserError, match="not the JSON that was written"):
+        claim(tmp_path / "data", {"version": 2, "seed": 1})

@@ -31,6 +31,7 @@ EXTRAS = {
     "mini_asr": ["language", "scale"],
     "librispeech": ["data", "download"],
     "aishell": ["data", "download"],
+    "fsdd": ["data", "download", "scale"],
     "TEMPLATE": ["data"],
 }
 
