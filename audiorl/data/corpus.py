@@ -4,11 +4,12 @@ A recipe's local/prepare.py knows the layout of its corpus. Here audio is joined
 the parts are counted against the official numbers, held-out sets that a partial corpus lacks are
 carved out of its training data (for recognition: voices that training never hears; for synthesis:
 sentences of voices that it does), and sets are written where they changed. Whatever is left out is
-counted and named.
+counted and named. A recipe that makes its audio claims the folder for it.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,6 +18,7 @@ from pathlib import Path
 from audiorl.data.data_dir import DataDir
 from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
+from audiorl.files import write_json
 
 SHOWN = 5  # ids named of those left out
 STRIDE = 20  # one in so many goes to a set that is carved out
@@ -163,3 +165,21 @@ def write_set(out: Path, utterances: Iterable[Utterance], genders: Mapping[str, 
         return
     made.write(out)
     print(f"{out}: {size}")
+
+
+def claim(out: Path, origin: dict[str, object]) -> None:
+    """Notes in `out` what the corpus is made from; refuses a folder that holds another one."""
+    note = out / "corpus.json"
+    if not note.exists():
+        write_json(note, origin)
+        return
+    try:
+        found = dict(json.loads(note.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise UserError(f"{note}: not the JSON that was written; remove {out} first.") from error
+    for key, value in origin.items():
+        if found.get(key) != value:
+            raise UserError(
+                f"{note}: this corpus was made with {key} {found.get(key)}, not {value}; "
+                f"give another --out, or remove {out} to make it anew."
+            )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from audiorl.data.corpus import carve, compare_counts, hold_out, join, write_set
+from audiorl.data.corpus import carve, claim, compare_counts, hold_out, join, write_set
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.data.validate import Checks, validate
 from audiorl.errors import UserError
@@ -99,6 +99,14 @@ def test_a_set_is_a_valid_kaldi_directory(tmp_path: Path) -> None:
     assert (tmp_path / "train" / "spk2gender").read_text() == "s00 f\ns01 m\ns02 f\n"
 
 
+def test_tags_become_tables(tmp_path: Path) -> None:
+    tagged = [replace(u, tags={"snr": f"{n}"}) for n, u in enumerate(utterances(1, 3))]
+    tagged[1].tags["room"] = "hall"
+    write_set(tmp_path / "train", tagged, {})
+    assert read_utterances(tmp_path / "train") == tagged
+    assert (tmp_path / "train" / "utt2room").read_text() == "s00-01 hall\n"
+
+
 def test_an_unchanged_set_is_left_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     out = tmp_path / "train"
     write_set(out, utterances(2, 2), {"s00": "f"})
@@ -153,3 +161,13 @@ def test_tags_become_files(tmp_path: Path) -> None:
     write_set(tmp_path / "train", tagged, {})
     assert (tmp_path / "train" / "utt2pinyin").read_text() == "s00-00 yi1\n"
     assert read_utterances(tmp_path / "train")[0].tags == {"pinyin": "yi1"}
+
+
+def test_a_folder_is_claimed_for_one_corpus(tmp_path: Path) -> None:
+    claim(tmp_path / "data", {"version": 2, "seed": 1})
+    claim(tmp_path / "data", {"version": 2, "seed": 1})
+    with pytest.raises(UserError, match="made with seed 1, not 3; give another --out"):
+        claim(tmp_path / "data", {"version": 2, "seed": 3})
+    (tmp_path / "data" / "corpus.json").write_text("{")
+    with pytest.raises(UserError, match="not the JSON that was written"):
+        claim(tmp_path / "data", {"version": 2, "seed": 1})

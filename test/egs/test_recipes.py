@@ -39,6 +39,7 @@ EXTRAS = {
     "mini_asr": ["language", "scale"],
     "librispeech": ["data", "download"],
     "aishell": ["data", "download"],
+    "fsdd": ["data", "download", "scale"],
     "TEMPLATE": ["data"],
     "mini_tts": ["scale"],
     "libritts": ["data", "download"],

@@ -1,6 +1,7 @@
 """Rooms and noises: reverberation, noise of several colours, and mixing at a given SNR.
 
-Signals are float32 [S], 16 kHz, in -1..1. All randomness comes from the generator given.
+Signals are float32 [S], 16 kHz where nothing else is said, in -1..1. All randomness comes from the
+generator given.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import numpy as np
 from scipy import fft, signal
 
 SAMPLE_RATE = 16000
-FRAME = SAMPLE_RATE // 50  # 20 ms
+FRAMES = 50  # in a second
 ACTIVE_RANGE_DB = 30.0
 # Spectral slope of each coloured noise: amplitude ~ frequency ** -slope.
 COLOURS = {"white": 0.0, "pink": 0.5, "brown": 1.0}
@@ -38,9 +39,10 @@ def power(samples: np.ndarray) -> float:
     return float(np.mean(np.square(samples, dtype=np.float64)))
 
 
-def active_power(speech: np.ndarray) -> float:
-    """The mean square of the frames within 30 dB of the loudest: pauses do not count."""
-    whole = speech[: len(speech) // FRAME * FRAME].reshape(-1, FRAME)  # [F, 320]
+def active_power(speech: np.ndarray, sample_rate: int = SAMPLE_RATE) -> float:
+    """The mean square of the frames (20 ms) within 30 dB of the loudest: pauses do not count."""
+    length = sample_rate // FRAMES
+    whole = speech[: len(speech) // length * length].reshape(-1, length)  # [F, length]
     frames = np.mean(np.square(whole, dtype=np.float64), axis=1)
     return float(frames[frames >= frames.max() * 10 ** (-ACTIVE_RANGE_DB / 10)].mean())
 
@@ -60,11 +62,13 @@ def reverberate(speech: np.ndarray, t60: float, rng: np.random.Generator) -> np.
     return signal.oaconvolve(speech, response).astype(np.float32)
 
 
-def coloured(colour: str, length: int, rng: np.random.Generator) -> np.ndarray:
+def coloured(
+    colour: str, length: int, rng: np.random.Generator, sample_rate: int = SAMPLE_RATE
+) -> np.ndarray:
     """White, pink or brown noise of unit power, flat below 50 Hz."""
     longer = fft.next_fast_len(length, real=True)
     spectrum = fft.rfft(rng.standard_normal(longer))
-    frequencies = np.maximum(fft.rfftfreq(longer, 1 / SAMPLE_RATE), 50.0)
+    frequencies = np.maximum(fft.rfftfreq(longer, 1 / sample_rate), 50.0)
     return unit(fft.irfft(spectrum * frequencies ** -COLOURS[colour], longer)[:length])
 
 
@@ -112,9 +116,11 @@ def unit(samples: np.ndarray) -> np.ndarray:
     return (samples / np.sqrt(power(samples) + 1e-12)).astype(np.float32)
 
 
-def scale_noise(speech: np.ndarray, noise: np.ndarray, snr: float) -> np.ndarray:
+def scale_noise(
+    speech: np.ndarray, noise: np.ndarray, snr: float, sample_rate: int = SAMPLE_RATE
+) -> np.ndarray:
     """`noise` made so loud that the active `speech` is `snr` dB above it."""
-    gain = np.sqrt(active_power(speech) / power(noise) * 10 ** (-snr / 10))
+    gain = np.sqrt(active_power(speech, sample_rate) / power(noise) * 10 ** (-snr / 10))
     return (noise * gain).astype(np.float32)
 
 

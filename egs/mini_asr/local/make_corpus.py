@@ -5,7 +5,6 @@ example: python local/make_corpus.py --out data --nj 2 --language en --seed 1 --
 
 from __future__ import annotations
 
-import json
 import math
 import multiprocessing
 import os
@@ -24,8 +23,9 @@ from speakers import speakers
 from tables import HEADER, is_listed, write_set
 
 from audiorl.bin.cli import parser, run
+from audiorl.data.corpus import claim
 from audiorl.errors import UserError
-from audiorl.files import progress, write_json
+from audiorl.files import progress
 
 # Raise it when the same options make other sentences or other sound.
 VERSION = 6
@@ -82,24 +82,6 @@ def make_corpus(corpus: Corpus, out: Path, nj: int, language: str, seed: int, sc
     print(HEADER)
     for spec, utterances in plans.items():
         print(write_set(out, spec, utterances, corpus.grammars[language]))
-
-
-def claim(out: Path, origin: dict[str, object]) -> None:
-    """Notes in `out` what the corpus is made from; refuses a folder that holds another one."""
-    note = out / "corpus.json"
-    if not note.exists():
-        write_json(note, origin)
-        return
-    try:
-        found = dict(json.loads(note.read_text(encoding="utf-8")))
-    except ValueError as error:
-        raise UserError(f"{note}: not the JSON that was written; remove {out} first.") from error
-    for key, value in origin.items():
-        if found.get(key) != value:
-            raise UserError(
-                f"{note}: this corpus was made with {key} {found.get(key)}, not {value}; "
-                f"give another --out, or remove {out} to make it anew."
-            )
 
 
 def synthesise(out: Path, missing: list[Plan], nj: int) -> None:
