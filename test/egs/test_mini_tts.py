@@ -12,7 +12,7 @@ from recipe_runs import ids, modified, run_recipe, settings
 
 SYSTEMS = ("sft", "grpo", "diffro", "both")
 TINY = {
-    "num_threads": 2,
+    "num_threads": 1,
     "data.rl": "train",  # so few sentences have not all letters
     "codec.max_steps": 4,
     "codec.eval_steps": 4,
