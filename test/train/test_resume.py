@@ -16,7 +16,7 @@ from tiny import tiny_config
 from audiorl.config import dump_config
 from audiorl.data.utterance import read_utterances, write_utterances_jsonl
 from audiorl.errors import UserError
-from audiorl.train import checkpoint, rl, sft
+from audiorl.train import checkpoint, rl_recognition, sft
 from audiorl.train.checkpoint import BestWeights, Checkpoints
 from audiorl.train.reporter import Reporter
 from audiorl.train.rl import train_rl
@@ -93,7 +93,7 @@ RL_DEATHS = {
     "between lines of completions": after(
         Reporter, "completions", lambda self, step, given: step == 6
     ),
-    "in an evaluation": before(rl, "evaluate", lambda model, dev, step, *_: step == 8),
+    "in an evaluation": before(rl_recognition, "evaluate", lambda model, dev, step, *_: step == 8),
     "in a checkpoint": writing_checkpoint(6),
     "after the last checkpoint": after(Checkpoints, "save", lambda self, step, *_: step == 8),
 }
