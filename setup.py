@@ -25,6 +25,7 @@ REQUIRED = [
     "pyyaml>=6.0",
     "espeakng-loader>=0.2.4",
     "matplotlib>=3.9",
+    "pillow>=11.0",
     "tqdm>=4.66",
     "numpy>=2.0",
     "scipy>=1.14",

@@ -49,6 +49,7 @@ PURPOSE = {
         "the generated corpora (egs/mini_*)",
     ),
     "matplotlib": ("import matplotlib.pyplot", "pictures"),
+    "pillow": ("from PIL import Image", "spectrograms of reports"),
     "tqdm": ("import tqdm", "progress bars"),
     "numpy": ("import numpy", "everything"),
     "scipy": ("import scipy.signal", "noise and reverberation of the generated corpora, espnet"),

@@ -181,7 +181,7 @@ def test_tokens_that_do_not_count_may_be_as_unlikely_as_they_like(utterances) ->
     assert 0 < rollout.finished.sum() < len(rollout)
     rollout.logps[~rollout.finished] -= 200.0
     lesson = grpo._lesson(batch)
-    assert math.isfinite(grpo._update(1.0, lesson)["loss"])
+    assert math.isfinite(grpo._update(0, 1.0, lesson)["loss"])
     (gradients,) = grpo.optimizer.gradients
     expected, _, _ = one_step(utterances, keys)
     close(gradients, expected)
