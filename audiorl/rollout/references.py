@@ -31,10 +31,12 @@ def write_natural(dump: Path, config: Config, exp: Path) -> None:
     """`exp`/decode_<name>/<set>/wav.scp of the recordings themselves."""
     for name in config.data.test:
         folder = exp / f"decode_{config.decode.name}" / name
+        if _is_newer(folder / DONE, dump / name / "wav.scp"):
+            continue
         recordings = {u.id: u.audio for u in read_utterances(dump / name)}
         write_table(folder / "wav.scp", recordings)
         write_json(folder / DONE, {"method": "natural", "truncated": []})
-    write_json(exp / REFERENCE, {"reference": "natural recordings"})
+    _note(exp, "natural recordings")
 
 
 def write_resynthesis(codec: Codec, weights: Path, dump: Path, config: Config, exp: Path) -> None:
@@ -58,7 +60,13 @@ def write_resynthesis(codec: Codec, weights: Path, dump: Path, config: Config, e
         seconds = round(time.perf_counter() - started, 3)
         report = {"method": "resynthesis", "wave_seconds": seconds, "truncated": []}
         write_json(folder / DONE, {**report, "audio_seconds": round(audio, 3)})
-    write_json(exp / REFERENCE, {"reference": "natural tokens, resynthesised"})
+    _note(exp, "natural tokens, resynthesised")
+
+
+def _note(exp: Path, reference: str) -> None:
+    """Says that `exp` is no system, and what it is."""
+    if not (exp / REFERENCE).exists():
+        write_json(exp / REFERENCE, {"reference": reference})
 
 
 @torch.no_grad()
