@@ -31,9 +31,9 @@ def write_natural(dump: Path, config: Config, exp: Path) -> None:
     """`exp`/decode_<name>/<set>/wav.scp of the recordings themselves."""
     for name in config.data.test:
         folder = exp / f"decode_{config.decode.name}" / name
+        recordings = {u.id: u.audio for u in read_utterances(dump / name)}
         if _is_newer(folder / DONE, dump / name / "wav.scp"):
             continue
-        recordings = {u.id: u.audio for u in read_utterances(dump / name)}
         write_table(folder / "wav.scp", recordings)
         write_json(folder / DONE, {"method": "natural", "truncated": []})
     _note(exp, "natural recordings")
