@@ -116,7 +116,7 @@ def test_columns(plan) -> None:
     [
         ("oen.wer", "oen is not one of data.test; did you mean one?"),
         ("three.wer", "choose one of one, two, silence, pooled"),
-        ("one", "one has no ``; choose one of output, words_per_minute, cer, wer, "),
+        ("one", "one has no ``; choose one of cer, wer, "),
         ("one.wre", "one has no `wre`; did you mean wer?"),
         ("one.mer", "one has no `mer`; did you mean wer?"),
         ("one.outputs", "one has no `outputs`; did you mean output?"),
