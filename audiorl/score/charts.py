@@ -44,7 +44,8 @@ PANELS = (
     ("Entropy (nats a token)", ("entropy",)),
     ("Completion length (tokens)", ("completions/mean_length",)),
     ("Completions cut short (share)", ("completions/clipped_ratio",)),
-    ("Loss", ("loss", "loss_ctc", "loss_lm", "loss_diffro")),
+    ("DiffRO's reward: log-probability a character", ("diffro/text",)),
+    ("Loss", ("loss", "loss_ctc", "loss_lm", "diffro/loss")),
     ("Gradient norm", ("grad_norm",)),
 )
 

@@ -55,11 +55,13 @@ def _sentences(first: SystemScore, focus: SystemScore) -> list[int]:
 
 
 def _worst(waves: _Waves, system: SystemScore) -> list[Html]:
-    ranked = sorted(
-        system.pooled.utterances,
-        key=lambda u: (-u.errors, -u.alignment.counts.rate, u.utterance.id),
-    )
-    return [waves.row([system], system.pooled.utterances.index(u)) for u in ranked[:WORST]]
+    said = system.pooled.utterances
+
+    def badness(place: int) -> tuple:
+        u = said[place]
+        return -u.errors, -u.alignment.counts.rate, u.utterance.id
+
+    return [waves.row([system], place) for place in sorted(range(len(said)), key=badness)[:WORST]]
 
 
 class _Waves:

@@ -1,0 +1,50 @@
+"""What the judge's keys must fulfil together: where it is said, the reason and the fix."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from audiorl.config import Config, load_config
+from audiorl.errors import UserError
+
+
+def load(tmp_path, options: list[str]) -> Config:
+    (tmp_path / "c.yaml").write_text("task: tts\n")
+    return load_config(tmp_path / "c.yaml", options)
+
+
+@pytest.mark.parametrize(
+    ("options", "key", "reason"),
+    [
+        (["judge.attention_heads=5"], "output_size", "a multiple of the 5 attention heads"),
+        (["judge.output_size=15", "judge.attention_heads=3"], "output_size", "must be even"),
+        (["judge.linear_units=99"], "linear_units", "an E-Branchformer halves it; set 100"),
+        (["judge.kernel_size=8"], "kernel_size", "must be odd; set 9"),
+        (["judge.train=dev"], "train", "dev is held out; name a set to learn from"),
+        (["judge.train=t", "data.test=[t]"], "train", "t is held out"),
+        (["judge.train=r", "data.rl_dev=r"], "train", "r is held out"),
+    ],
+)
+def test_a_broken_rule_is_one_sentence(tmp_path, options, key: str, reason: str) -> None:
+    with pytest.raises(UserError) as raised:
+        load(tmp_path, options)
+    said = str(raised.value)
+    assert key in said and reason in said
+    assert "\n" not in said
+
+
+def test_rules_are_the_encoders(tmp_path) -> None:
+    """What passes can be built and run."""
+    from audiorl.models.judge import Judge
+
+    options = ["judge.output_size=12", "judge.attention_heads=2", "judge.linear_units=10"]
+    config = load(tmp_path, [*options, "judge.kernel_size=1", "judge.num_blocks=1"])
+    judge = Judge.of(config, ["ab"], ["ann"]).eval()
+    assert len(judge.transcribe([torch.zeros(8000)])) == 1
+
+
+def test_recognition_has_no_judge(tmp_path) -> None:
+    (tmp_path / "c.yaml").write_text("judge: {kernel_size: 5}\n")
+    with pytest.raises(UserError, match=r"judge.kernel_size: is a key of task tts"):
+        load_config(tmp_path / "c.yaml")
