@@ -124,10 +124,14 @@ def audio_info(audio: str, allow_pipes: bool = False) -> AudioInfo:
     )
 
 
+# Samples that the end may lack: an mp3 without a count of frames has its length estimated.
+LACKING = {".flac": 0, ".mp3": 2304}
+
+
 def check_audio(audio: str, allow_pipes: bool = False) -> AudioInfo:
     """`audio_info`, and raises AudioError when the file is shorter than its header promises.
 
-    Seen in wav, flac and archives; the other formats' headers promise nothing.
+    Seen in wav, flac, mp3 and archives; the other formats' headers promise nothing.
     """
     path, offset = archive_entry(audio) or (audio, 0)
     if not is_pipe(audio) and os.path.isfile(path):
@@ -142,8 +146,8 @@ def check_audio(audio: str, allow_pipes: bool = False) -> AudioInfo:
     info = audio_info(audio, allow_pipes)
     if info.frames == 0:
         raise AudioError("empty audio", f"{audio} holds no samples", COPY_AGAIN)
-    if audio.lower().endswith(".flac"):
-        _decode_end(audio, info)
+    if (suffix := os.path.splitext(audio.lower())[1]) in LACKING:
+        _decode_end(audio, info, LACKING[suffix])
     return info
 
 
@@ -169,15 +173,15 @@ def _promised_bytes(stream: BinaryIO, offset: int) -> tuple[int, int]:
     return 0, 0
 
 
-def _decode_end(audio: str, info: AudioInfo) -> None:
-    """Decodes the last samples of a flac file: a cut one has a good header and no end."""
+def _decode_end(audio: str, info: AudioInfo, lacking: int) -> None:
+    """Decodes the last samples of a file: a cut one has a good header and no end."""
     import soundfile
 
     last = min(info.frames, info.sample_rate)
     try:
         with soundfile.SoundFile(audio) as stream:
             stream.seek(info.frames - last)
-            whole = len(stream.read(last)) == last
+            whole = len(stream.read(last)) >= last - lacking
     except soundfile.SoundFileError:
         whole = False
     if not whole:

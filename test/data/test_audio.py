@@ -137,8 +137,8 @@ def test_what_is_not_audio(tmp_path: Path) -> None:
         assert str(tmp_path) in str(caught.value)
 
 
-@pytest.mark.parametrize("kept", [0.3, 0.9, 0.999])
-@pytest.mark.parametrize("suffix", ["wav", "flac", "ark", "espnet.ark"])
+@pytest.mark.parametrize("kept", [0.3, 0.7, 0.999])
+@pytest.mark.parametrize("suffix", ["wav", "flac", "mp3", "ark", "espnet.ark"])
 def test_truncated(tmp_path: Path, suffix: str, kept: float) -> None:
     noise = np.random.default_rng(1).uniform(-0.5, 0.5, RATE * 2)
     path = tmp_path / f"a.{suffix}"
@@ -154,6 +154,8 @@ def test_truncated(tmp_path: Path, suffix: str, kept: float) -> None:
     else:
         soundfile.write(path, noise, RATE)
     check_audio(entry)
+    if suffix == "mp3":
+        kept = min(kept, 0.9)  # its length is known to two frames
     path.write_bytes(path.read_bytes()[: int(kept * path.stat().st_size)])
     with pytest.raises(AudioError, match="truncated") as caught:
         check_audio(entry)
