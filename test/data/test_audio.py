@@ -155,7 +155,7 @@ def test_truncated(tmp_path: Path, suffix: str, kept: float) -> None:
         soundfile.write(path, noise, RATE)
     check_audio(entry)
     if suffix == "mp3":
-        kept = min(kept, 0.9)  # its length is known to two frames
+        kept = min(kept, 0.7)  # its length is known to a few frames
     path.write_bytes(path.read_bytes()[: int(kept * path.stat().st_size)])
     with pytest.raises(AudioError, match="truncated") as caught:
         check_audio(entry)
