@@ -42,9 +42,12 @@ class CodecConfig:
     warmup_steps: int = key(100, "updates of linear warm-up; cosine decay to 2 % follows", ge=0)
     weight_decay: float = key(0.01, "weight decay on matrices", ge=0)
     max_grad_norm: float = key(5.0, "gradient norm is clipped to this", gt=0)
-    eval_steps: int = key(500, "updates between evaluations on dev", ge=1)
-    save_steps: int = key(200, "updates between checkpoints for resuming", ge=1)
-    logging_steps: int = key(10, "updates between lines of metrics.jsonl", ge=1)
+    eval_steps: int = key(200, "updates between evaluations, and between checkpoints", ge=1)
+    average: int = key(
+        1,
+        "the tokens are the mean of this many best evaluations by dev CER, the sound by mel error",
+        ge=1,
+    )
     eval_utterances: int = key(200, "dev utterances per evaluation; 0: all", ge=0)
 
 

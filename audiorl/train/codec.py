@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from audiorl.config.schema import Config
-from audiorl.config.tts_schema import CodecConfig, FlowConfig
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.errors import UserError
-from audiorl.files import progress
 from audiorl.models.codec import NativeCodec, PretrainedCodec, new_codec
-from audiorl.optim import Optimizers, warmup_cosine
 from audiorl.train.batches import batch_stream
-from audiorl.train.checkpoint import Checkpoints
 from audiorl.train.codec_sets import (
     References,
     read_waves,
@@ -30,6 +25,7 @@ from audiorl.train.codec_sets import (
 from audiorl.train.experiment import Experiment
 from audiorl.train.reporter import Reporter
 from audiorl.train.sft import pick_device, prefetch, setup_torch, some
+from audiorl.train.supervised import Loaded, schedule, train_supervised
 
 log = logging.getLogger(__name__)
 
@@ -37,24 +33,12 @@ RELEVANT = ("data.sample_rate", "frontend.", "codec.", "flow.")
 MEL_UTTERANCES = 200  # of the train set, that mean and spread of the mel bands are taken from
 
 
-@dataclass(frozen=True)
-class Training:
-    """One of the two: what learns, how long, from which batches, by which loss."""
-
-    name: str
-    parts: list[nn.Module]
-    keys: CodecConfig | FlowConfig
-    first: int  # its step 0 in metrics.jsonl
-    batches: Callable[[int], Iterator[list[Utterance]]]  # from a step on
-    losses: Callable[[list[Utterance], list[Tensor]], dict[str, Tensor]]  # of waves; they add up
-    evaluate: Callable[[], dict[str, float]]
-
-
 def train_codec(config: Config, dump: Path, out: Path) -> None:
     """Trains a codec on dump/<data.train> into `out`; goes on with a run that was cut off.
 
-    A pretrained codec is only measured. Writes checkpoints/, metrics.jsonl and, at the end, model/.
-    Does nothing if `out` is complete.
+    A pretrained codec is only measured. Writes checkpoints/, metrics.jsonl and, at the end, model/:
+    the best tokens by the error rate of their CTC on dump/<data.dev>, and on them the best sound by
+    mel error. Does nothing if `out` is complete.
     """
     experiment = Experiment(out, config, RELEVANT)
     train, dev = (read_utterances(dump / name) for name in (config.data.train, config.data.dev))
@@ -68,104 +52,95 @@ def train_codec(config: Config, dump: Path, out: Path) -> None:
     log.info(describe(codec))
     dev = some(dev, config.codec.eval_utterances)
     if isinstance(codec, NativeCodec):
-        codec.fit_mel(read_waves(codec, some(train, MEL_UTTERANCES)))
-        _train(codec, experiment, _tokens_training(codec, train, dev))
-        _train(codec, experiment, _sound_training(codec, train, dev))
-    _report(codec, experiment, dev)
-    codec.eval().save(experiment.model_folder)
+        _train(codec, experiment, train, dev)
+    _report(codec.eval(), experiment, dev)
+    codec.save(experiment.model_folder)
     log.info("wrote %s", experiment.model_folder)
 
 
-def _tokens_training(codec: NativeCodec, train: list[Utterance], dev: list[Utterance]) -> Training:
-    config, keys = codec.config, codec.config.codec
+def _train(
+    codec: NativeCodec, experiment: Experiment, train: list[Utterance], dev: list[Utterance]
+) -> None:
     if not codec.characters.symbols:
         raise UserError(
-            f"the texts of {config.data.train} have no words; tokens are learnt from transcripts."
+            f"the texts of {codec.config.data.train} have no words; tokens are learnt from "
+            "transcripts."
         )
-
-    def losses(batch: list[Utterance], waves: list[Tensor]) -> dict[str, Tensor]:
-        text, echo = codec.tokens_loss(waves, [u.text for u in batch])
-        return {"ctc": text, "echo": keys.echo_weight * echo}
-
-    return Training(
-        name="tokens",
-        parts=codec.tokens_part,
-        keys=keys,
-        first=0,
-        batches=lambda step: batch_stream(train, keys.batch_seconds, config.seed, step),
-        losses=losses,
-        evaluate=lambda: tokens_report(codec, dev, keys.batch_seconds),
+    codec.fit_mel(read_waves(codec, some(train, MEL_UTTERANCES)))
+    of_tokens, flow = schedule(codec.config.codec), codec.config.flow
+    of_sound = replace(
+        of_tokens,
+        max_steps=flow.max_steps,
+        learning_rate=flow.learning_rate,
+        muon_learning_rate=flow.muon_learning_rate,
     )
+    train_supervised(experiment, Tokens(codec, train, dev), of_tokens, "tokens")
+    first = of_tokens.max_steps
+    train_supervised(experiment, Sound(codec, train, dev), of_sound, "sound", first=first)
 
 
-def _sound_training(codec: NativeCodec, train: list[Utterance], dev: list[Utterance]) -> Training:
-    config, keys = codec.config, codec.config.flow
-    references = References(train)
-    tokens: dict[str, Tensor] = {}
+class Tokens:
+    """Tokens that say the text, and how it sounds (a `SupervisedTask`)."""
 
-    def batches(step: int) -> Iterator[list[Utterance]]:
-        tokens.update(tokenise(codec.eval(), train, config.codec.batch_seconds))
-        stream = batch_stream(train, keys.batch_seconds, config.seed, step)
-        for number, batch in enumerate(stream, start=step):
-            yield [*batch, *references.draw(batch, config.seed, number)]
+    first_evaluation = 0
 
-    def losses(both: list[Utterance], waves: list[Tensor]) -> dict[str, Tensor]:
-        half = len(both) // 2  # the references come after what is to be spoken
-        known = [tokens[u.id] for u in both[:half]]
-        return {"flow": codec.flow_loss(waves[:half], known, waves[half:])}
+    def __init__(self, codec: NativeCodec, train: list[Utterance], dev: list[Utterance]) -> None:
+        self.model, self.train, self.dev = codec, train, dev
+        self.keys = codec.config.codec
 
-    return Training(
-        name="sound",
-        parts=codec.sound_part,
-        keys=keys,
-        first=config.codec.max_steps,
-        batches=batches,
-        losses=losses,
-        evaluate=lambda: sound_report(codec, dev, config.codec.batch_seconds),
-    )
+    def batches(self, first: int) -> Iterator[Loaded]:
+        """Utterances and their waves."""
+        config = self.model.config
+        stream = batch_stream(self.train, self.keys.batch_seconds, config.seed, first)
+        return prefetch(stream, config)
+
+    def loss(self, batch: Loaded, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        utterances, waves = batch
+        ctc, echo = self.model.tokens_loss(waves, [u.text for u in utterances])
+        return ctc + self.keys.echo_weight * echo, {"loss_ctc": ctc, "loss_echo": echo}
+
+    def evaluate(self, step: int, reporter: Reporter) -> float:
+        """The error rate of the CTC."""
+        report = tokens_report(self.model.eval(), self.dev, self.keys.batch_seconds)
+        reporter.log(step, report)
+        return report["eval/cer"]
 
 
-def _train(codec: NativeCodec, experiment: Experiment, training: Training) -> None:
-    config, keys = codec.config.codec, training.keys
-    optimizer = Optimizers(
-        training.parts, keys.learning_rate, config.weight_decay, keys.muon_learning_rate
-    )
-    checkpoints = Checkpoints(experiment.folder / "checkpoints" / training.name)
-    done, _ = checkpoints.resume(codec, optimizer)
-    if done == keys.max_steps:
-        return
-    reporter = Reporter(experiment.folder, training.first + done)
-    batches = prefetch(training.batches(done), codec.config)
-    with progress(desc=f"codec: {training.name}", total=keys.max_steps, unit="step") as bar:
-        bar.update(done)
-        for step in range(done, keys.max_steps):
-            # What is random in a step depends on the step alone: a resumed run draws the same.
-            torch.manual_seed(codec.config.seed * 1_000_003 + training.first + step)
-            utterances, waves = next(batches)
-            started = time.perf_counter()
-            rate = warmup_cosine(step, config.warmup_steps, keys.max_steps)
-            codec.train()
-            optimizer.zero_grad()
-            losses = training.losses(utterances, waves)
-            sum(losses.values()).backward()
-            norm = optimizer.step(rate, config.max_grad_norm, utterances)
-            bar.update()
-            bar.set_postfix({name: f"{loss.item():.3f}" for name, loss in losses.items()})
-            number, last = training.first + step + 1, step + 1 == keys.max_steps
-            if (step + 1) % config.logging_steps == 0 or last:
-                metrics = {
-                    **{f"loss_{name}": loss.item() for name, loss in losses.items()},
-                    "grad_norm": norm,
-                    "learning_rate": rate * keys.learning_rate,
-                    "timing_s/step": time.perf_counter() - started,
-                }
-                reporter.log(number, metrics)
-            if (step + 1) % config.eval_steps == 0 and not last:
-                codec.eval()
-                reporter.log(number, training.evaluate())
-            if (step + 1) % config.save_steps == 0 or last:
-                checkpoints.save(step + 1, codec, optimizer, {})
-    reporter.close()
+class Sound:
+    """Recordings from their tokens and another recording of the voice (a `SupervisedTask`)."""
+
+    first_evaluation = 0
+
+    def __init__(self, codec: NativeCodec, train: list[Utterance], dev: list[Utterance]) -> None:
+        self.model, self.train, self.dev = codec, train, dev
+        self.references = References(train)
+        self.tokens: dict[str, Tensor] = {}
+
+    def batches(self, first: int) -> Iterator[Loaded]:
+        """Utterances and as many references after them, and the waves of both."""
+        config = self.model.config
+        self.tokens = tokenise(self.model.eval(), self.train, config.codec.batch_seconds)
+        return prefetch(self._pairs(first), config)
+
+    def _pairs(self, first: int) -> Iterator[list[Utterance]]:
+        config = self.model.config
+        stream = batch_stream(self.train, config.flow.batch_seconds, config.seed, first)
+        for step, batch in enumerate(stream, start=first):
+            yield [*batch, *self.references.draw(batch, config.seed, step)]
+
+    def loss(self, batch: Loaded, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        utterances, waves = batch
+        half = len(utterances) // 2
+        tokens = [self.tokens[u.id] for u in utterances[:half]]
+        loss = self.model.flow_loss(waves[:half], tokens, waves[half:])
+        return loss, {"loss_flow": loss}
+
+    def evaluate(self, step: int, reporter: Reporter) -> float:
+        """The mel error."""
+        seconds = self.model.config.codec.batch_seconds
+        report = sound_report(self.model.eval(), self.dev, seconds)
+        reporter.log(step, report)
+        return report["eval/mel_db"]
 
 
 def _report(
@@ -175,7 +150,6 @@ def _report(
     config = codec.config
     trained = config.codec.max_steps + config.flow.max_steps
     step, reporter = trained + 1, Reporter(experiment.folder, trained)
-    codec.eval()
     seconds = config.codec.batch_seconds
     report = tokens_report(codec, dev, seconds) | sound_report(codec, dev, seconds)
     reporter.log(step, report)

@@ -53,23 +53,28 @@ def train_supervised(
     sft: SFTConfig | None = None,
     name: str = "supervised training",
     seed: int | None = None,
+    first: int = 0,
 ) -> None:
     """Trains `task.model`: at the end, the mean of its `average` best evaluations.
 
     Goes on with a run that was cut off, to the bit (on a CPU). `sft`: the config's, unless another
-    section has the keys (`schedule`); `seed` likewise.
+    section has the keys (`schedule`); `seed` likewise. A further training in the same folder
+    counts its steps from `first` on, where those before it end, and has checkpoints of its own.
     """
     config, model = experiment.config, task.model
     sft, seed = sft or config.sft, config.seed if seed is None else seed
     optimizer = Optimizers([model], sft.learning_rate, sft.weight_decay, sft.muon_learning_rate)
-    checkpoints = Checkpoints(experiment.folder / "checkpoints")
+    checkpoints = Checkpoints(experiment.folder / "checkpoints" / (name if first else ""))
     best = BestWeights(checkpoints.folder, sft.average)
     done, state = checkpoints.resume(model, optimizer)
     stale = 0  # evaluations since the best
     if state:
         best.scores, stale = state["best"], state["stale"]
         best.clean()
-    reporter = Reporter(experiment.folder, done)
+    if done == sft.max_steps:  # behind its lines there may be those of a further training
+        best.load_average(model)
+        return
+    reporter = Reporter(experiment.folder, first + done)
     accumulation = sft.gradient_accumulation_steps
     batches = task.batches(done * accumulation)
     started, audio_seconds = time.perf_counter(), 0.0
@@ -90,11 +95,10 @@ def train_supervised(
             if (step + 1) % sft.logging_steps == 0 or last:
                 seconds = time.perf_counter() - started
                 speed = {"perf/audio_seconds_per_second": audio_seconds / seconds}
-                reporter.log(
-                    step + 1, {**metrics, "learning_rate": rate * sft.learning_rate, **speed}
-                )
+                rates = {"learning_rate": rate * sft.learning_rate, **speed}
+                reporter.log(first + step + 1, {**metrics, **rates})
             if ((step + 1) % sft.eval_steps == 0 and step >= task.first_evaluation) or last:
-                score = task.evaluate(step + 1, reporter)
+                score = task.evaluate(first + step + 1, reporter)
                 stale = 0 if best.offer(step + 1, score, model) else stale + 1
             stop = last or (0 < sft.patience <= stale)
             if (step + 1) % sft.save_steps == 0 or stop:

@@ -67,16 +67,6 @@ class NativeCodec(nn.Module):
     def device(self) -> torch.device:
         return self.mel_mean.device
 
-    @property
-    def tokens_part(self) -> list[nn.Module]:
-        """What the first training teaches: to make tokens, and to read them."""
-        return [self.encoder, self.quantiser, self.reader, self.head, self.echo]
-
-    @property
-    def sound_part(self) -> list[nn.Module]:
-        """What the second training teaches: to speak tokens in a voice."""
-        return [self.flow, self.voice]
-
     @torch.no_grad()
     def encode(self, waves: Sequence[Tensor]) -> list[Tensor]:
         _, tokens, lengths = self._quantise(waves)
