@@ -57,7 +57,8 @@ class FlowConfig:
 
     hidden_size: int = key(192, "width", ge=8)
     num_token_blocks: int = key(2, "layers at the rate of tokens", ge=0)
-    num_blocks: int = key(6, "layers at the rate of mel frames", ge=1)
+    num_draft_blocks: int = key(2, "layers at the rate of mel frames that draft them", ge=0)
+    num_blocks: int = key(6, "layers of the flow, at the same rate", ge=1)
     kernel_size: int = key(7, "kernel of the convolutions; odd", ge=1)
     speaker_size: int = key(64, "size of a speaker's vector", ge=2)
     condition_dropout: float = key(

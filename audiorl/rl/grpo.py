@@ -144,7 +144,7 @@ class GRPO:
             **reward_metrics(batch),
             **completion_metrics(batch.rollout),
             **learning,
-            **phases.metrics(sum(u.duration for u in utterances)),
+            **phases.metrics(sum(u.duration or 0.0 for u in utterances)),
         }
         # Of the prompts that others replaced, the rewards were all equal.
         stds = group_std(batch.rewards).tolist()

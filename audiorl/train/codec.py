@@ -132,8 +132,8 @@ class Sound:
         utterances, waves = batch
         half = len(utterances) // 2
         tokens = [self.tokens[u.id] for u in utterances[:half]]
-        loss = self.model.flow_loss(waves[:half], tokens, waves[half:])
-        return loss, {"loss_flow": loss}
+        flow, draft = self.model.flow_loss(waves[:half], tokens, waves[half:])
+        return flow + draft, {"loss_flow": flow, "loss_draft": draft}
 
     def evaluate(self, step: int, reporter: Reporter) -> float:
         """The mel error."""

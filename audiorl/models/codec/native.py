@@ -120,8 +120,9 @@ class NativeCodec(nn.Module):
 
     def flow_loss(
         self, waves: Sequence[Tensor], tokens: Sequence[Tensor], references: Sequence[Tensor]
-    ) -> Tensor:
-        """The flow's loss on waves [S_i], given their tokens and other recordings of the voices."""
+    ) -> tuple[Tensor, Tensor]:
+        """The flow's losses on waves [S_i], given their tokens and other recordings of the voices:
+        of the velocity, and of the frames' draft."""
         mel, frames = self._mel(waves)
         lengths = torch.tensor([len(row) for row in tokens], device=self.device)
         codes = self.quantiser.codes(pad_sequence(list(tokens), batch_first=True).to(self.device))

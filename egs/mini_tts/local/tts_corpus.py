@@ -47,7 +47,7 @@ SETS = [
 ]
 
 # Raise the last number when the same options make other sentences or other sound.
-CORPUS = Corpus(f"{VERSION} tts 1", SETS, people, {"en": EVERYDAY}, HARD)
+CORPUS = Corpus(f"{VERSION} tts 2", SETS, people, {"en": EVERYDAY}, HARD)
 
 
 if __name__ == "__main__":

@@ -86,9 +86,9 @@ def test_guidance_leads_away_from_no_condition(monkeypatch) -> None:
     codes, speakers = inputs([2])
 
     def velocity(
-        mel: Tensor, times: Tensor, context: Tensor, voice: Tensor, real: Tensor
+        mel: Tensor, times: Tensor, draft: Tensor, voice: Tensor, real: Tensor
     ) -> Tensor:
-        informed = bool(context.abs().sum()) and bool(voice.abs().sum())
+        informed = bool(draft.abs().sum()) and bool(voice.abs().sum())
         return torch.full_like(mel, 3.0 if informed else 1.0)
 
     monkeypatch.setattr(flow, "_velocity", velocity)
@@ -98,7 +98,7 @@ def test_guidance_leads_away_from_no_condition(monkeypatch) -> None:
     torch.testing.assert_close(guided - plain, torch.full_like(plain, 1.5 * 3 - 0.5 * 1 - 3))
 
 
-def test_the_loss_is_the_velocitys_error_on_real_frames(monkeypatch) -> None:
+def test_the_losses_are_errors_of_velocity_and_draft_on_real_frames(monkeypatch) -> None:
     """Against a loop over frames, with the same random times and noise."""
     flow = decoder(condition_dropout=0.0)
     codes, speakers = inputs([2, 3])
@@ -112,18 +112,21 @@ def test_the_loss_is_the_velocitys_error_on_real_frames(monkeypatch) -> None:
         return torch.full_like(at, 0.25)
 
     monkeypatch.setattr(flow, "_velocity", velocity)
+    monkeypatch.setattr(flow, "_draft", lambda *_: torch.full_like(mel, 0.5))
     torch.manual_seed(6)
-    loss = flow.loss(mel, frames, padded, lengths, speakers).item()
+    loss, drafting = (part.item() for part in flow.loss(mel, frames, padded, lengths, speakers))
     torch.manual_seed(6)
     times, noise = torch.rand(2), torch.randn_like(mel)
-    total = count = 0.0
+    total = drafted = count = 0.0
     for b in range(2):
         t = times[b]
         torch.testing.assert_close(seen["at"][b], (1 - t) * noise[b] + t * mel[b])
         for n in range(frames[b]):
             total += ((0.25 - (mel[b, n] - noise[b, n])) ** 2).sum().item()
+            drafted += ((0.5 - mel[b, n]) ** 2).sum().item()
             count += MELS
     assert loss == pytest.approx(total / count, rel=1e-5)
+    assert drafting == pytest.approx(drafted / count, rel=1e-5)
     assert torch.equal(seen["times"], times)
 
 
@@ -132,8 +135,8 @@ def test_a_share_is_learnt_without_condition(monkeypatch) -> None:
     codes, speakers = inputs([2] * 64)
     heard = []
 
-    def velocity(at: Tensor, times: Tensor, context: Tensor, voice: Tensor, real: Tensor) -> Tensor:
-        informed = context.flatten(1).abs().sum(1) > 0
+    def velocity(at: Tensor, times: Tensor, draft: Tensor, voice: Tensor, real: Tensor) -> Tensor:
+        informed = draft.flatten(1).abs().sum(1) > 0
         assert torch.equal(informed, voice.abs().sum(1) > 0)
         heard.append(informed)
         return torch.zeros_like(at)
@@ -168,7 +171,7 @@ def test_it_learns_what_each_code_and_voice_sounds_like() -> None:
     for _ in range(300):
         mel, codes, speakers = batch(16)
         optimizer.zero_grad()
-        flow.loss(mel, STRIDE * lengths, codes, lengths, speakers).backward()
+        sum(flow.loss(mel, STRIDE * lengths, codes, lengths, speakers)).backward()
         optimizer.step()
     mel, codes, speakers = batch(16)
     with torch.no_grad():

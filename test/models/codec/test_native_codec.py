@@ -105,7 +105,7 @@ def test_each_training_has_weights_of_its_own() -> None:
     sum(codec.tokens_loss(songs, ["ba do ki", "lu me no pa"])).backward()
     assert learning() == {id(p) for p in codec.parameters()} - sound
     codec.zero_grad()
-    codec.flow_loss(songs, codec.encode(songs), songs[::-1]).backward()
+    sum(codec.flow_loss(songs, codec.encode(songs), songs[::-1])).backward()
     assert learning() == sound
 
 
