@@ -13,6 +13,7 @@ from audiorl.errors import UserError
 from audiorl.files import write_json
 
 TOKENS, CODEC = "tokens", "codec.json"
+HISTORIES = "tokens"  # the folder beside an RL set: what the start model speaks of its texts
 AGAIN = "run audiorl.bin.speech_tokens again"
 
 

@@ -27,7 +27,10 @@ class Phases:
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
     def metrics(self, audio_seconds: float) -> dict[str, float]:
-        """Seconds of each phase, seconds of audio per second of the step, peak memory in GB."""
+        """Seconds of each phase, seconds of audio per second of the step, peak memory in GB.
+
+        Texts that are to be spoken have no seconds: then there is no such number.
+        """
         step = time.perf_counter() - self.start
         if self.device.type == "cuda":
             peak = torch.cuda.max_memory_allocated(self.device) / 1e9
@@ -36,6 +39,6 @@ class Phases:
         return {
             **{f"timing_s/{name}": value for name, value in self.seconds.items()},
             "timing_s/step": step,
-            "perf/audio_seconds_per_second": audio_seconds / step,
+            **({"perf/audio_seconds_per_second": audio_seconds / step} if audio_seconds else {}),
             "perf/max_memory_gb": peak,
         }

@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 from audiorl.config.schema import Config
-from audiorl.data.speech_tokens import write_tokens
+from audiorl.data.speech_tokens import HISTORIES, write_tokens
 from audiorl.data.utterance import write_utterances_jsonl
 from audiorl.errors import UserError
 from audiorl.files import write_json
@@ -20,7 +20,6 @@ from audiorl.rl_data.pool import read_pool
 from audiorl.rollout.speak import Spoken, speak
 from audiorl.score.detectors import token_loops
 
-HISTORIES = "tokens"  # the folder beside the RL set
 
 
 def build_speech_rl_set(

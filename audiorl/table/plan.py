@@ -1,7 +1,7 @@
 """From a matrix to its jobs: the commands of the recipe's stages, with configs and folders.
 
 <out>/warm_start.{yaml,log}     decodes and scores the model that all rows begin with
-<out>/data/<name>.jsonl         RL sets (stage 4)
+<out>/data/<name>.jsonl         RL sets (stage 4); of synthesis data/<name>/train.jsonl and tokens/
 <out>/<row>/seed<N>             an ordinary experiment folder (stages 5 to 7)
 <out>/<row>/seed<N>.{yaml,log}  its config in full, and what its commands said
 """
@@ -19,11 +19,13 @@ import audiorl
 from audiorl.config import Config, config_differences, dump_config
 from audiorl.config.loader import refuse_if_any
 from audiorl.config.matrix import WARM_START, Experiments
+from audiorl.data.speech_tokens import HISTORIES
 from audiorl.errors import nearest
 from audiorl.score.asr import POOLED
 from audiorl.score.metrics import Metric, metrics_of
 
 WEIGHTS = Path("model", "model.safetensors")
+RL_NEEDS = ("codec", "reward_model", "judge")  # of synthesis
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ class Plan:
 def make_plan(experiments: Experiments, init: Path, dump: Path, out: Path) -> Plan:
     """The jobs of a table below `out`, on the warm start `init` and the formatted sets in `dump`.
 
-    Raises UserError for columns that do not exist.
+    Of synthesis the folders codec, reward_model and judge stand beside `init`. Raises UserError for columns that do not exist.
     """
     matrix = experiments.matrix
     problems: list[str] = []
@@ -154,41 +156,66 @@ class _JobMaker:
     def warm_start(self, config: Config) -> Job:
         path = self.out / WARM_START
         output = self.init / f"decode_{config.decode.name}" / "result.json"
-        commands = self._decode_and_score(path, self.init)
-        inputs = self._inputs(config.data.test)
+        commands = self._decode_and_score(path, self.init, config)
+        inputs = self._inputs(config.data.test, config)
         return Job(path, WARM_START, config, commands, inputs, output)
 
     def data(self, name: str, config: Config) -> Job:
         path = self.out / "data" / name
-        output = path.with_name(f"{name}.jsonl")
+        output = self._rl_set(name, config)
         options = ("--dump", str(self.dump), "--init", str(self.init), "--out", str(output))
         data = config.data
         sets = {data.rl or data.train, data.dev, data.rl_dev or data.dev, *data.test}
         command = _stage("build_rl_data", path, *options)
-        return Job(path, f"data/{name}", config, (command,), self._inputs(sets), output)
+        inputs = self._inputs(sets, config)
+        return Job(path, f"data/{name}", config, (command,), inputs, output)
 
     def run(self, row: str, seed: int, config: Config, data: str, after: str) -> Job:
         path = self.out / row / f"seed{seed}"
-        rl_set = self.out / "data" / f"{data}.jsonl"
+        rl_set = self._rl_set(data, config)
         sets = {config.data.rl_dev or config.data.dev, *config.data.test}
-        inputs, needs, init = [rl_set, *self._inputs(sets)], [f"data/{data}"], self.init
+        inputs = [rl_set, *self._inputs(sets, config)]
+        needs, init = [f"data/{data}"], self.init
         if after:
             init = self.out / after / f"seed{seed}"
             inputs.append(init / WEIGHTS)
             needs.append(f"{after}/seed{seed}")
         options = ("--data", str(rl_set), "--dump", str(self.dump), "--out", str(path))
+        if config.task == "tts":
+            options += ("--histories", str(rl_set.with_name(HISTORIES)))
+            options += self._beside(*RL_NEEDS)
         train = _stage("train_rl", path, "--init", str(init), *options)
-        commands = (train, *self._decode_and_score(path, path))
+        commands = (train, *self._decode_and_score(path, path, config))
         output = path / f"decode_{config.decode.name}" / "result.json"
         name = f"{row}/seed{seed}"
         return Job(path, name, config, commands, tuple(inputs), output, tuple(needs))
 
-    def _decode_and_score(self, path: Path, exp: Path) -> tuple[tuple[str, ...], ...]:
-        stages = ("decode", "score")
-        return tuple(_stage(name, path, "--dump", str(self.dump), str(exp)) for name in stages)
+    def _decode_and_score(
+        self, path: Path, exp: Path, config: Config
+    ) -> tuple[tuple[str, ...], ...]:
+        stages = {"decode": (), "score": ()}
+        if config.task == "tts":
+            stages = {"synthesise": self._beside("codec"), "score": self._beside("judge")}
+        return tuple(
+            _stage(name, path, "--dump", str(self.dump), *options, str(exp))
+            for name, options in stages.items()
+        )
 
-    def _inputs(self, sets: set[str] | list[str]) -> tuple[Path, ...]:
-        return (self.init / WEIGHTS, *(self.dump / name / "text" for name in sorted(sets)))
+    def _rl_set(self, name: str, config: Config) -> Path:
+        """Of synthesis in a folder of its own: what the warm start speaks of it lies beside it."""
+        name = f"{name}/train" if config.task == "tts" else name
+        return self.out / "data" / f"{name}.jsonl"
+
+    def _beside(self, *names: str) -> tuple[str, ...]:
+        """Options that name the experiments beside the warm start."""
+        return tuple(text for n in names for text in (f"--{n}", str(self.init.parent / n)))
+
+    def _inputs(self, sets: set[str] | list[str], config: Config) -> tuple[Path, ...]:
+        models = [self.init]
+        if config.task == "tts":
+            models += [self.init.parent / name for name in RL_NEEDS]
+        weights = (model / WEIGHTS for model in models)
+        return (*weights, *(self.dump / name / "text" for name in sorted(sets)))
 
 
 def _stage(name: str, path: Path, *arguments: str) -> tuple[str, ...]:

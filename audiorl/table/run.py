@@ -7,7 +7,7 @@ import textwrap
 
 from audiorl.errors import UserError
 from audiorl.score.tables import WIDTH, as_text
-from audiorl.table.plan import Plan
+from audiorl.table.plan import WEIGHTS, Plan
 from audiorl.table.report import write_results
 from audiorl.table.runner import exclusive, run_jobs
 
@@ -18,11 +18,16 @@ def run_table(plan: Plan, slots: int) -> None:
     RESULTS.md and report.html hold at any time what is done so far. Raises UserError at the end
     when something failed: what, why, and where to read on.
     """
-    weights, *sets = plan.warm_start.inputs
+    weights, *others = plan.warm_start.inputs
     if not weights.exists():
         raise UserError(
             f"{weights}: there is no warm start; train it (stage 3), or name it with --init."
         )
+    models = [path for path in others if path.name == WEIGHTS.name]
+    for path in models:
+        if not path.exists():
+            raise UserError(f"{path}: it belongs beside the warm start; train it (stage 3).")
+    sets = [path for path in others if path not in models]
     missing = [str(path.parent) for path in sets if not path.exists()]
     if missing:
         raise UserError(f"{', '.join(missing)}: no such set; prepare and format it (stage 2).")

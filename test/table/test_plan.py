@@ -64,6 +64,27 @@ def test_commands_are_those_of_the_stages(plan) -> None:
     assert found.warm_start.commands[0][-1] == "exp/sft"
 
 
+def test_of_synthesis_the_models_stand_beside_the_warm_start(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("grpo.yaml").write_text("task: tts\ndata: {test: [one]}\nscore: {unit: char}\n")
+    Path("table.yaml").write_text("config: grpo.yaml\ncolumns: [one.similarity]\ncells: {a: {}}\n")
+    found = make_plan(load_matrix("table.yaml"), Path("exp/sft"), Path("dump"), Path("exp/table"))
+    exp = "exp/table/a/seed1"
+    assert [" ".join(command) for command in found.rows["a"][1].commands] == [
+        f"audiorl.bin.train_rl --config {exp}.yaml --init exp/sft "
+        f"--data exp/table/data/train/train.jsonl --dump dump --out {exp} "
+        "--histories exp/table/data/train/tokens "
+        "--codec exp/codec --reward_model exp/reward_model --judge exp/judge",
+        f"audiorl.bin.synthesise --config {exp}.yaml --dump dump --codec exp/codec {exp}",
+        f"audiorl.bin.score --config {exp}.yaml --dump dump --judge exp/judge {exp}",
+    ]
+    assert Path("exp/reward_model/model/model.safetensors") in found.rows["a"][1].inputs
+    Path("exp/sft/model").mkdir(parents=True)
+    Path("exp/sft/model/model.safetensors").touch()
+    with pytest.raises(UserError, match="exp/codec/.*belongs beside the warm start"):
+        run_table(found, 1)
+
+
 def test_a_row_may_begin_with_the_models_of_another(plan, monkeypatch) -> None:
     monkeypatch.setattr("test_plan.MATRIX", MATRIX + "  c: {after: b}\n  d: {}\n")
     found = plan()
