@@ -109,8 +109,10 @@ def hold_out(
     """Takes sentences of the voices of `train` for each of `names` -> (those sets, the rest).
 
     For synthesis: every voice of these sets stays in training, and the utterances, always the same,
-    are spread over all who say more than there are sets: one in 20, at most 500 a set. Where nobody
-    does, voices get lost, and this is printed. Raises UserError below 20 utterances.
+    are spread over all who say more than there are sets: one in 20, at most 500 a set. Texts with a
+    rare character stay in the rest, if others are enough. Where hardly anyone says more, so do all
+    utterances, and this is printed: neither a voice nor a character that training lacks can be
+    spoken. Raises UserError below 20 utterances.
     """
     if not names:
         return {}, list(train)
@@ -119,6 +121,10 @@ def hold_out(
     pool = [utterance for utterance in ordered if spoken[utterance.speaker] > len(names)]
     if few := len(pool) < STRIDE:
         pool = ordered
+    written = Counter(character for utterance in train for character in set(utterance.text))
+    common = [u for u in pool if all(written[character] > len(names) for character in u.text)]
+    if len(common) >= STRIDE:
+        pool = common
     if len(pool) < STRIDE or len(names) >= STRIDE:
         raise UserError(
             f"the corpus has {len(pool)} utterances for training, too few to take "
@@ -127,11 +133,40 @@ def hold_out(
     count = min(MOST_HELD_OUT, len(pool) // STRIDE)
     step = len(pool) // count
     sets = {name: pool[i : i + count * step : step] for i, name in enumerate(names)}
-    held_out = {utterance.id for found in sets.values() for utterance in found}
     sizes = ", ".join(f"{name} {len(found):,}" for name, found in sets.items())
-    voices = "some of voices that it lacks, as hardly anyone says more" if few else "of its voices"
-    print(f"held out of the training data: {sizes} utterances, {voices}")
+    if few:
+        print(
+            f"NOT HELD OUT: {sizes} utterances are training data too, as hardly anyone says more "
+            "and their voices would be lost. Compare their scores with nobody's."
+        )
+        return sets, ordered
+    print(f"held out of the training data: {sizes} utterances, of its voices")
+    held_out = {utterance.id for found in sets.values() for utterance in found}
     return sets, [utterance for utterance in ordered if utterance.id not in held_out]
+
+
+def readable(
+    sets: Mapping[str, Sequence[Utterance]], train: str = "train"
+) -> dict[str, list[Utterance]]:
+    """The sets without the utterances that have characters which the training set lacks.
+
+    For synthesis: a model cannot speak what it never read. Prints how many are left out, and which.
+    """
+    known = set().union(*(u.text for u in sets[train]))
+    kept = {}
+    for name, utterances in sets.items():
+        kept[name] = [u for u in utterances if known.issuperset(u.text)]
+        odd = [u for u in utterances if not known.issuperset(u.text)]
+        if odd:
+            listed = ", ".join(
+                f"{u.id} ({' '.join(sorted(set(u.text) - known))})" for u in odd[:SHOWN]
+            )
+            more = f" and {len(odd) - SHOWN:,} more" if len(odd) > SHOWN else ""
+            print(
+                f"{name}: {len(odd):,} utterances with characters that {train} lacks left out: "
+                f"{listed}{more}"
+            )
+    return kept
 
 
 def write_set(out: Path, utterances: Iterable[Utterance], genders: Mapping[str, str]) -> None:

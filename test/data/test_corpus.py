@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from audiorl.data.corpus import carve, claim, compare_counts, hold_out, join, write_set
+from audiorl.data.corpus import carve, claim, compare_counts, hold_out, join, readable, write_set
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.data.validate import Checks, validate
 from audiorl.errors import UserError
@@ -145,14 +145,38 @@ def test_sets_of_new_sentences_are_no_larger_than_needed() -> None:
     assert len({u.speaker for u in sets["dev"]}) == 100 and len(rest) == 14000
 
 
-def test_where_everybody_says_little_voices_are_lost(capsys: pytest.CaptureFixture) -> None:
+def test_where_everybody_says_little_no_voice_is_lost(capsys: pytest.CaptureFixture) -> None:
     sets, rest = hold_out(utterances(40, 1), ["dev", "test"])
-    assert [len(found) for found in sets.values()] == [2, 2] and len(rest) == 36
-    assert "some of voices that it lacks" in capsys.readouterr().out
+    assert [len(found) for found in sets.values()] == [2, 2] and rest == utterances(40, 1)
+    assert capsys.readouterr().out.startswith("NOT HELD OUT: dev 2, test 2 utterances are training")
     everyone = utterances(1, 19)
     assert hold_out(everyone, []) == ({}, everyone)
     with pytest.raises(UserError, match="19 utterances for training, too few to take dev, test"):
         hold_out(everyone, ["dev", "test"])
+
+
+def test_rare_characters_stay_in_training() -> None:
+    everyone = [
+        replace(u, text=f"é {u.text}") if n < 2 else u for n, u in enumerate(utterances(2, 20))
+    ]
+    sets, rest = hold_out(everyone, ["dev", "test"])
+    assert everyone[0] in rest and everyone[1] in rest
+    assert readable(sets | {"train": rest}) == sets | {"train": rest}
+    unique = [replace(u, text=chr(0x4E00 + n)) for n, u in enumerate(everyone)]
+    assert [len(found) for found in hold_out(unique, ["dev", "test"])[0].values()] == [2, 2]
+
+
+def test_what_training_lacks_is_left_out_and_named(capsys: pytest.CaptureFixture) -> None:
+    first, second, third, fourth = utterances(1, 4)
+    test = [
+        replace(second, text="text q"),
+        replace(third, text="Quit"),
+        replace(fourth, text="ext"),
+    ]
+    assert readable({"train": [first], "test": test}) == {"train": [first], "test": test[2:]}
+    assert capsys.readouterr().out == (
+        "test: 2 utterances with characters that train lacks left out: s00-01 (q), s00-02 (Q i u)\n"
+    )
 
 
 def test_tags_become_files(tmp_path: Path) -> None:

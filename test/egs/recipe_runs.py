@@ -9,9 +9,13 @@ import os
 import subprocess
 import sys
 import tarfile
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
+
+import numpy as np
+import soundfile
 
 ROOT = Path(__file__).resolve().parents[2]
 EGS = ROOT / "egs"
@@ -62,6 +66,64 @@ QUICK = SMALL | {
     "rl.micro_batch_tokens": 4096,
     "decode.max_completion_length": 60,
 }
+
+# Synthesis with models that learn nothing: a few updates of each.
+MOMENTS = {
+    "num_threads": 1,
+    "codec.max_steps": 4,
+    "codec.eval_steps": 4,
+    "flow.max_steps": 4,
+    "flow.euler_steps": 2,
+    "flow.griffin_lim_steps": 2,
+    "judge.max_steps": 4,
+    "judge.eval_steps": 4,
+    "reward_model.max_steps": 4,
+    "reward_model.eval_steps": 4,
+    "sft.max_steps": 8,
+    "sft.eval_steps": 8,
+    "rl.max_steps": 2,
+    "rl.num_prompts": 2,
+    "rl.num_generations": 2,
+    "rl.eval_steps": 2,
+    "rl.eval_utterances": 3,
+    "score.bootstrap_samples": 200,
+}
+# The same with models and batches of real speech that are small too.
+SMALL_SPEECH = MOMENTS | {
+    "data.max_duration": 6,
+    "frontend.n_mels": 40,
+    "codec.output_size": 32,
+    "codec.linear_units": 64,
+    "codec.num_blocks": 1,
+    "codec.batch_seconds": 20,
+    "flow.hidden_size": 32,
+    "flow.num_blocks": 2,
+    "flow.batch_seconds": 20,
+    "judge.output_size": 32,
+    "judge.linear_units": 64,
+    "judge.num_blocks": 1,
+    "judge.batch_seconds": 20,
+    "reward_model.output_size": 32,
+    "reward_model.linear_units": 64,
+    "reward_model.num_blocks": 1,
+    "reward_model.batch_seconds": 20,
+    "llm.hidden_size": 64,
+    "llm.intermediate_size": 128,
+    "llm.num_hidden_layers": 2,
+    "llm.num_attention_heads": 4,
+    "llm.num_key_value_heads": 2,
+    "sft.batch_tokens": 1500,
+    # RL wants texts whose speech ends: the LM has to learn how often it does.
+    "sft.max_steps": 40,
+    "sft.eval_steps": 40,
+    "sft.learning_rate": 5e-3,
+    "sft.muon_learning_rate": 0.02,
+    "sft.warmup_steps": 5,
+    "rl.max_completion_length": 160,
+    "decode.max_completion_length": 200,
+}
+SPEAKING = ("sft", "grpo", "diffro", "both")
+REFERENCES = ("natural", "resynthesis")
 
 
 def settings(values: Mapping[str, object]) -> list[str]:
@@ -129,6 +191,36 @@ def check_outputs(work: Path, tests: list[str]) -> None:
     for name in tests:
         there = Path("decode_greedy", name, "text")
         assert (unpacked / there).read_bytes() == (exp / "grpo" / there).read_bytes()
+
+
+def check_speech(work: Path, tests: list[str], decoding: str, metric: str) -> None:
+    """All nine stages of synthesis left what they promise, for a listener too."""
+    exp = work / "exp"
+    for stage in range(1, 10):
+        assert (exp / "log" / f"stage_{stage}.log").stat().st_size > 0
+    for system in (*SPEAKING, *REFERENCES):
+        for name in tests:
+            wanted, folder = (
+                ids(work / "dump" / name / "text"),
+                exp / system / f"decode_{decoding}" / name,
+            )
+            assert wanted and ids(folder / "wav.scp") == wanted
+            result = json.loads((folder / "result.json").read_text())
+            assert result["utterances"] == len(wanted) and metric in result
+            if system != "natural":
+                for line in open(folder / "wav.scp"):
+                    samples, rate = soundfile.read(line.split(maxsplit=1)[1].strip())
+                    assert rate == 16000 and samples.size and np.isfinite(samples).all()
+                    assert np.abs(samples).max() > 0, f"{line} is silent"
+    for system in SPEAKING:
+        assert (exp / system / "model" / "model.safetensors").stat().st_size > 0
+    page = (exp / "both" / "report.html").read_text(encoding="utf-8")
+    assert "</html>" in page and page.count("<audio") >= len(SPEAKING)
+    results = (exp / "both" / "RESULTS.md").read_text(encoding="utf-8")
+    assert all(f"|{system}|" in results for system in (*SPEAKING, *REFERENCES))
+    with zipfile.ZipFile(exp / "both" / "both.zip") as packed:
+        assert packed.testzip() is None
+        assert any(name.endswith("model.safetensors") for name in packed.namelist())
 
 
 def ids(table: Path) -> list[str]:

@@ -1,8 +1,9 @@
 """Prepares LJSpeech 1.1 (https://keithito.com/LJ-Speech-Dataset) from its own layout.
 
 Texts are the normalised ones. There is no official split: as in ESPnet's recipe the last 500 clips
-are dev and test, 250 each. A set of which nothing is there is taken out of the training data. Sets
-that are unchanged are left as they are.
+are dev and test, 250 each. Of a part of the corpus, clips with characters that training lacks are
+left out of them, and a set of which nothing is there is taken out of the training data. Sets that
+are unchanged are left as they are.
 
 examples:
   local/data.sh --corpus /data/LJSpeech-1.1 --out data
@@ -15,7 +16,7 @@ import os
 from pathlib import Path
 
 from audiorl.bin.cli import parser, run
-from audiorl.data.corpus import compare_counts, hold_out, join, write_set
+from audiorl.data.corpus import compare_counts, hold_out, join, readable, write_set
 from audiorl.data.download import fetch, unpacked
 from audiorl.errors import UserError
 
@@ -76,6 +77,7 @@ def prepare(corpus: Path, out: Path) -> None:
     utterances = join(NAME, audio, texts, lambda _: SPEAKER)
     sets = {name: [u for u in utterances if split_of(u.id) == name] for name in SPLIT}
     compare_counts(sets, {name: count for name, (_, count) in SPLIT.items()})
+    sets = readable(sets)
     missing = [name for name in SPLIT if name != "train" and not sets[name]]
     held_out, train = hold_out(sets["train"], missing)
     for name, found in (sets | held_out | {"train": train}).items():
