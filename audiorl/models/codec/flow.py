@@ -86,7 +86,9 @@ class FlowDecoder(nn.Module):
         counts = (lengths * self.stride).tolist()
         generators = [torch.Generator().manual_seed(seed) for _ in counts]
         n_mels = self.output.out_features
-        noise = [torch.randn(n, n_mels, generator=g) for n, g in zip(counts, generators, strict=True)]
+        noise = [
+            torch.randn(n, n_mels, generator=g) for n, g in zip(counts, generators, strict=True)
+        ]
         mel = self.config.temperature * pad_sequence(noise, batch_first=True).to(device)
         real = _real(lengths * self.stride, mel.size(1))
         draft = self._draft(pad_sequence(list(codes), batch_first=True), lengths, speakers, real)

@@ -99,9 +99,7 @@ def test_guidance_leads_away_from_no_condition(monkeypatch) -> None:
     flow = decoder(euler_steps=1, guidance=0.5)
     codes, speakers = inputs([2])
 
-    def velocity(
-        mel: Tensor, times: Tensor, draft: Tensor, voice: Tensor, real: Tensor
-    ) -> Tensor:
+    def velocity(mel: Tensor, times: Tensor, draft: Tensor, voice: Tensor, real: Tensor) -> Tensor:
         informed = bool(draft.abs().sum()) and bool(voice.abs().sum())
         return torch.full_like(mel, 3.0 if informed else 1.0)
 
