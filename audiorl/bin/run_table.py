@@ -31,8 +31,12 @@ from audiorl.config.matrix import load_matrix
 def main() -> None:
     parser = cli.parser(__doc__, config=False)
     parser.add_argument("--matrix", required=True, metavar="YAML", help="the table's rows")
-    parser.add_argument("--init", type=Path, required=True, help="experiment of the warm start; of "
-                        "synthesis, beside codec, reward_model and judge")
+    parser.add_argument(
+        "--init",
+        type=Path,
+        required=True,
+        help="experiment of the warm start; of synthesis, beside codec, reward_model and judge",
+    )
     parser.add_argument("--dump", type=Path, required=True, help="folder of the formatted sets")
     parser.add_argument("--out", type=Path, required=True, help="folder of the table")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs side by side")

@@ -69,6 +69,9 @@ class FlowConfig:
     learning_rate: float = key(1e-3, "peak learning rate (AdamW)", gt=0)
     muon_learning_rate: float = key(0.0, "peak learning rate of Muon; 0: AdamW alone", ge=0)
     euler_steps: int = key(10, "evaluations of the network for an utterance", ge=1)
+    temperature: float = key(
+        0.5, "deviation of the noise that speaking begins with; training has 1", ge=0
+    )
     guidance: float = key(
         0.0, "classifier-free guidance: how far to go beyond, away from no condition; 0: off", ge=0
     )

@@ -21,7 +21,6 @@ from audiorl.rollout.speak import Spoken, speak
 from audiorl.score.detectors import token_loops
 
 
-
 def build_speech_rl_set(
     model: SpeechLM, policy: str, weights: Path, config: Config, dump: Path, out: Path
 ) -> None:

@@ -103,7 +103,8 @@ class Plan:
 def make_plan(experiments: Experiments, init: Path, dump: Path, out: Path) -> Plan:
     """The jobs of a table below `out`, on the warm start `init` and the formatted sets in `dump`.
 
-    Of synthesis the folders codec, reward_model and judge stand beside `init`. Raises UserError for columns that do not exist.
+    Of synthesis the folders codec, reward_model and judge stand beside `init`. Raises UserError for
+    columns that do not exist.
     """
     matrix = experiments.matrix
     problems: list[str] = []

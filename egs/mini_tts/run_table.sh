@@ -3,7 +3,7 @@
 # intervals, and paired differences. A row that fails stops no other; again: what is not done yet.
 #
 #   egs/mini_tts/run_table.sh                                       conf/table.yaml, into exp/table
-#   egs/mini_tts/run_table.sh --matrix conf/table_long.yaml         curves over four times the steps
+#   egs/mini_tts/run_table.sh --matrix conf/table_long.yaml         curves over three times the steps
 #   egs/mini_tts/run_table.sh --jobs 2 --set num_threads=1          two rows side by side
 CDPATH="" cd -- "$(dirname "$0")" || exit
 

@@ -81,7 +81,7 @@ def test_of_synthesis_the_models_stand_beside_the_warm_start(tmp_path, monkeypat
     assert Path("exp/reward_model/model/model.safetensors") in found.rows["a"][1].inputs
     Path("exp/sft/model").mkdir(parents=True)
     Path("exp/sft/model/model.safetensors").touch()
-    with pytest.raises(UserError, match="exp/codec/.*belongs beside the warm start"):
+    with pytest.raises(UserError, match=r"exp/codec/.*belongs beside the warm start"):
         run_table(found, 1)
 
 

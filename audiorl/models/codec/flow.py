@@ -78,17 +78,18 @@ class FlowDecoder(nn.Module):
         """Normalised log-mel frames [stride * T_i, n_mels] of each utterance's codes [T_i, dims].
 
         The noise of an utterance depends on `seed` and its length alone, and padding changes
-        nothing: the same frames come out alone and in any batch.
+        nothing: the same frames come out alone and in any batch. Less noise than in training, by
+        `temperature`, says the likelier (as in Matcha-TTS).
         """
         device = speakers.device
         lengths = torch.tensor([len(row) for row in codes], device=device)
         counts = (lengths * self.stride).tolist()
         generators = [torch.Generator().manual_seed(seed) for _ in counts]
         n_mels = self.output.out_features
-        mel = pad_sequence(
-            [torch.randn(n, n_mels, generator=g) for n, g in zip(counts, generators, strict=True)],
-            batch_first=True,
-        ).to(device)
+        noise = [
+            torch.randn(n, n_mels, generator=g) for n, g in zip(counts, generators, strict=True)
+        ]
+        mel = self.config.temperature * pad_sequence(noise, batch_first=True).to(device)
         real = _real(lengths * self.stride, mel.size(1))
         draft = self._draft(pad_sequence(list(codes), batch_first=True), lengths, speakers, real)
         steps, guidance = self.config.euler_steps, self.config.guidance

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from speakers import Speaker
 
-# One accent, so that a word is the same sounds from everyone; voices and pitches far apart. They take
-# their time, as who reads aloud does: some 14 characters a second, of 25 tokens.
+# One accent, so that a word is the same sounds from everyone; voices and pitches far apart. They
+# take their time, as who reads aloud does: some 14 characters in the 25 tokens of a second.
 VOICES = [
     Speaker("anna", "gmw/en-US+f1", 140, 35, "f"),
     Speaker("bella", "gmw/en-US+belinda", 146, 55, "f"),

@@ -52,6 +52,20 @@ def test_a_seed_gives_the_noise() -> None:
     assert (first - other).abs().max() > 0.1
 
 
+def test_temperature_scales_the_noise() -> None:
+    """Without noise a seed says nothing."""
+    flow = decoder(temperature=0.0)
+    codes, speakers = inputs([5, 5])
+    with torch.no_grad():
+        first, other = (flow.sample(codes, speakers, seed)[0] for seed in (1, 2))
+        assert torch.equal(first, other)
+        flow.config.temperature = 0.1
+        near = flow.sample(codes, speakers, seed=1)[0]
+        flow.config.temperature = 1.0
+        far = flow.sample(codes, speakers, seed=1)[0]
+    assert 0 < (near - first).abs().mean() < (far - first).abs().mean()
+
+
 def test_codes_and_speaker_are_heard() -> None:
     flow = decoder()
     (codes, *_), speakers = inputs([5, 5])
@@ -85,9 +99,7 @@ def test_guidance_leads_away_from_no_condition(monkeypatch) -> None:
     flow = decoder(euler_steps=1, guidance=0.5)
     codes, speakers = inputs([2])
 
-    def velocity(
-        mel: Tensor, times: Tensor, draft: Tensor, voice: Tensor, real: Tensor
-    ) -> Tensor:
+    def velocity(mel: Tensor, times: Tensor, draft: Tensor, voice: Tensor, real: Tensor) -> Tensor:
         informed = bool(draft.abs().sum()) and bool(voice.abs().sum())
         return torch.full_like(mel, 3.0 if informed else 1.0)
 
