@@ -119,7 +119,7 @@ SMALL_SPEECH = MOMENTS | {
     "sft.learning_rate": 5e-3,
     "sft.muon_learning_rate": 0.02,
     "sft.warmup_steps": 5,
-    "rl.max_completion_length": 160,
+    "rl.max_completion_length": 200,
     "decode.max_completion_length": 200,
 }
 SPEAKING = ("sft", "grpo", "diffro", "both")
