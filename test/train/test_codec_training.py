@@ -142,6 +142,7 @@ def test_it_learns_to_read_and_to_speak(tmp_path: Path) -> None:
         "flow.learning_rate": 1e-2,
         "flow.hidden_size": 32,
         "flow.batch_seconds": 8.0,
+        "flow.temperature": 1.0,
     }
     run(tmp_path / "dump", tmp_path / "exp", keys)
     metrics = lines(tmp_path / "exp" / "metrics.jsonl")

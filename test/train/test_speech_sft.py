@@ -191,8 +191,9 @@ def test_a_pretrained_one_is_taken_as_it_is(spoilt: Corpus, tmp_path: Path) -> N
 
 @pytest.fixture(scope="module")
 def undisturbed(corpus: Corpus, tmp_path_factory) -> dict[str, Any]:
-    corpus.run(tmp_path_factory.mktemp("undisturbed") / "exp")
-    return outcome(tmp_path_factory.getbasetemp() / "undisturbed0" / "exp")
+    exp = tmp_path_factory.mktemp("undisturbed") / "exp"
+    corpus.run(exp)
+    return outcome(exp)
 
 
 DEATHS = {
