@@ -61,14 +61,14 @@ class Report:
 def write_report(exps: list[Path], dump: Path, out: Path, cfg: Config, command: str) -> bool:
     """Scores what is not scored, and writes RESULTS.md, report.html and images/ into `out`.
 
-    The report is about the system in `out` (the last one when `out` is none of `exps`). Returns
-    False when it was up to date.
+    The report is about the system in `out` (the last one, references apart, when `out` is none of
+    `exps`). Returns False when it was up to date.
     """
     systems = score_systems(exps, dump, cfg)
     for system in systems:
         write_system(system, cfg.score.unit, systems[0])
     about = [system for system in systems if system.exp.resolve() == out.resolve()]
-    focus = (about or systems)[-1]
+    focus = (about or [s for s in systems if not s.is_reference] or systems)[-1]
     stamp = f"<!-- inputs {_fingerprint(systems, focus)} -->\n"
     if all(_ends_with(out / name, stamp) for name in ("RESULTS.md", "report.html")):
         return False

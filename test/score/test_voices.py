@@ -52,6 +52,14 @@ def text(recipe) -> str:
     return (exps[2] / "report.html").read_text()
 
 
+def test_elsewhere_the_report_is_about_the_last_system(recipe, tmp_path: Path) -> None:
+    """Not about the recordings, which come after it."""
+    root, config, exps = recipe
+    assert write_report(exps, root / "dump", tmp_path / "report", config, "report")
+    results = (tmp_path / "report" / "RESULTS.md").read_text()
+    assert re.search(r"both changes the pooled|both \w+ the pooled", results)
+
+
 def test_page_is_balanced_and_self_contained(text: str) -> None:
     page = Page(text)
     assert page.open == []
