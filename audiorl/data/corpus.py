@@ -45,14 +45,19 @@ def join(
         ("empty transcripts", empty),
     ):
         if names:
-            more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
-            print(f"{part}: {len(names):,} {what} left out: {', '.join(names[:SHOWN])}{more}")
+            print(f"{part}: {len(names):,} {what} left out: {_first(names)}")
     kept = sorted(set(both) - set(empty))
     print(f"{part}: kept {len(kept):,} of {len(audio.keys() | texts.keys()):,} utterances")
     return [
         Utterance(name, os.path.abspath(audio[name]), " ".join(texts[name].split()), speaker(name))
         for name in kept
     ]
+
+
+def _first(names: Sequence[str]) -> str:
+    """Some names, and how many more there are."""
+    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
+    return f"{', '.join(names[:SHOWN])}{more}"
 
 
 def compare_counts(parts: Mapping[str, Sequence[Utterance]], official: Mapping[str, int]) -> None:
@@ -156,15 +161,12 @@ def readable(
     kept = {}
     for name, utterances in sets.items():
         kept[name] = [u for u in utterances if known.issuperset(u.text)]
-        odd = [u for u in utterances if not known.issuperset(u.text)]
+        strange = [(u.id, set(u.text) - known) for u in utterances]
+        odd = [f"{uid} ({' '.join(sorted(lacked))})" for uid, lacked in strange if lacked]
         if odd:
-            listed = ", ".join(
-                f"{u.id} ({' '.join(sorted(set(u.text) - known))})" for u in odd[:SHOWN]
-            )
-            more = f" and {len(odd) - SHOWN:,} more" if len(odd) > SHOWN else ""
             print(
                 f"{name}: {len(odd):,} utterances with characters that {train} lacks left out: "
-                f"{listed}{more}"
+                f"{_first(odd)}"
             )
     return kept
 

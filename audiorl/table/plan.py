@@ -110,7 +110,7 @@ def make_plan(experiments: Experiments, init: Path, dump: Path, out: Path) -> Pl
     problems: list[str] = []
     columns = list(_columns(experiments, problems))
     refuse_if_any("the matrix", problems)
-    maker = _JobMaker(init, dump, out)
+    maker = _JobMaker(init, dump, out, experiments.base.task == "tts")
     first = next(iter(matrix.data))
     return Plan(
         out=out,
@@ -153,67 +153,65 @@ class _JobMaker:
     init: Path
     dump: Path
     out: Path
+    speaks: bool  # a table of synthesis
 
     def warm_start(self, config: Config) -> Job:
         path = self.out / WARM_START
         output = self.init / f"decode_{config.decode.name}" / "result.json"
-        commands = self._decode_and_score(path, self.init, config)
-        inputs = self._inputs(config.data.test, config)
+        commands = self._decode_and_score(path, self.init)
+        inputs = self._inputs(config.data.test)
         return Job(path, WARM_START, config, commands, inputs, output)
 
     def data(self, name: str, config: Config) -> Job:
         path = self.out / "data" / name
-        output = self._rl_set(name, config)
+        output = self._rl_set(name)
         options = ("--dump", str(self.dump), "--init", str(self.init), "--out", str(output))
         data = config.data
         sets = {data.rl or data.train, data.dev, data.rl_dev or data.dev, *data.test}
         command = _stage("build_rl_data", path, *options)
-        inputs = self._inputs(sets, config)
-        return Job(path, f"data/{name}", config, (command,), inputs, output)
+        return Job(path, f"data/{name}", config, (command,), self._inputs(sets), output)
 
     def run(self, row: str, seed: int, config: Config, data: str, after: str) -> Job:
         path = self.out / row / f"seed{seed}"
-        rl_set = self._rl_set(data, config)
+        rl_set = self._rl_set(data)
         sets = {config.data.rl_dev or config.data.dev, *config.data.test}
-        inputs = [rl_set, *self._inputs(sets, config)]
+        inputs = [rl_set, *self._inputs(sets)]
         needs, init = [f"data/{data}"], self.init
         if after:
             init = self.out / after / f"seed{seed}"
             inputs.append(init / WEIGHTS)
             needs.append(f"{after}/seed{seed}")
         options = ("--data", str(rl_set), "--dump", str(self.dump), "--out", str(path))
-        if config.task == "tts":
+        if self.speaks:
             options += ("--histories", str(rl_set.with_name(HISTORIES)))
             options += self._beside(*RL_NEEDS)
         train = _stage("train_rl", path, "--init", str(init), *options)
-        commands = (train, *self._decode_and_score(path, path, config))
+        commands = (train, *self._decode_and_score(path, path))
         output = path / f"decode_{config.decode.name}" / "result.json"
         name = f"{row}/seed{seed}"
         return Job(path, name, config, commands, tuple(inputs), output, tuple(needs))
 
-    def _decode_and_score(
-        self, path: Path, exp: Path, config: Config
-    ) -> tuple[tuple[str, ...], ...]:
+    def _decode_and_score(self, path: Path, exp: Path) -> tuple[tuple[str, ...], ...]:
         stages = {"decode": (), "score": ()}
-        if config.task == "tts":
+        if self.speaks:
             stages = {"synthesise": self._beside("codec"), "score": self._beside("judge")}
         return tuple(
             _stage(name, path, "--dump", str(self.dump), *options, str(exp))
             for name, options in stages.items()
         )
 
-    def _rl_set(self, name: str, config: Config) -> Path:
+    def _rl_set(self, name: str) -> Path:
         """Of synthesis in a folder of its own: what the warm start speaks of it lies beside it."""
-        name = f"{name}/train" if config.task == "tts" else name
+        name = f"{name}/train" if self.speaks else name
         return self.out / "data" / f"{name}.jsonl"
 
     def _beside(self, *names: str) -> tuple[str, ...]:
         """Options that name the experiments beside the warm start."""
         return tuple(text for n in names for text in (f"--{n}", str(self.init.parent / n)))
 
-    def _inputs(self, sets: set[str] | list[str], config: Config) -> tuple[Path, ...]:
+    def _inputs(self, sets: set[str] | list[str]) -> tuple[Path, ...]:
         models = [self.init]
-        if config.task == "tts":
+        if self.speaks:
             models += [self.init.parent / name for name in RL_NEEDS]
         weights = (model / WEIGHTS for model in models)
         return (*weights, *(self.dump / name / "text" for name in sorted(sets)))

@@ -23,14 +23,13 @@ def run_table(plan: Plan, slots: int) -> None:
         raise UserError(
             f"{weights}: there is no warm start; train it (stage 3), or name it with --init."
         )
-    models = [path for path in others if path.name == WEIGHTS.name]
-    for path in models:
-        if not path.exists():
-            raise UserError(f"{path}: it belongs beside the warm start; train it (stage 3).")
-    sets = [path for path in others if path not in models]
-    missing = [str(path.parent) for path in sets if not path.exists()]
-    if missing:
-        raise UserError(f"{', '.join(missing)}: no such set; prepare and format it (stage 2).")
+    absent = [path for path in others if not path.exists()]
+    models = [str(path) for path in absent if path.name == WEIGHTS.name]
+    if models:
+        raise UserError(f"{models[0]}: it belongs beside the warm start; train it (stage 3).")
+    if absent:
+        sets = ", ".join(str(path.parent) for path in absent)
+        raise UserError(f"{sets}: no such set; prepare and format it (stage 2).")
     with exclusive(plan.out) as lock:
         failures = run_jobs([plan.warm_start, *plan.data], slots, lock)
         lost = {failure.job.name for failure in failures}
