@@ -82,7 +82,7 @@ def _speech(rl: RLConfig) -> Iterator[Rule]:
 
 def _in_workers(rl: RLConfig) -> Iterator[Rule]:
     for reward in rl.rewards:
-        asks = reward.name in ("likelihood", "speaker_similarity") or reward.pitch > 0
+        asks = reward.name in ("tempo", "likelihood", "speaker_similarity") or reward.pitch > 0
         if rl.reward_workers and asks:
             message = f"{reward.name} needs what is loaded in the training process alone"
             yield ("rl.reward_workers", "rl.rewards"), f"{message}; set 0"

@@ -277,11 +277,13 @@ REWARDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "file": (OWN, ("reward_file", "waves")),
     "http": (OWN, ("url", "timeout", "retries", "batch_size")),
     "duration": (("group",), ()),
+    "tempo": (TERM, ()),
     "diversity": (("group",), ("pitch",)),
     "likelihood": (TERM, ("k",)),
     "speaker_similarity": (TERM, ()),
 }
-SPEECH_REWARDS = ("duration", "diversity", "likelihood", "speaker_similarity")  # of synthesis alone
+# Those of synthesis alone.
+SPEECH_REWARDS = ("duration", "tempo", "diversity", "likelihood", "speaker_similarity")
 
 
 @dataclass
@@ -291,7 +293,7 @@ class RewardConfig:
     name: str = key(
         "wer",
         "accuracy, hallucination, keywords and form, described in egs/README.md; your own as a "
-        "Python file, or behind http; the last four are for tts",
+        "Python file, or behind http; the last five are for tts",
         choices=tuple(REWARDS),
     )
     weight: float = key(1.0, "factor in the sum; of a gate: of the value that becomes the total")

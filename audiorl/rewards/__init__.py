@@ -31,6 +31,7 @@ REWARDS: dict[str, Callable[[ScoreConfig, RewardConfig], Reward]] = {
 # Those of synthesis, which are given models too.
 SPEECH_REWARDS: dict[str, Callable[[ScoreConfig, RewardConfig, Models], Reward]] = {
     "duration": speech.duration,
+    "tempo": speech.tempo,
     "diversity": speech.diversity,
     "likelihood": speech.likelihood,
     "speaker_similarity": speech.speaker_similarity,

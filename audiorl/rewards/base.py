@@ -52,7 +52,7 @@ class Reward:
     waves: bool = False
 
 
-def deviation(length: int, wanted: float) -> float:
+def deviation(length: float, wanted: float) -> float:
     """-|n - m| / m, floored at -1."""
     if length == wanted:
         return 0.0

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 
+from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
 from audiorl.rewards.base import Reward, Sample, Scores, ScoreSamples
 
@@ -33,6 +34,16 @@ class WeightedSum:
     def needs_waves(self) -> bool:
         """Whether one of the rewards looks at `Sample.wave`."""
         return any(reward.waves for reward, _ in self.rewards.values())
+
+    def tell_coverage(self, utterances: Sequence[Utterance]) -> None:
+        """Logs which rewards apply to some of the utterances alone, and warns of an idle one."""
+        for name, (reward, _) in self.rewards.items():
+            found = sum(map(reward.applies, utterances))
+            if found < len(utterances):
+                level = logging.INFO if found else logging.WARNING
+                log.log(
+                    level, "reward %s: applies to %d of %d utterances", name, found, len(utterances)
+                )
 
     def submit(self, samples: Sequence[Sample]) -> Callable[[], Scores]:
         """Scores them at once, for whoever could wait (see `RewardWorkers`)."""

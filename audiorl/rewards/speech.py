@@ -37,6 +37,7 @@ class Models:
     # By speaker, such a vector [S] of recordings.
     voices: Mapping[str, Tensor] = field(default_factory=dict)
     sample_rate: int = 16000  # Hz, of Sample.wave
+    token_rate: float = 25.0  # Hz, of Sample.tokens
 
 
 def duration(score: ScoreConfig, options: RewardConfig, models: Models) -> Reward:
@@ -51,6 +52,21 @@ def duration(score: ScoreConfig, options: RewardConfig, models: Models) -> Rewar
         return [deviation(n, middle) for n in lengths]
 
     return Reward(reward, "group", penalty=True)
+
+
+def tempo(score: ScoreConfig, options: RewardConfig, models: Models) -> Reward:
+    """-|n - m| / m, floored at -1: n tokens against the m of the utterance's own duration.
+
+    That is the recording's; of a text alone, how long the start model spoke it (stage 4). R2 lets a
+    group drift as a whole, since its median drifts with it; this one holds it.
+    """
+
+    def reward(samples: Sequence[Sample]) -> list[float]:
+        seconds = [len(sample.tokens) / models.token_rate for sample in samples]
+        wanted = [sample.utterance.duration for sample in samples]
+        return [deviation(n, m) for n, m in zip(seconds, wanted, strict=True)]
+
+    return Reward(reward, applies=lambda u: u.duration is not None, penalty=True)
 
 
 def diversity(score: ScoreConfig, options: RewardConfig, models: Models) -> Reward:

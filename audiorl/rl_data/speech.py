@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from audiorl.config.schema import Config
@@ -25,6 +26,8 @@ def build_speech_rl_set(
     model: SpeechLM, policy: str, weights: Path, config: Config, dump: Path, out: Path
 ) -> None:
     """Writes the texts of data.rl that no held-out set has to `out`, and tokens beside it.
+
+    Their durations are how long the start model spoke them.
 
     Texts whose speech does not end, is empty or loops are left out, and counted. UserError for a
     text that cannot be spoken, and if none is left.
@@ -45,6 +48,9 @@ def build_speech_rl_set(
         raise UserError(f"{dump / source}: no text is left for RL; train the speech LM for longer.")
     provenance = {"provenance": {"set": source, "policy": policy, "seed": config.seed}}
     tokens = {u.id: spoken[u.id].tokens for u in kept}
+    rate = model.facts.codec["token_rate"]
+    # So that the reward `tempo` knows how long a text alone takes.
+    kept = [u if u.audio else replace(u, duration=len(tokens[u.id]) / rate) for u in kept]
     write_tokens(out.parent / HISTORIES, tokens, model.facts.codec)
     write_utterances_jsonl(out, kept, dict.fromkeys(tokens, provenance))
     write_json(stamp, settings)

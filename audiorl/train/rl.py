@@ -17,7 +17,7 @@ from audiorl.files import progress
 from audiorl.models import WEIGHTS, load_model, save_model
 from audiorl.models.policy import Policy
 from audiorl.optim import Optimizers, warmup_then
-from audiorl.rewards import Models, reward_files
+from audiorl.rewards import Models, build_rewards, reward_files
 from audiorl.rewards.workers import scoring
 from audiorl.rl.collect import Scorer
 from audiorl.rl.grpo import StepOutput
@@ -117,7 +117,9 @@ def train_rl(
             f"({config.rl.num_prompts}); lower the key or build a larger RL set."
         )
     prompts, held_out = Prompts(train, config), some(dev, config.rl.eval_utterances)
-    models = task.prepare(model, [item.utterance for item in train], held_out)
+    utterances = [item.utterance for item in train]
+    models = task.prepare(model, utterances, held_out)
+    build_rewards(config, models).tell_coverage(utterances)
     with scoring(config, models) as rewards:
         _train(config, experiment, task, model, prompts, held_out, rewards)
     save_model(model.eval(), experiment.model_folder)

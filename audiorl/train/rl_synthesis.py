@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -92,7 +92,8 @@ class Synthesis:
         if wants_waves or self.judge:
             self.vocoder = self._load_vocoder(model, train, dev, device)
         self.heard = Heard(model, self.recogniser, self.vocoder if wants_waves else None)
-        return self._models(train) if wants_waves else Models(self.recogniser)
+        models = Models(self.recogniser, token_rate=known["token_rate"])
+        return self._with_voices(models, self.vocoder) if wants_waves else models
 
     def parts(self, model: SpeechLM) -> list[nn.Module]:
         return [model.llm]
@@ -196,15 +197,15 @@ class Synthesis:
         speakers = {u.speaker for u in [*train, *dev]}
         return Vocoder(codec, speaker_vectors(codec, recordings, speakers))
 
-    def _models(self, train: Sequence[Utterance]) -> Models:
-        """The models of rewards that listen to waves; voices are the codec's own vectors."""
-        codec = self.vocoder.codec
-        voices = {
-            name: nn.functional.normalize(vector, dim=0)
-            for name, vector in self.vocoder.voices.items()
-        }
+    @staticmethod
+    def _with_voices(models: Models, vocoder: Vocoder) -> Models:
+        """What rewards that listen to waves ask; voices are the codec's own vectors."""
 
         def speaker(waves: Sequence[Tensor]) -> Tensor:
-            return nn.functional.normalize(codec.speaker(waves), dim=1)
+            return nn.functional.normalize(vocoder.codec.speaker(waves), dim=1)
 
-        return Models(self.recogniser, speaker, voices, codec.sample_rate)
+        voices = {
+            name: nn.functional.normalize(vector, dim=0) for name, vector in vocoder.voices.items()
+        }
+        rate = vocoder.codec.sample_rate
+        return replace(models, speaker=speaker, voices=voices, sample_rate=rate)

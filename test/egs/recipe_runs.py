@@ -212,6 +212,8 @@ def check_speech(work: Path, tests: list[str], decoding: str, metric: str) -> No
                     samples, rate = soundfile.read(line.split(maxsplit=1)[1].strip())
                     assert rate == 16000 and samples.size and np.isfinite(samples).all()
                     assert np.abs(samples).max() > 0, f"{line} is silent"
+    items = [json.loads(line) for line in open(exp / "rl" / "train.jsonl")]
+    assert items and all(item["duration"] > 0 for item in items)
     for system in SPEAKING:
         assert (exp / system / "model" / "model.safetensors").stat().st_size > 0
     page = (exp / "both" / "report.html").read_text(encoding="utf-8")

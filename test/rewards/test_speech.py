@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from statistics import median
 
 import numpy as np
@@ -62,6 +63,22 @@ def test_slower_speech_of_a_whole_group_costs_nothing_but_a_slow_member_does() -
     once, twice = spoken([1] * 10, [2] * 10, [3] * 12), spoken([1] * 20, [2] * 20, [3] * 24)
     assert reward("duration").score(once) == reward("duration").score(twice)
     assert min(reward("duration").score(once)) == pytest.approx(-0.2)
+
+
+def test_tempo_is_the_distance_to_the_utterances_own_duration() -> None:
+    of = replace(U, duration=2.0)
+    rows = [[1] * n for n in (20, 10, 24, 100, 0)]
+    tempo = reward("tempo", Models(token_rate=10.0))
+    assert tempo.score(spoken(*rows, of=of)) == pytest.approx([0, -0.5, -0.2, -1, -1])
+    assert tempo.kind == "sample" and tempo.applies(of)
+    assert not tempo.applies(replace(U, duration=None))
+
+
+def test_slower_speech_of_a_whole_group_costs_by_tempo() -> None:
+    tempo, of = reward("tempo", Models(token_rate=10.0)), replace(U, duration=1.0)
+    slow = spoken([1] * 12, [2] * 12, of=of)
+    assert reward("duration").score(slow) == [0, 0]
+    assert tempo.score(slow) == pytest.approx([-0.2, -0.2])
 
 
 def test_diversity_is_the_mean_distance_to_the_others() -> None:

@@ -157,6 +157,7 @@ def test_all_recommended_rewards_together(corpus: Corpus, tmp_path: Path) -> Non
     root = Path(__file__).resolve().parents[2]
     rewards = load_config(root / "conf" / "rewards" / "recommended.yaml").rl.rewards
     corpus.rl(tmp_path, {**SHORT, "rl.rewards": rewards})
+    assert "reward keywords: applies to 0 of 6 utterances" in (tmp_path / "train.log").read_text()
     names = ("wer", "hallucination", "keywords", "language")
     for line in lines(tmp_path / "completions.jsonl"):
         wer, hallucination, keywords, language = (line["rewards"][name] for name in names)
