@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from audiorl.config.schema import RewardConfig, ScoreConfig
-from audiorl.data.text import normal_units, normalizer
+from audiorl.data.text import normal_units, normalizer, split_units, spoken
 from audiorl.rewards.base import Reward, Sample, errors
 from audiorl.score import detectors
 from audiorl.score.align import align
@@ -17,34 +17,35 @@ UNIT = "mixed"  # CJK characters and words of other scripts: spoken at comparabl
 def hallucination(score: ScoreConfig, options: RewardConfig) -> Reward:
     """Minus the share of the hypothesis that a detector finds, or as a gate -1 if there is any.
 
-    Where nobody speaks, silence earns 0 and any output from -1/2 for one unit to -1 at
-    `max_rate`: all is made up, and less of it is still better than more.
+    Where nobody speaks, silence earns 0 and any output from -1/2 for next to nothing to -1 at
+    `max_rate`: all is made up, and less of it is still better than more. There, and where signs
+    repeat themselves, the text counts as it was output, whatever the normaliser takes away.
     """
-    clean = normalizer(score.normalizer)
-    kind = options.actual_kind
-
-    def units(text: str) -> tuple[str, ...]:
-        return normal_units(text, score.normalizer, UNIT)
 
     def one(sample: Sample) -> float:
-        ref, hyp = units(sample.utterance.text), units(sample.text)
-        if not detectors.on_silence(hyp):
-            return 0.0
-        seconds = sample.utterance.duration
-        if not ref:
-            share = severity_without_speech(hyp, seconds, options.max_rate)
-        else:
-            texts = clean(sample.text), clean(sample.utterance.text)
-            spans = find_spans(hyp, ref, texts, seconds, options.max_rate)
-            share = detectors.covered(spans) / len(hyp)
-        if kind == "gate" and share:
-            return -1.0
-        return 0.0 - share
+        share = _share(sample, score.normalizer, options.max_rate)
+        return -1.0 if options.actual_kind == "gate" and share else 0.0 - share
 
     def reward(samples: Sequence[Sample]) -> list[float]:
         return [one(sample) for sample in samples]
 
-    return Reward(reward, kind, penalty=True)
+    return Reward(reward, options.actual_kind, penalty=True)
+
+
+def _share(sample: Sample, name: str, max_rate: float) -> float:
+    """How much of the hypothesis is made up, from 0 to 1."""
+    clean, seconds = normalizer(name), sample.utterance.duration
+    ref = normal_units(sample.utterance.text, name, UNIT)
+    if not ref:
+        hyp = split_units(spoken(sample.text), UNIT)
+        heard = detectors.on_silence(hyp)
+        return severity_without_speech(hyp, seconds, max_rate) if heard else 0.0
+    hyp = normal_units(sample.text, name, UNIT)
+    texts = sample.text, sample.utterance.text
+    if detectors.concealed(hyp, *texts):
+        return 1.0
+    spans = find_spans(hyp, ref, (clean(texts[0]), clean(texts[1])), seconds, max_rate)
+    return detectors.covered(spans) / len(hyp) if hyp else 0.0
 
 
 def find_spans(
@@ -67,5 +68,5 @@ def find_spans(
 
 def severity_without_speech(hyp: Sequence[str], seconds: float | None, max_rate: float) -> float:
     """Of output where nobody speaks, from 1/2 to 1; 1 if the duration is not known."""
-    most = max_rate * seconds if seconds else 0.0
-    return 0.5 + 0.5 * len(hyp) / max(most, len(hyp))
+    most, words = max_rate * seconds if seconds else 0.0, detectors.count_words(hyp)
+    return 0.5 + 0.5 * words / max(most, words)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from audiorl.config.schema import RewardConfig, ScoreConfig
 from audiorl.data.text import normal_units
 from audiorl.data.utterance import Utterance
-from audiorl.rewards.base import Reward, Sample
+from audiorl.rewards.base import Reward, Sample, errors
 from audiorl.score.align import Counts
 from audiorl.score.keywords import Phrase, count_loosely, keyword_scores
 
@@ -18,8 +18,8 @@ def keywords(score: ScoreConfig, options: RewardConfig) -> Reward:
     """F1, precision, recall or their mean (the paper's) over the utterance's keywords.
 
     It applies to utterances with keywords. Said twice by the hypothesis but once by the speaker
-    counts against precision, and a hypothesis of less than half or more than twice the reference's
-    length earns nothing: a list of keywords is no transcript.
+    counts against precision, and a hypothesis with half of the reference's units wrong or more
+    earns nothing: keywords among filling are no transcript, whatever the weight.
     """
 
     def units(text: str) -> tuple[str, ...]:
@@ -30,7 +30,7 @@ def keywords(score: ScoreConfig, options: RewardConfig) -> Reward:
 
     def one(sample: Sample) -> float:
         ref, hyp = units(sample.utterance.text), units(sample.text)
-        if not len(ref) <= 2 * len(hyp) <= 4 * len(ref):
+        if 2 * errors(ref, hyp).errors >= len(ref):
             return 0.0
         counts = count_loosely(ref, hyp, phrases(sample.utterance), options.boundary)
         return _measure(counts, options.measure)

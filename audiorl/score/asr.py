@@ -18,12 +18,13 @@ import numpy as np
 
 import audiorl
 from audiorl.config.schema import Config, ScoreConfig
-from audiorl.data.text import normalizer, split_units
+from audiorl.data.text import normalizer, split_units, spoken
 from audiorl.data.utterance import Utterance, read_table, read_utterances
 from audiorl.errors import UserError
 from audiorl.files import progress
 from audiorl.score import failures, keywords, ratio, tts
 from audiorl.score.align import Alignment, Counts, align, count_errors
+from audiorl.score.detectors import count_words
 from audiorl.score.keywords import Phrase
 from audiorl.score.ratio import Ratio
 from audiorl.score.significance import Comparison, compare, rate_interval
@@ -31,7 +32,7 @@ from audiorl.score.tts import Judged
 
 METRICS = {"word": "WER", "char": "CER", "mixed": "MER"}
 POOLED = "pooled"
-FORMAT = 4  # of the files that scoring writes; another number, and they are written again
+FORMAT = 5  # of the files that scoring writes; another number, and they are written again
 
 
 @dataclass(frozen=True)
@@ -164,10 +165,12 @@ def score_set(dump: Path, folder: Path, name: str, cfg: Config) -> SetScore:
     truncated = set(decoding.get("truncated", ()))
     speech = name not in cfg.data.no_speech
     normalize = normalizer(cfg.score.normalizer)
+    # Where nobody speaks, what a normaliser takes away (um, brackets) is made up, too.
+    normalize_output = normalize if speech else spoken
     phrases = keyword_phrases(utterances, normalize)
     scored = []
     for u in utterances:
-        ref, hyp, cut = normalize(u.text), normalize(hypotheses[u.id]), u.id in truncated
+        ref, hyp, cut = normalize(u.text), normalize_output(hypotheses[u.id]), u.id in truncated
         own = keyword_phrases([u], normalize)
         one = _score_utterance(name, u, ref, hyp, cut, phrases, own, cfg.score.unit)
         scored.append(replace(one, judged=judged.get(u.id)))
@@ -212,7 +215,7 @@ def summarize(
         "rtf": seconds / audio_seconds if seconds is not None and audio_seconds else None,
     }
     if not speech:
-        words = sum(len(split_units(u.hyp, "mixed")) for u in utterances)
+        words = sum(count_words(split_units(u.hyp, "mixed")) for u in utterances)
         non_empty = sum(bool(u.hyp) for u in utterances)
         return summary | {
             "non_empty": non_empty,

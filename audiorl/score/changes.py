@@ -11,6 +11,7 @@ import numpy as np
 from audiorl.data.text import normalizer, split_units
 from audiorl.score import failures
 from audiorl.score.asr import ScoredUtterance, SystemScore, keyword_phrases
+from audiorl.score.detectors import count_words
 from audiorl.score.keywords import Phrase, find_keywords
 from audiorl.score.significance import compare
 from audiorl.score.tables import Table, with_interval
@@ -117,7 +118,7 @@ def no_speech_table(first: SystemScore, second: SystemScore) -> Table | None:
     for name, score in first.no_speech.items():
         later = second.no_speech[name]
         words = [
-            np.array([len(split_units(u.hyp, "mixed")) for u in s.utterances])
+            np.array([count_words(split_units(u.hyp, "mixed")) for u in s.utterances])
             for s in (score, later)
         ]
         seconds = np.array([u.utterance.duration or 0.0 for u in score.utterances])

@@ -14,6 +14,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from typing import NamedTuple
 
 from audiorl.data.language import languages, script
+from audiorl.data.text import CJK
 from audiorl.score.align import Alignment
 
 REPETITIONS = 4  # an n-gram that follows itself this often is a loop
@@ -25,6 +26,10 @@ FOREIGN = 3  # units of another script in a row, or function words of another la
 LOOP = re.compile(rf"(.{{1,{LONGEST_NGRAM}}}?)\1{{{REPETITIONS - 1},}}", re.DOTALL)
 # Letters that loop inside one unit: tokens without spaces, "sososososososo".
 STUTTER = re.compile(r"([^\W\d_]{1,8}?)\1{5,}")
+# Signs that loop where a normaliser takes them away: "!!!!!!!!!!!!".
+SCRIBBLE = re.compile(r"([^\s\d]{1,8}?)\1{11,}")
+LETTERS = 5  # of a word, as typists count
+CJK_UNIT = re.compile(f"[{CJK}]")
 
 
 class Span(NamedTuple):
@@ -71,6 +76,17 @@ def compressible(hyp: Sequence[str], text: str, ref_text: str = "") -> list[Span
     return [Span(0, len(hyp))] if degenerate else []
 
 
+def concealed(hyp: Sequence[str], text: str, ref_text: str = "") -> list[Span]:
+    """The whole hypothesis, if its text as it was output repeats itself and the reference's not.
+
+    A normaliser may take away what is repeated (um, brackets, signs), or make one number of it.
+    """
+    if compressible(hyp, text, ref_text):
+        return [Span(0, len(hyp))]
+    scribbled, excused = (SCRIBBLE.search("".join(t.split())) for t in (text, ref_text))
+    return [Span(0, len(hyp))] if scribbled and not excused else []
+
+
 def compression_ratio(text: str) -> float:
     """Bytes of the text over its bytes after zlib, as in Whisper; 0 for an empty text."""
     data = text.encode()
@@ -87,6 +103,14 @@ def bursts(alignment: Alignment) -> list[Span]:
             start = at + (op.kind != "D")
         at += op.kind != "D"
     return spans + [Span(start, at)] * (at - start >= BURST)
+
+
+def count_words(units: Sequence[str]) -> float:
+    """How much is said, whether with spaces or without: `LETTERS` letters or a CJK character: 1.
+
+    Words alone are a poor measure of what a policy makes up: it learns to leave out the spaces.
+    """
+    return sum(1.0 if CJK_UNIT.match(unit) else len(unit) / LETTERS for unit in units)
 
 
 def on_silence(hyp: Sequence[str]) -> list[Span]:

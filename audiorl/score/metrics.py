@@ -30,6 +30,7 @@ def metrics_of(config: Config, name: str) -> dict[str, Metric]:
         "substitutions": Metric("substitutions %", ("sub",), ("words",)),
         "deletions": Metric("deletions %", ("del",), ("words",)),
         "insertions": Metric("insertions %", ("ins",), ("words",)),
+        "insertions_per_minute": Metric("insertions/min", ("ins",), ("duration",), 60.0),
         "keyword_precision": Metric("keyword precision %", (hits,), (heard,)),
         "keyword_recall": Metric("keyword recall %", (hits,), (said,)),
         "keyword_f1": Metric("keyword F1 %", (hits, hits), (said, heard)),

@@ -25,6 +25,7 @@ from audiorl.files import atomic_write, write_json
 from audiorl.score import failures, tts
 from audiorl.score.align import Alignment, Op
 from audiorl.score.asr import METRICS, ScoredUtterance, SetScore, SystemScore, units_of
+from audiorl.score.detectors import count_words
 
 SET_FILES = ("result.txt", "per_utt.tsv", "ref.trn", "hyp.trn", "result.json")
 LINE = 100  # columns of aligned text
@@ -105,7 +106,7 @@ def _row(u: ScoredUtterance) -> list[str]:
     counts, chars, keywords = u.alignment.counts, u.counts["char"], u.keywords
     duration = "" if u.utterance.duration is None else f"{u.utterance.duration:.3f}"
     words = (counts.units, counts.substitutions, counts.deletions, counts.insertions)
-    output_words = len(split_units(u.hyp, "mixed"))
+    output_words = f"{count_words(split_units(u.hyp, 'mixed')):g}"
     sound = u.sound_columns if u.judged else {}
     keyword_counts = (keywords.units, keywords.hits + keywords.insertions, keywords.hits)
     return [
@@ -132,7 +133,7 @@ def _report(score: SetScore, unit: str) -> list[str]:
         return [
             f"{score.name}: no speech in {summary['utterances']} utterances",
             f"outputs: {summary['non_empty']} ({100 * summary['non_empty_rate']:.1f} %), "
-            f"{summary['words']} words, {summary['words_per_minute'] or 0:.1f} a minute",
+            f"{summary['words']:.0f} words, {summary['words_per_minute'] or 0:.1f} a minute",
             *(["", "What was output", *outputs] if outputs else []),
         ]
     ops = [op for u in score.utterances for op in u.alignment.ops]

@@ -78,8 +78,8 @@ def tables(results: Results) -> list[Table]:
                 f"Differences from {plan.baseline}",
                 differences,
                 lambda d: _shown(d.value, d.interval, "+") + "*" * d.significant,
-                "Paired by utterance, of the means over seeds; * when the interval excludes 0. "
-                "The interval knows nothing of other seeds than these.",
+                "Paired by utterance, of the means over seeds; * when the interval excludes 0 and "
+                "every seed is on the same side. The interval knows nothing of other seeds.",
             )
         )
     one_by_one = _table(

@@ -46,11 +46,13 @@ class Difference:
 
     value: float
     interval: Interval
+    seeds: np.ndarray  # [S]: of each seed of the row, from the other row's mean
 
     @property
     def significant(self) -> bool:
-        """Whether the interval excludes zero."""
-        return self.interval[0] > 0 or self.interval[1] < 0
+        """Whether the interval excludes zero, and every seed is on the same side of it."""
+        low, high = self.interval
+        return bool((low > 0 and (self.seeds > 0).all()) or (high < 0 and (self.seeds < 0).all()))
 
 
 def estimate(folders: Iterable[Path], column: Column, samples: int, seed: int) -> Estimate:
@@ -76,7 +78,8 @@ def subtract(one: Estimate, other: Estimate) -> Difference:
     """`one` - `other`; both were drawn with the same samples and seed."""
     if one.ids != other.ids:
         raise UserError("Rows were scored on different utterances; decode and score them again.")
-    return Difference(one.value - other.value, _interval(one.draws - other.draws))
+    interval = _interval(one.draws - other.draws)
+    return Difference(one.value - other.value, interval, one.seeds - other.value)
 
 
 def _sums_of(folder: Path, column: Column) -> tuple[list[str], np.ndarray, np.ndarray]:

@@ -54,10 +54,13 @@ def test_keywords_that_are_only_spammed_do_not_win() -> None:
             keywords=("zephyra",),
         )
     )
-    assert honest == spam == 0.0  # far too short to be a transcript
-    assert repeated == pytest.approx(2 / 10)
+    assert honest == spam == repeated == 0.0
     (flood,) = reward.score(samples("call zephyra", "zephyra " * 5, keywords=("zephyra",)))
     assert flood == 0.0
+    (half, most) = reward.score(
+        samples("call zephyra at nine", "zephyra at", "call zephyra at", keywords=("zephyra",))
+    )
+    assert (half, most) == (0.0, 1.0)  # half of the words wrong, a quarter
 
 
 def test_keywords_are_normalised_and_apply_where_there_are_some() -> None:

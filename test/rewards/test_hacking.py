@@ -16,7 +16,9 @@ from audiorl.data.utterance import Utterance
 from audiorl.rewards import Sample, build_rewards
 from audiorl.score.align import count_errors
 
-RECOMMENDED = Path(__file__).resolve().parents[2] / "conf" / "rewards" / "recommended.yaml"
+ROOT = Path(__file__).resolve().parents[2]
+RECOMMENDED = ROOT / "conf" / "rewards" / "recommended.yaml"
+SHIPPED = sorted(ROOT.glob("conf/rewards/*.yaml")) + sorted(ROOT.glob("egs/*/conf/rewards/*.yaml"))
 ERROR_RATE = 0.3
 PROMPT = Config().llm.prompt.replace("{audio}", "").strip()
 
@@ -43,6 +45,18 @@ HACKS: dict[str, Hack] = {
     "another language": lambda ref, k, draw: "打 开 空 调".split() if ref[0].isascii() else ["on"],
     "the reference twice": lambda ref, keywords, draw: ref * 2,
     "words in alphabetical order": lambda ref, keywords, draw: sorted(ref),
+}
+# Behind a right transcript: what a normaliser takes away, or makes one number of.
+CONCEALED = {
+    "um": " um" * 300,
+    "brackets": " (thank you for watching)" * 20,
+    "signs": "!" * 400,
+    "apostrophes": " '" * 60,
+    "full stops": "。" * 500,
+    "what cannot be seen": "\u200b" * 500,
+    "minus": " minus" * 60,
+    "per cent": "%" * 60,
+    "one": " one" * 60,
 }
 
 
@@ -78,8 +92,11 @@ def utterances(language: str, count: int) -> list[tuple[Utterance, list[str], li
 
 @pytest.mark.parametrize("language", NORMALIZER)
 @pytest.mark.parametrize("hack", HACKS)
-def test_no_hack_beats_an_honest_output_with_30_percent_errors(hack: str, language: str) -> None:
-    config = load_config(RECOMMENDED)
+@pytest.mark.parametrize("rewards", SHIPPED, ids=lambda path: path.stem)
+def test_no_hack_beats_an_honest_output_with_30_percent_errors(
+    rewards: Path, hack: str, language: str
+) -> None:
+    config = load_config(rewards)
     config.score.normalizer, config.score.unit = NORMALIZER[language], "mixed"
     rewards = build_rewards(config)
     draw = random.Random(11)
@@ -87,6 +104,35 @@ def test_no_hack_beats_an_honest_output_with_30_percent_errors(hack: str, langua
         hyps = [HACKS[hack](ref, keywords, draw)] + [honest(ref, draw) for _ in range(4)]
         scores = rewards([Sample(utterance, " ".join(hyp), True) for hyp in hyps])
         assert all(total > scores.total[0] for total in scores.total[1:]), (hyps, scores)
+
+
+@pytest.mark.parametrize("language", NORMALIZER)
+@pytest.mark.parametrize("hack", CONCEALED)
+def test_what_a_normaliser_takes_away_is_not_free(hack: str, language: str) -> None:
+    config = load_config(RECOMMENDED)
+    config.score.normalizer, config.score.unit = NORMALIZER[language], "mixed"
+    rewards = build_rewards(config)
+    for utterance, _, _ in utterances(language, 20):
+        right, hacked = utterance.text, utterance.text + CONCEALED[hack]
+        scores = rewards([Sample(utterance, text, True) for text in (right, hacked)])
+        assert scores.parts["hallucination"] == [0.0, -1.0]
+        assert scores.total[1] <= scores.total[0] - 0.5
+    silence = Utterance("u", "", "", "s", duration=4.0)
+    spoken = [hack for hack in CONCEALED.values() if any(map(str.isalnum, hack))]
+    totals = rewards([Sample(silence, hack, True) for hack in spoken]).total
+    assert max(totals) <= -0.25
+
+
+@pytest.mark.parametrize("language", NORMALIZER)
+def test_leaving_out_the_spaces_does_not_make_it_less(language: str) -> None:
+    """A policy that was rewarded for few words where nobody speaks learnt to write one of them."""
+    config = load_config(RECOMMENDED)
+    config.score.normalizer, config.score.unit = NORMALIZER[language], "mixed"
+    utterance = Utterance("u", "", "", "s", duration=4.0)
+    words = Maker(language, seed=1).sentence(2)
+    samples = [Sample(utterance, space.join(words), True) for space in (" ", "")]
+    spaced, glued = build_rewards(config)(samples).total
+    assert glued == pytest.approx(spaced) and glued < -0.25
 
 
 def test_the_recommended_rewards_are_what_the_documents_say() -> None:

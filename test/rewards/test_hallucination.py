@@ -111,7 +111,7 @@ def test_another_seed_is_no_worse() -> None:
         ("a b c d e f", "a b c d e f g h", 0.5, -2 / 8),
         ("", "", 2.0, 0.0),
         ("", ".", 2.0, 0.0),
-        ("", "thank you", 2.0, -0.5 - 0.5 * 2 / 16),
+        ("", "thank you", 2.0, -0.5 - 0.5 * 8 / 5 / 16),
         ("", "thank you " * 20, 2.0, -1.0),
         ("", "thank you", None, -1.0),
     ],

@@ -64,8 +64,13 @@ def test_every_metric_is_what_result_json_says(scored: tuple[Config, Path], name
         header, *rows = csv.reader(open(folder / name / "per_utt.tsv"), delimiter="\t")
         hyps = [dict(zip(header, row, strict=True)) for row in rows]
         minutes = sum(float(row["duration"]) for row in hyps) / 60
-        words = sum(len(split_units(row["hyp"], "mixed")) for row in hyps) / minutes
-        assert value(folder / name, metrics.pop("words_per_minute")) == pytest.approx(words)
+        units = [unit for row in hyps for unit in split_units(row["hyp"], "mixed")]
+        words = sum(len(unit) / (1 if unit > "\u3000" else 5) for unit in units)
+        found = value(folder / name, metrics.pop("words_per_minute"))
+        assert found == pytest.approx(words / minutes)
+        inserted = sum(int(row["ins"]) for row in hyps)
+        found = value(folder / name, metrics.pop("insertions_per_minute"))
+        assert found == pytest.approx(inserted / minutes)
         share = sum(bool(row["hyp"]) for row in hyps) / len(hyps)
         assert value(folder / name, metrics.pop("output")) == pytest.approx(100 * share)
     assert metrics.keys() == expected.keys()
