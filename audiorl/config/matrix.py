@@ -64,6 +64,7 @@ class Matrix:
     config: str = key("", "config of the table, relative to this file")
     seeds: list[int] = key([1], "every row is trained with each", ge=0)
     baseline: str = key(WARM_START, "row that the others are compared with; or `warm_start`")
+    against: list[str] = key([], "further rows that all are compared with, each in its own table")
     columns: list[str] = key([], "`<set>.<metric>`; <set>: one of data.test, or `pooled`")
     data: dict[str, Variant] = key(lambda: {"train": Variant()}, "RL sets")
     cells: dict[str, Cell] = key({}, "rows")
@@ -122,13 +123,16 @@ def _broken_rules(matrix: Matrix, where: dict[str, str], path: str) -> Iterator[
     for name in ("config", "columns", "cells", "data", "seeds"):
         if not getattr(matrix, name):
             yield problem(name, "is missing or empty; `run_table --help` shows an example")
-    for name in ("seeds", "columns"):
+    for name in ("seeds", "columns", "against"):
         values = getattr(matrix, name)
         for value in dict.fromkeys(v for v in values if values.count(v) > 1):
             yield problem(name, f"names {value} twice; keep one")
     rows = [WARM_START, *matrix.cells]
-    if matrix.baseline not in rows:
-        yield problem("baseline", f"{matrix.baseline} is no row; {nearest(matrix.baseline, rows)}")
+    for name, row in [("baseline", matrix.baseline), *(("against", row) for row in matrix.against)]:
+        if row not in rows:
+            yield problem(name, f"{row} is no row; {nearest(row, rows)}")
+    if matrix.baseline in matrix.against:
+        yield problem("against", f"names the baseline, {matrix.baseline}, again; remove it there")
     for name, cell in matrix.cells.items():
         if name in RESERVED:
             yield problem(f"cells.{name}", "means something else here; choose another name")

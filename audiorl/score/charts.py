@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import re
@@ -39,6 +40,7 @@ PANELS = (
     ("Reward model's score on the dev set", ("eval/reward_model",)),
     ("Judge's score on the dev set", ("eval/judge",)),
     ("Trend of the latest evaluations", ("hacking/reward_trend", "hacking/judge_trend")),
+    ("Diversity within groups", ("rewards/diversity/mean",)),
     ("Groups without variance (share)", ("frac_reward_zero_std",)),
     ("KL to the start model", ("kl",)),
     ("Entropy (nats a token)", ("entropy",)),
@@ -111,6 +113,17 @@ def training_curves(label: str, metrics: Metrics, images: Path) -> list[Chart]:
         name = f"{label}_{present[0]}"
         charts.append(draw_chart(title, description, name, images, draw))
     return charts
+
+
+def mean_metrics(runs: list[Metrics]) -> Metrics:
+    """The mean of several seeds at each step that all of them logged."""
+    means = {}
+    for name in set.intersection(*map(set, runs)) if runs else ():
+        steps = functools.reduce(np.intersect1d, (run[name][0] for run in runs))
+        values = [run[name][1][np.isin(run[name][0], steps)] for run in runs]
+        if len(steps):
+            means[name] = steps, np.mean(values, axis=0)
+    return means
 
 
 def side_by_side(metrics: dict[str, Metrics], images: Path) -> list[Chart]:

@@ -78,7 +78,7 @@ class Plan:
     out: Path
     config: Config  # of the table: how everything is decoded and scored
     columns: list[Column]
-    baseline: str
+    baselines: list[str]  # rows that the others are compared with
     warm_start: Job
     data: list[Job]
     rows: dict[str, dict[int, Job]]  # by row and seed
@@ -116,7 +116,7 @@ def make_plan(experiments: Experiments, init: Path, dump: Path, out: Path) -> Pl
         out=out,
         config=experiments.base,
         columns=columns,
-        baseline=matrix.baseline,
+        baselines=[matrix.baseline, *matrix.against],
         warm_start=maker.warm_start(experiments.base),
         data=[maker.data(name, config) for name, config in experiments.data.items()],
         rows={

@@ -11,14 +11,27 @@ import numpy as np
 
 from audiorl.config.matrix import WARM_START
 from audiorl.files import atomic_write
-from audiorl.score.charts import COLOURS, Chart, draw_chart
+from audiorl.score.charts import (
+    COLOURS,
+    Chart,
+    draw_chart,
+    mean_metrics,
+    read_metrics,
+    side_by_side,
+)
 from audiorl.score.markup import document, element, section, table
 from audiorl.score.page import charts_section
 from audiorl.score.tables import Table, as_markdown, with_interval
 from audiorl.table.plan import Plan
 from audiorl.table.summary import Difference, Estimate, estimate, subtract
 
-LINKS = {"table": "Table", "differences": "Differences", "pictures": "Pictures", "seeds": "Seeds"}
+LINKS = {
+    "table": "Table",
+    "differences": "Differences",
+    "pictures": "Pictures",
+    "curves": "Curves",
+    "seeds": "Seeds",
+}
 NOTHING = "-"
 
 
@@ -30,14 +43,13 @@ class Results:
     rows: dict[str, list[Estimate]]
     labels: dict[str, str]  # of rows; says where seeds are missing
 
-    @property
-    def differences(self) -> dict[str, list[Difference]]:
-        """From the baseline, of every other row; empty as long as that one is missing."""
-        base = self.rows.get(self.plan.baseline, [])
+    def differences(self, baseline: str) -> dict[str, list[Difference]]:
+        """From a row, of every other one; empty as long as that one is missing."""
+        base = self.rows.get(baseline, [])
         return {
             row: [subtract(one, other) for one, other in zip(found, base, strict=True)]
             for row, found in self.rows.items()
-            if base and row != self.plan.baseline
+            if base and row != baseline
         }
 
 
@@ -58,7 +70,7 @@ def gather(plan: Plan) -> Results:
 
 
 def tables(results: Results) -> list[Table]:
-    """Means, differences from the baseline, every seed, and what the rows are."""
+    """Means, differences from the baselines, every seed, and what the rows are."""
     plan, score = results.plan, results.plan.config.score
     made = [
         _table(
@@ -71,17 +83,18 @@ def tables(results: Results) -> list[Table]:
             "over seeds is taken in each draw. Without a sign for %: numbers of utterances.",
         )
     ]
-    if differences := results.differences:
-        made.append(
-            _table(
-                results,
-                f"Differences from {plan.baseline}",
-                differences,
-                lambda d: _shown(d.value, d.interval, "+") + "*" * d.significant,
-                "Paired by utterance, of the means over seeds; * when the interval excludes 0 and "
-                "every seed is on the same side. The interval knows nothing of other seeds.",
+    for baseline in plan.baselines:
+        if differences := results.differences(baseline):
+            made.append(
+                _table(
+                    results,
+                    f"Differences from {baseline}",
+                    differences,
+                    lambda d: _shown(d.value, d.interval, "+") + "*" * d.significant,
+                    "Paired by utterance, of the means over seeds; * when the interval excludes "
+                    "0 and every seed is on the same side. It knows nothing of other seeds.",
+                )
             )
-        )
     one_by_one = _table(
         results,
         "Seed by seed",
@@ -140,16 +153,32 @@ def _page(results: Results, made: list[Table]) -> str:
     plan = results.plan
     means, *differences, seeds, what = made
     pictures = [_picture(results, index, plan.out / "images") for index in range(len(plan.columns))]
+    curves = _curves(plan)
+    links = {name: title for name, title in LINKS.items() if curves or name != "curves"}
     main = element(
         "main",
         section("table", "Table", table(means)),
         section("differences", "Differences", *map(table, differences)) if differences else None,
         charts_section("pictures", "Pictures", pictures),
+        charts_section("curves", "Training, means over seeds", curves),
         section("seeds", "Seeds and rows", table(seeds), table(what, text=True)),
     )
     runs = sum(job.is_done() for job in plan.runs)
     about = f"{len(plan.rows)} rows and the warm start · {runs} of {len(plan.runs)} runs done"
-    return document(f"{plan.out.name}: a table of experiments", about, main, LINKS)
+    return document(f"{plan.out.name}: a table of experiments", about, main, links)
+
+
+def _curves(plan: Plan) -> list[Chart]:
+    """What the rows logged in training; nothing where they are too many to be told apart."""
+    if len(plan.rows) > len(COLOURS):
+        return []
+    logged = {
+        row: mean_metrics(
+            [read_metrics(job.output.parent.parent) for job in jobs.values() if job.is_done()]
+        )
+        for row, jobs in plan.rows.items()
+    }
+    return side_by_side(logged, plan.out / "images")
 
 
 def _picture(results: Results, index: int, images: Path) -> Chart:

@@ -68,4 +68,4 @@ def describe(plan: Plan) -> str:
         needs = ", ".join(next(iter(jobs.values())).needs)
         lines.append(f"{row}: {changes} ({needs}, {done} of {len(jobs)} seeds done)")
     columns = ", ".join(column.title for column in plan.columns)
-    return "\n".join([*lines, f"columns: {columns}", f"compared with: {plan.baseline}"])
+    return "\n".join([*lines, f"columns: {columns}", f"compared with: {', '.join(plan.baselines)}"])

@@ -107,6 +107,8 @@ def test_a_matrix_extends_another(load, write) -> None:
         ("grpo: {}", "grpo: {after: x}\n  x: {after: other}", "x is no row that begins with the"),
         ("grpo: {}", "grpo: {after: grpo}", "table.yaml:8: cells.grpo.after: grpo is no row"),
         ("seeds:", "baseline: gpro\nseeds:", "baseline: gpro is no row; did you mean grpo?"),
+        ("seeds:", "against: [gpro]\nseeds:", "against: gpro is no row; did you mean grpo?"),
+        ("seeds:", "against: [warm_start]\nseeds:", "names the baseline, warm_start, again"),
         ("[rl.beta=0.5]", "[seed=3]", "cells.warm.set: the seed comes from `seeds`; remove"),
         ("[rl.beta=0.5]", "[rl.bta=1]", "cells.warm: --set rl.bta=1: unknown key; did you mean rl"),
         ("[rl.beta=0.5]", "[rl.beta=-1]", "table.yaml:9: cells.warm: --set rl.beta=-1: expected"),

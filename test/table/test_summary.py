@@ -87,6 +87,24 @@ def test_intervals_against_a_slow_bootstrap(folder) -> None:
     assert not subtract(found, found).significant
 
 
+def test_a_seed_on_the_other_side_takes_the_star(folder) -> None:
+    worse = [line.replace(" 1 0 0 0 1 1 1 2.0", " 4 0 0 0 1 1 1 2.0") for line in SEED_1]
+    worse = [
+        line.replace(" 0 3 0 3 1", " 10 0 3 1").replace(" 0 2 0 0 2", " 6 2 0 0 2")
+        for line in worse
+    ]
+    row = estimate(
+        [folder("1", one=worse), *(folder(f"{i}", one=SEED_2) for i in range(2, 7))],
+        WER,
+        SAMPLES,
+        7,
+    )
+    base = estimate([folder("b", one=OTHER)], WER, SAMPLES, 7)
+    c = subtract(row, base)
+    assert row.seeds[0] > base.value > row.seeds[1] and c.interval[1] < 0
+    assert not c.significant
+
+
 def test_one_seed_has_the_interval_of_scoring(folder) -> None:
     found = estimate([folder("1", one=SEED_1)], WER, SAMPLES, 3)
     errors, units = np.array([1, 2, 6]), np.array([4, 6, 10])

@@ -69,6 +69,27 @@ def test_what_is_there_and_what_is_not(plan: Plan) -> None:
     assert what.rows[1] == ["poor", "train", "nothing"]
 
 
+def test_further_rows_to_compare_with(plan: Plan) -> None:
+    plan.baselines.append("poor")
+    _, from_good, from_poor, *_ = write_results(plan)
+    assert from_poor.title == "Differences from poor"
+    forth = next(row[2] for row in from_good.rows if row[0].startswith("poor"))
+    back = next(row[2] for row in from_poor.rows if row[0] == "good")
+    assert float(forth.split()[0]) == -float(back.split()[0]) != 0
+    assert "Differences from poor" in (plan.out / "report.html").read_text()
+
+
+def test_curves_of_rows_are_means_over_seeds(plan: Plan) -> None:
+    logged = {"good/seed1": (0.5, 0.3), "good/seed2": (0.5, 0.1), "poor/seed1": (0.5, 0.4)}
+    for run, values in logged.items():
+        lines = [f'{{"step": {10 * i}, "eval/wer": {v}}}\n' for i, v in enumerate(values)]
+        (plan.out / run / "metrics.jsonl").write_text("".join(lines))
+    write_results(plan)
+    page = (plan.out / "report.html").read_text()
+    assert '<section id="curves"' in page and 'href="#curves"' in page
+    assert "good from 0.5 to 0.2; poor from 0.5 to 0.4" in page
+
+
 def test_without_its_baseline_it_has_no_differences(plan: Plan) -> None:
     for job in plan.rows["good"].values():
         job.stamp.unlink()
@@ -92,9 +113,9 @@ def test_files(plan: Plan) -> None:
     assert page.startswith("<!DOCTYPE html>")
     assert "http" not in page and "<script" not in page
     assert "3 rows and the warm start · 3 of 6 runs done" in page
-    assert page.count("<svg") == 4
     images = {path.name for path in (plan.out / "images").iterdir()}
-    assert {"pooled_WER__.png", "test_nospeech_output__.png"} < images and len(images) == 4
+    assert {"pooled_WER__.png", "test_nospeech_output__.png", "all_eval_wer.png"} < images
+    assert page.count("<svg") == len(images)
     for section in ("table", "differences", "pictures", "seeds"):
         assert f'href="#{section}"' in page and f'<section id="{section}"' in page
 
