@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -113,6 +114,8 @@ class Collector:
         self.conditions = conditions
         self.interpret = interpret
         self.more = more
+        # Beside the drawing of the next prompts, which need not wait for a vocoder or a server.
+        self.aside = ThreadPoolExecutor(1, "rewards")
         self.config: RLConfig = model.config.rl
 
     def __call__(self, step: int, utterances: Sequence[Utterance], phases: Phases) -> Batch:
@@ -149,7 +152,11 @@ class Collector:
         return batch
 
     def _groups(self, step: int, utterances: Sequence[Utterance], phases: Phases) -> Batch:
-        """Groups of new hypotheses; while those of some prompts are scored, the next are drawn."""
+        """Groups of new hypotheses; while those of some prompts are scored, the next are drawn.
+
+        With `rollout_prompts` below the prompts of a step, neither a vocoder nor a server of
+        rewards is waited for but after the last of them.
+        """
         size = self.config.rollout_prompts or len(utterances)
         drawn = [
             self._draw(step, utterances[i : i + size], phases)
@@ -167,23 +174,28 @@ class Collector:
         with phases("rollout"):
             rollout = sample_groups(self.model, utterances, conditions, step)
             self._refuse_broken_policy(step, rollout)
-        with phases("reward"):
-            samples = self.interpret(utterances, rollout)
-            scores = self.rewards.submit(samples)
+        scored = self.aside.submit(self._score, utterances, rollout)
         best = None
         if self.config.baseline == "greedy":
             with phases("rollout"):
                 greedy = greedy_group(self.model, conditions)
-            with phases("reward"):
-                best = self.rewards.submit(self.interpret(utterances, greedy))
+            best = self.aside.submit(self._score, utterances, greedy)
 
         def finish() -> Batch:
+            samples, scores = scored.result()
             batch = Batch(list(utterances), conditions, rollout, samples, scores())
-            batch.greedy = torch.tensor(best().total) if best else None
+            batch.greedy = torch.tensor(best.result()[1]().total) if best else None
             self._add_overlong(batch)
             return batch
 
         return finish
+
+    def _score(
+        self, utterances: Sequence[Utterance], rollout: Rollout
+    ) -> tuple[list[Sample], Callable[[], Scores]]:
+        """What the hypotheses say, and what waits for their rewards. Waves are made here."""
+        samples = self.interpret(utterances, rollout)
+        return samples, self.rewards.submit(samples)
 
     def _add_overlong(self, batch: Batch) -> None:
         if self.config.overlong_buffer:

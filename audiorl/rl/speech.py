@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -63,25 +64,47 @@ class Vocoder:
         return made
 
 
+class Ear(Protocol):
+    """A recogniser of waves."""
+
+    def transcribe(self, waves: Sequence[Tensor]) -> list[str]:
+        """What is heard in waves [S_i] of the codec's sample rate."""
+
+
 class Heard:
-    """Samples of a rollout (`Interpret`): tokens, what the reward model hears in them, waves."""
+    """Samples of a rollout (`Interpret`): tokens, what is heard in them, waves if there are any.
+
+    The reward model hears it in the tokens, and no wave has to be made, which is most of a step's
+    time otherwise; or an `ear` in the waves.
+    """
 
     def __init__(
-        self, model: SpeechLM, recogniser: TokenRecogniser, vocoder: Vocoder | None = None
+        self,
+        model: SpeechLM,
+        recogniser: TokenRecogniser,
+        vocoder: Vocoder | None = None,
+        ear: Ear | None = None,
     ) -> None:
         self.model = model
         self.recogniser = recogniser
         self.vocoder = vocoder
+        self.ear = ear
 
     def __call__(self, utterances: Sequence[Utterance], rollout: Rollout) -> list[Sample]:
         group = len(rollout) // len(utterances)
         rows = zip(rollout.tokens, rollout.mask, strict=True)
         spoken = [self.model.speech_ids(tokens[mask]) for tokens, mask in rows]
-        texts = self.recogniser.transcribe(spoken)
+        texts = self.recogniser.transcribe(spoken) if self.ear is None else [""] * len(spoken)
         samples = [
             Sample(utterances[i // group], text, finished, tuple(tokens))
             for i, (text, tokens, finished) in enumerate(
                 zip(texts, spoken, rollout.finished.tolist(), strict=True)
             )
         ]
-        return self.vocoder(samples) if self.vocoder else samples
+        made = self.vocoder(samples) if self.vocoder else samples
+        return made if self.ear is None else self._listen(made)
+
+    def _listen(self, samples: Sequence[Sample]) -> list[Sample]:
+        """With what the ear hears; a sample without a wave says nothing."""
+        heard = iter(self.ear.transcribe([s.wave for s in samples if s.wave is not None]))
+        return [s if s.wave is None else replace(s, text=next(heard)) for s in samples]

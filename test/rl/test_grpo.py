@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
+import threading
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ from audiorl.errors import UserError
 from audiorl.models.audio_llm import AudioLLM
 from audiorl.optim import Optimizers
 from audiorl.rewards import Sample
+from audiorl.rl import collect as collect_module
 from audiorl.rl import grpo as grpo_module
 from audiorl.rollout.groups import read_text, sample_groups
 from audiorl.rollout.transcribe import encode_utterances
@@ -78,6 +80,8 @@ def test_a_step_at_another_temperature_is_the_slow_one(utterances) -> None:
         {"rl.share_prefix": "always"},
         {"rl.share_prefix": "never"},
         {"rl.share_prefix": "always", "rl.micro_batch_tokens": 1},
+        {"rl.rollout_prompts": 1},
+        {"rl.rollout_prompts": 2},
     ],
     ids=str,
 )
@@ -90,6 +94,27 @@ def test_the_way_a_step_is_cut_does_not_matter(utterances, cut: dict, loss_type:
         if not name.startswith(("timing_s", "perf", "sampling")):
             assert other_metrics[name] == pytest.approx(value, rel=1e-4, abs=1e-5), name
     assert same == completions
+
+
+def test_the_next_prompts_are_drawn_while_rewards_are_awaited(utterances, monkeypatch) -> None:
+    """The first rewards come only once the last prompts are drawn."""
+    left, all_drawn = [len(utterances)], threading.Event()
+
+    def drawing(*arguments):
+        rollout = sample_groups(*arguments)
+        left[0] -= 1
+        if not left[0]:
+            all_drawn.set()
+        return rollout
+
+    def slow_reward(samples: list[Sample]) -> list[float]:
+        assert all_drawn.wait(timeout=60), "scoring waits for nothing, and drawing for scoring"
+        return some_reward(samples)
+
+    monkeypatch.setattr(collect_module, "sample_groups", drawing)
+    keys = {"rl.rollout_prompts": 1}
+    gradients, _, _ = one_step(utterances, keys, slow_reward)
+    close(gradients, one_step(utterances)[0])
 
 
 def test_micro_batches_hold_every_prompt_once(utterances, monkeypatch) -> None:
