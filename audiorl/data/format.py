@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from audiorl.config.schema import Config, DataConfig
 
 STAMP = "format.json"  # what the set was made from, and its row of the table
-COLUMNS = ("set", "utterances", "speakers", "hours", "mean s", "words")
+COLUMNS = ("set", "utterances", "speakers", "hours", "mean s", "words", "most/s")
 
 
 def format_sets(
@@ -99,13 +99,16 @@ def _format_set(
     if seconds:
         made.tables["utt2dur"] = {name: f"{seconds[name]:.4f}" for name in kept}
     total = sum(seconds[name] for name in kept) if seconds else None
+    words = {name: len(split_units(t, "mixed")) for name, t in made.tables["text"].items()}
     row = [
         out.name,
         len(kept),
         len(made.speakers()),
         "-" if total is None else round(total / 3600, 3),
         "-" if total is None else round(total / len(kept), 2),
-        sum(len(split_units(text, "mixed")) for text in made.tables["text"].values()),
+        sum(words.values()),
+        # Words a second of the fastest utterance: what `max_rate` of rewards has to be above.
+        round(max(words[name] / seconds[name] for name in kept), 1) if seconds else "-",
     ]
     _write(made, out, {"inputs": stamp, "row": row}, checks)
     return row
@@ -170,7 +173,8 @@ def _finished(out: Path, stamp: str) -> list | None:
         complete = all((out / file).stat().st_size == size for file, size in made["files"].items())
     except (OSError, ValueError, KeyError):
         return None
-    return made["row"] if complete and made["inputs"] == stamp else None
+    current = complete and made["inputs"] == stamp and len(made["row"]) == len(COLUMNS)
+    return made["row"] if current else None
 
 
 def _write(made: DataDir, out: Path, stamp: dict, checks: Checks) -> None:

@@ -55,7 +55,8 @@ def repetition_aware(logp: Tensor, full: Tensor, written: Tensor, sampling: Samp
     It draws from `logp` [N, V] and, when the token fills more than `repetition_share` of the last
     `repetition_window` tokens, draws again from `full` [N, V], which top-k and top-p did not cut:
     the probability of all such tokens is spread as `full` has it. written [N, T] is what each row
-    has so far. (arXiv 2406.05370; CosyVoice draws again at a share of exactly 0.1, too.)
+    has so far. (arXiv 2406.05370. CosyVoice draws again at a share of exactly 0.1, too: any share
+    below that, 0.09 say, is its rule.)
     """
     recent = written[:, -sampling.repetition_window :]
     counts = torch.zeros_like(logp).scatter_add_(1, recent, torch.ones_like(recent).to(logp))

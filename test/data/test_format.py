@@ -54,8 +54,8 @@ def test_writes_every_set(
         assert validate(dump / name, Checks()) == []
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"{dump / 'train'}: kept 5 of 5"
-    assert lines[-6].split() == "set utterances speakers hours mean s words".split()
-    assert lines[-5].split() == ["train", "5", "2", "0.002", "1.2", "15"]
+    assert lines[-6].split() == "set utterances speakers hours mean s words most/s".split()
+    assert lines[-5].split() == ["train", "5", "2", "0.002", "1.2", "15", "3.0"]
     assert [line.split()[0] for line in lines[-4:]] == ["rl", "dev", "rl_dev", "test"]
     assert sorted(path.name for path in dump.iterdir()) == ["dev", "rl", "rl_dev", "test", "train"]
 
@@ -240,7 +240,7 @@ def test_synthesis_takes_texts_alone_for_rl_and_tests(
     said = capsys.readouterr().out
     assert f"{dump / 'rl'}: kept 4 of 5: 1 text too long (over 20 characters)\n" in said
     assert f"{dump / 'test'}: kept all 5; outside the limits of training: 1 text" in said
-    assert said.splitlines()[-1].split() == ["test", "5", "2", "-", "-", "19"]
+    assert said.splitlines()[-1].split() == ["test", "5", "2", "-", "-", "19", "-"]
     prompts = read_utterances(dump / "rl", texts_alone=True)
     assert [u.id for u in prompts] == ["anna-1", "anna-2", "bob-1", "bob-3"]
     assert not (dump / "rl" / "utt2dur").exists()
