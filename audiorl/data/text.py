@@ -38,9 +38,15 @@ def normalizer(name: str) -> Callable[[str], str]:
     mandarin: full-width to half-width (NFKC), punctuation removed, lower case, numbers, years,
         times and percentages written in characters as they are read, no spaces but around Latin
         words.
+    english_words: english, but for numbers, whose words stay as they are, and apart.
     Raises UserError for any other name.
     """
-    makers = {"none": lambda: _collapse, "english": _english, "mandarin": lambda: _mandarin}
+    makers = {
+        "none": lambda: _collapse,
+        "english": lambda: _english(numbers=True),
+        "mandarin": lambda: _mandarin,
+        "english_words": lambda: _english(numbers=False),
+    }
     if name not in makers:
         raise UserError(f"normalizer `{name}` is unknown; choose one of {', '.join(makers)}.")
     return functools.lru_cache(maxsize=CACHED_TEXTS)(makers[name]())
@@ -80,7 +86,7 @@ def _collapse(text: str) -> str:
     return " ".join(text.split())
 
 
-def _english() -> Callable[[str], str]:
+def _english(numbers: bool) -> Callable[[str], str]:
     from importlib.resources import files
 
     from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
@@ -95,7 +101,9 @@ def _english() -> Callable[[str], str]:
             "run `pip install --no-deps whisper-normalizer`."
         ) from error
     normalize = EnglishTextNormalizer(spellings)
-    of_numbers = normalize.standardize_numbers.words - {"and"}
+    of_numbers = normalize.standardize_numbers.words - {"and"} if numbers else set()
+    if not numbers:
+        normalize.standardize_numbers = lambda text: text
 
     @functools.lru_cache(maxsize=CACHED_TEXTS)
     def alone(word: str) -> str | None:

@@ -48,6 +48,19 @@ def test_english_is_whispers(text: str, expected: str) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
+        ("Call seven, ELEVEN", "call seven eleven"),
+        ("twenty one 21 colours", "twenty one 21 colors"),
+        ("um, it's two", "it is two"),
+        ("one hundred and a half", "one hundred and a half"),
+    ],
+)
+def test_english_words_are_left_apart(text: str, expected: str) -> None:
+    assert normalizer("english_words")(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
         ("", ""),
         ("……！", ""),
         ("你 好，世 界。", "你好世界"),
