@@ -23,7 +23,12 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from audiorl.config.schema import REWARDS, Config, RewardConfig  # noqa: E402
+from audiorl.config.schema import (  # noqa: E402
+    REWARDS,
+    SPEECH_REWARDS,
+    Config,
+    RewardConfig,
+)
 from audiorl.data.text import normal_units, normalizer  # noqa: E402
 from audiorl.data.utterance import Utterance  # noqa: E402
 from audiorl.rewards import Sample, build_rewards  # noqa: E402
@@ -46,7 +51,7 @@ def main() -> None:
     samples = make_samples(args.language, args.pairs, args.seed)
     config = Config()
     config.score.normalizer, config.score.unit = LANGUAGES[args.language]
-    names = [name for name in REWARDS if name not in OTHERS_CODE]
+    names = [name for name in REWARDS if name not in (*OTHERS_CODE, *SPEECH_REWARDS)]
     length = sum(len(sample.text) for sample in samples) / len(samples)
     load = os.getloadavg()[0] / os.cpu_count()
     print(f"{len(samples)} pairs, {length:.0f} characters on average, load per core {load:.1f}")

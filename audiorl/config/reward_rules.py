@@ -57,6 +57,8 @@ def _of_one(reward: RewardConfig) -> Iterator[str]:
     if name == "file" and not reward.reward_file:
         yield "file needs reward_file, your Python file with reward(samples); name it"
     path = PurePath(reward.reward_file)
+    if reward.reward_file and path.suffix != ".py":
+        yield f"reward_file is {path}, which is no Python file; name one that ends in .py"
     if path.is_absolute() or ".." in path.parts:
         yield (
             f"reward_file is {path}, outside the recipe's folder, and would not be packed with the "

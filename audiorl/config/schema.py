@@ -342,8 +342,8 @@ class RewardConfig:
         "of diversity: weight of the deviation of F0 in octaves; above 0 waves are made for it",
         ge=0,
     )
-    url: str = key("", "of http: where samples are posted; see audiorl/rewards/external.py")
-    timeout: float = key(30.0, "of http: s to wait for an answer", gt=0)
+    url: str = key("", "of http: where samples are posted; request and answer: egs/README.md")
+    timeout: float = key(30.0, "of http: s to wait for a whole answer", gt=0)
     retries: int = key(2, "of http: attempts after the first", ge=0)
     batch_size: int = key(64, "of http: samples in one request", ge=1)
 

@@ -17,6 +17,7 @@ import re
 import unicodedata
 from collections.abc import Callable
 
+from audiorl.data.mandarin_numbers import read_numbers
 from audiorl.errors import UserError
 
 # Written without spaces: kana, Han with its extensions, 々 and 〇.
@@ -36,11 +37,18 @@ def normalizer(name: str) -> Callable[[str], str]:
         `[...]` and `(...)` and um/uh removed, contractions and titles written out, number words
         as digits, punctuation and diacritics removed.
     mandarin: full-width to half-width (NFKC), punctuation removed, lower case, numbers, years,
-        times and percentages written in characters as they are read, no spaces but around Latin
-        words.
+        times, scores, fractions, ranges, amounts of money, degrees and percentages written in
+        characters as they are read, no spaces but around Latin words.
+    But for none, marks without width are removed.
+    english_words: english, but for numbers, whose words stay as they are, and apart.
     Raises UserError for any other name.
     """
-    makers = {"none": lambda: _collapse, "english": _english, "mandarin": lambda: _mandarin}
+    makers = {
+        "none": lambda: _collapse,
+        "english": lambda: _english(numbers=True),
+        "mandarin": lambda: _mandarin,
+        "english_words": lambda: _english(numbers=False),
+    }
     if name not in makers:
         raise UserError(f"normalizer `{name}` is unknown; choose one of {', '.join(makers)}.")
     return functools.lru_cache(maxsize=CACHED_TEXTS)(makers[name]())
@@ -80,7 +88,7 @@ def _collapse(text: str) -> str:
     return " ".join(text.split())
 
 
-def _english() -> Callable[[str], str]:
+def _english(numbers: bool) -> Callable[[str], str]:
     from importlib.resources import files
 
     from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
@@ -95,7 +103,9 @@ def _english() -> Callable[[str], str]:
             "run `pip install --no-deps whisper-normalizer`."
         ) from error
     normalize = EnglishTextNormalizer(spellings)
-    of_numbers = normalize.standardize_numbers.words - {"and"}
+    of_numbers = normalize.standardize_numbers.words - {"and"} if numbers else set()
+    if not numbers:
+        normalize.standardize_numbers = lambda text: text
 
     @functools.lru_cache(maxsize=CACHED_TEXTS)
     def alone(word: str) -> str | None:
@@ -111,17 +121,22 @@ def _english() -> Callable[[str], str]:
             words = [alone(word) for word in text.split()]
             if None not in words:
                 return " ".join(words)
-        return normalize(text).strip()
+        return normalize(text.translate(INVISIBLE)).strip()
 
     return english
 
 
 PLAIN = re.compile(r"[a-z ]*")
 
-DIGITS = "零一二三四五六七八九"
-NUMBER = re.compile(r"(?P<sign>(?<![\w.])-)?(?P<whole>\d+)(?:\.(?P<part>\d+))?(?P<percent> ?%)?")
-CODE = re.compile(r"(?<![\w.-])\d+(?:-\d+)+(?![\w-])")  # 010-62345678
-MEASURES = "个只次天位件种条张块台辆家倍遍岁"  # before these, 2 is read 两
+MIXED_FRACTION = re.compile(r"(?<=\d)(?=[¼-¾⅐-⅞])")  # 3½, of which NFKC makes 31⁄2
+
+
+class _Invisible(dict):
+    """Table of str.translate: zero-width marks (category Cf) are taken out."""
+
+    def __missing__(self, code: int) -> int | None:
+        self[code] = None if unicodedata.category(chr(code)) == "Cf" else code
+        return self[code]
 
 
 class _Separators(dict):
@@ -133,62 +148,19 @@ class _Separators(dict):
         return self[code]
 
 
+INVISIBLE = _Invisible()
 SEPARATORS = _Separators()
 
 
 def _mandarin(text: str) -> str:
+    text = MIXED_FRACTION.sub("又", text.translate(INVISIBLE))
     text = unicodedata.normalize("NFKC", text).lower()
     text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)  # 12,000 -> 12000
     text = re.sub(r"(?<=[a-z])['’](?=[a-z])", "", text)  # don't -> dont, one word
     if any(character.isdigit() for character in text):
-        text = _read_numbers(text)
+        text = read_numbers(text)
     text = text.translate(SEPARATORS).replace("〇", "零")
     text = re.sub("两(?=[百千万亿])", "二", text)  # 2000 is read 二千 as well as 两千
     pieces = re.findall(f"[{CJK}]+|[^\\s{CJK}]+", text)
     joined = " ".join(pieces)
     return re.sub(f"(?<=[{CJK}]) (?=[{CJK}])", "", joined)
-
-
-def _read_numbers(text: str) -> str:
-    text = re.sub(r"\d{4}(?=年)", lambda match: _spell(match[0]), text)  # years: by digit
-    text = CODE.sub(lambda match: _spell(match[0].replace("-", "")), text)
-    text = re.sub(r"(?<![\d:])(\d{1,2}):([0-5]\d)(?![\d:])", r"\1点\2", text)  # of the clock
-    text = re.sub(r"(\d)~(?=\d)", r"\1到", text)
-    text = re.sub(f"(?<![\\d.,第])2(?=[{MEASURES}])", "两", text)
-    return NUMBER.sub(_number, text)
-
-
-def _number(match: re.Match) -> str:
-    """A number as it is read; a leading 0 or more than 8 digits is a code, read by digit."""
-    whole = match["whole"]
-    code = len(whole) > 8 or (whole[0] == "0" and len(whole) > 1)
-    return (
-        ("负" if match["sign"] else "")
-        + ("百分之" if match["percent"] else "")
-        + (_spell(whole) if code else _read_integer(int(whole)))
-        + ("点" + _spell(match["part"]) if match["part"] else "")
-    )
-
-
-def _spell(digits: str) -> str:
-    return "".join(DIGITS[int(digit)] for digit in digits)
-
-
-def _read_integer(number: int) -> str:
-    """0 <= number < 10^8: 10 -> 十, 105 -> 一百零五, 20030 -> 二万零三十."""
-    if number >= 10000:
-        high, low = divmod(number, 10000)
-        zero = "零" if 0 < low < 1000 else ""
-        return _read_integer(high) + "万" + zero + (_read_below_10000(low) if low else "")
-    read = _read_below_10000(number) or "零"
-    return read[1:] if 10 <= number < 20 else read
-
-
-def _read_below_10000(number: int) -> str:
-    read, pending_zero = "", False
-    for unit, name in ((1000, "千"), (100, "百"), (10, "十"), (1, "")):
-        digit, number = divmod(number, unit)
-        if digit:
-            read += ("零" if pending_zero else "") + DIGITS[digit] + name
-        pending_zero = bool(read) and digit == 0
-    return read

@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from itertools import groupby
 
 from audiorl.data.utterance import Utterance
-from audiorl.errors import UserError
+from audiorl.rewards.attempts import Attempts, by_utterance, one_by_one
 from audiorl.rewards.base import Reward, Sample, Scores, ScoreSamples
 
 log = logging.getLogger(__name__)
@@ -89,14 +88,16 @@ class HarmonicMean(WeightedSum):
 
 def _score(name: str, reward: Reward, samples: list[Sample]) -> list[float]:
     """A reward's values, NaN where it has none."""
+    attempts = Attempts(name, reward)
     if reward.kind == "group":
-        groups = [list(group) for _, group in groupby(samples, lambda s: s.utterance.id)]
-        values = [value for group in groups for value in _attempt(name, reward, group)]
+        values = [value for group in by_utterance(samples) for value in attempts.ask(group)]
     else:  # hypotheses of an utterance that are the same are scored once
         distinct = {_content(sample): sample for sample in samples}
-        scored = _attempt(name, reward, list(distinct.values())) if distinct else []
+        asked = list(distinct.values())
+        scored = attempts.ask(asked, by_utterance, one_by_one) if asked else []
         found = dict(zip(distinct, scored, strict=True))
         values = [found[_content(sample)] for sample in samples]
+    attempts.tell()
     if lost := sum(map(math.isnan, values)):
         log.warning("reward %s: %d of %d samples are unscorable", name, lost, len(values))
     return values
@@ -104,19 +105,3 @@ def _score(name: str, reward: Reward, samples: list[Sample]) -> list[float]:
 
 def _content(sample: Sample) -> tuple:
     return sample.utterance.id, sample.text, sample.finished, sample.tokens, id(sample.wave)
-
-
-def _attempt(name: str, reward: Reward, samples: list[Sample]) -> list[float]:
-    try:
-        values = reward.score(samples)
-        values = [math.nan if value is None else float(value) for value in values]
-    except UserError:
-        raise
-    except Exception:
-        # A reward is a rule, a model or somebody's server: its failure must not pass for a bad
-        # hypothesis. The samples are counted as unscorable; over a threshold the run stops.
-        log.exception("reward %s failed on %d samples; they are unscorable", name, len(samples))
-        return [math.nan] * len(samples)
-    if len(values) != len(samples):
-        raise AssertionError(f"reward {name}: {len(values)} values for {len(samples)} samples")
-    return [value if math.isfinite(value) else math.nan for value in values]

@@ -7,9 +7,12 @@ import importlib.util
 import json
 import logging
 import sys
+import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 
 from audiorl.config.schema import Config, RewardConfig, ScoreConfig
@@ -19,6 +22,8 @@ from audiorl.rewards.base import Reward, Sample
 log = logging.getLogger(__name__)
 
 BACKOFF = 0.5  # s before the second attempt; doubled before each further one
+MAY_PASS = (408, 429)  # of the 4xx: too late, too many requests; the others blame the request
+TERMINATED = 143  # the status that a SIGTERM ends us with (audiorl/bin/cli.py)
 
 
 def reward_files(config: Config) -> list[Path]:
@@ -40,7 +45,10 @@ def file(score: ScoreConfig, options: RewardConfig) -> Reward:
     function = _load(path)
 
     def reward(samples: Sequence[Sample]) -> list[float | None]:
-        values = list(function(list(samples)))
+        try:
+            values = list(function(list(samples)))
+        except SystemExit as error:
+            raise _not_to_end(error) from error
         if len(values) != len(samples):
             raise UserError(
                 f"{path}: reward() returned {len(values)} values for {len(samples)} samples; "
@@ -55,9 +63,10 @@ def server(score: ScoreConfig, options: RewardConfig) -> Reward:
     """What an HTTP server answers, `batch_size` samples at a time.
 
     Request (POST): `{"samples": [{"id", "reference", "hypothesis", "finished", "duration",
-    "keywords", "tags", "tokens"}, …]}`; response: `{"rewards": [number or null, …]}`. No answer
-    within `timeout` seconds, a status other than 2xx or another shape is tried again `retries`
-    times; after that the samples of the batch are unscorable.
+    "keywords", "tags", "tokens"}, …]}`; response: `{"rewards": [number or null, …]}`. No whole
+    answer within `timeout` seconds, a status other than 2xx or another shape is tried again
+    `retries` times, but for a status that says that the request is wrong (4xx without 408 and 429);
+    after that the samples of the batch are unscorable.
     """
 
     def reward(samples: Sequence[Sample]) -> list[float | None]:
@@ -74,6 +83,8 @@ def _load(path: Path) -> Callable[[list[Sample]], Sequence[float | None]]:
     sys.modules[spec.name] = module  # dataclasses look their module up
     try:
         spec.loader.exec_module(module)
+    except SystemExit as error:
+        raise UserError(f"{path} cannot be loaded ({_not_to_end(error)}); mend it.") from error
     except Exception as error:
         kind = type(error).__name__
         raise UserError(f"{path} cannot be loaded ({kind}: {reason(error)}); mend it.") from error
@@ -85,16 +96,46 @@ def _load(path: Path) -> Callable[[list[Sample]], Sequence[float | None]]:
     return function
 
 
+def _not_to_end(error: SystemExit) -> RuntimeError:
+    """What to raise instead, for a user's file must not end the run; a SIGTERM ends it."""
+    if error.code == TERMINATED:
+        raise error
+    return RuntimeError(f"it calls exit({'' if error.code is None else repr(error.code)})")
+
+
 def _ask(samples: Sequence[Sample], options: RewardConfig) -> list[float | None]:
     for attempt in range(options.retries + 1):
         if attempt:
             time.sleep(BACKOFF * 2 ** (attempt - 1))
         try:
-            return _post(samples, options)
+            return _within(options.timeout, lambda: _post(samples, options))
         except (OSError, http.client.HTTPException, ValueError) as error:
             problem = reason(error)
+            code = error.code if isinstance(error, urllib.error.HTTPError) else None
+            if code and 400 <= code < 500 and code not in MAY_PASS:
+                break
     log.warning("%s: no rewards for %d samples (%s)", options.url, len(samples), problem)
     return [None] * len(samples)
+
+
+def _within(seconds: float, work: Callable[[], list[float | None]]) -> list[float | None]:
+    """What `work` returns or raises; TimeoutError if that takes longer, and nobody waits for it.
+
+    The timeout of urllib is one of each read, which a server that drips bytes never exceeds.
+    """
+    answer: Future[list[float | None]] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(work())
+        except Exception as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        return answer.result(seconds)
+    except TimeoutError as error:
+        raise TimeoutError(f"timed out, no whole answer in {seconds:g} s") from error
 
 
 def _post(samples: Sequence[Sample], options: RewardConfig) -> list[float | None]:

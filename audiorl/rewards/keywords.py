@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from audiorl.config.schema import RewardConfig, ScoreConfig
-from audiorl.data.text import normal_units
 from audiorl.data.utterance import Utterance
 from audiorl.rewards.base import Reward, Sample, errors
 from audiorl.score.align import Counts
-from audiorl.score.keywords import Phrase, count_loosely, keyword_scores
-
-UNIT = "mixed"  # of keywords in scoring, too
+from audiorl.score.keywords import Reading, count_loosely, keyword_scores, read
 
 
 def keywords(score: ScoreConfig, options: RewardConfig) -> Reward:
@@ -19,18 +16,20 @@ def keywords(score: ScoreConfig, options: RewardConfig) -> Reward:
 
     It applies to utterances with keywords. Said twice by the hypothesis but once by the speaker
     counts against precision, and a hypothesis with half of the reference's units wrong or more
-    earns nothing: keywords among filling are no transcript, whatever the weight.
+    earns nothing: keywords among filling are no transcript, whatever the weight. Keywords that the
+    speaker does not say count only if the hypothesis has them; with none said and none heard the
+    value is 1.
     """
 
-    def units(text: str) -> tuple[str, ...]:
-        return normal_units(text, score.normalizer, UNIT)
+    def units(text: str) -> Reading:
+        return read(text, score.normalizer)
 
-    def phrases(utterance: Utterance) -> set[Phrase]:
-        return {units(keyword) for keyword in utterance.keywords} - {()}
+    def phrases(utterance: Utterance) -> set[Reading]:
+        return {phrase for phrase in map(units, utterance.keywords) if all(phrase)}
 
     def one(sample: Sample) -> float:
         ref, hyp = units(sample.utterance.text), units(sample.text)
-        if 2 * errors(ref, hyp).errors >= len(ref):
+        if 2 * errors(ref.normal, hyp.normal).errors >= len(ref.normal):
             return 0.0
         counts = count_loosely(ref, hyp, phrases(sample.utterance), options.boundary)
         return _measure(counts, options.measure)

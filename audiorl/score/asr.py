@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -25,14 +25,14 @@ from audiorl.files import progress
 from audiorl.score import failures, keywords, ratio, tts
 from audiorl.score.align import Alignment, Counts, align, count_errors
 from audiorl.score.detectors import count_words
-from audiorl.score.keywords import Phrase
+from audiorl.score.keywords import Phrase, Reading
 from audiorl.score.ratio import Ratio
 from audiorl.score.significance import Comparison, compare, rate_interval
 from audiorl.score.tts import Judged
 
 METRICS = {"word": "WER", "char": "CER", "mixed": "MER"}
 POOLED = "pooled"
-FORMAT = 5  # of the files that scoring writes; another number, and they are written again
+FORMAT = 6  # of the files that scoring writes; another number, and they are written again
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,8 @@ class ScoredUtterance:
     hyp: str
     alignment: Alignment  # in units of the main error rate
     counts: dict[str, Counts]  # by unit: word, char and the main one
-    keywords: Counts
+    said: Counter[Phrase]  # keywords of the set, in the reference
+    heard: Counter[Phrase]  # and in the hypothesis
     biased: tuple[Counts, Counts]  # of the units in keywords (B-WER) and of the others (U-WER)
     flags: tuple[str, ...]  # names of failures, see `failures`
     judged: Judged | None = None  # of synthesis: what else was found in the wave
@@ -60,6 +61,10 @@ class ScoredUtterance:
     @property
     def errors(self) -> int:
         return self.alignment.counts.errors
+
+    @property
+    def keywords(self) -> Counts:
+        return keywords.compare_keywords(self.said, self.heard)
 
 
 @dataclass(frozen=True)
@@ -164,16 +169,13 @@ def score_set(dump: Path, folder: Path, name: str, cfg: Config) -> SetScore:
     decoding = _read_decoding(folder / name / "decode.json")
     truncated = set(decoding.get("truncated", ()))
     speech = name not in cfg.data.no_speech
-    normalize = normalizer(cfg.score.normalizer)
-    # Where nobody speaks, what a normaliser takes away (um, brackets) is made up, too.
-    normalize_output = normalize if speech else spoken
-    phrases = keyword_phrases(utterances, normalize)
+    listed = read_keywords(utterances, cfg.score.normalizer)
     scored = []
     for u in utterances:
-        ref, hyp, cut = normalize(u.text), normalize_output(hypotheses[u.id]), u.id in truncated
-        own = keyword_phrases([u], normalize)
-        one = _score_utterance(name, u, ref, hyp, cut, phrases, own, cfg.score.unit)
-        scored.append(replace(one, judged=judged.get(u.id)))
+        one = _score_utterance(name, u, hypotheses[u.id], u.id in truncated, listed, cfg.score)
+        # Where nobody speaks, what a normaliser takes away (um, brackets) is made up, too.
+        hyp = one.hyp if speech else spoken(hypotheses[u.id])
+        scored.append(replace(one, hyp=hyp, judged=judged.get(u.id)))
     _check_references(dump / name / "text", scored, speech)
     inputs = [audiorl.__version__, FORMAT, asdict(cfg.score), speech, decoding, hypotheses]
     inputs += [asdict(u) for u in utterances] + [asdict(one) for one in judged.values()]
@@ -283,13 +285,17 @@ def _error_rate(utterances: list[ScoredUtterance], unit: str, cfg: ScoreConfig) 
 def _score_utterance(
     name: str,
     utterance: Utterance,
-    ref: str,
-    hyp: str,
+    hypothesis: str,
     truncated: bool,
-    phrases: set[Phrase],
-    own: set[Phrase],
-    main: str,
+    listed: set[Reading],
+    score: ScoreConfig,
 ) -> ScoredUtterance:
+    main, texts = score.unit, (utterance.text, hypothesis)
+    ref, hyp = map(normalizer(score.normalizer), texts)
+    said, heard = (
+        keywords.find_keywords(keywords.read(text, score.normalizer), listed) for text in texts
+    )
+    own = {keyword.normal for keyword in read_keywords([utterance], score.normalizer)}
     ref_units, hyp_units = split_units(ref, main), split_units(hyp, main)
     alignment = align(ref_units, hyp_units)
     counts = {
@@ -306,7 +312,8 @@ def _score_utterance(
         hyp,
         alignment,
         counts,
-        keywords.count_keywords(*mixed, phrases),
+        said,
+        heard,
         keywords.biased_errors(alignment if main == "mixed" else align(*mixed), own),
         tuple(flags),
     )
@@ -346,10 +353,11 @@ def _read_decoding(path: Path) -> dict:
         raise UserError(f"{path} is not JSON ({error}); decode again (stage 6).") from error
 
 
-def keyword_phrases(utterances: list[Utterance], normalize: Callable[[str], str]) -> set[Phrase]:
+def read_keywords(utterances: list[Utterance], normalizer_name: str) -> set[Reading]:
     """All keywords of utterances, normalised and split: Latin by word, CJK by character."""
     found = {keyword for u in utterances for keyword in u.keywords}
-    return {tuple(split_units(normalize(keyword), "mixed")) for keyword in found} - {()}
+    readings = (keywords.read(keyword, normalizer_name) for keyword in found)
+    return {reading for reading in readings if all(reading)}
 
 
 def _check_references(path: Path, scored: list[ScoredUtterance], speech: bool) -> None:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import groupby
 
 import numpy as np
 
-from audiorl.data.text import normalizer, split_units
+from audiorl.data.text import split_units
 from audiorl.score import failures
-from audiorl.score.asr import ScoredUtterance, SystemScore, keyword_phrases
+from audiorl.score.asr import ScoredUtterance, SystemScore
 from audiorl.score.detectors import count_words
-from audiorl.score.keywords import Phrase, find_keywords
 from audiorl.score.significance import compare
 from audiorl.score.tables import Table, with_interval
 
@@ -45,20 +43,15 @@ class Change:
 def find_changes(first: SystemScore, second: SystemScore) -> list[Change]:
     """The utterances with speech whose hypotheses differ, the most improved first."""
     pairs = zip(first.pooled.utterances, second.pooled.utterances, strict=True)
-    normalize = normalizer(first.scoring.normalizer)
-    changes = []
-    for _, members in groupby(pairs, key=lambda pair: pair[0].set):
-        listed = list(members)
-        phrases = keyword_phrases([before.utterance for before, _ in listed], normalize)
-        changes += [
-            Change(before, after, _how(before, after, phrases))
-            for before, after in listed
-            if before.hyp != after.hyp
-        ]
+    changes = [
+        Change(before, after, _how(before, after))
+        for before, after in pairs
+        if before.hyp != after.hyp
+    ]
     return sorted(changes, key=lambda c: (c.errors, c.before.set, c.before.utterance.id))
 
 
-def _how(before: ScoredUtterance, after: ScoredUtterance, phrases: set[Phrase]) -> tuple[str, ...]:
+def _how(before: ScoredUtterance, after: ScoredUtterance) -> tuple[str, ...]:
     said = []
     for kind in ("substitutions", "deletions", "insertions"):
         if difference := KINDS[kind](after) - KINDS[kind](before):
@@ -67,10 +60,7 @@ def _how(before: ScoredUtterance, after: ScoredUtterance, phrases: set[Phrase]) 
         name = flag.replace("_", " ")
         if (flag in before.flags) != (flag in after.flags):
             said.append(f"now {name}" if flag in after.flags else f"no longer {name}")
-    spoken, old, new = (
-        find_keywords(split_units(text, "mixed"), phrases)
-        for text in (before.ref, before.hyp, after.hyp)
-    )
+    spoken, old, new = before.said, before.heard, after.heard
     for words, found in (
         ("keyword found", (spoken & new) - (spoken & old)),
         ("keyword lost", (spoken & old) - (spoken & new)),

@@ -1,6 +1,9 @@
 """Keywords: how many are recognised, and the error rates of keywords and of all else.
 
-A phrase is a keyword split into units (Latin by word, CJK by character).
+A phrase is a keyword split into units (Latin by word, CJK by character). Keywords are looked for
+twice, with numbers normalised and with number words as they are, and the higher count is taken:
+`english` makes 711 of "seven eleven", where no "eleven" is found, but finds "twenty two" in 22.
+B-WER and U-WER divide the units of the error rate, which have their numbers normalised.
 """
 
 from __future__ import annotations
@@ -8,48 +11,79 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Sequence
 from itertools import accumulate
+from typing import NamedTuple
 
+from audiorl.data.text import normal_units
 from audiorl.score.align import Alignment, Counts
+
+UNIT = "mixed"
+LITERAL = {"english": "english_words"}  # where numbers are normalised by the word: without that
 
 Phrase = tuple[str, ...]
 
 
-def count_keywords(ref: Sequence[str], hyp: Sequence[str], phrases: Collection[Phrase]) -> Counts:
-    """How many keyword phrases of one reference the hypothesis has: hits, deletions, insertions.
+class Reading(NamedTuple):
+    """The units of a text or keyword, in both ways that keywords are looked for."""
 
-    Every phrase of the whole set is looked for, so that a name put where it was not said counts
-    against precision. A phrase said twice must be recognised twice.
+    normal: Phrase
+    literal: Phrase  # words of numbers as they are
+
+
+def read(text: str, normalizer_name: str) -> Reading:
+    """The units of a text or keyword."""
+    literal = LITERAL.get(normalizer_name, normalizer_name)
+    return Reading(*(normal_units(text, name, UNIT) for name in (normalizer_name, literal)))
+
+
+def compare_keywords(said: Counter[Phrase], heard: Counter[Phrase]) -> Counts:
+    """How many keywords of a reference the hypothesis has: hits, deletions, insertions.
+
+    A keyword said twice must be recognised twice, and one put where it was not said counts against
+    precision. One that is listed but neither said nor heard does not count.
     """
-    return _compare(find_keywords(ref, phrases), find_keywords(hyp, phrases))
+    return Counts(
+        hits=(said & heard).total(),
+        deletions=(said - heard).total(),
+        insertions=(heard - said).total(),
+    )
 
 
 def count_loosely(
-    ref: Sequence[str], hyp: Sequence[str], phrases: Collection[Phrase], boundary: int
+    ref: Reading, hyp: Reading, keywords: Collection[Reading], boundary: int
 ) -> Counts:
-    """As `count_keywords`, with fuzzy boundaries of words.
+    """The keywords of a reference that the hypothesis has, with fuzzy boundaries of words.
 
     A phrase may be written as one word or several ("new york", "newyork"), and a word may begin
     before it or end after it by `boundary` letters ("zephyras"), but by no more than a quarter of
     the phrase. Its own letters must be right.
     """
-    spelled = {"".join(phrase) for phrase in phrases}
-    said, heard = (
-        Counter({letters: _count(units, letters, boundary) for letters in spelled})
-        for units in (ref, hyp)
-    )
-    return _compare(said, heard)
+    spelled = {("".join(normal), "".join(literal)) for normal, literal in keywords}
+
+    def find(text: Reading) -> Counter[str]:
+        found = [Counter[str](), Counter[str]()]
+        for normal, literal in spelled:
+            found[0][normal] = _count(text.normal, normal, boundary)
+            found[1][normal] += _count(text.literal, literal, boundary)
+        return found[0] | found[1]
+
+    return compare_keywords(find(ref), find(hyp))
 
 
 def keyword_scores(counts: Counts) -> dict[str, float | int]:
-    """Precision, recall and F1 (0 where there is nothing to divide by) with their counts."""
+    """Precision, recall and F1 with their counts.
+
+    All are 1 where nothing was said and nothing is heard, so that a list of names that might have
+    been said (a biasing list) costs nothing; where there is nothing else to divide by they are 0.
+    """
     said, heard = counts.hits + counts.deletions, counts.hits + counts.insertions
+    nothing = not said and not heard
     return {
         "reference": said,
         "hypothesis": heard,
         "hits": counts.hits,
-        "precision": counts.hits / max(heard, 1),
-        "recall": counts.hits / max(said, 1),
-        "f1": 2 * counts.hits / max(said + heard, 1),
+        "precision": 1.0 if nothing else counts.hits / max(heard, 1),
+        "recall": 1.0 if nothing else counts.hits / max(said, 1),
+        "f1": 1.0 if nothing else 2 * counts.hits / (said + heard),
     }
 
 
@@ -71,17 +105,12 @@ def biased_errors(alignment: Alignment, phrases: Collection[Phrase]) -> tuple[Co
     return biased, others
 
 
-def find_keywords(units: Sequence[str], phrases: Collection[Phrase]) -> Counter[Phrase]:
-    """How often each of the phrases stands there."""
-    return Counter(phrase for _, phrase in _places(units, phrases))
-
-
-def _compare(said: Counter, heard: Counter) -> Counts:
-    return Counts(
-        hits=(said & heard).total(),
-        deletions=(said - heard).total(),
-        insertions=(heard - said).total(),
-    )
+def find_keywords(text: Reading, keywords: Collection[Reading]) -> Counter[Phrase]:
+    """How often each of the keywords, by its normal phrase, stands in a text."""
+    known = {keyword.literal: keyword.normal for keyword in keywords}
+    normal = Counter(phrase for _, phrase in _places(text.normal, set(known.values())))
+    literal = Counter(known[phrase] for _, phrase in _places(text.literal, known))
+    return normal | literal  # the more of both
 
 
 def _inside(units: Sequence[str], phrases: Collection[Phrase]) -> set[int]:

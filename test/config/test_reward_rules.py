@@ -37,6 +37,10 @@ from audiorl.errors import UserError
             "[{name: file, reward_file: ../mine.py}]",
             "reward_file is ../mine.py, outside the",
         ),
+        (
+            "[{name: file, reward_file: m.txt}]",
+            "reward_file is m.txt, which is no Python file",
+        ),
         ("[{name: http}]", "http needs url, which begins with http://"),
         ("[{name: http, url: 'file:///etc/passwd'}]", "http needs url, which begins with http://"),
         ("[{name: format, pattern: '[a'}]", "pattern is no regular expression (unterminated"),

@@ -20,6 +20,7 @@ from audiorl.errors import UserError
         ("", ""),
         ("  a \t b\u3000c\n", "a b c"),
         ("Mr. Don't, 3.5!", "Mr. Don't, 3.5!"),
+        ("a\u200bb", "a\u200bb"),
     ],
 )
 def test_none_only_collapses_space(text: str, expected: str) -> None:
@@ -39,10 +40,24 @@ def test_none_only_collapses_space(text: str, expected: str) -> None:
         ("one oh one", "101"),
         ("café naïve", "cafe naive"),
         ("we've they're she'll", "we have they are she will"),
+        ("hel\u200blo w\xador\u2060ld\ufeff twenty\u200d one", "hello world 21"),
     ],
 )
 def test_english_is_whispers(text: str, expected: str) -> None:
     assert normalizer("english")(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Call seven, ELEVEN", "call seven eleven"),
+        ("twenty one 21 colours", "twenty one 21 colors"),
+        ("um, it's two", "it is two"),
+        ("one hundred and a half", "one hundred and a half"),
+    ],
+)
+def test_english_words_are_left_apart(text: str, expected: str) -> None:
+    assert normalizer("english_words")(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -74,10 +89,27 @@ def test_english_is_whispers(text: str, expected: str) -> None:
         ("2000 两千 20000 两万 两百 2亿", "二千二千二万二万二百二亿"),
         ("二〇二四年 2024年", "二零二四年二零二四年"),
         ("10:30 和 ２３：０５", "十点三十和二十三点零五"),
-        ("10:30:15 100:20", "十三十十五一百二十"),  # no time of day
+        ("10:30:15 100:20", "十三十十五一百比二十"),  # no time of day
         ("20~30 20～30", "二十到三十二十到三十"),
         ("010-62345678", "零一零六二三四五六七八"),
         ("3-1", "三一"),
+        ("3/4的人 １／２", "四分之三的人二分之一"),
+        ("½ 3½杯 ¾.", "二分之一三又二分之一杯四分之三"),
+        ("24/7 2024/5/1 5/12日 1/2/3", "二十四七二千零二十四五一五十二日一二三"),  # no fractions
+        ("比分1:0 100:98 16:9", "比分一比零一百比九十八十六比九"),
+        ("3:30 1:2:3 v1:2", "三点三十一二三 v 一二"),
+        ("$100 ＄3.5万 ¥100元 $20-30", "一百美元三点五万美元一百元二十到三十美元"),
+        ("￥12,000 €5 £1亿", "一万二千元五欧元一亿英镑"),
+        ("hk$100 $5 million", "hk 一百五 million"),
+        ("3°C 25℃ -5°c 90°F 30°角", "三摄氏度二十五摄氏度负五摄氏度九十华氏度三十度角"),
+        ("100-200 100–200公里", "一百到二百一百到二百公里"),
+        ("3-5天 1-2个 10-20% 5%-10%", "三到五天一到两个百分之十到百分之二十百分之五到百分之十"),
+        ("2019-2020年", "二零一九到二零二零年"),
+        ("波音737-800 3-201室 10-20-30", "波音七百三十七八百三二百零一室一零二零三零"),  # no ranges
+        ("100000000 1200000000 1000100000", "一亿十二亿十亿零一十万"),
+        ("1000000000000 13800000000", "一万亿一三八零零零零零零零零"),
+        ("123456789 1/123456789", "一二三四五六七八九一一二三四五六七八九"),
+        ("打\u200b开w\u200bi\u2060fi \u202a1\u200b2\u202c", "打开 wifi 十二"),
     ],
 )
 def test_mandarin(text: str, expected: str) -> None:

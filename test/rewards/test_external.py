@@ -75,6 +75,8 @@ def test_a_users_file_may_be_a_gate_or_see_groups(mine: Callable) -> None:
         ("import no_such_module", "(ModuleNotFoundError: No module named 'no_such_module'); mend"),
         ("def reward(", "local/mine.py cannot be loaded (SyntaxError: "),
         ("1 / 0", "local/mine.py cannot be loaded (ZeroDivisionError: division by zero); mend it."),
+        ("import sys; sys.exit()", "local/mine.py cannot be loaded (it calls exit()); mend it."),
+        ("exit(3)", "local/mine.py cannot be loaded (it calls exit(3)); mend it."),
     ],
 )
 def test_a_file_that_cannot_be_used_is_refused(mine: Callable, text: str, sentence: str) -> None:
@@ -99,12 +101,35 @@ def test_wrong_answers_of_a_users_file(mine: Callable, caplog) -> None:
     assert "has no attribute 'nothing'" in caplog.text
 
 
+def test_a_users_file_cannot_end_the_run(mine: Callable, caplog) -> None:
+    text = """
+import sys
+
+def reward(samples):
+    if any(s.text == "x" for s in samples):
+        sys.exit(3)
+    return [1.0] * len(samples)
+"""
+    total = build_rewards(mine(text))(samples()).total
+    assert math.isnan(total[1]) and total[::2] == [1.0, 1.0]
+    assert "RuntimeError: it calls exit(3)" in caplog.text
+
+
+@pytest.mark.parametrize("text", ["exit(143)", "def reward(samples):\n    exit(143)\n"])
+def test_a_sigterm_inside_a_users_file_ends_the_run(mine: Callable, text: str) -> None:
+    """The handler of audiorl.bin.cli raises this wherever the program is."""
+    with pytest.raises(SystemExit) as end:
+        build_rewards(mine(text))(samples())
+    assert end.value.code == 143
+
+
 class Server:
     """A server whose answers are given; `requests` are the bodies it was sent."""
 
     def __init__(self) -> None:
         self.requests: list[dict] = []
         self.answers: list[Callable[[dict], tuple[int, bytes]]] = []  # the last one goes on
+        self.drip = 0.0  # s after each byte of an answer
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -116,7 +141,9 @@ class Server:
                 self.send_response(status)
                 self.end_headers()
                 with contextlib.suppress(OSError):  # nobody waits any longer
-                    self.wfile.write(answer)
+                    for part in answer if outer.drip else [answer]:
+                        self.wfile.write(bytes([part]) if outer.drip else part)
+                        time.sleep(outer.drip)
 
             def log_message(self, *args) -> None:
                 pass
@@ -199,6 +226,22 @@ def test_a_server_that_does_not_answer_in_time(server: Server, caplog) -> None:
     assert server.score(timeout=0.05, retries=0) == [None, None, None]
     assert time.perf_counter() - start < 0.4
     assert "timed out" in caplog.text
+
+
+def test_a_server_that_drips_does_not_answer_in_time_either(server: Server, caplog) -> None:
+    server.answers, server.drip = [lengths], 0.05
+    start = time.perf_counter()
+    assert server.score(timeout=0.2, retries=0) == [None, None, None]
+    assert time.perf_counter() - start < 0.8  # the whole answer takes more than one second
+    assert "timed out, no whole answer in 0.2 s" in caplog.text
+
+
+@pytest.mark.parametrize(("status", "requests"), [(400, 1), (404, 1), (408, 3), (429, 3), (503, 3)])
+def test_a_wrong_request_is_not_sent_again(server, caplog, status: int, requests: int) -> None:
+    server.answers = [says("", status)]
+    assert server.score() == [None, None, None]
+    assert len(server.requests) == requests
+    assert f"HTTP Error {status}" in caplog.text
 
 
 def test_no_server_at_all(server: Server, caplog) -> None:

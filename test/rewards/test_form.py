@@ -72,6 +72,35 @@ def test_keywords_are_normalised_and_apply_where_there_are_some() -> None:
     assert not reward.applies(samples("x", "x", keywords=("，",))[0].utterance)
 
 
+@pytest.mark.parametrize("measure", ["f1", "precision", "recall", "mean"])
+def test_keywords_of_a_list_that_are_not_said_cost_only_what_hears_them(measure: str) -> None:
+    reward, listed = make("keywords", measure=measure), ("zephyra", "oslo", "new york")
+    hyps = ("go home now", "go oslo now", "go hard now", "")
+    assert reward.score(samples("go home now", *hyps, keywords=listed)) == [1, 0, 1, 0]
+    right, more, less = reward.score(
+        samples(
+            "call zephyra at home now",
+            "call zephyra at home now",
+            "call zephyra oslo now",
+            "call severe at home now",
+            keywords=listed,
+        )
+    )
+    assert right == 1 and less == 0
+    assert (
+        more == {"f1": pytest.approx(2 / 3), "precision": 0.5, "recall": 1, "mean": 0.75}[measure]
+    )
+
+
+def test_keywords_are_found_in_what_the_normaliser_makes_one_number() -> None:
+    reward, said = make("keywords", "english"), "call seven eleven at nine please"
+    hyps = (said, "call Severn at nine please", "Call seven, eleven at 9 please.")
+    assert reward.score(samples(said, *hyps, keywords=("eleven",))) == [1, 0, 1]
+    said = "I said five hundred times"
+    assert reward.score(samples(said, said, keywords=("five",))) == [1]
+    assert reward.score(samples("twenty two came in", "22 came in", keywords=("22",))) == [1]
+
+
 def test_boundary_of_keywords_is_an_option() -> None:
     hyps = samples(REF, "call zephyras in new york", keywords=NAMES)
     assert make("keywords", boundary=0).score(hyps) == [pytest.approx(2 / 3)]

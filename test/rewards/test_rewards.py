@@ -231,8 +231,8 @@ def test_a_failure_is_unscorable_and_logged(caplog) -> None:
         scores = rewards(several(2))
     assert all(math.isnan(value) for value in scores.total + scores.parts["bad"])
     assert scores.parts["good"] == [1.0, 1.0]
-    assert "reward bad failed on 2 samples" in caplog.text
-    assert "ZeroDivisionError" in caplog.text
+    assert "reward bad failed on 2 of 2 samples, first of utterance u, which" in caplog.text
+    assert caplog.text.count("Traceback") == 1 and "ZeroDivisionError" in caplog.text
     assert "reward bad: 2 of 2 samples are unscorable" in caplog.text
 
 

@@ -43,7 +43,7 @@ def test_what_a_worker_says_reaches_the_log(workers: RewardWorkers, caplog) -> N
     until = time.monotonic() + 30
     while "unscorable" not in caplog.text and time.monotonic() < until:
         time.sleep(0.05)
-    assert "reward wer failed on 1 samples" in caplog.text
+    assert "reward wer failed on 1 of 1 samples" in caplog.text
 
 
 def test_without_workers_it_is_this_process() -> None:

@@ -224,7 +224,7 @@ def test_a_reward_that_crashes_makes_samples_unscorable(utterances, caplog) -> N
 
     with caplog.at_level(logging.ERROR), pytest.raises(UserError, match=r"100% of the samples"):
         one_step(utterances, reward=broken)
-    assert "reward some failed on 20 samples" in caplog.text
+    assert "reward some failed on 20 of 20 samples" in caplog.text
     assert "the scorer is gone" in caplog.text
     gradients, metrics, _ = one_step(utterances, {"rl.max_unscorable": 1.0}, broken)
     assert gradients == {}

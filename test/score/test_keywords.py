@@ -8,22 +8,68 @@ import random
 import pytest
 
 from audiorl.score.align import Counts, align
-from audiorl.score.keywords import biased_errors, count_keywords, count_loosely, keyword_scores
+from audiorl.score.keywords import (
+    Reading,
+    biased_errors,
+    compare_keywords,
+    count_loosely,
+    find_keywords,
+    keyword_scores,
+    read,
+)
+
+
+def readings(*texts: str, normalizer: str = "none") -> set[Reading]:
+    return {read(text, normalizer) for text in texts}
+
+
+def count(ref: str, hyp: str, *keywords: str, normalizer: str = "none") -> Counts:
+    listed = readings(*keywords, normalizer=normalizer)
+    said, heard = (find_keywords(read(text, normalizer), listed) for text in (ref, hyp))
+    return compare_keywords(said, heard)
+
+
+def loosely(ref: str, hyp: str, *keywords: str, boundary: int, normalizer: str = "none") -> Counts:
+    listed = readings(*keywords, normalizer=normalizer)
+    return count_loosely(read(ref, normalizer), read(hyp, normalizer), listed, boundary)
 
 
 def phrases(*keywords: str) -> set[tuple[str, ...]]:
     return {tuple(keyword.split()) for keyword in keywords}
 
 
-def test_count_keywords() -> None:
-    def count(ref: str, hyp: str) -> Counts:
-        return count_keywords(ref.split(), hyp.split(), phrases("new york", "oslo"))
+@pytest.mark.parametrize(
+    ("ref", "hyp", "counts"),
+    [
+        ("go to new york", "go to new york", Counts(hits=1)),
+        ("go to new york", "go to york new", Counts(deletions=1)),
+        ("go home", "go oslo", Counts(insertions=1)),  # said nowhere: precision
+        ("go home", "go home", Counts()),
+        ("oslo oslo", "oslo", Counts(hits=1, deletions=1)),
+        ("oslo in new york", "oslo oslo york", Counts(1, 0, 1, 1)),
+    ],
+)
+def test_counts_of_keywords(ref: str, hyp: str, counts: Counts) -> None:
+    assert count(ref, hyp, "new york", "oslo") == counts
 
-    assert count("go to new york", "go to new york") == Counts(hits=1)
-    assert count("go to new york", "go to york new") == Counts(deletions=1)
-    assert count("go home", "go oslo") == Counts(insertions=1)  # said nowhere: precision
-    assert count("oslo oslo", "oslo") == Counts(hits=1, deletions=1)
-    assert count("oslo in new york", "oslo oslo york") == Counts(1, 0, 1, 1)
+
+@pytest.mark.parametrize(
+    ("ref", "hyp", "keywords", "counts"),
+    [
+        # english makes these 711, 500, 7 11, 22 and $5.
+        ("call seven eleven at nine", "call seven eleven at nine", ["eleven"], Counts(hits=1)),
+        ("call seven eleven at nine", "call Severn at nine", ["eleven"], Counts(deletions=1)),
+        ("I said five hundred times", "I said five hundred times", ["five"], Counts(hits=1)),
+        ("call seven eleven", "call 7 11", ["eleven"], Counts(hits=1)),
+        ("twenty two came", "22 came", ["twenty two"], Counts(hits=1)),
+        ("twenty two and 22", "22 and twenty two", ["twenty two", "22"], Counts(hits=2)),
+        ("five dollars", "$5", ["five dollars", "oslo"], Counts(hits=1)),
+        ("the grey one", "the gray one", ["grey one"], Counts(hits=1)),
+    ],
+)
+def test_keywords_in_numbers_are_found(ref: str, hyp: str, keywords, counts: Counts) -> None:
+    assert count(ref, hyp, *keywords, normalizer="english") == counts
+    assert loosely(ref, hyp, *keywords, boundary=1, normalizer="english") == counts
 
 
 def test_keyword_scores() -> None:
@@ -32,7 +78,15 @@ def test_keyword_scores() -> None:
     assert scores["precision"] == pytest.approx(0.6)
     assert scores["recall"] == pytest.approx(0.75)
     assert scores["f1"] == pytest.approx(2 * 0.6 * 0.75 / (0.6 + 0.75))
-    assert keyword_scores(Counts())["f1"] == 0
+    scores = keyword_scores(Counts(insertions=2))
+    assert (scores["precision"], scores["recall"], scores["f1"]) == (0, 0, 0)
+
+
+def test_nothing_said_and_nothing_heard_is_right() -> None:
+    """As of a list of names that might have been said."""
+    scores = keyword_scores(Counts())
+    assert (scores["precision"], scores["recall"], scores["f1"]) == (1, 1, 1)
+    assert (scores["reference"], scores["hypothesis"], scores["hits"]) == (0, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -52,14 +106,14 @@ def test_keyword_scores() -> None:
     ],
 )
 def test_fuzzy_boundaries(hyp: str, boundary: int, hits: int, insertions: int) -> None:
-    counts = count_loosely("call zephyra now".split(), hyp.split(), phrases("zephyra"), boundary)
+    counts = loosely("call zephyra now", hyp, "zephyra", boundary=boundary)
     assert (counts.hits, counts.insertions) == (hits, insertions)
     assert counts.hits + counts.deletions == 1
 
 
 def test_fuzzy_boundaries_join_phrases_and_know_short_words_and_characters() -> None:
     def hits(ref: str, hyp: str, *keywords: str) -> int:
-        return count_loosely(ref.split(), hyp.split(), phrases(*keywords), 1).hits
+        return loosely(ref, hyp, *keywords, boundary=1).hits
 
     assert hits("in new york", "in newyork", "new york") == 1
     assert hits("the art", "the arts", "art") == 0  # too short to have a letter more
@@ -69,8 +123,8 @@ def test_fuzzy_boundaries_join_phrases_and_know_short_words_and_characters() -> 
 
 
 def test_listed_but_not_said_is_an_insertion_if_heard() -> None:
-    counts = count_loosely(["go", "home"], ["go", "oslo"], phrases("oslo"), 1)
-    assert counts == Counts(insertions=1)
+    assert loosely("go home", "go oslo", "oslo", boundary=1) == Counts(insertions=1)
+    assert loosely("go home", "go home", "oslo", boundary=1) == Counts()
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,7 @@ def test_rewards_that_cannot_be_given_stop_the_run(corpus: Corpus, tmp_path: Pat
         finally:
             accuracy.errors = original
     log = (tmp_path / "train.log").read_text()
-    assert "reward wer failed on 16 samples" in log
+    assert "reward wer failed on 16 of 16 samples" in log
     assert "TypeError" in log
 
 

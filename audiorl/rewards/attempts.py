@@ -1,0 +1,75 @@
+"""Asking a reward that may fail: what it cannot score costs only itself, and is told once."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
+
+from audiorl.errors import UserError
+from audiorl.rewards.base import Reward, Sample
+
+log = logging.getLogger(__name__)
+
+HOPELESS = 32  # samples that failed, and none that did not: the others are not tried
+
+Split = Callable[[list[Sample]], Iterable[list[Sample]]]
+
+
+def by_utterance(samples: Sequence[Sample]) -> list[list[Sample]]:
+    """Splits samples, those of one utterance consecutive, into groups of an utterance."""
+    return [list(group) for _, group in groupby(samples, lambda s: s.utterance.id)]
+
+
+def one_by_one(samples: Sequence[Sample]) -> list[list[Sample]]:
+    """Splits samples, each by itself."""
+    return [[sample] for sample in samples]
+
+
+class Attempts:
+    """Scores samples by a reward, NaN where it has no value or fails.
+
+    A reward is a rule, a model or somebody's server: its failure must not pass for a bad
+    hypothesis. The samples are counted as unscorable; over a threshold the run stops.
+    """
+
+    def __init__(self, name: str, reward: Reward) -> None:
+        self.name, self.reward = name, reward
+        self.scored = self.lost = 0  # samples
+        self.error: Exception | None = None  # the first that lost a sample, if one did
+        self.where = ""  # that sample's utterance
+
+    def ask(self, samples: list[Sample], *splits: Split) -> list[float]:
+        """All in one call; if it fails, in the parts of the first split, and so on."""
+        if self.lost >= HOPELESS and not self.scored:  # each may wait for a server that is down
+            return self._lose(samples)
+        try:
+            values = self.reward.score(samples)
+            values = [math.nan if value is None else float(value) for value in values]
+        except UserError:
+            raise
+        except Exception as error:
+            self.error = self.error if self.lost else error
+            values = None  # asked again below, lest each error be told with all before it
+        if values is None and splits and len(samples) > 1:
+            return [value for part in splits[0](samples) for value in self.ask(part, *splits[1:])]
+        if values is None:
+            self.where = self.where or samples[0].utterance.id
+            return self._lose(samples)
+        if len(values) != len(samples):
+            message = f"{len(values)} values for {len(samples)} samples"
+            raise AssertionError(f"reward {self.name}: {message}")
+        self.scored += len(samples)
+        return [value if math.isfinite(value) else math.nan for value in values]
+
+    def _lose(self, samples: list[Sample]) -> list[float]:
+        self.lost += len(samples)
+        return [math.nan] * len(samples)
+
+    def tell(self) -> None:
+        """Logs how it failed, if it did."""
+        if self.error:
+            count = f"{self.lost} of {self.lost + self.scored} samples"
+            where = f", first of utterance {self.where}, which are unscorable" if self.lost else ""
+            log.error("reward %s failed on %s%s", self.name, count, where, exc_info=self.error)
