@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 
 from audiorl.data.utterance import Utterance
-from audiorl.errors import UserError
+from audiorl.errors import UserError, reason
 from audiorl.rewards.base import Reward, Sample, Scores, ScoreSamples
 
 log = logging.getLogger(__name__)
@@ -53,14 +53,17 @@ class WeightedSum:
     def __call__(self, samples: Sequence[Sample]) -> Scores:
         """Scores samples; those of one utterance are consecutive."""
         rows = [{} for _ in samples]  # name -> value, of the rewards that apply
+        failed = [""] * len(samples)
         for name, (reward, _) in self.rewards.items():
             chosen = [i for i, s in enumerate(samples) if reward.applies(s.utterance)]
-            values = _score(name, reward, [samples[i] for i in chosen])
-            for i, value in zip(chosen, values, strict=True):
+            found = _score(name, reward, [samples[i] for i in chosen])
+            for i, (value, why) in zip(chosen, found, strict=True):
                 rows[i][name] = value
+                if why and not failed[i]:
+                    failed[i] = f"{name} ({why})"
         parts = {name: [row.get(name, math.nan) for row in rows] for name in self.rewards}
         weights = {name: self.rewards[name][1] for name in self.terms}
-        return Scores([self._total(row) for row in rows], parts, weights)
+        return Scores([self._total(row) for row in rows], parts, weights, failed)
 
     def _total(self, row: dict[str, float]) -> float:
         if not row or any(map(math.isnan, row.values())):
@@ -87,8 +90,8 @@ class HarmonicMean(WeightedSum):
         return sum(weights) / sum(w / value for w, value in zip(weights, values, strict=True))
 
 
-def _score(name: str, reward: Reward, samples: list[Sample]) -> list[float]:
-    """A reward's values, NaN where it has none."""
+def _score(name: str, reward: Reward, samples: list[Sample]) -> list[tuple[float, str]]:
+    """A reward's values; NaN where it has none, and why."""
     if reward.kind == "group":
         groups = [list(group) for _, group in groupby(samples, lambda s: s.utterance.id)]
         values = [value for group in groups for value in _attempt(name, reward, group)]
@@ -97,7 +100,7 @@ def _score(name: str, reward: Reward, samples: list[Sample]) -> list[float]:
         scored = _attempt(name, reward, list(distinct.values())) if distinct else []
         found = dict(zip(distinct, scored, strict=True))
         values = [found[_content(sample)] for sample in samples]
-    if lost := sum(map(math.isnan, values)):
+    if lost := sum(math.isnan(value) for value, _ in values):
         log.warning("reward %s: %d of %d samples are unscorable", name, lost, len(values))
     return values
 
@@ -106,17 +109,17 @@ def _content(sample: Sample) -> tuple:
     return sample.utterance.id, sample.text, sample.finished, sample.tokens, id(sample.wave)
 
 
-def _attempt(name: str, reward: Reward, samples: list[Sample]) -> list[float]:
+def _attempt(name: str, reward: Reward, samples: list[Sample]) -> list[tuple[float, str]]:
     try:
         values = reward.score(samples)
         values = [math.nan if value is None else float(value) for value in values]
     except UserError:
         raise
-    except Exception:
+    except Exception as error:
         # A reward is a rule, a model or somebody's server: its failure must not pass for a bad
         # hypothesis. The samples are counted as unscorable; over a threshold the run stops.
         log.exception("reward %s failed on %d samples; they are unscorable", name, len(samples))
-        return [math.nan] * len(samples)
+        return [(math.nan, f"{type(error).__name__}: {reason(error)}")] * len(samples)
     if len(values) != len(samples):
         raise AssertionError(f"reward {name}: {len(values)} values for {len(samples)} samples")
-    return [value if math.isfinite(value) else math.nan for value in values]
+    return [(v, "") if math.isfinite(v) else (math.nan, "it gave no number") for v in values]
