@@ -231,6 +231,19 @@ def test_found_keywords(large: Path, tmp_path: Path, capsys) -> None:
     )
 
 
+def test_files_that_are_not_there(large: Path, tmp_path: Path) -> None:
+    found = {**subsets("keyword"), "rl_data.keywords": "found"}
+    broken = tmp_path / "latin1.txt"
+    broken.write_bytes(b"caf\xe9\n")
+    for keys, told in (
+        ({**found, "rl_data.background": "nobg.txt"}, r"rl_data\.background: nobg\.txt cannot be"),
+        ({**found, "rl_data.background": str(broken)}, r"latin1\.txt cannot be read \('utf-8'"),
+        ({"rl_data.hypotheses": ["none/text"]}, r"rl_data\.hypotheses: none/text does not exist"),
+    ):
+        with pytest.raises(UserError, match=told):
+            build(large, tmp_path / "rl.jsonl", keys)
+
+
 def test_further_systems(large: Path, tmp_path: Path) -> None:
     everyone = read_utterances(large / "rl")
     for name in ("one", "two"):
