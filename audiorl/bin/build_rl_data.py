@@ -9,6 +9,7 @@ example:
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from audiorl.bin.cli import parser, run
@@ -39,6 +40,7 @@ def main() -> None:
     if is_built(config, policy, args.dump, args.out, weights):
         print(f"{args.out} is complete: nothing to do")
         return
+    logging.basicConfig(format="%(message)s")  # processes that score have no other way to say why
     setup_torch(config)
     model = load_model(args.init / "model", str(pick_device(config)))
     for section in ("seed", "rl", "score", "decode"):

@@ -407,7 +407,7 @@ class RLConfig:
         choices=("sum", "harmonic", "gdpo"),
     )
     max_unscorable: float = key(
-        0.1, "share of samples without a reward above which a run stops", ge=0, le=1
+        0.1, "share of samples on which a reward fails, above which a run stops", ge=0, le=1
     )
     baseline: str = key(
         "group",

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 
-from audiorl.errors import UserError
+from audiorl.errors import UserError, reason
 from audiorl.rewards.base import Reward, Sample
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ def one_by_one(samples: Sequence[Sample]) -> list[list[Sample]]:
 
 
 class Attempts:
-    """Scores samples by a reward, NaN where it has no value or fails.
+    """Scores samples by a reward; NaN where it has no value or fails, and why.
 
     A reward is a rule, a model or somebody's server: its failure must not pass for a bad
     hypothesis. The samples are counted as unscorable; over a threshold the run stops.
@@ -39,8 +39,9 @@ class Attempts:
         self.scored = self.lost = 0  # samples
         self.error: Exception | None = None  # the first that lost a sample, if one did
         self.where = ""  # that sample's utterance
+        self.why = ""  # the last error
 
-    def ask(self, samples: list[Sample], *splits: Split) -> list[float]:
+    def ask(self, samples: list[Sample], *splits: Split) -> list[tuple[float, str]]:
         """All in one call; if it fails, in the parts of the first split, and so on."""
         if self.lost >= HOPELESS and not self.scored:  # each may wait for a server that is down
             return self._lose(samples)
@@ -51,7 +52,8 @@ class Attempts:
             raise
         except Exception as error:
             self.error = self.error if self.lost else error
-            values = None  # asked again below, lest each error be told with all before it
+            values, self.why = None, f"{type(error).__name__}: {reason(error)}"
+            # Asked again below, lest each error be told with all before it.
         if values is None and splits and len(samples) > 1:
             return [value for part in splits[0](samples) for value in self.ask(part, *splits[1:])]
         if values is None:
@@ -61,11 +63,11 @@ class Attempts:
             message = f"{len(values)} values for {len(samples)} samples"
             raise AssertionError(f"reward {self.name}: {message}")
         self.scored += len(samples)
-        return [value if math.isfinite(value) else math.nan for value in values]
+        return [(v, "") if math.isfinite(v) else (math.nan, "it gave no number") for v in values]
 
-    def _lose(self, samples: list[Sample]) -> list[float]:
+    def _lose(self, samples: list[Sample]) -> list[tuple[float, str]]:
         self.lost += len(samples)
-        return [math.nan] * len(samples)
+        return [(math.nan, self.why)] * len(samples)
 
     def tell(self) -> None:
         """Logs how it failed, if it did."""

@@ -70,12 +70,14 @@ class Scores:
     """Rewards of a batch: the total and each part raw.
 
     A total of NaN is an unscorable sample: one of its rewards failed, or none applies to it. A part
-    is NaN where it failed or does not apply.
+    is NaN where it failed or does not apply. `failed` tells the two apart: the reward that failed
+    on a sample, and why; empty where none did.
     """
 
     total: list[float]
     parts: dict[str, list[float]]
     weights: dict[str, float]  # of the parts that are summed; a gate has none
+    failed: list[str]
 
     def add(self, name: str, values: list[float], weight: float) -> None:
         """One more part of the sum."""
@@ -85,9 +87,10 @@ class Scores:
     def select(self, rows: Sequence[int]) -> Scores:
         """Those of some samples."""
         parts = {name: [values[r] for r in rows] for name, values in self.parts.items()}
-        return Scores([self.total[r] for r in rows], parts, self.weights)
+        failed = [self.failed[r] for r in rows]
+        return Scores([self.total[r] for r in rows], parts, self.weights, failed)
 
     def join(self, other: Scores) -> Scores:
         """Those of both batches."""
         parts = {name: values + other.parts[name] for name, values in self.parts.items()}
-        return Scores(self.total + other.total, parts, self.weights)
+        return Scores(self.total + other.total, parts, self.weights, self.failed + other.failed)

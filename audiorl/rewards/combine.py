@@ -52,14 +52,17 @@ class WeightedSum:
     def __call__(self, samples: Sequence[Sample]) -> Scores:
         """Scores samples; those of one utterance are consecutive."""
         rows = [{} for _ in samples]  # name -> value, of the rewards that apply
+        failed = [""] * len(samples)
         for name, (reward, _) in self.rewards.items():
             chosen = [i for i, s in enumerate(samples) if reward.applies(s.utterance)]
-            values = _score(name, reward, [samples[i] for i in chosen])
-            for i, value in zip(chosen, values, strict=True):
+            found = _score(name, reward, [samples[i] for i in chosen])
+            for i, (value, why) in zip(chosen, found, strict=True):
                 rows[i][name] = value
+                if why and not failed[i]:
+                    failed[i] = f"{name} ({why})"
         parts = {name: [row.get(name, math.nan) for row in rows] for name in self.rewards}
         weights = {name: self.rewards[name][1] for name in self.terms}
-        return Scores([self._total(row) for row in rows], parts, weights)
+        return Scores([self._total(row) for row in rows], parts, weights, failed)
 
     def _total(self, row: dict[str, float]) -> float:
         if not row or any(map(math.isnan, row.values())):
@@ -86,8 +89,8 @@ class HarmonicMean(WeightedSum):
         return sum(weights) / sum(w / value for w, value in zip(weights, values, strict=True))
 
 
-def _score(name: str, reward: Reward, samples: list[Sample]) -> list[float]:
-    """A reward's values, NaN where it has none."""
+def _score(name: str, reward: Reward, samples: list[Sample]) -> list[tuple[float, str]]:
+    """A reward's values; NaN where it has none, and why."""
     attempts = Attempts(name, reward)
     if reward.kind == "group":
         values = [value for group in by_utterance(samples) for value in attempts.ask(group)]
@@ -98,7 +101,7 @@ def _score(name: str, reward: Reward, samples: list[Sample]) -> list[float]:
         found = dict(zip(distinct, scored, strict=True))
         values = [found[_content(sample)] for sample in samples]
     attempts.tell()
-    if lost := sum(map(math.isnan, values)):
+    if lost := sum(math.isnan(value) for value, _ in values):
         log.warning("reward %s: %d of %d samples are unscorable", name, lost, len(values))
     return values
 

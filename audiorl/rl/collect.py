@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import logging
+import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +23,8 @@ from audiorl.rl.advantages import flat_groups
 from audiorl.rl.phases import Phases
 from audiorl.rollout.groups import Interpret, greedy_group, sample_groups
 from audiorl.rollout.native import Rollout
+
+log = logging.getLogger(__name__)
 
 # (step, attempt, ids taken, count) -> utterances that are not among the taken ones
 MorePrompts = Callable[[int, int, set[str], int], list[Utterance]]
@@ -62,10 +67,23 @@ class Batch:
             return rewards
         return rewards.masked_fill(self.greedy.isnan()[:, None], torch.nan)
 
+    @property
+    def failed(self) -> Tensor:
+        """[B, G] bool: unscorable because a reward failed, not because none applies."""
+        return torch.tensor(list(map(bool, self.scores.failed))).view(len(self.utterances), -1)
+
     def part(self, name: str) -> Tensor:
         """One reward, raw, [B, G]; NaN where it does not apply, and on unscorable samples."""
         part = torch.tensor(self.scores.parts[name]).view(len(self.utterances), -1)
         return part.masked_fill(self.rewards.isnan(), torch.nan)
+
+    def compare_with(self, greedy: Scores) -> None:
+        """Takes the scores of the greedy hypotheses; where one failed, so has its whole group."""
+        self.greedy = torch.tensor(greedy.total)
+        group = len(self.samples) // len(self.utterances)
+        self.scores.failed = [
+            own or greedy.failed[row // group] for row, own in enumerate(self.scores.failed)
+        ]
 
     def rows(self, prompts: Sequence[int]) -> Tensor:
         """The rows of some prompts' groups."""
@@ -122,11 +140,11 @@ class Collector:
         """The groups of `utterances`; with `rl.dynamic_sample`, others in place of flat ones.
 
         Flat groups that are left after `max_resample_times` stay: they teach nothing, but are
-        counted. Raises UserError if the policy gives no numbers or too few samples are scorable.
+        counted. Raises UserError if the policy gives no numbers, or rewards fail on too many.
         """
         batch = self._groups(step, utterances, phases)
-        drawn = batch.rewards
-        self._refuse_broken_rewards(step, drawn)
+        failed = list(batch.scores.failed)
+        self._refuse_failed_rewards(step, failed)
         if not self.config.dynamic_sample:
             return batch
         taken = {u.id for u in utterances}
@@ -140,8 +158,8 @@ class Collector:
             taken |= {u.id for u in fresh}
             found = self._groups(step, fresh, phases)
             # All that was drawn counts: of a few groups, one sample is a large share.
-            drawn = torch.cat([drawn, found.rewards])
-            self._refuse_broken_rewards(step, drawn)
+            failed += found.scores.failed
+            self._refuse_failed_rewards(step, failed)
             useful = (~self._flat(found)).nonzero().flatten().tolist()
             if useful:
                 # The first flat groups make room, so that the step keeps its size.
@@ -184,8 +202,10 @@ class Collector:
         def finish() -> Batch:
             samples, scores = scored.result()
             batch = Batch(list(utterances), conditions, rollout, samples, scores())
-            batch.greedy = torch.tensor(best.result()[1]().total) if best else None
+            if best:
+                batch.compare_with(best.result()[1]())
             self._add_overlong(batch)
+            _tell_left_out(step, batch)
             return batch
 
         return finish
@@ -218,13 +238,38 @@ class Collector:
                 "rl.learning_rate and train again."
             )
 
-    def _refuse_broken_rewards(self, step: int, rewards: Tensor) -> None:
-        share = rewards.isnan().double().mean().item()  # 0.1 of them is not above 0.1
-        if share > self.config.max_unscorable:
-            raise UserError(
-                f"step {step + 1}: {share:.0%} of the samples could not be rewarded, more than "
-                f"rl.max_unscorable ({self.config.max_unscorable:.0%}); train.log has the reasons."
-            )
+    def _refuse_failed_rewards(self, step: int, failed: Sequence[str]) -> None:
+        refuse_failed_rewards(f"step {step + 1}", failed, self.config.max_unscorable)
+
+
+def refuse_failed_rewards(where: str, failed: Sequence[str], most: float) -> None:
+    """UserError if rewards failed on more than the share `most` of the samples.
+
+    failed: of each sample, the reward that failed and why (see `Scores`).
+    """
+    why = Counter(filter(None, failed))
+    share = why.total() / len(failed)
+    if share > most:
+        ((reward, _),) = why.most_common(1)
+        raise UserError(
+            f"{where}: {share:.0%} of the samples could not be rewarded, more than "
+            f"rl.max_unscorable ({most:.0%}); the log has the reasons, mend reward {reward}."
+        )
+
+
+def _tell_left_out(step: int, batch: Batch) -> None:
+    """Logs which samples teach nothing for want of a reward."""
+    group = len(batch.samples) // len(batch.utterances)
+    lost = Counter(
+        f"{sample.utterance.id}, {why or 'no reward applies'}"
+        for sample, why, reward in zip(
+            batch.samples, batch.scores.failed, batch.rewards.flatten().tolist(), strict=True
+        )
+        if math.isnan(reward)
+    )
+    if lost:
+        told = "; ".join(f"{n} of {group} of {what}" for what, n in lost.items())
+        log.info("step %d: samples without a reward are left out: %s", step + 1, told)
 
 
 def overlong(length: int, rl: RLConfig) -> float:

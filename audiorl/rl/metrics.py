@@ -21,7 +21,8 @@ def reward_metrics(batch: Batch) -> dict[str, float]:
         "reward_std": group_std(rewards).mean().item(),
         "reward/best": best[best > -math.inf].mean().item(),
         "frac_reward_zero_std": flat_groups(rewards).float().mean().item(),
-        "frac_unscorable": rewards.isnan().float().mean().item(),
+        "frac_unscorable": batch.failed.float().mean().item(),
+        "frac_without_reward": (rewards.isnan() & ~batch.failed).float().mean().item(),
         "frac_resampled": batch.resampled / len(rewards),
     }
     for name, values in batch.scores.parts.items():

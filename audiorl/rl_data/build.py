@@ -10,6 +10,7 @@ from pathlib import Path
 
 from audiorl.config.schema import Config
 from audiorl.data.utterance import Utterance, write_utterances_jsonl
+from audiorl.errors import UserError
 from audiorl.files import progress, sha256, write_json
 from audiorl.models.audio_llm import AudioLLM
 from audiorl.rewards import reward_files
@@ -30,7 +31,8 @@ def build_rl_data(
     has, by id or by text, those that no reward can score, and with `rl_data.drop_flat` those whose
     sampled hypotheses all earn the same. Beside `out`: what the policy said (.probe.jsonl, from
     which an interrupted call goes on), a picture (.png), and its settings (.meta.json, last).
-    Raises UserError where fewer utterances qualify for a subset than its size.
+    Raises UserError where fewer utterances qualify for a subset than its size, and where rewards
+    fail or apply to none.
     """
     pool = read_pool(config, dump)
     others = read_hypotheses(config, pool)
@@ -46,7 +48,16 @@ def build_rl_data(
     }
     scored = {i: c for i, c in measured.items() if not math.isnan(c.difficulty.reward_mean)}
     lost = len(measured) - len(scored)
-    print(f"kept {len(scored)} of {len(measured)} probed ({lost} without a reward)")
+    failed = sum(any(probes[u.id].failed) for u in utterances)
+    print(
+        f"kept {len(scored)} of {len(measured)} probed ({lost} without a reward); "
+        f"rewards failed on hypotheses of {failed}"
+    )
+    if not scored:
+        raise UserError(
+            f"{out}: none of rl.rewards scores any utterance of the pool; add one that applies to "
+            "them, or name other sets in rl_data.subsets."
+        )
     choices = _choose(config, pool, scored)
     _write(out, config, policy, pool, scored, choices)
     print_tables(list(scored.values()), choices)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -12,6 +12,7 @@ from pathlib import Path
 from audiorl.config.schema import Config
 from audiorl.data.text import CJK, normal_units
 from audiorl.data.utterance import Utterance, read_utterances
+from audiorl.errors import UserError, reason
 
 UNIT = "mixed"  # as keywords are scored: words, and CJK characters
 
@@ -19,10 +20,7 @@ UNIT = "mixed"  # as keywords are scored: words, and CJK characters
 def find_keywords(utterances: list[Utterance], config: Config, dump: Path) -> list[Utterance]:
     """The utterances, those without keywords with the rare words of their transcripts."""
     path, name = config.rl_data.background, config.score.normalizer
-    if path:
-        texts: Iterable[str] = Path(path).read_text(encoding="utf-8").splitlines()
-    else:
-        texts = (u.text for u in read_utterances(dump / config.data.train))
+    texts = _lines(path) if path else (u.text for u in read_utterances(dump / config.data.train))
     counts = Counter(unit for text in texts for unit in normal_units(text, name, UNIT))
     most, found = config.rl_data.background_count, []
     for u in utterances:
@@ -31,6 +29,16 @@ def find_keywords(utterances: list[Utterance], config: Config, dump: Path) -> li
     given, having = (sum(bool(u.keywords) for u in some) for some in (utterances, found))
     print(f"{having} of {len(found)} utterances have keywords, {having - given} of them found")
     return found
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"rl_data.background: {path} cannot be read ({reason(error)}); name a text file in "
+            "UTF-8, or leave the key empty."
+        ) from error
 
 
 def rare_words(units: Sequence[str], counts: Counter[str], most: int) -> tuple[str, ...]:

@@ -90,12 +90,18 @@ def _some(utterances: list[Utterance], config: Config, source: str) -> list[Utte
 def read_hypotheses(config: Config, pool: dict[str, list[Utterance]]) -> list[dict[str, str]]:
     """What each further system says, by id.
 
-    Raises UserError if one says nothing about an utterance that a hard subset may take.
+    Raises UserError if a file is missing, or says nothing about an utterance that a hard subset may
+    take.
     """
     hard = [s.source_in(config.data) for s in subsets_of(config) if s.kind == "hard"]
     wanted = [u.id for source in dict.fromkeys(hard) for u in pool[source]]
     systems = []
     for path in map(Path, config.rl_data.hypotheses):
+        if not path.is_file():
+            raise UserError(
+                f"rl_data.hypotheses: {path} does not exist; name the `text` file that a system's "
+                "decoding wrote."
+            )
         texts = read_table(path)
         if missing := [name for name in wanted if name not in texts]:
             raise UserError(

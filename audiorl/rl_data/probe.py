@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import torch
@@ -14,8 +14,9 @@ import torch
 from audiorl.data.utterance import Utterance
 from audiorl.files import atomic_write, disk_errors, progress
 from audiorl.models.audio_llm import AudioLLM
-from audiorl.rl.collect import Scorer
-from audiorl.rollout.groups import greedy_group, read_text, sample_groups
+from audiorl.rewards import Sample, Scores
+from audiorl.rl.collect import Scorer, refuse_failed_rewards
+from audiorl.rollout.groups import read_text, sample_groups
 from audiorl.rollout.transcribe import encode_utterances
 
 PROBE_STEP = 2**31  # no step of a training run draws the same random numbers
@@ -27,32 +28,37 @@ class Probe:
 
     greedy: str
     samples: list[str]  # G
-    rewards: list[float]  # of the samples; NaN: unscorable
+    finished: list[bool]  # of the samples; False: the length limit cut it
+    rewards: list[float]  # of the samples; NaN: a reward failed, or none applies
+    failed: list[str]  # of the samples: the reward that failed, and why; empty: none did
+
+
+COLUMNS = [field.name for field in fields(Probe)]
 
 
 class ProbeFile:
     """Probes as JSON lines, below a line with the settings that they follow from.
 
     It only grows, a batch at a time, so that a prober that was killed goes on behind the last
-    batch. With other settings it begins anew.
+    batch; of several lines for an utterance the last counts. With other settings it begins anew.
     """
 
     def __init__(self, path: Path, settings: dict[str, object]) -> None:
         self.path = path
         self._found: dict[tuple[str, str], Probe] = {}
-        lines = [{"settings": json.loads(json.dumps(settings))}]
+        header = {"settings": json.loads(json.dumps(settings)), "columns": COLUMNS}
         begun = list(_whole_lines(path))
-        if begun[:1] == lines:
-            lines = begun
-            print(f"{path}: going on after {len(lines) - 1} utterances")
+        if begun[:1] == [header]:
+            for line in begun[1:]:
+                self._found[line["id"], line["utterance"]] = _read_probe(line)
+            lost = sum(any(probe.failed) for probe in self._found.values())
+            again = f", {lost} of which are to be rewarded again" if lost else ""
+            print(f"{path}: going on after {len(self._found)} utterances{again}")
         elif begun:
             print(f"{path} was made with other settings or weights: probing anew")
-        for line in lines[1:]:
-            rewards = [math.nan if r is None else r for r in line["rewards"]]
-            probe = Probe(line["greedy"], line["samples"], rewards)
-            self._found[line["id"], line["utterance"]] = probe
         with atomic_write(path) as stream:
-            stream.writelines(map(_json_line, lines))
+            stream.write(_json_line(header))
+            stream.writelines(_probe_line(*key, probe) for key, probe in self._found.items())
 
     def get(self, utterances: Sequence[Utterance]) -> dict[str, Probe] | None:
         """The probes of a batch by utterance id; None unless all of them are there."""
@@ -63,9 +69,7 @@ class ProbeFile:
         """Appends the probes of a batch."""
         with disk_errors(self.path), open(self.path, "a", encoding="utf-8") as stream:
             for u in utterances:
-                line = {"id": u.id, "utterance": _fingerprint(u), **asdict(probes[u.id])}
-                line["rewards"] = [None if math.isnan(r) else r for r in line["rewards"]]
-                stream.write(_json_line(line))
+                stream.write(_probe_line(u.id, _fingerprint(u), probes[u.id]))
 
 
 def probe(
@@ -75,7 +79,9 @@ def probe(
 
     Batches are as large as the rollouts of RL, and of utterances of like length. Those that `file`
     has whole are taken from there, the others are added to it. They are the same in every call, and
-    so are the results: the last bits of a log-probability depend on its batch.
+    so are the results: the last bits of a log-probability depend on its batch. What rewards failed
+    on is rewarded again, without being said again. Raises UserError if rewards fail on more than
+    `rl.max_unscorable` of a batch, which a step of training would not bear either.
     """
     found: dict[str, Probe] = {}
     row = sorted(utterances, key=lambda u: (-u.duration, u.id))
@@ -84,9 +90,13 @@ def probe(
         for batch in (row[i : i + size] for i in range(0, len(row), size)):
             known = file.get(batch)
             if known is None:
-                known = _probe_batch(model, batch, rewards)
-                file.add(batch, known)
-            found |= known
+                fresh = _probe_batch(model, batch, rewards)
+            else:
+                fresh = _reward_again(batch, known, rewards)
+            file.add([u for u in batch if u.id in fresh], fresh)
+            found |= {**(known or {}), **fresh}
+            failed = [why for u in batch for why in found[u.id].failed]
+            refuse_failed_rewards(str(file.path), failed, model.config.rl.max_unscorable)
             bar.update(len(batch))
     return found
 
@@ -95,18 +105,43 @@ def probe(
 def _probe_batch(model: AudioLLM, batch: Sequence[Utterance], rewards: Scorer) -> dict[str, Probe]:
     frames, group = encode_utterances(model, batch), model.config.rl.num_generations
     read = read_text(model.tokenizer)
-    samples = read(batch, sample_groups(model, batch, frames, PROBE_STEP))
-    scores = rewards.submit(samples)
-    greedy = read(batch, greedy_group(model, frames))
-    total = scores().total
+    said = read(batch, sample_groups(model, batch, frames, PROBE_STEP, greedy=True))
+    groups = [said[i : i + group] for i in range(0, len(said), group + 1)]
+    greedy = [sample.text for sample in said[group :: group + 1]]
+    scores = rewards.submit([sample for samples in groups for sample in samples])()
+    rows = zip(batch, greedy, groups, _parts(scores, len(batch)), strict=True)
     return {
         u.id: Probe(
-            greedy[i].text,
-            [sample.text for sample in samples[i * group : (i + 1) * group]],
-            total[i * group : (i + 1) * group],
+            text,
+            [sample.text for sample in samples],
+            [sample.finished for sample in samples],
+            earned.total,
+            earned.failed,
         )
-        for i, u in enumerate(batch)
+        for u, text, samples, earned in rows
     }
+
+
+def _reward_again(
+    batch: Sequence[Utterance], known: dict[str, Probe], rewards: Scorer
+) -> dict[str, Probe]:
+    """The probes that a reward failed on, rewarded anew."""
+    lost = [u for u in batch if any(known[u.id].failed)]
+    if not lost:
+        return {}
+    samples = [
+        Sample(u, text, finished)
+        for u in lost
+        for text, finished in zip(known[u.id].samples, known[u.id].finished, strict=True)
+    ]
+    parts = zip(lost, _parts(rewards.submit(samples)(), len(lost)), strict=True)
+    return {u.id: replace(known[u.id], rewards=e.total, failed=e.failed) for u, e in parts}
+
+
+def _parts(scores: Scores, count: int) -> list[Scores]:
+    """Those of each of `count` utterances."""
+    group = len(scores.total) // count
+    return [scores.select(range(i * group, (i + 1) * group)) for i in range(count)]
 
 
 def _whole_lines(path: Path) -> Iterable[dict]:
@@ -118,6 +153,18 @@ def _whole_lines(path: Path) -> Iterable[dict]:
                 yield json.loads(line)
             except ValueError:
                 return  # being written when the prober was killed
+
+
+def _read_probe(line: dict) -> Probe:
+    values = {name: line[name] for name in COLUMNS}
+    values["rewards"] = [math.nan if r is None else r for r in line["rewards"]]
+    return Probe(**values)
+
+
+def _probe_line(name: str, fingerprint: str, probe: Probe) -> str:
+    line = {"id": name, "utterance": fingerprint, **asdict(probe)}
+    line["rewards"] = [None if math.isnan(r) else r for r in line["rewards"]]
+    return _json_line(line)
 
 
 def _json_line(value: dict) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from audiorl.config.schema import RLConfig
@@ -40,19 +41,24 @@ def read_text(tokenizer: Tokenizer) -> Interpret:
 
 @torch.no_grad()
 def sample_groups(
-    model: Policy, utterances: Sequence[Utterance], conditions: Sequence[Tensor], step: int
+    model: Policy,
+    utterances: Sequence[Utterance],
+    conditions: Sequence[Tensor],
+    step: int,
+    greedy: bool = False,
 ) -> Rollout:
     """Draws G = rl.num_generations responses to each utterance from its condition.
 
-    Returns a rollout of B * G rows, the G of an utterance side by side. `step` picks the random
-    numbers.
+    Returns a rollout of B * G rows, the G of an utterance side by side; with `greedy`, of
+    B * (G + 1) rows, the greedy response behind each G. `step` picks the random numbers.
     """
     rl = model.config.rl
-    ids = [u.id for u in utterances]
-    uniforms = uniform_table(
-        model.config.seed, step, ids, rl.num_generations, rl.max_completion_length
-    )
-    return _roll(model, conditions, rl.num_generations, rl_sampling(rl), uniforms)
+    ids, group = [u.id for u in utterances], rl.num_generations
+    uniforms = uniform_table(model.config.seed, step, ids, group, rl.max_completion_length)
+    if greedy:  # a prefix is then read once for all of them
+        uniforms = F.pad(uniforms.view(len(ids), group, -1), (0, 0, 0, 1), value=torch.nan)
+        uniforms, group = uniforms.flatten(0, 1), group + 1
+    return _roll(model, conditions, group, rl_sampling(rl), uniforms)
 
 
 @torch.no_grad()

@@ -58,8 +58,9 @@ def generate(
     """Continues each prefix `group` times.
 
     Each prefix is read once and its cache serves the whole group; rows that have ended leave the
-    batch. `uniforms` [B * G, max_length] are the random numbers (see `uniform_table`); greedy
-    decoding needs none. Returns a Rollout of B * group rows.
+    batch. `uniforms` [B * G, max_length] are the random numbers (see `uniform_table`); a row of NaN
+    is decoded greedily among the sampled ones, and greedy decoding needs none at all. Returns a
+    Rollout of B * group rows.
     """
     rows = len(prefix.embeds) * group
     device = prefix.embeds.device
@@ -81,7 +82,10 @@ def generate(
             if sampling.greedy:
                 chosen = logp.argmax(-1)
             else:
-                chosen = draw(logp, uniforms[alive.cpu(), t].to(device))
+                numbers = uniforms[alive.cpu(), t]
+                chosen = draw(logp, numbers.to(device))
+                if (likeliest := numbers.isnan()).any():
+                    chosen = torch.where(likeliest.to(device), logp.argmax(-1), chosen)
             tokens[alive, t] = chosen
             logps[alive, t] = logp.gather(1, chosen[:, None]).squeeze(1)
             finished[alive] = ended = chosen == eos_id

@@ -136,8 +136,9 @@ def test_accuracy_does_not_apply_without_a_reference() -> None:
     for text, normalizer in (("", "none"), ("  ", "none"), ("(um)", "english")):
         reward = REWARDS["wer"](ScoreConfig(normalizer=normalizer), RewardConfig())
         assert not reward.applies(sample(text, "").utterance)
-        total = WeightedSum({"wer": (reward, 1.0)})([sample(text, "anything")]).total
-        assert math.isnan(total[0])  # nothing applies: unscorable
+        scores = WeightedSum({"wer": (reward, 1.0)})([sample(text, "anything")])
+        assert math.isnan(scores.total[0])  # nothing applies: unscorable
+        assert scores.failed == [""]  # which is nobody's fault
 
 
 def test_parts_are_kept_raw_and_summed_by_weight() -> None:
@@ -153,6 +154,8 @@ def test_parts_are_kept_raw_and_summed_by_weight() -> None:
     assert math.isnan(scores.total[1])
     assert scores.total[2] == pytest.approx(-0.5)
     assert scores.weights == {"one": 2.0, "two": -0.5}
+    assert scores.failed == ["", "two (it gave no number)", ""]
+    assert scores.select([1]).join(scores.select([2])).failed == ["two (it gave no number)", ""]
 
 
 def test_a_gate_that_is_below_zero_replaces_the_total() -> None:
@@ -233,6 +236,7 @@ def test_a_failure_is_unscorable_and_logged(caplog) -> None:
     assert scores.parts["good"] == [1.0, 1.0]
     assert "reward bad failed on 2 of 2 samples, first of utterance u, which" in caplog.text
     assert caplog.text.count("Traceback") == 1 and "ZeroDivisionError" in caplog.text
+    assert scores.failed == ["bad (ZeroDivisionError: division by zero)"] * 2
     assert "reward bad: 2 of 2 samples are unscorable" in caplog.text
 
 

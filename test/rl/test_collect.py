@@ -12,7 +12,7 @@ from steps import learner, learning_model, more_prompts, one_step, some_reward
 
 from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
-from audiorl.rewards import Sample
+from audiorl.rewards import Reward, Sample
 from audiorl.rl.collect import Batch, overlong
 from audiorl.rl.phases import Phases
 
@@ -186,7 +186,28 @@ def test_the_share_of_unscorable_samples_is_that_of_all_drawn(utterances) -> Non
         collect(pool[:3], reward({u.id for u in first[:2]}), keys, Prompts(pool))
 
 
-def test_an_unscorable_greedy_hypothesis_makes_its_group_unscorable(utterances) -> None:
+@pytest.mark.parametrize("baseline", ["group", "greedy"])
+def test_what_no_reward_applies_to_is_left_out_but_no_failure(
+    utterances, baseline: str, caplog
+) -> None:
+    """Recordings where nobody speaks, under a reward of accuracy alone."""
+    silent = utterances[2].id
+    speech = Reward(some_reward, applies=lambda u: u.id != silent)
+    keys = {"rl.baseline": baseline, "rl.scale_rewards": "none", "rl.max_unscorable": 0.0}
+    with caplog.at_level("INFO"):
+        gradients, metrics, completions = one_step(utterances, keys, {"speech": (speech, 1.0)})
+    assert all(g.isfinite().all() for g in gradients.values())
+    assert metrics["frac_unscorable"] == 0
+    assert metrics["frac_without_reward"] == pytest.approx(1 / 5)
+    taught = {line["id"] for line in completions if line["advantage"]}
+    assert taught == {u.id for u in utterances} - {silent}
+    assert (
+        f"step 1: samples without a reward are left out: 4 of 4 of {silent}, no reward applies"
+        in caplog.messages
+    )
+
+
+def test_an_unscorable_greedy_hypothesis_makes_its_group_unscorable(utterances, caplog) -> None:
     """It is the baseline: without it nobody knows what the group's rewards are worth."""
     group = 4
 
@@ -199,9 +220,13 @@ def test_an_unscorable_greedy_hypothesis_makes_its_group_unscorable(utterances) 
         ]
 
     keys = {"rl.baseline": "greedy", "rl.scale_rewards": "none", "rl.max_unscorable": 0.2}
-    gradients, metrics, completions = one_step(utterances, keys, reward)
+    with caplog.at_level("INFO"):
+        gradients, metrics, completions = one_step(utterances, keys, reward)
     assert all(g.isfinite().all() for g in gradients.values())
     assert metrics["frac_unscorable"] == pytest.approx(1 / 5)
+    assert metrics["frac_without_reward"] == 0
+    told = f"4 of 4 of {utterances[2].id}, some (it gave no number)"
+    assert caplog.messages.count(f"step 1: samples without a reward are left out: {told}") == 1
     taught = [any(line["advantage"] for line in completions[i * group :][:group]) for i in range(5)]
     assert taught == [True, True, False, True, True]
     with pytest.raises(UserError, match=r"20% of the samples could not be rewarded"):

@@ -31,4 +31,5 @@ def candidate(name: str, seconds: float = 2.0, keywords=(), **difficulty) -> Can
 
 
 def said(greedy: str, *samples: str, rewards: list[float] | None = None) -> Probe:
-    return Probe(greedy, list(samples), rewards or [0.0] * len(samples))
+    count = len(samples)
+    return Probe(greedy, list(samples), [True] * count, rewards or [0.0] * count, [""] * count)

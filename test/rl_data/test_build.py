@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from audiorl.config.schema import Config, RewardConfig, SubsetConfig
 from audiorl.data.rl_set import read_rl_set
 from audiorl.data.utterance import read_utterances
 from audiorl.errors import UserError
+from audiorl.models import save_model
 from audiorl.rl_data.build import build_rl_data, is_built
 from audiorl.rl_data.probe import ProbeFile
 
@@ -146,7 +149,10 @@ def test_what_no_reward_can_score_is_left_out_and_counted(tmp_path: Path, capsys
     kept = read_utterances(tmp_path / "rl.jsonl")
     assert len(kept) == 5
     assert "(um)" not in {u.text for u in kept}
-    assert "kept 5 of 6 probed (1 without a reward)" in capsys.readouterr().out
+    assert (
+        "kept 5 of 6 probed (1 without a reward); rewards failed on hypotheses of 0\n"
+        in capsys.readouterr().out
+    )
     for line in (tmp_path / "rl.jsonl").read_text().splitlines():
         json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
 
@@ -208,7 +214,7 @@ def test_recordings_without_speech(large: Path, tmp_path: Path) -> None:
         assert line["difficulty"]["error"] is None
         reason = line["subsets"]["hallucination"]["reason"]
         assert reason.endswith("of the hypotheses hallucinate where nobody speaks")
-    with pytest.raises(UserError, match="hallucination wants an utterance, but 0 of 0 qualify"):
+    with pytest.raises(UserError, match=r"none\.jsonl: none of rl\.rewards scores any utterance"):
         build(tmp_path, tmp_path / "none.jsonl", noise)
 
 
@@ -228,6 +234,39 @@ def test_found_keywords(large: Path, tmp_path: Path, capsys) -> None:
     assert (
         f"{len(kept)} of 6 utterances have keywords, {len(kept)} of them found"
         in capsys.readouterr().out
+    )
+
+
+def test_files_that_are_not_there(large: Path, tmp_path: Path) -> None:
+    found = {**subsets("keyword"), "rl_data.keywords": "found"}
+    broken = tmp_path / "latin1.txt"
+    broken.write_bytes(b"caf\xe9\n")
+    for keys, told in (
+        ({**found, "rl_data.background": "nobg.txt"}, r"rl_data\.background: nobg\.txt cannot be"),
+        ({**found, "rl_data.background": str(broken)}, r"latin1\.txt cannot be read \('utf-8'"),
+        ({"rl_data.hypotheses": ["none/text"]}, r"rl_data\.hypotheses: none/text does not exist"),
+    ):
+        with pytest.raises(UserError, match=told):
+            build(large, tmp_path / "rl.jsonl", keys)
+
+
+def test_the_reasons_of_reward_processes_are_shown(large: Path, tmp_path: Path) -> None:
+    save_model(tiny_model(SETS, spread=3.0), tmp_path / "sft" / "model")
+    code, recipe = tmp_path / "mine.py", tmp_path / "conf.yaml"
+    code.write_text("def reward(samples): raise RuntimeError('no luck')\n")
+    recipe.write_text(
+        "data: {rl: rl, dev: dev, test: [test], train: train}\n"
+        "rl: {reward_workers: 1, rewards: [{name: file, reward_file: mine.py}]}\n"
+    )
+    command = [sys.executable, "-m", "audiorl.bin.build_rl_data", "--config", recipe]
+    command += ["--dump", large, "--init", tmp_path / "sft", "--out", tmp_path / "rl.jsonl"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "reward file failed on" in done.stderr and "RuntimeError: no luck" in done.stderr
+    assert done.stderr.splitlines()[-1] == (
+        f"error: {tmp_path / 'rl.probe.jsonl'}: 100% of the samples could not be rewarded, more "
+        "than rl.max_unscorable (10%); the log has the reasons, mend reward file (RuntimeError: "
+        "no luck)."
     )
 
 

@@ -12,14 +12,14 @@ from tiny import tiny_model, write_set
 
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.errors import UserError
-from audiorl.rewards import Sample, WeightedSum
+from audiorl.rewards import Reward, Sample, WeightedSum
 from audiorl.rl_data import probe as module
 from audiorl.rl_data.probe import Probe, ProbeFile, probe
 from audiorl.rollout.groups import read_text, sample_groups
 from audiorl.rollout.transcribe import encode_utterances, transcribe
 
 TEXTS = ["ba do", "ki lu me", "no pa", "ri so tu", "ba ba ba", "tu ki", "me"]
-KEYS = {"rl.num_generations": 3, "rl.num_prompts": 2}
+KEYS = {"rl.num_generations": 3, "rl.num_prompts": 2, "rl.max_unscorable": 1.0}
 SETTINGS = {"seed": 1, "temperature": 1.0}
 
 
@@ -35,9 +35,15 @@ def length(samples: list[Sample]) -> list[float | None]:
     return [len(s.text) / 10 if len(s.text) % 4 else None for s in samples]
 
 
-def run(utterances: list[Utterance], path: Path, keys=None, settings=None) -> dict[str, Probe]:
+def length_of_all(samples: list[Sample]) -> list[float]:
+    return [len(s.text) / 10 for s in samples]
+
+
+def run(
+    utterances: list[Utterance], path: Path, keys=None, settings=None, reward=length
+) -> dict[str, Probe]:
     model = tiny_model({**KEYS, **(keys or {})}, spread=3.0)
-    rewards = WeightedSum({"length": (length, 1.0)})
+    rewards = WeightedSum({"length": (reward, 1.0)})
     return probe(model, utterances, rewards, ProbeFile(path, settings or SETTINGS))
 
 
@@ -58,6 +64,7 @@ def test_everyone_is_asked(utterances, undisturbed) -> None:
     for u in utterances:
         found = undisturbed[u.id]
         samples = [Sample(u, text, True) for text in found.samples]
+        assert [bool(why) for why in found.failed] == [math.isnan(r) for r in found.rewards]
         assert repr(found.rewards) == repr([math.nan if r is None else r for r in length(samples)])
 
 
@@ -118,6 +125,67 @@ def test_nothing_is_asked_twice(utterances, undisturbed, tmp_path, monkeypatch) 
     assert same(run(utterances, path), undisturbed)
 
 
+def test_what_a_reward_failed_on_is_rewarded_again(
+    utterances, undisturbed, tmp_path, monkeypatch, capsys
+) -> None:
+    """A server that was down for a while: what was said is kept, with how it ended."""
+    path = tmp_path / "probe.jsonl"
+    down, asked = {u.id for u in utterances[:3]}, []
+
+    def flaky(samples: list[Sample]) -> list[float | None]:
+        values = zip(samples, length(samples), strict=True)
+        return [None if s.utterance.id in down else v or 0.0 for s, v in values]
+
+    def mended(samples: list[Sample]) -> list[float | None]:
+        asked.extend(samples)
+        return [v or 0.0 for v in length(samples)]
+
+    before = run(utterances, path, reward=flaky)
+    assert {i for i, found in before.items() if any(found.failed)} == down
+    monkeypatch.setattr(module, "sample_groups", None)
+    capsys.readouterr()
+    after = run(utterances, path, reward=mended)
+    assert "going on after 7 utterances, 3 of which are to be" in capsys.readouterr().out
+    assert {s.utterance.id for s in asked} == down
+    assert {(s.utterance.id, s.text, s.finished) for s in asked} == {
+        (i, text, finished)
+        for i in down
+        for text, finished in zip(undisturbed[i].samples, undisturbed[i].finished, strict=True)
+    }
+    assert not any(why for found in after.values() for why in found.failed)
+    for i, found in after.items():
+        assert found.samples == undisturbed[i].samples
+        assert found.rewards == [0.0 if math.isnan(r) else r for r in undisturbed[i].rewards]
+    asked.clear()
+    assert same(run(utterances, path, reward=mended), after)
+    assert asked == []
+
+
+def test_a_dead_reward_stops_at_the_first_batch(utterances, tmp_path, caplog) -> None:
+    path, keys = tmp_path / "probe.jsonl", {"rl.max_unscorable": 0.1}
+
+    def dead(samples: list[Sample]) -> list[float]:
+        raise ConnectionError("nobody answers")
+
+    for lines in (3, 5):  # the second time what was said comes from the file
+        with pytest.raises(UserError) as stopped:
+            run(utterances, path, keys, reward=dead)
+        assert str(stopped.value) == (
+            f"{path}: 100% of the samples could not be rewarded, more than rl.max_unscorable "
+            "(10%); the log has the reasons, mend reward length (ConnectionError: nobody answers)."
+        )
+        assert len(path.read_text().splitlines()) == lines
+    run(utterances, path, keys, reward=lambda samples: [0.0] * len(samples))
+
+
+def test_a_reward_that_does_not_apply_has_not_failed(utterances, tmp_path) -> None:
+    silent = utterances[1].id
+    reward = Reward(length_of_all, applies=lambda u: u.id != silent)
+    found = run(utterances, tmp_path / "probe.jsonl", {"rl.max_unscorable": 0.0}, reward=reward)
+    assert {i for i, f in found.items() if all(map(math.isnan, f.rewards))} == {silent}
+    assert not any(why for f in found.values() for why in f.failed)
+
+
 def test_other_settings_begin_anew(utterances, undisturbed, tmp_path, capsys) -> None:
     path = tmp_path / "probe.jsonl"
     run(utterances, path)
@@ -146,4 +214,4 @@ def test_what_the_disk_refuses_is_told(utterances, tmp_path) -> None:
     (tmp_path / "probe.jsonl").unlink()
     (tmp_path / "probe.jsonl").mkdir()
     with pytest.raises(UserError, match=r"probe\.jsonl: cannot be written"):
-        file.add(utterances[:1], {utterances[0].id: Probe("", [], [])})
+        file.add(utterances[:1], {utterances[0].id: Probe("", [], [], [], [])})

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny import sentences, tiny_model, write_set
 
-from audiorl.rollout.groups import read_text, rl_sampling, sample_groups
+from audiorl.rollout.groups import greedy_group, read_text, rl_sampling, sample_groups
 from audiorl.rollout.transcribe import encode_utterances
 
 
@@ -55,6 +55,19 @@ def test_what_is_heard_matters(utterances) -> None:
     own = sample_groups(model, utterances, frames, step=0)
     others = sample_groups(model, utterances, frames[::-1], step=0)
     assert own.tokens.tolist() != others.tokens.tolist()
+
+
+@pytest.mark.parametrize("keys", [{}, {"rl.temperature": 2.0}, {"rl.top_k": 3, "rl.top_p": 0.8}])
+def test_a_greedy_response_behind_each_group(utterances, keys: dict) -> None:
+    model = tiny_model(keys, spread=3.0)
+    group = model.config.rl.num_generations
+    frames = encode_utterances(model, utterances)
+    read = read_text(model.tokenizer)
+    both = read(utterances, sample_groups(model, utterances, frames, 3, greedy=True))
+    assert both[group :: group + 1] == read(utterances, greedy_group(model, frames))
+    assert [sample for i, sample in enumerate(both) if (i + 1) % (group + 1)] == read(
+        utterances, sample_groups(model, utterances, frames, 3)
+    )
 
 
 def test_the_distribution_is_that_of_the_config() -> None:
