@@ -50,7 +50,8 @@ def main() -> None:
             train = read_utterances(args.dump / config.data.train)
             voices = speaker_vectors(codec, train, speakers)
         model = load_model(experiment / "model", device)
-        check_codec(codec_info(codec), model.facts.codec, str(args.codec), str(experiment))
+        fix = f"name the codec that {experiment} was trained on"
+        check_codec(codec_info(codec), model.facts.codec, str(args.codec), str(experiment), fix)
         for name, data in wanted.items():
             synthesise_set(model, codec, voices, config, data, weights, folder / name)
             print(f"wrote {folder / name}")

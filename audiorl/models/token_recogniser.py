@@ -26,7 +26,7 @@ with contextlib.redirect_stdout(io.StringIO()):  # ESPnet prints that flash_attn
 
 from audiorl.config import dump_config, load_config
 from audiorl.config.schema import Config, EncoderConfig
-from audiorl.data.speech_tokens import CodecInfo, check_codec
+from audiorl.data.speech_tokens import CodecInfo
 from audiorl.data.text import spoken
 from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError, reason
@@ -243,13 +243,8 @@ class TokenRecogniser(nn.Module):
         save_weights(self, folder / WEIGHTS)
 
     @classmethod
-    def load(
-        cls, folder: Path, device: str = "cpu", codec: CodecInfo | None = None
-    ) -> TokenRecogniser:
-        """The one saved in `folder`, frozen, to evaluate.
-
-        Raises UserError if it is not whole, or reads other tokens than those of `codec`.
-        """
+    def load(cls, folder: Path, device: str = "cpu") -> TokenRecogniser:
+        """The one saved in `folder`, frozen, to evaluate; UserError if it is not whole."""
         try:
             facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
             recogniser = cls(load_config(folder / "config.yaml"), Facts(**facts))
@@ -257,8 +252,6 @@ class TokenRecogniser(nn.Module):
             raise UserError(
                 f"{folder}: there is no whole reward model ({reason(error)}); train it (stage 3)."
             ) from error
-        if codec is not None:
-            check_codec(codec, recogniser.facts.codec, "the codec", f"the reward model in {folder}")
         load_weights(recogniser, folder / WEIGHTS)
         return recogniser.to(device).eval().requires_grad_(False)
 
