@@ -17,7 +17,6 @@ from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.errors import UserError
 from audiorl.models import WEIGHTS
 from audiorl.models.codec import Codec, codec_info, load_codec
-from audiorl.models.judge import Judge
 from audiorl.models.speech_lm import SpeechLM
 from audiorl.models.token_recogniser import TEXT, TokenRecogniser
 from audiorl.optim import Optimizers
@@ -27,6 +26,7 @@ from audiorl.rl.diffro import DiffROLoss
 from audiorl.rl.diffro_learner import DiffRO, OnRollouts
 from audiorl.rl.grpo import GRPO
 from audiorl.rl.speech import Heard, Texts, Vocoder
+from audiorl.rollout.listen import Listener, hear, load_listener
 from audiorl.rollout.speak import speak
 from audiorl.rollout.synthesise import speaker_vectors
 from audiorl.train.prompts import Prompts
@@ -148,8 +148,9 @@ class Synthesis:
         }
         if self.judge:
             samples = [Sample(u, "", True, tuple(spoken[u.id].tokens)) for u in dev]
-            made = self.vocoder(samples)
-            heard = iter(self.judge.transcribe([s.wave for s in made if s.wave is not None]))
+            made, rate = self.vocoder(samples), self.vocoder.codec.sample_rate
+            waves = [s.wave for s in made if s.wave is not None]
+            heard = iter(hear(self.judge, waves, rate, decode.batch_seconds))
             judged = ["" if s.wave is None else next(heard) for s in made]
             judged_error = count_heard(self.config, dev, judged).rate
             metrics |= {"eval/judge_wer": judged_error}
@@ -157,7 +158,6 @@ class Synthesis:
             first = next((i for i, s in enumerate(made) if s.wave is not None), None)
             if first is not None:
                 told = f"text: {dev[first].text}\n\nthe judge hears: {judged[first]}"
-                rate = self.vocoder.codec.sample_rate
                 reporter.audio(step, "eval/sample", made[first].wave.numpy(), rate, told)
         metrics["timing_s/eval"] = time.perf_counter() - started
         reporter.log(step, metrics)
@@ -187,10 +187,10 @@ class Synthesis:
             )
         return True
 
-    def _load_judge(self, device: str) -> Judge | None:
+    def _load_judge(self, device: str) -> Listener | None:
         if self.folders.judge is None or self.config.rl.early_stop == "never":
             return None
-        return Judge.load(self.folders.judge / "model", device)
+        return load_listener(self.folders.judge, device)
 
     def _load_codec(self, known: CodecInfo, device: str) -> Codec:
         """The codec, which has to be the speech LM's whether or not somebody listens."""
