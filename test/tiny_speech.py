@@ -28,6 +28,7 @@ SPEECH = {
     "decode.top_p": 1.0,
     "decode.repetition_window": 0,
     "decode.max_completion_length": 40,
+    "rl.max_completion_length": 40,
 }
 
 

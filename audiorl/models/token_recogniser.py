@@ -12,7 +12,7 @@ import contextlib
 import io
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -50,6 +50,20 @@ class Facts:
     characters: str  # label n is characters[n - 1]
     tasks: dict[str, list[str]] = field(default_factory=dict)  # classes of each further task
     rate_bounds: list[float] = field(default_factory=list)  # characters a token, between RATES
+
+
+def refuse_unread(utterances: Iterable[Utterance], characters: Collection[str]) -> None:
+    """Raises UserError for the first text without probability for who read these characters."""
+    for u in utterances:
+        text = spoken(u.text)
+        if not text:
+            raise UserError(f"{u.id}: nothing of its text is spoken; remove the utterance.")
+        if strange := sorted(set(text) - set(characters)):
+            listed = " ".join(f"{c} (U+{ord(c):04X})" for c in strange[:5])
+            raise UserError(
+                f"{u.id}: the text has characters that the reward model never read: {listed}; "
+                "spell them out, or train it on texts that have them."
+            )
 
 
 class AttentionPooling(nn.Module):
@@ -218,16 +232,8 @@ class TokenRecogniser(nn.Module):
 
     def refuse_unknown(self, utterances: Sequence[Utterance], tasks: Sequence[str] = ()) -> None:
         """Raises UserError for the first text or class (of `tasks`) that has no probability."""
+        refuse_unread(utterances, self.facts.characters)
         for u in utterances:
-            text = spoken(u.text)
-            if not text:
-                raise UserError(f"{u.id}: nothing of its text is spoken; remove the utterance.")
-            if strange := sorted(set(text) - set(self.facts.characters)):
-                listed = " ".join(f"{c} (U+{ord(c):04X})" for c in strange[:5])
-                raise UserError(
-                    f"{u.id}: the text has characters that the reward model never read: {listed}; "
-                    "spell them out, or train it on texts that have them."
-                )
             for task in tasks:
                 if (name := self.class_of(task, u)) not in self.facts.tasks.get(task, ()):
                     raise UserError(
