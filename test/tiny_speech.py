@@ -28,6 +28,7 @@ SPEECH = {
     "decode.top_p": 1.0,
     "decode.repetition_window": 0,
     "decode.max_completion_length": 40,
+    "rl.max_completion_length": 40,
 }
 
 
@@ -36,7 +37,7 @@ def tiny_speech_config(keys: dict[str, Any] | None = None) -> Config:
 
 
 def tiny_speech_lm(
-    keys: dict[str, Any] | None = None, seed: int = 0, spread: float = 1.0
+    keys: dict[str, Any] | None = None, seed: int = 0, spread: float = 1.0, codec: CodecInfo = CODEC
 ) -> SpeechLM:
     """A random model in evaluation mode. A larger `spread` makes its predictions less uniform."""
     config = tiny_speech_config(keys)
@@ -44,7 +45,7 @@ def tiny_speech_lm(
     if config.speech.speakers == "prompt":
         prompts = {name: SpeechPrompt("ba ki", say("ba ki", name)) for name in SPEAKERS}
     torch.manual_seed(seed)
-    model = SpeechLM(config, tiny_tokenizer(), SpeechFacts(CODEC, SPEAKERS, prompts, 1.5)).eval()
+    model = SpeechLM(config, tiny_tokenizer(), SpeechFacts(codec, SPEAKERS, prompts, 1.5)).eval()
     with torch.no_grad():
         for parameter in model.llm.parameters():
             if parameter.dim() > 1:

@@ -5,7 +5,7 @@ example:
       --natural exp/natural --resynthesis exp/resynthesis
 
 The natural recordings of the test sets, and their tokens made speech again by the codec; both are
-then scored like systems.
+then scored like systems. Test sets of texts alone have none.
 """
 
 from __future__ import annotations
@@ -26,10 +26,13 @@ def main() -> None:
     config = load_config(args.config, args.set)
     from audiorl.models import WEIGHTS
     from audiorl.models.codec import load_codec
-    from audiorl.rollout.references import write_natural, write_resynthesis
+    from audiorl.rollout.references import recorded_sets, write_natural, write_resynthesis
     from audiorl.train.sft import pick_device, setup_torch
 
     setup_torch(config)
+    recorded = recorded_sets(args.dump, config)
+    if alone := [name for name in config.data.test if name not in recorded]:
+        print(f"no references of {', '.join(alone)}: texts alone")
     folder = args.codec / "model"
     codec = load_codec(folder, str(pick_device(config)))
     write_natural(args.dump, config, args.natural)

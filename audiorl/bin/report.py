@@ -25,9 +25,13 @@ def main() -> None:
     from audiorl.config import load_config
     from audiorl.score.report import write_report
 
-    cfg = load_config(args.config, args.set)
+    cfg, exps = load_config(args.config, args.set), args.exp
+    if cfg.task == "tts":
+        from audiorl.rollout.references import scored_together
+
+        exps = scored_together(exps, args.dump, cfg)
     command = shlex.join(["python", "-m", "audiorl.bin.report", *sys.argv[1:]])
-    changed = write_report(args.exp, args.dump, args.out, cfg, command)
+    changed = write_report(exps, args.dump, args.out, cfg, command)
     print(f"{args.out / 'report.html'}: {'written' if changed else 'up to date'}")
 
 

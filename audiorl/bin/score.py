@@ -34,15 +34,17 @@ def main() -> None:
     from audiorl.score.tables import WIDTH, as_text, overview
     from audiorl.score.tts_tables import systems_table
 
-    cfg = load_config(args.config, args.set)
+    cfg, exps = load_config(args.config, args.set), args.exp
     if cfg.task == "tts":
         from audiorl.rollout.listen import judge_systems
+        from audiorl.rollout.references import scored_together
         from audiorl.train.sft import pick_device, setup_torch
 
         setup_torch(cfg)
+        exps = scored_together(exps, args.dump, cfg)
         judge = args.judge or args.exp[0].parent / "judge"
-        judge_systems(judge, args.exp, args.dump, cfg, str(pick_device(cfg)))
-    systems = score_systems(args.exp, args.dump, cfg)
+        judge_systems(judge, exps, args.dump, cfg, str(pick_device(cfg)))
+    systems = score_systems(exps, args.dump, cfg)
     for system in systems:
         changed = write_system(system, cfg.score.unit, systems[0])
         print(f"{system.folder}: {'scored' if changed else 'unchanged since it was scored'}")

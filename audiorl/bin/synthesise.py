@@ -46,11 +46,12 @@ def main() -> None:
             continue
         if codec is None:
             codec = load_codec(args.codec / "model", device)
-            speakers = {u.speaker for data in sets.values() for u in read_utterances(data)}
+            texts = [u for data in sets.values() for u in read_utterances(data, texts_alone=True)]
             train = read_utterances(args.dump / config.data.train)
-            voices = speaker_vectors(codec, train, speakers)
+            voices = speaker_vectors(codec, train, {u.speaker for u in texts})
         model = load_model(experiment / "model", device)
-        check_codec(codec_info(codec), model.facts.codec, str(args.codec), str(experiment))
+        fix = f"name the codec that {experiment} was trained on"
+        check_codec(codec_info(codec), model.facts.codec, str(args.codec), str(experiment), fix)
         for name, data in wanted.items():
             synthesise_set(model, codec, voices, config, data, weights, folder / name)
             print(f"wrote {folder / name}")

@@ -15,6 +15,7 @@ from audiorl.files import write_json
 TOKENS, CODEC = "tokens", "codec.json"
 HISTORIES = "tokens"  # the folder beside an RL set: what the start model speaks of its texts
 AGAIN = "run audiorl.bin.speech_tokens again"
+SAME_CODEC = f"{AGAIN} with the same codec, or train what reads them again"
 
 
 class CodecInfo(TypedDict):
@@ -75,22 +76,20 @@ def read_tokens_of(
     return tokens, info
 
 
-def check_codec(found: CodecInfo, expected: CodecInfo, tokens: str, reader: str) -> None:
-    """Raises UserError unless `tokens` are of the codec that their `reader` expects.
+def check_codec(
+    found: CodecInfo, expected: CodecInfo, name: str, other: str, fix: str = SAME_CODEC
+) -> None:
+    """Raises UserError unless both are of one codec: tokens, a codec, or what reads tokens.
 
-    tokens, reader: what to call the two, `exp/codec/tokens/train` and `the language model` say.
+    name, other: what to call the two, `exp/codec/tokens/train` and `exp/sft`, say.
     """
     if found == expected:
         return
-    same = all(found[key] == expected[key] for key in ("codebook_size", "token_rate"))
-    if same:
-        difference = "of another training of the codec than those of"
+    if all(found[key] == expected[key] for key in ("codebook_size", "token_rate")):
+        difference = f"{name} and {other} are of two trainings of the codec"
     else:
-        difference = f"{_describe(found)}, and not {_describe(expected)} as those of"
-    raise UserError(
-        f"{tokens}: the tokens are {difference} {reader}; {AGAIN} with the same codec, or train "
-        "what reads them again."
-    )
+        difference = f"{name} has {_describe(found)}, and {other} has {_describe(expected)}"
+    raise UserError(f"{difference}; {fix}.")
 
 
 def codebook_use(tokens: Iterable[Sequence[int]], codebook_size: int) -> CodebookUse:
@@ -105,7 +104,7 @@ def codebook_use(tokens: Iterable[Sequence[int]], codebook_size: int) -> Codeboo
 
 
 def _describe(info: CodecInfo) -> str:
-    return f"{info['token_rate']:g} a second of {info['codebook_size']} codes"
+    return f"{info['token_rate']:g} tokens a second of {info['codebook_size']} codes"
 
 
 def _read_info(path: Path) -> CodecInfo:

@@ -12,7 +12,7 @@ import contextlib
 import io
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -26,7 +26,7 @@ with contextlib.redirect_stdout(io.StringIO()):  # ESPnet prints that flash_attn
 
 from audiorl.config import dump_config, load_config
 from audiorl.config.schema import Config, EncoderConfig
-from audiorl.data.speech_tokens import CodecInfo, check_codec
+from audiorl.data.speech_tokens import CodecInfo
 from audiorl.data.text import spoken
 from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError, reason
@@ -50,6 +50,20 @@ class Facts:
     characters: str  # label n is characters[n - 1]
     tasks: dict[str, list[str]] = field(default_factory=dict)  # classes of each further task
     rate_bounds: list[float] = field(default_factory=list)  # characters a token, between RATES
+
+
+def refuse_unread(utterances: Iterable[Utterance], characters: Collection[str]) -> None:
+    """Raises UserError for the first text without probability for who read these characters."""
+    for u in utterances:
+        text = spoken(u.text)
+        if not text:
+            raise UserError(f"{u.id}: nothing of its text is spoken; remove the utterance.")
+        if strange := sorted(set(text) - set(characters)):
+            listed = " ".join(f"{c} (U+{ord(c):04X})" for c in strange[:5])
+            raise UserError(
+                f"{u.id}: the text has characters that the reward model never read: {listed}; "
+                "spell them out, or train it on texts that have them."
+            )
 
 
 class AttentionPooling(nn.Module):
@@ -218,16 +232,8 @@ class TokenRecogniser(nn.Module):
 
     def refuse_unknown(self, utterances: Sequence[Utterance], tasks: Sequence[str] = ()) -> None:
         """Raises UserError for the first text or class (of `tasks`) that has no probability."""
+        refuse_unread(utterances, self.facts.characters)
         for u in utterances:
-            text = spoken(u.text)
-            if not text:
-                raise UserError(f"{u.id}: nothing of its text is spoken; remove the utterance.")
-            if strange := sorted(set(text) - set(self.facts.characters)):
-                listed = " ".join(f"{c} (U+{ord(c):04X})" for c in strange[:5])
-                raise UserError(
-                    f"{u.id}: the text has characters that the reward model never read: {listed}; "
-                    "spell them out, or train it on texts that have them."
-                )
             for task in tasks:
                 if (name := self.class_of(task, u)) not in self.facts.tasks.get(task, ()):
                     raise UserError(
@@ -243,13 +249,8 @@ class TokenRecogniser(nn.Module):
         save_weights(self, folder / WEIGHTS)
 
     @classmethod
-    def load(
-        cls, folder: Path, device: str = "cpu", codec: CodecInfo | None = None
-    ) -> TokenRecogniser:
-        """The one saved in `folder`, frozen, to evaluate.
-
-        Raises UserError if it is not whole, or reads other tokens than those of `codec`.
-        """
+    def load(cls, folder: Path, device: str = "cpu") -> TokenRecogniser:
+        """The one saved in `folder`, frozen, to evaluate; UserError if it is not whole."""
         try:
             facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
             recogniser = cls(load_config(folder / "config.yaml"), Facts(**facts))
@@ -257,8 +258,6 @@ class TokenRecogniser(nn.Module):
             raise UserError(
                 f"{folder}: there is no whole reward model ({reason(error)}); train it (stage 3)."
             ) from error
-        if codec is not None:
-            check_codec(codec, recogniser.facts.codec, "the codec", f"the reward model in {folder}")
         load_weights(recogniser, folder / WEIGHTS)
         return recogniser.to(device).eval().requires_grad_(False)
 

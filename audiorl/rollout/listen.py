@@ -22,7 +22,7 @@ from torch import Tensor
 
 import audiorl
 from audiorl.config.schema import Config
-from audiorl.data.audio import audio_info, read_audio
+from audiorl.data.audio import audio_info, read_audio, resample
 from audiorl.data.tables import read_table
 from audiorl.data.utterance import Utterance, absolute_audio, read_utterances
 from audiorl.errors import UserError
@@ -75,6 +75,22 @@ def load_listener(exp: Path, device: str = "cpu") -> Listener:
     if not isinstance(model, AudioLLM):
         raise UserError(f"{exp} is no recogniser and cannot judge; name exp/judge, or one of ASR.")
     return AudioLLMListener(model)
+
+
+def hear(
+    listener: Listener, waves: Sequence[Tensor], sample_rate: int, batch_seconds: float
+) -> list[str]:
+    """What is said in waves [S_i] of any rate; `batch_seconds` with padding are heard at once."""
+    samples = {str(place): np.asarray(wave) for place, wave in enumerate(waves)}
+    if sample_rate != listener.sample_rate:
+        samples = {n: resample(w, sample_rate, listener.sample_rate) for n, w in samples.items()}
+    lengths = {name: len(wave) / listener.sample_rate for name, wave in samples.items()}
+    places = [Utterance(n, "", "", "", duration=seconds) for n, seconds in lengths.items()]
+    texts = {}
+    for batch in batches_by_seconds(places, batch_seconds):
+        found = _transcribe(listener, [samples[u.id] for u in batch])
+        texts |= {u.id: text for u, text in zip(batch, found, strict=True)}
+    return [texts[name] for name in samples]
 
 
 def judge_systems(judge: Path, exps: Iterable[Path], dump: Path, cfg: Config, device: str) -> None:

@@ -2,11 +2,13 @@
 
 They are judged like systems. `natural` says how well the judge hears at all; `resynthesis`, the
 tokens of the recordings made speech again, how much a language model of such tokens can reach.
+Of a test set of texts alone there are none.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +18,7 @@ from audiorl.config.schema import Config
 from audiorl.data.audio import read_audio
 from audiorl.data.speech_tokens import TOKENS, read_tokens, write_tokens
 from audiorl.data.tables import write_table
-from audiorl.data.utterance import read_utterances
+from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.files import progress, write_json
 from audiorl.models.codec import codec_info
 from audiorl.rollout.synthesise import DONE, speaker_vectors, write_waves
@@ -27,11 +29,29 @@ if TYPE_CHECKING:
     from audiorl.models.codec import Codec
 
 
+def recorded_sets(dump: Path, config: Config) -> dict[str, list[Utterance]]:
+    """The test sets that have recordings, by name."""
+    sets = {name: read_utterances(dump / name, texts_alone=True) for name in config.data.test}
+    return {name: found for name, found in sets.items() if all(u.audio for u in found)}
+
+
+def scored_together(exps: Sequence[Path], dump: Path, config: Config) -> list[Path]:
+    """The experiments that have every test set; prints which references are left out, and why.
+
+    Tables pool the test sets, so what stands in one has been heard on the same utterances.
+    """
+    silent = [name for name in config.data.test if name not in recorded_sets(dump, config)]
+    kept = [exp for exp in exps if not (silent and (exp / REFERENCE).exists())]
+    if left_out := [str(exp) for exp in exps if exp not in kept]:
+        print(f"{', '.join(left_out)}: left out, for {', '.join(silent)} has no recordings")
+    return kept
+
+
 def write_natural(dump: Path, config: Config, exp: Path) -> None:
     """`exp`/decode_<name>/<set>/wav.scp of the recordings themselves."""
-    for name in config.data.test:
+    for name, utterances in recorded_sets(dump, config).items():
         folder = exp / f"decode_{config.decode.name}" / name
-        recordings = {u.id: u.audio for u in read_utterances(dump / name)}
+        recordings = {u.id: u.audio for u in utterances}
         if _is_newer(folder / DONE, dump / name / "wav.scp"):
             continue
         write_table(folder / "wav.scp", recordings)
@@ -45,7 +65,7 @@ def write_resynthesis(codec: Codec, weights: Path, dump: Path, config: Config, e
     Voices are those that systems get: of each speaker's recordings in the train set. What is
     newer than the codec's `weights` and the set is left; a run that was cut off goes on.
     """
-    sets = {name: read_utterances(dump / name) for name in config.data.test}
+    sets = recorded_sets(dump, config)
     speakers = {u.speaker for utterances in sets.values() for u in utterances}
     voices = speaker_vectors(codec, read_utterances(dump / config.data.train), speakers)
     for name, utterances in sets.items():

@@ -72,7 +72,7 @@ def synthesise_set(
     Goes on where it was cut off, to the same waves. `voices`: speaker vectors [S] by speaker.
     UserError, before anything is made, for a text that cannot be spoken.
     """
-    utterances = read_utterances(data)
+    utterances = read_utterances(data, texts_alone=True)
     model.refuse_texts(utterances, config.decode.max_completion_length)
     if not is_made(config, weights, data, out / SAMPLED):
         started = time.perf_counter()

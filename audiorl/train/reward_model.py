@@ -41,7 +41,7 @@ def train_reward_model(config: Config, dump: Path, tokens: Path, out: Path) -> N
     train, dev = (read_utterances(dump / name) for name in sets.values())
     spoken_train, codec = read_tokens_of(train, tokens / sets["train"])
     spoken_dev, codec_of_dev = read_tokens_of(dev, tokens / sets["dev"])
-    check_codec(codec_of_dev, codec, str(tokens / sets["dev"]), "the train set")
+    check_codec(codec_of_dev, codec, str(tokens / sets["dev"]), str(tokens / sets["train"]))
     files = {f"tokens_{name}": tokens / sets[name] / TOKENS for name in sets}
     experiment.check_inputs(train=train, dev=dev, **files)
     if experiment.is_complete:

@@ -12,12 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from audiorl.config.schema import Config
-from audiorl.data.speech_tokens import TOKENS, check_codec, read_tokens
+from audiorl.data.speech_tokens import TOKENS, CodecInfo, check_codec, read_tokens
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.errors import UserError
 from audiorl.models import WEIGHTS
-from audiorl.models.codec import codec_info, load_codec
-from audiorl.models.judge import Judge
+from audiorl.models.codec import Codec, codec_info, load_codec
 from audiorl.models.speech_lm import SpeechLM
 from audiorl.models.token_recogniser import TEXT, TokenRecogniser
 from audiorl.optim import Optimizers
@@ -27,6 +26,7 @@ from audiorl.rl.diffro import DiffROLoss
 from audiorl.rl.diffro_learner import DiffRO, OnRollouts
 from audiorl.rl.grpo import GRPO
 from audiorl.rl.speech import Heard, Texts, Vocoder
+from audiorl.rollout.listen import Listener, hear, load_listener
 from audiorl.rollout.speak import speak
 from audiorl.rollout.synthesise import speaker_vectors
 from audiorl.train.prompts import Prompts
@@ -79,18 +79,22 @@ class Synthesis:
         self, model: SpeechLM, train: Sequence[Utterance], dev: Sequence[Utterance]
     ) -> Models:
         device, known = str(pick_device(self.config)), model.facts.codec
-        self.recogniser = TokenRecogniser.load(self.folders.reward_model / "model", device, known)
+        codec = self._load_codec(known, device)
+        self.recogniser = self._load_recogniser(known, device)
         model.refuse_texts(train, self.config.rl.max_completion_length)
         model.refuse_texts(dev, self.config.decode.max_completion_length)
         self.recogniser.refuse_unknown([*train, *dev])
         if self._needs_histories:
             self.histories, info = read_tokens(self.folders.histories)
-            check_codec(info, known, str(self.folders.histories), "the speech LM")
+            fix = "run stage 4 again with this speech LM"
+            check_codec(info, known, str(self.folders.histories), "the speech LM", fix)
         wants_waves = build_rewards(self.config).needs_waves
         self.judge = self._load_judge(device)
         self.vocoder = None
         if wants_waves or self.judge:
-            self.vocoder = self._load_vocoder(model, train, dev, device)
+            recordings = read_utterances(self.dump / self.config.data.train)
+            speakers = {u.speaker for u in [*train, *dev]}
+            self.vocoder = Vocoder(codec, speaker_vectors(codec, recordings, speakers))
         self.heard = Heard(model, self.recogniser, self.vocoder if wants_waves else None)
         models = Models(self.recogniser, token_rate=known["token_rate"])
         return self._with_voices(models, self.vocoder) if wants_waves else models
@@ -144,8 +148,9 @@ class Synthesis:
         }
         if self.judge:
             samples = [Sample(u, "", True, tuple(spoken[u.id].tokens)) for u in dev]
-            made = self.vocoder(samples)
-            heard = iter(self.judge.transcribe([s.wave for s in made if s.wave is not None]))
+            made, rate = self.vocoder(samples), self.vocoder.codec.sample_rate
+            waves = [s.wave for s in made if s.wave is not None]
+            heard = iter(hear(self.judge, waves, rate, decode.batch_seconds))
             judged = ["" if s.wave is None else next(heard) for s in made]
             judged_error = count_heard(self.config, dev, judged).rate
             metrics |= {"eval/judge_wer": judged_error}
@@ -153,7 +158,6 @@ class Synthesis:
             first = next((i for i, s in enumerate(made) if s.wave is not None), None)
             if first is not None:
                 told = f"text: {dev[first].text}\n\nthe judge hears: {judged[first]}"
-                rate = self.vocoder.codec.sample_rate
                 reporter.audio(step, "eval/sample", made[first].wave.numpy(), rate, told)
         metrics["timing_s/eval"] = time.perf_counter() - started
         reporter.log(step, metrics)
@@ -183,19 +187,30 @@ class Synthesis:
             )
         return True
 
-    def _load_judge(self, device: str) -> Judge | None:
+    def _load_judge(self, device: str) -> Listener | None:
         if self.folders.judge is None or self.config.rl.early_stop == "never":
             return None
-        return Judge.load(self.folders.judge / "model", device)
+        return load_listener(self.folders.judge, device)
 
-    def _load_vocoder(
-        self, model: SpeechLM, train: Sequence[Utterance], dev: Sequence[Utterance], device: str
-    ) -> Vocoder:
-        codec = load_codec(self.folders.codec / "model", device)
-        check_codec(codec_info(codec), model.facts.codec, str(self.folders.codec), "the speech LM")
-        recordings = read_utterances(self.dump / self.config.data.train)
-        speakers = {u.speaker for u in [*train, *dev]}
-        return Vocoder(codec, speaker_vectors(codec, recordings, speakers))
+    def _load_codec(self, known: CodecInfo, device: str) -> Codec:
+        """The codec, which has to be the speech LM's whether or not somebody listens."""
+        codec, name = load_codec(self.folders.codec / "model", device), str(self.folders.codec)
+        fix = "name the codec that the speech LM was trained on"
+        check_codec(codec_info(codec), known, name, "the speech LM", fix)
+        compared = any(reward.name == "speaker_similarity" for reward in self.config.rl.rewards)
+        if compared and codec.speaker_size == 0:
+            raise UserError(
+                f"rl.rewards: speaker_similarity compares speaker vectors, and {name} has none: "
+                f"the tokens of {codec.config.codec.type} carry the voice; take the reward out."
+            )
+        return codec
+
+    def _load_recogniser(self, known: CodecInfo, device: str) -> TokenRecogniser:
+        folder = self.folders.reward_model
+        recogniser = TokenRecogniser.load(folder / "model", device)
+        fix = f"name the reward model of {self.folders.codec}, or train it again (stage 3)"
+        check_codec(recogniser.facts.codec, known, str(folder), str(self.folders.codec), fix)
+        return recogniser
 
     @staticmethod
     def _with_voices(models: Models, vocoder: Vocoder) -> Models:

@@ -14,12 +14,13 @@ from torch import Tensor
 
 from audiorl.config.schema import Config
 from audiorl.data.speech_tokens import TOKENS, CodecInfo, check_codec, read_tokens_of
-from audiorl.data.text import normalizer, split_units
+from audiorl.data.text import normalizer, split_units, spoken
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.errors import UserError
 from audiorl.models import save_model
 from audiorl.models.speech_layouts import SpeechFacts, SpeechPrompt
 from audiorl.models.speech_lm import SpeechLM
+from audiorl.models.token_recogniser import refuse_unread
 from audiorl.rollout.speak import speak
 from audiorl.score.align import Counts, count_errors
 from audiorl.train.batches import batch_stream, epoch_batches
@@ -35,6 +36,7 @@ RELEVANT = (
     *("decode.temperature", "decode.top_", "decode.repetition_"),  # of evaluations
 )
 PROMPT_SECONDS = 3.0  # of a voice, as zero-shot systems are prompted
+FASTEST = 60.0  # characters a second; the fastest talkers say half as many, phonemes spelt out more
 
 Hear = Callable[[Sequence[Sequence[int]]], Sequence[str]]  # a recogniser of tokens
 
@@ -59,7 +61,7 @@ def train_speech_sft(
     Goes on with a run that was cut off; does nothing if `out` is complete. Writes checkpoints/,
     metrics.jsonl and, at the end, model/: the mean of the best checkpoints on dump/<data.dev>, by
     cross entropy, or by the error rate of what `hear` makes of sampled tokens. UserError before
-    training for texts and tokens that cannot be learnt from.
+    training for texts and tokens that cannot be learnt from, in later stages either.
     """
     experiment = Experiment(out, config, RELEVANT)
     names = {"train": config.data.train, "dev": config.data.dev}
@@ -76,8 +78,9 @@ def train_speech_sft(
         return
     setup_torch(config)
     torch.manual_seed(config.seed)
-    tokenizer = make_tokenizer(config, (u.text for u in sets["train"]))
-    facts = speech_facts(config, sets["train"], train_tokens, info)
+    train = sayable(sets["train"], train_tokens, info["token_rate"])
+    tokenizer = make_tokenizer(config, (u.text for u in train))
+    facts = speech_facts(config, train, train_tokens, info)
     model = SpeechLM(config, tokenizer, facts).to(pick_device(config))
     log.info(
         "%.2f M parameters, %d ids, %d of them speech at %g Hz",
@@ -88,11 +91,12 @@ def train_speech_sft(
     )
     task = Synthesis(
         model,
-        examples(model, sets["train"], train_tokens),
+        examples(model, train, train_tokens),
         some(examples(model, sets["dev"], dev_tokens), config.sft.eval_utterances),
         hear,
     )
     model.refuse_texts((e.utterance for e in task.dev), config.decode.max_completion_length)
+    refuse_later_texts(model, dump, sets["train"])
     if config.sft.max_steps:
         train_supervised(experiment, task)
     save_model(model.eval(), experiment.model_folder)
@@ -181,6 +185,49 @@ def count_heard(config: Config, utterances: Sequence[Utterance], heard: Sequence
         pair = (split_units(clean(t), config.score.unit) for t in (u.text, text))
         counts += count_errors(*pair)
     return counts
+
+
+def sayable(
+    train: Sequence[Utterance], tokens: dict[str, list[int]], token_rate: float
+) -> list[Utterance]:
+    """The utterances whose text fits into their recording; the others' is not what is said there.
+
+    Prints how many are kept; UserError if none is.
+    """
+    kept = [u for u in train if len(u.text) * token_rate <= FASTEST * len(tokens[u.id])]
+    why = f"the others have more than {FASTEST:g} characters to a second of speech"
+    if not kept:
+        raise UserError(
+            f"no utterance has speech as long as its text: {why}; look at the transcripts, or at "
+            f"the codec's {token_rate:g} tokens a second."
+        )
+    log.info("speech LM: kept %d of %d utterances; %s", len(kept), len(train), why)
+    return kept
+
+
+def refuse_later_texts(model: SpeechLM, dump: Path, train: Sequence[Utterance]) -> None:
+    """Raises UserError for the first text that stage 4, 5 or 6 would refuse, after all training.
+
+    Looks at what they look at: the RL set, what RL is evaluated on, the test sets. Those that are
+    not there are left to them.
+    """
+    config, data, limit = model.config, model.config.data, model.config.decode.max_completion_length
+    known = set("".join(spoken(u.text) for u in train))  # to the reward model
+    rewarded = [data.rl or data.train, data.rl_dev or data.dev]
+    for name in dict.fromkeys([*rewarded, *data.test]):
+        if not (dump / name).exists():
+            continue
+        texts, longest = read_utterances(dump / name, texts_alone=True), limit
+        if name == rewarded[0]:
+            longest = min(limit, config.rl.max_completion_length)
+        elif name == rewarded[1]:
+            texts = some(texts, config.rl.eval_utterances)
+        try:
+            model.refuse_texts(texts, longest)
+            if name in rewarded:
+                refuse_unread(texts, known)
+        except UserError as error:
+            raise UserError(f"{dump / name}: {error}") from error
 
 
 def speech_facts(

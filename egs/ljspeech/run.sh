@@ -15,12 +15,14 @@ corpus=                       # LJSpeech-1.1, unpacked; with --download, where i
 data=data                     # Kaldi data directories go here
 dump=dump                     # validated data go here
 exp=exp                       # experiments and logs go here
+judge=                        # who listens: an experiment (../mini_asr/exp/sft); empty: its own
 nj=                           # processes that open audio; all cores
 ngpu=0                        # GPUs: 0 or 1
 download=false                # true: fetch it from keithito.com
 
 . ../../utils/recipe.sh
-rewarding=(--codec "$exp/codec" --reward_model "$exp/reward_model" --judge "$exp/judge")
+listener=${judge:-$exp/judge}
+rewarding=(--codec "$exp/codec" --reward_model "$exp/reward_model" --judge "$listener")
 trained=("$exp/sft")
 for system in $systems; do trained+=("$exp/$system"); done
 judged=("${trained[@]}" "$exp/natural" "$exp/resynthesis")
@@ -34,7 +36,8 @@ fi
 if stage 3 "Codec, judge, reward model, and the supervised speech LM"; then
     run python -m audiorl.bin.train_codec "${opts[@]}" --dump "$dump" --out "$exp/codec"
     run python -m audiorl.bin.speech_tokens "${opts[@]}" --dump "$dump" "$exp/codec"
-    run python -m audiorl.bin.train_judge "${opts[@]}" --dump "$dump" --out "$exp/judge"
+    [ -n "$judge" ] ||
+        run python -m audiorl.bin.train_judge "${opts[@]}" --dump "$dump" --out "$exp/judge"
     run python -m audiorl.bin.train_reward_model "${opts[@]}" \
         --dump "$dump" --tokens "$exp/codec/tokens" --out "$exp/reward_model"
     run python -m audiorl.bin.train_sft "${opts[@]}" \
@@ -60,7 +63,7 @@ if stage 6 "Synthesise"; then
 fi
 if stage 7 "Score by the judge, before and after RL"; then
     run python -m audiorl.bin.score "${opts[@]}" \
-        --dump "$dump" --judge "$exp/judge" "${judged[@]}"
+        --dump "$dump" --judge "$listener" "${judged[@]}"
 fi
 if stage 8 "Report"; then
     run python -m audiorl.bin.report "${opts[@]}" \

@@ -80,18 +80,27 @@ def test_without_its_info_a_set_is_not_whole(tmp_path: Path, monkeypatch) -> Non
     [
         (
             {"token_rate": 50.0},
-            "exp/tokens: the tokens are 50 a second of 9 codes, and not 25 a second of 9 codes as "
-            "those of the language model; ",
+            "exp/tokens has 50 tokens a second of 9 codes, and exp/sft has 25 tokens a second of 9 "
+            "codes; run audiorl.bin.speech_tokens again with the same codec, or train what reads",
         ),
-        ({"codebook_size": 81}, "the tokens are 25 a second of 81 codes, and not 25 a second of 9"),
-        ({"fingerprint": "x"}, "are of another training of the codec than those of the language"),
+        ({"codebook_size": 81}, "has 25 tokens a second of 81 codes, and exp/sft has 25 tokens"),
+        ({"fingerprint": "x"}, "exp/tokens and exp/sft are of two trainings of the codec; run"),
     ],
 )
 def test_another_codec_is_refused(change: dict, sentence: str) -> None:
     with pytest.raises(UserError) as raised:
-        check_codec({**INFO, **change}, INFO, "exp/tokens", "the language model")
+        check_codec({**INFO, **change}, INFO, "exp/tokens", "exp/sft")
     assert sentence in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_each_asker_names_its_own_remedy() -> None:
+    with pytest.raises(UserError) as raised:
+        check_codec({**INFO, "token_rate": 12.5}, INFO, "exp/slow", "exp/sft", "name exp/codec")
+    assert str(raised.value) == (
+        "exp/slow has 12.5 tokens a second of 9 codes, and exp/sft has 25 tokens a second of 9 "
+        "codes; name exp/codec."
+    )
 
 
 def test_the_same_codec_is_accepted(tmp_path: Path) -> None:

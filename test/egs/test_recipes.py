@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,7 @@ SPEECH_STAGES = [  # of synthesis
     *STAGES[7:],
 ]
 OPTIONS = "stage stop_stage config control corpus dump exp nj ngpu".split()
+SPEECH_OPTIONS = "stage stop_stage config systems corpus dump exp judge nj ngpu".split()
 # What a corpus needs beyond them; its README.md explains each.
 EXTRAS = {
     "mini_asr": ["language", "scale"],
@@ -56,8 +59,8 @@ def stages_of(recipe: str) -> list[str]:
 
 
 def options_of(recipe: str) -> list[str]:
-    """Of synthesis there is no control but several systems."""
-    return [{"control": "systems"}.get(o, o) if recipe in SPEECH else o for o in OPTIONS]
+    """Of synthesis there is no control but several systems, and a judge."""
+    return SPEECH_OPTIONS if recipe in SPEECH else OPTIONS
 
 
 def model_of(recipe: str) -> str:
@@ -137,6 +140,30 @@ def test_help(recipe: str, tmp_path: Path) -> None:
         for name in [*declared(recipe), "set"]:
             assert re.search(rf"^  --{name} +\S", said, re.MULTILINE)
         assert f"egs/{recipe}/run.sh" in said
+
+
+def commands_of(tmp_path: Path, *options: str) -> list[str]:
+    """What mini_tts runs in its stages 3 to 7, with a python that runs nothing."""
+    fake = tmp_path / "python"
+    fake.write_text(f'#!/bin/sh\ncase $* in *check_config*) exec {sys.executable} "$@" ;; esac\n')
+    fake.chmod(0o755)
+    places = ["--exp", str(tmp_path / "exp"), "--stage", "3", "--stop_stage", "7"]
+    environment = {**os.environ, "AUDIORL_PYTHON": str(fake), "PYTHONPATH": str(ROOT)}
+    command = [EGS / "mini_tts" / "run.sh", *places, *options]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return [line for line in done.stdout.splitlines() if line.startswith("+ ")]
+
+
+def test_another_judge_listens_in_rl_and_in_scoring(tmp_path: Path) -> None:
+    own, other = commands_of(tmp_path), commands_of(tmp_path, "--judge", "../mini_asr/exp/sft")
+    assert sum("train_judge" in line for line in own) == 1
+    assert not any("train_judge" in line for line in other)
+    for commands, judge in ((own, f"{tmp_path}/exp/judge"), (other, "../mini_asr/exp/sft")):
+        listening = [line for line in commands if f" --judge {judge} " in line]
+        assert [line.split()[3] for line in listening] == [
+            *["audiorl.bin.train_rl"] * 3,
+            "audiorl.bin.score",
+        ]
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

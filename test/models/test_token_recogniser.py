@@ -201,15 +201,3 @@ def test_half_a_model_is_refused(file: str, tmp_path) -> None:
     (tmp_path / file).unlink()
     with pytest.raises(UserError):
         TokenRecogniser.load(tmp_path)
-
-
-def test_another_codec_is_refused(tmp_path) -> None:
-    tiny_recogniser().save(tmp_path)
-    TokenRecogniser.load(tmp_path, codec=CODEC)
-    larger, newer = {**CODEC, "codebook_size": 8}, {**CODEC, "fingerprint": "other"}
-    with pytest.raises(
-        UserError, match=r"of 8 codes, and not 25 a second of 6 codes as those of t"
-    ):
-        TokenRecogniser.load(tmp_path, codec=larger)
-    with pytest.raises(UserError, match="of another training of the codec than those of the rewar"):
-        TokenRecogniser.load(tmp_path, codec=newer)

@@ -22,7 +22,7 @@ from audiorl.errors import UserError
 from audiorl.models import save_model
 from audiorl.models.judge import Judge
 from audiorl.rollout import listen
-from audiorl.rollout.listen import AudioLLMListener, judge_systems, load_listener
+from audiorl.rollout.listen import AudioLLMListener, hear, judge_systems, load_listener
 from audiorl.score.asr import score_systems
 from audiorl.score.tts import read_judged
 
@@ -212,3 +212,23 @@ def test_judged_json_says_who_judged(recipe) -> None:
     root = recipe[0]
     found = json.loads((root / "exp/base/decode_greedy/test/judged.json").read_text())
     assert found["judge"] == str(root / "exp" / "judge")
+
+
+def test_waves_are_heard_at_the_listeners_rate(monkeypatch) -> None:
+    """A tone of 24 kHz is the tone that it was; batches are of like length, the order stays."""
+    ear, batches = Ear(), []
+
+    def transcribe(waves: Sequence[torch.Tensor]) -> list[str]:
+        batches.append([len(wave) for wave in waves])
+        peaks = [torch.fft.rfft(w).abs().argmax() * RATE / len(w) for w in waves]
+        return [f"{peak:.0f} Hz" for peak in peaks]
+
+    monkeypatch.setattr(ear, "transcribe", transcribe)
+    seconds = {0.5: 400, 1.5: 600, 0.25: 800, 1.4: 1000}
+    tones = [
+        torch.sin(2 * torch.pi * hz * torch.arange(int(s * 24000)) / 24000)
+        for s, hz in seconds.items()
+    ]
+    assert hear(ear, tones, 24000, 3.0) == [f"{hz} Hz" for hz in seconds.values()]
+    assert batches == [[int(1.5 * RATE), int(1.4 * RATE)], [RATE // 2, RATE // 4]]
+    assert hear(ear, [], 24000, 3.0) == []

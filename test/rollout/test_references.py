@@ -16,8 +16,7 @@ from torch import Tensor
 
 from audiorl.data.speech_tokens import read_tokens
 from audiorl.data.tables import read_table
-from audiorl.errors import UserError
-from audiorl.rollout.references import write_natural, write_resynthesis
+from audiorl.rollout.references import scored_together, write_natural, write_resynthesis
 
 CONFIG = tiny_config({"task": "tts", "data.test": ["test", "hard"], "decode.batch_seconds": 2.0})
 
@@ -106,7 +105,27 @@ def test_what_is_made_is_left(dump: Path) -> None:
     assert codec.encoded == 18
 
 
-def test_texts_alone_are_no_reference(dump: Path, tmp_path: Path) -> None:
-    (dump / "hard" / "wav.scp").unlink()
-    with pytest.raises(UserError, match=r"hard: .* has no audio, and a text alone is not enough"):
-        write_natural(dump, CONFIG, tmp_path / "natural")
+def test_texts_alone_have_no_reference(dump: Path, tmp_path: Path) -> None:
+    for name in ("wav.scp", "utt2dur"):
+        (dump / "hard" / name).unlink()
+    write_natural(dump, CONFIG, tmp_path / "natural")
+    codec = LoudnessCodec()
+    exp = resynthesise(codec, dump)
+    assert (codec.encoded, codec.decoded) == (5, 5)
+    for made in (tmp_path / "natural", exp):
+        assert [p.name for p in (made / "decode_greedy").iterdir()] == ["test"]
+        assert (made / "reference.json").exists()
+
+
+def test_references_are_scored_where_all_sets_have_recordings(dump: Path, tmp_path, capsys) -> None:
+    write_natural(dump, CONFIG, tmp_path / "natural")
+    exps = [tmp_path / "sft", tmp_path / "natural"]
+    assert scored_together(exps, dump, CONFIG) == exps
+    assert capsys.readouterr().out == ""
+    for name in ("wav.scp", "utt2dur"):
+        (dump / "hard" / name).unlink()
+    assert scored_together(exps, dump, CONFIG) == exps[:1]
+    told = f"{tmp_path}/natural: left out, for hard has no recordings\n"
+    assert capsys.readouterr().out == told
+    assert scored_together(exps[:1], dump, CONFIG) == exps[:1]
+    assert capsys.readouterr().out == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,12 @@ import torch
 from deaths import after, before, killed
 from pretrained_speech import CODES, save_llasa
 from runs import lines, outcome
-from tiny import sentences
+from tiny import sentences, write_set
 from tiny_speech import CODEC, hear, say, tiny_speech_config, write_speech_set
 
 from audiorl.bin import train_sft as command
 from audiorl.data.speech_tokens import write_tokens
-from audiorl.data.utterance import read_utterances
+from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.errors import UserError
 from audiorl.models import load_model
 from audiorl.models.speech_layouts import SpeechPrompt
@@ -30,6 +31,7 @@ from audiorl.train.speech_sft import (
     dev_loss,
     evaluate_speech,
     examples,
+    sayable,
     train_speech_sft,
 )
 
@@ -168,18 +170,23 @@ def test_a_voice_may_be_an_utterance_near_three_seconds(corpus: Corpus, tmp_path
         assert prompt.tokens == say(prompt.text, name)
 
 
-def test_a_pretrained_one_is_taken_as_it_is(spoilt: Corpus, tmp_path: Path) -> None:
-    save_llasa(tmp_path / "hub")
+def llasa(corpus: Corpus, hub: Path) -> dict[str, Any]:
+    """The keys of a pretrained speech LM, with the corpus in its tokens."""
+    save_llasa(hub)
     for name in ("train", "dev"):
-        tokens = {u.id: say(u.text, u.speaker) for u in read_utterances(spoilt.dump / name)}
+        tokens = {u.id: say(u.text, u.speaker) for u in read_utterances(corpus.dump / name)}
         info = {"fingerprint": "x", "codebook_size": CODES, "token_rate": 50.0}
-        write_tokens(spoilt.codec / "tokens" / name, tokens, info)
-    keys = {
+        write_tokens(corpus.codec / "tokens" / name, tokens, info)
+    return {
         "tokenizer.type": "pretrained",
-        "llm.pretrained": str(tmp_path / "hub"),
+        "llm.pretrained": str(hub),
         "speech.layout": "llasa",
         "speech.speakers": "none",
     }
+
+
+def test_a_pretrained_one_is_taken_as_it_is(spoilt: Corpus, tmp_path: Path) -> None:
+    keys = llasa(spoilt, tmp_path / "hub")
     spoilt.run(tmp_path / "exp", {**keys, "sft.max_steps": 0})
     model = load_model(tmp_path / "exp" / "model")
     assert model.config.speech.layout == "llasa"
@@ -261,7 +268,7 @@ def test_an_utterance_without_tokens(part: str, missing: bool, spoilt, tmp_path:
 def test_tokens_of_two_codecs(change: dict[str, Any], spoilt: Corpus, tmp_path: Path) -> None:
     tokens = {u.id: say(u.text, u.speaker) for u in read_utterances(spoilt.dump / "dev")}
     write_tokens(spoilt.codec / "tokens" / "dev", tokens, {**CODEC, **change})
-    message = r"/codec/tokens/dev: the tokens are .*/codec/tokens/train"
+    message = r"/codec/tokens/dev (has|and) .*/codec/tokens/train .*; run audiorl\.bin\.speech_tok"
     refused(spoilt, tmp_path / "exp", message)
 
 
@@ -271,6 +278,95 @@ def test_speech_longer_than_the_lm(spoilt: Corpus, tmp_path: Path) -> None:
     write_tokens(spoilt.codec / "tokens" / "train", tokens, CODEC)
     message = r"^s1-train001: text and speech have 41\d\d positions, and the LM has 4096; lower"
     refused(spoilt, tmp_path / "exp", message)
+
+
+def write_texts(folder: Path, *texts: str) -> None:
+    """A set of texts alone."""
+    for i, u in enumerate(write_set(folder, ["ba"] * len(texts))):
+        table = folder / "text"
+        table.write_text(table.read_text().replace(f"{u.id} ba\n", f"{u.id} {texts[i]}\n"))
+    (folder / "wav.scp").unlink()
+    (folder / "utt2dur").unlink()
+
+
+LATER = {"data.rl": "rl", "data.rl_dev": "rl_dev", "data.test": ["test", "not_there"]}
+
+
+@pytest.mark.parametrize("name", ["rl", "rl_dev", "test"])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "the text is empty; remove"),
+        ("ba 7", r"the speech LM never read 7 \(U\+0037\); spell"),
+        (
+            "ba " * 30 + "do",
+            r"the text of 92 characters needs about \d+ tokens of speech, and max_",
+        ),
+    ],
+)
+def test_a_text_that_a_later_stage_would_refuse(
+    name: str, text: str, message: str, spoilt: Corpus, tmp_path: Path
+) -> None:
+    """Stages 4, 5 and 6 would, but only after this training."""
+    for other in ("rl", "rl_dev", "test"):
+        write_texts(spoilt.dump / other, "ba do", text if other == name else "ki", "lu")
+    message = rf"^{spoilt.dump}/{name}: s1-{name}001: {message}"
+    refused(spoilt, tmp_path / "exp", message, LATER)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("...", "nothing of its text is spoken"), ("ba 7", r".* the reward model never read: 7 ")],
+)
+def test_an_rl_text_that_the_reward_model_cannot_read(
+    text: str, message: str, spoilt: Corpus, tmp_path: Path
+) -> None:
+    """A tokenizer that comes with its LM reads everything, the reward model does not."""
+    keys = {**LATER, **llasa(spoilt, tmp_path / "hub"), "sft.max_steps": 0}
+    write_texts(spoilt.dump / "test", text)  # it is not rewarded
+    spoilt.run(tmp_path / "fine", keys)
+    write_texts(spoilt.dump / "rl", text)
+    refused(spoilt, tmp_path / "exp", f"^{spoilt.dump}/rl: s0-rl000: {message}", keys)
+
+
+def test_rl_texts_have_the_room_of_rl(spoilt: Corpus, tmp_path: Path) -> None:
+    message = r"/dump/train: s\d-train\d+: the text of .* and max_completion_length is 5; split"
+    refused(spoilt, tmp_path / "exp", message, {"rl.max_completion_length": 5})
+
+
+def test_what_is_fine_for_later_stages_is_accepted(spoilt: Corpus, tmp_path: Path) -> None:
+    for name in ("rl", "rl_dev", "test"):
+        write_texts(spoilt.dump / name, "ba do", "ki")
+    spoilt.run(tmp_path / "exp", {**LATER, "sft.max_steps": 1})
+    assert (tmp_path / "exp" / "model" / "model.safetensors").exists()
+
+
+def test_texts_beyond_their_recordings_are_left_out(spoilt: Corpus, tmp_path: Path) -> None:
+    """1,980 characters are not what is said in two seconds."""
+    victim = read_utterances(spoilt.dump / "train")[3]
+    spoilt.spoil("train/text", f"{victim.id} {victim.text}\n", f"{victim.id} {'ba do ' * 330}\n")
+    keys = {"sft.max_steps": 1, "data.rl": "dev"}
+    spoilt.run(tmp_path / "exp", keys)
+    kept = "speech LM: kept 19 of 20 utterances; the others have more than 60 characters to a sec"
+    assert kept in (tmp_path / "exp" / "train.log").read_text()
+    model = load_model(tmp_path / "exp" / "model")
+    others = [u for u in read_utterances(spoilt.dump / "train") if u.id != victim.id]
+    mean = sum(len(say(u.text, u.speaker)) for u in others) / sum(len(u.text) for u in others)
+    assert model.facts.tokens_per_character == pytest.approx(mean)
+    table = spoilt.dump / "train" / "text"
+    table.write_text(re.sub(r"(?m)^(\S+) .*$", r"\1 " + "ba do " * 330, table.read_text()))
+    message = r"^no utterance has speech as long as its text: .* 25 tokens a second\.$"
+    refused(spoilt, tmp_path / "none", message, keys)
+
+
+def test_the_fastest_talkers_are_kept() -> None:
+    made = [utterance(f"u{n}", n) for n in (119, 120, 121)]
+    tokens = {u.id: [1] * 50 for u in made}  # 2 s
+    assert [len(u.text) for u in sayable(made, tokens, 25.0)] == [119, 120]
+
+
+def utterance(name: str, characters: int) -> Utterance:
+    return Utterance(name, "", "a" * characters, "s0")
 
 
 def test_a_dev_text_that_cannot_be_said_in_time(corpus: Corpus, tmp_path: Path) -> None:
