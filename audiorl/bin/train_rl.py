@@ -30,6 +30,11 @@ def main() -> None:
     options.add_argument(
         "--histories", type=Path, help="tts: folder with tokens of the RL set, for fixed histories"
     )
+    options.add_argument(
+        "--ear",
+        type=Path,
+        help="tts: recogniser of waves whose transcripts are rewarded; without: the reward model's",
+    )
     args = options.parse_args()
     config, task = load_config(args.config, args.set), None
     if config.task == "tts":
@@ -37,7 +42,7 @@ def main() -> None:
             options.error("a speech LM learns from a reward model; name --codec and --reward_model")
         from audiorl.train.rl_synthesis import SpeechFolders, Synthesis
 
-        folders = SpeechFolders(args.codec, args.reward_model, args.judge, args.histories)
+        folders = SpeechFolders(args.codec, args.reward_model, args.judge, args.histories, args.ear)
         task = Synthesis(config, folders, args.dump)
     from audiorl.train.rl import train_rl
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -64,11 +63,8 @@ class Vocoder:
         return made
 
 
-class Ear(Protocol):
-    """A recogniser of waves."""
-
-    def transcribe(self, waves: Sequence[Tensor]) -> list[str]:
-        """What is heard in waves [S_i] of the codec's sample rate."""
+# What is said in waves [S_i] of the codec's sample rate.
+Ear = Callable[[Sequence[Tensor]], list[str]]
 
 
 class Heard:
@@ -106,5 +102,5 @@ class Heard:
 
     def _listen(self, samples: Sequence[Sample]) -> list[Sample]:
         """With what the ear hears; a sample without a wave says nothing."""
-        heard = iter(self.ear.transcribe([s.wave for s in samples if s.wave is not None]))
+        heard = iter(self.ear([s.wave for s in samples if s.wave is not None]))
         return [s if s.wave is None else replace(s, text=next(heard)) for s in samples]

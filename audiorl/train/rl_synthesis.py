@@ -15,6 +15,7 @@ from audiorl.config.schema import Config
 from audiorl.data.speech_tokens import TOKENS, CodecInfo, check_codec, read_tokens
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.errors import UserError
+from audiorl.files import sha256
 from audiorl.models import WEIGHTS
 from audiorl.models.codec import Codec, codec_info, load_codec
 from audiorl.models.speech_lm import SpeechLM
@@ -25,7 +26,7 @@ from audiorl.rl.collect import Scorer
 from audiorl.rl.diffro import DiffROLoss
 from audiorl.rl.diffro_learner import DiffRO, OnRollouts
 from audiorl.rl.grpo import GRPO
-from audiorl.rl.speech import Heard, Texts, Vocoder
+from audiorl.rl.speech import Ear, Heard, Texts, Vocoder
 from audiorl.rollout.listen import Listener, hear, load_listener
 from audiorl.rollout.speak import speak
 from audiorl.rollout.synthesise import speaker_vectors
@@ -46,6 +47,7 @@ class SpeechFolders:
     reward_model: Path
     judge: Path | None = None  # None: nobody watches over reward hacking
     histories: Path | None = None  # tokens of the RL set's utterances, for DiffRO on fixed ones
+    ear: Path | None = None  # who hears rewarded waves; None: the reward model hears tokens
 
 
 class Synthesis:
@@ -68,6 +70,8 @@ class Synthesis:
         }
         if self.folders.judge:
             found["judge"] = self.folders.judge / "model" / WEIGHTS
+        if self.folders.ear:
+            found["ear"] = self.folders.ear / "model" / WEIGHTS
         if self._needs_histories:
             found["histories"] = self.folders.histories / TOKENS
         for name, path in found.items():
@@ -88,14 +92,15 @@ class Synthesis:
             self.histories, info = read_tokens(self.folders.histories)
             fix = "run stage 4 again with this speech LM"
             check_codec(info, known, str(self.folders.histories), "the speech LM", fix)
-        wants_waves = build_rewards(self.config).needs_waves
+        ear = self._load_ear(codec, device)
+        wants_waves = build_rewards(self.config).needs_waves or ear is not None
         self.judge = self._load_judge(device)
         self.vocoder = None
         if wants_waves or self.judge:
             recordings = read_utterances(self.dump / self.config.data.train)
             speakers = {u.speaker for u in [*train, *dev]}
             self.vocoder = Vocoder(codec, speaker_vectors(codec, recordings, speakers))
-        self.heard = Heard(model, self.recogniser, self.vocoder if wants_waves else None)
+        self.heard = Heard(model, self.recogniser, self.vocoder if wants_waves else None, ear)
         models = Models(self.recogniser, token_rate=known["token_rate"])
         return self._with_voices(models, self.vocoder) if wants_waves else models
 
@@ -191,6 +196,22 @@ class Synthesis:
         if self.folders.judge is None or self.config.rl.early_stop == "never":
             return None
         return load_listener(self.folders.judge, device)
+
+    def _load_ear(self, codec: Codec, device: str) -> Ear | None:
+        """Who hears the waves that are rewarded; it must not judge as well."""
+        if self.folders.ear is None:
+            return None
+        weights = {name: self.inputs().get(name) for name in ("ear", "judge")}
+        if weights["judge"] and sha256(weights["ear"]) == sha256(weights["judge"]):
+            raise UserError(
+                f"{self.folders.ear} would be rewarded for and judge as well, and nobody would see "
+                "what pleases it alone; name another recogniser with --ear."
+            )
+        listener, seconds = (
+            load_listener(self.folders.ear, device),
+            self.config.decode.batch_seconds,
+        )
+        return lambda waves: hear(listener, waves, codec.sample_rate, seconds)
 
     def _load_codec(self, known: CodecInfo, device: str) -> Codec:
         """The codec, which has to be the speech LM's whether or not somebody listens."""

@@ -45,11 +45,9 @@ class Recogniser:
         return [" ".join(map(str, row)) for row in rows]
 
 
-class Ear:
+def ear(waves: Sequence[Tensor]) -> list[str]:
     """Hears how long a wave is, and its first sample."""
-
-    def transcribe(self, waves: Sequence[Tensor]) -> list[str]:
-        return [f"{len(wave)} of {float(wave[0]):g}" for wave in waves]
+    return [f"{len(wave)} of {float(wave[0]):g}" for wave in waves]
 
 
 @pytest.fixture
@@ -74,7 +72,7 @@ def test_tokens_are_read_and_no_wave_is_made(rollout: Rollout) -> None:
 
 def test_an_ear_hears_the_waves_in_the_samples_order(rollout: Rollout) -> None:
     recogniser, codec = Recogniser(), Codec()
-    samples = Heard(Policy(), recogniser, Vocoder(codec, VOICES), Ear())(UTTERANCES, rollout)
+    samples = Heard(Policy(), recogniser, Vocoder(codec, VOICES), ear)(UTTERANCES, rollout)
     assert [s.text for s in samples] == ["20 of 3.5", "", "40 of 5.5", "10 of 2.5"]
     assert [s.wave is None for s in samples] == [False, True, False, False]
     assert codec.batches == [[4, 2, 1]]  # one padded batch, the longest first

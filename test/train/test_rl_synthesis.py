@@ -279,6 +279,31 @@ def test_an_ordinary_recogniser_may_watch(world: World, tmp_path: Path) -> None:
     )
 
 
+def test_an_ear_hears_the_waves_that_are_rewarded(
+    world: World, tmp_path: Path, monkeypatch
+) -> None:
+    """The reward is what the ear hears, not what the reward model reads."""
+    save_model(tiny_model(spread=3.0), tmp_path / "ear" / "model")
+    heard = []
+
+    def transcribe(self, waves: Sequence[Tensor]) -> list[str]:
+        heard.extend(len(wave) for wave in waves)
+        return [WORDS[2]] * len(waves)
+
+    monkeypatch.setattr(AudioLLMListener, "transcribe", transcribe)
+    keys = {"rl.rewards": [RewardConfig("wer")], "rl.max_steps": 1}
+    world.run(tmp_path / "exp", keys, ear=tmp_path / "ear")
+    told = lines(tmp_path / "exp" / "completions.jsonl")
+    assert heard and {line["completion"] for line in told} <= {WORDS[2], ""}
+    assert {line["reward"] for line in told if line["reference"] == WORDS[2]} >= {1.0}
+
+
+def test_the_judge_is_no_ear(world: World, tmp_path: Path) -> None:
+    refused(
+        world, tmp_path, r"judge would be rewarded for and judge as well", ear=world.folders.judge
+    )
+
+
 def refused(
     world: World,
     out: Path,
