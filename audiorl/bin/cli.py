@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from audiorl.errors import UserError
 
@@ -31,6 +32,20 @@ def add_set(options: argparse.ArgumentParser) -> None:
         metavar="KEY.PATH=VALUE",
         help="overrides one key of the config; may be given several times",
     )
+
+
+def refuse_other_task(experiment: Path, task: str) -> None:
+    """Raises UserError for an experiment whose model is not for `task`, asr or tts."""
+    from audiorl.config import load_config
+
+    saved = experiment / "model" / "config.yaml"
+    if not saved.is_file() or load_config(saved).task == task:  # what is missing is named later
+        return
+    kind, command = {
+        "asr": ("a speech LM, which speaks", "synthesise"),
+        "tts": ("a recogniser, which transcribes", "decode"),
+    }[task]
+    raise UserError(f"{experiment} is {kind}; run audiorl.bin.{command} on it.")
 
 
 def run(main: Callable[[], None]) -> None:

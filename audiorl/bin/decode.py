@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from audiorl.bin.cli import parser, run
+from audiorl.bin.cli import parser, refuse_other_task, run
 from audiorl.config import load_config
 
 
@@ -28,6 +28,7 @@ def main() -> None:
 
     setup_torch(config)
     for experiment in args.experiments:
+        refuse_other_task(experiment, "asr")
         folder = experiment / f"decode_{config.decode.name}"
         wanted = [
             name

@@ -2,8 +2,11 @@
 
 example:
   python -m audiorl.bin.pack exp/grpo --out exp/grpo/grpo.zip
+  python -m audiorl.bin.pack exp/both --dump dump --codec exp/codec --out exp/both/both.zip
 
-`python -m audiorl.bin.unpack grpo.zip DIR` makes DIR a folder to decode with, on any machine.
+A system of synthesis brings its codec and the vectors of its speakers, which are made here of the
+training recordings. `python -m audiorl.bin.unpack grpo.zip DIR` makes DIR a folder to decode with,
+or to speak with, on any machine.
 """
 
 from __future__ import annotations
@@ -22,8 +25,10 @@ import audiorl
 from audiorl.bin import cli
 from audiorl.errors import UserError
 from audiorl.files import atomic_path, progress, sha256
+from audiorl.rollout.voices import VOICES
 
 META = "meta.json"
+CODEC = "codec"  # of synthesis: its codec and its voices, below the experiment once unpacked
 REQUIRED = ("config.yaml", "model/config.yaml", "model/model.safetensors")
 EXPECTED = ("env.json", "run.sh", "RESULTS.md", "report.html")
 PATTERNS = ("model/**/*", "images/*", "decode_*/result.json", "decode_*/*/result.json")
@@ -33,9 +38,13 @@ def main() -> None:
     parser = cli.parser(__doc__, config=False)
     parser.add_argument("exp", type=Path, help="experiment folder")
     parser.add_argument("--out", type=Path, required=True, help="the zip to write")
+    parser.add_argument("--codec", type=Path, help="of synthesis: experiment of the codec")
+    parser.add_argument("--dump", type=Path, help="of synthesis: folder of the formatted sets")
     args = parser.parse_args()
     now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
-    changed = pack(args.exp, args.out, now)
+    if args.codec and args.dump:
+        keep_voices(args.exp, args.codec, args.dump)
+    changed = pack(args.exp, args.out, now, args.codec)
     missing = [name for name in EXPECTED if not (args.exp / name).exists()]
     if missing:
         print(f"{args.exp} has no {', '.join(missing)}: packed without.")
@@ -43,13 +52,44 @@ def main() -> None:
     print(f"{args.out}: {'packed' if changed else 'up to date'}, {size:.1f} MB")
 
 
-def pack(exp: Path, out: Path, created: datetime.datetime) -> bool:
+def keep_voices(exp: Path, codec: Path, dump: Path) -> None:
+    """Writes the vectors of the speakers in the train set below `exp`, unless they are there.
+
+    A recogniser has none.
+    """
+    from audiorl.config import load_config
+    from audiorl.data.speech_tokens import check_codec
+    from audiorl.data.utterance import read_utterances
+    from audiorl.models import WEIGHTS
+    from audiorl.models.codec import codec_info, load_codec
+    from audiorl.models.speech_lm import FACTS
+    from audiorl.rollout.synthesise import speaker_vectors
+    from audiorl.rollout.voices import write_voices
+    from audiorl.train.sft import pick_device, setup_torch
+
+    if not (exp / "model" / FACTS).is_file():
+        return
+    config = load_config(exp / "config.yaml")
+    setup_torch(config)
+    loaded = load_codec(codec / "model", str(pick_device(config)))
+    expected = json.loads((exp / "model" / FACTS).read_text(encoding="utf-8"))["codec"]
+    check_codec(codec_info(loaded), expected, str(codec), str(exp))
+    voices, train = exp / CODEC / VOICES, dump / config.data.train
+    newest = max(path.stat().st_mtime for path in (codec / "model" / WEIGHTS, train / "utt2spk"))
+    if not voices.exists() or voices.stat().st_mtime < newest:
+        recordings = read_utterances(train)
+        speakers = {u.speaker for u in recordings}
+        write_voices(voices, speaker_vectors(loaded, recordings, speakers))
+
+
+def pack(exp: Path, out: Path, created: datetime.datetime, codec: Path | None = None) -> bool:
     """Writes `out`; returns False when it already holds the same files.
 
+    `codec`: of synthesis, its experiment; None for a system that was unpacked, and has it.
     The bytes depend on the files and on `created` (UTC) alone. Raises UserError when the model is
     missing or when a config names a path of this machine.
     """
-    files = _members(exp)
+    files = _members(exp, codec or exp / CODEC)
     listed = {
         name: {"sha256": sha256(path), "size": path.stat().st_size}
         for name, path in progress(files.items(), desc="checksums", unit="file")
@@ -67,7 +107,7 @@ def pack(exp: Path, out: Path, created: datetime.datetime) -> bool:
     return True
 
 
-def _members(exp: Path) -> dict[str, Path]:
+def _members(exp: Path, codec: Path) -> dict[str, Path]:
     """Name in the zip -> file, sorted by name."""
     for name in REQUIRED:
         if not (exp / name).is_file():
@@ -76,22 +116,48 @@ def _members(exp: Path) -> dict[str, Path]:
             )
     found = [exp / name for name in (*REQUIRED, *EXPECTED)]
     found += [path for pattern in PATTERNS for path in exp.glob(pattern)]
-    files = {
-        path.relative_to(exp).as_posix(): path
-        for path in found
-        if path.is_file() and not path.name.startswith(".")
-    }
+    files = {path.relative_to(exp).as_posix(): path for path in found if _is_kept(path)}
     for name in ("config.yaml", "model/config.yaml"):
-        for key, value in _strings(yaml.safe_load((exp / name).read_text(encoding="utf-8"))):
-            if os.path.isabs(value) or value.startswith("~"):
-                raise UserError(
-                    f"{exp / name}: {key} is {value}, a path of this machine; write a path "
-                    "relative to the recipe there (or a hub name) and pack again."
-                )
+        for key, value in _portable_strings(exp / name):
             if key.split(".")[-1] == "reward_file" and value:
                 member = _inside(exp, name, key, value)
                 files[member.as_posix()] = exp / member
+    if ("task", "tts") in _portable_strings(exp / "model" / "config.yaml"):
+        files |= _codec_members(exp, codec)
     return dict(sorted(files.items()))
+
+
+def _codec_members(exp: Path, codec: Path) -> dict[str, Path]:
+    """What a speech LM needs beside itself: name in the zip -> file."""
+    folder, voices = codec / "model", exp / CODEC / VOICES
+    if not (folder / "model.safetensors").is_file() or not voices.is_file():
+        raise UserError(
+            f"{exp} is a speech LM, which is mute without its codec and the vectors of its "
+            "speakers; name --codec, the codec's experiment, and --dump, the formatted sets."
+        )
+    _portable_strings(folder / "config.yaml")
+    kept = {
+        f"{CODEC}/model/{path.relative_to(folder).as_posix()}": path
+        for path in folder.rglob("*")
+        if _is_kept(path)
+    }
+    return {**kept, f"{CODEC}/{VOICES}": voices}
+
+
+def _is_kept(path: Path) -> bool:
+    return path.is_file() and not path.name.startswith(".")
+
+
+def _portable_strings(config: Path) -> list[tuple[str, str]]:
+    """All text values of a config with their key paths; UserError for a path of this machine."""
+    found = _strings(yaml.safe_load(config.read_text(encoding="utf-8")))
+    for key, value in found:
+        if os.path.isabs(value) or value.startswith("~"):
+            raise UserError(
+                f"{config}: {key} is {value}, a path of this machine; write a path relative to "
+                "the recipe there (or a hub name) and pack again."
+            )
+    return found
 
 
 def _inside(exp: Path, config: str, key: str, value: str) -> PurePosixPath:

@@ -3,13 +3,15 @@
 example:
   python -m audiorl.bin.synthesise --config conf/both.yaml --dump dump --codec exp/codec \\
       exp/sft exp/grpo
+
+Voices are the speakers' in the train set; of a system that was unpacked, those that it brought.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from audiorl.bin.cli import parser, run
+from audiorl.bin.cli import parser, refuse_other_task, run
 from audiorl.config import load_config
 
 
@@ -27,12 +29,14 @@ def main() -> None:
     from audiorl.models import WEIGHTS, load_model
     from audiorl.models.codec import codec_info, load_codec
     from audiorl.rollout.synthesise import DONE, is_made, speaker_vectors, synthesise_set
+    from audiorl.rollout.voices import VOICES, read_voices
     from audiorl.train.sft import pick_device, setup_torch
 
     setup_torch(config)
     device = str(pick_device(config))
     codec, voices = None, {}
     for experiment in args.experiments:
+        refuse_other_task(experiment, "tts")
         folder = experiment / f"decode_{config.decode.name}"
         weights = experiment / "model" / WEIGHTS
         sets = {name: args.dump / name for name in config.data.test}
@@ -47,8 +51,12 @@ def main() -> None:
         if codec is None:
             codec = load_codec(args.codec / "model", device)
             texts = [u for data in sets.values() for u in read_utterances(data, texts_alone=True)]
-            train = read_utterances(args.dump / config.data.train)
-            voices = speaker_vectors(codec, train, {u.speaker for u in texts})
+            speakers = {u.speaker for u in texts}
+            if (args.codec / VOICES).exists():
+                voices = read_voices(args.codec / VOICES, speakers)
+            else:
+                train = read_utterances(args.dump / config.data.train)
+                voices = speaker_vectors(codec, train, speakers)
         model = load_model(experiment / "model", device)
         fix = f"name the codec that {experiment} was trained on"
         check_codec(codec_info(codec), model.facts.codec, str(args.codec), str(experiment), fix)

@@ -3,6 +3,11 @@
 example:
   python -m audiorl.bin.unpack grpo.zip exp/grpo
   python -m audiorl.bin.decode --config exp/grpo/config.yaml --dump dump exp/grpo
+
+A system of synthesis has its codec and its voices in DIR/codec, and speaks:
+  python -m audiorl.bin.unpack both.zip exp/both
+  python -m audiorl.bin.synthesise --config exp/both/config.yaml --dump dump \\
+      --codec exp/both/codec exp/both
 """
 
 from __future__ import annotations
@@ -10,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import stat
 import zipfile
@@ -17,7 +23,7 @@ import zlib
 from pathlib import Path, PurePosixPath
 
 from audiorl.bin import cli
-from audiorl.bin.pack import META
+from audiorl.bin.pack import CODEC, META
 from audiorl.errors import UserError
 from audiorl.files import progress
 
@@ -34,6 +40,19 @@ def main() -> None:
     print(
         f"{args.dir}: {len(meta['files'])} files, checksums right, "
         f"packed {meta['created']} by audiorl {meta['audiorl']}"
+    )
+    print(advice(args.dir, meta))
+
+
+def advice(folder: Path, meta: dict) -> str:
+    """The command that decodes, or speaks, with what was unpacked."""
+    name, codec = shlex.quote(str(folder)), shlex.quote(str(folder / CODEC))
+    config = shlex.quote(str(folder / "config.yaml"))
+    verb, command, options = "decode", "decode", ""
+    if any(member.startswith(f"{CODEC}/") for member in meta["files"]):
+        verb, command, options = "speak", "synthesise", f" --codec {codec}"
+    return (
+        f"to {verb}: python -m audiorl.bin.{command} --config {config} --dump dump{options} {name}"
     )
 
 

@@ -526,7 +526,8 @@ class RLConfig:
     early_stop: str = key(
         "flag",
         "when the reward rises and the judge's score falls from evaluation to evaluation, reward "
-        "hacking by the look of it: say so in the log (flag), end the run (stop), or never look",
+        "hacking by the look of it: say so in the log (flag), end the run with the best model from "
+        "before (stop), or never look",
         choices=("never", "flag", "stop"),
         task="tts",
     )

@@ -77,20 +77,35 @@ def _headline(report: Report) -> Html:
 def headline(
     first: SystemScore, focus: SystemScore, unit: str, references: Sequence[SystemScore] = ()
 ) -> Html:
-    """The pooled error rates as large numbers."""
-    metric = METRICS[unit]
-    tiles = [_rate_tile(s, metric) for s in ((first, focus) if focus is not first else (focus,))]
-    if focus is not first and focus.against[POOLED].relative is not None:
-        c = focus.against[POOLED]
+    """The error rates as large numbers: pooled, or of synthesis, whose sets differ much, by set."""
+    if not focus.pooled.sound:
+        return _tiles(first, focus, METRICS[unit], POOLED, references)
+    names = [name for name in focus.speech if name != POOLED]
+    rows = ((name, _tiles(first, focus, METRICS[unit], name, references)) for name in names)
+    return join(*(join(element("h3", name), tiles) for name, tiles in rows))
+
+
+def _tiles(
+    first: SystemScore,
+    focus: SystemScore,
+    metric: str,
+    name: str,
+    references: Sequence[SystemScore],
+) -> Html:
+    """Of the set `name`."""
+    compared = (first, focus) if focus is not first else (focus,)
+    tiles = [_rate_tile(system, metric, name) for system in compared]
+    if focus is not first and focus.against[name].relative is not None:
+        c = focus.against[name]
         low, high = (100 * bound for bound in c.relative_interval)
         number = f"{100 * c.relative:+.1f} %"
         tiles.append(_tile("relative change", number, f"95 %: {low:+.1f} to {high:+.1f}"))
-    tiles += [_rate_tile(system, metric) for system in references]
+    tiles += [_rate_tile(system, metric, name) for system in references]
     return element("div", *tiles, class_="tiles")
 
 
-def _rate_tile(system: SystemScore, metric: str) -> Html:
-    rate = system.pooled.summary[metric.lower()]
+def _rate_tile(system: SystemScore, metric: str, name: str) -> Html:
+    rate = system.speech[name].summary[metric.lower()]
     low, high = (100 * bound for bound in rate["interval"])
     number = f"{100 * rate['rate']:.2f} %"
     return _tile(f"{metric}, {system.label}", number, f"95 %: {low:.2f} to {high:.2f}")

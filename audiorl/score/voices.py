@@ -1,7 +1,12 @@
-"""Synthesised speech to listen to: the same sentence by every system, and the worst of each."""
+"""Synthesised speech to listen to: the same sentence by every system, and the worst of each.
+
+What is shown is chosen by error rate, of each set on its own: by errors, or of all sets together,
+it would be what is long and hard, which no system says so that one understands it.
+"""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +22,7 @@ from audiorl.score.examples import marked as aligned
 from audiorl.score.markup import Html, details, element, join, section
 from audiorl.score.media import LONGEST, player, spectrogram
 
-IMPROVED, WORSENED = 2, 1  # sentences that are shown because they changed most
-WORST = 10  # of each system
+WORST = 10  # of each system, shared by the sets
 RATE = 16000  # Hz in the page: MP3 has it, and speech needs no more
 
 NOTE = join(
@@ -29,11 +33,13 @@ NOTE = join(
 
 
 def voice_sections(systems: list[SystemScore], focus: SystemScore) -> list[Html]:
-    """The same sentences by all systems, references included, and the worst ten of each system."""
+    """The same sentences by all systems, references included, and the worst of each system."""
     waves = _Waves()
-    shown = [waves.row(systems, place) for place in _sentences(systems[0], focus)]
+    chosen = _sentences(systems[0], focus)
+    shown = [waves.row(systems, place, why) for place, why in chosen.items()]
+    count = max(1, WORST // len(_by_set(focus)))
     worst = [
-        details(f"{system.label}: {WORST} worst", *_worst(waves, system))
+        details(f"{system.label}: {count} worst of each set", *_worst(waves, system, count))
         for system in systems
         if not system.is_reference
     ]
@@ -44,24 +50,44 @@ def voice_sections(systems: list[SystemScore], focus: SystemScore) -> list[Html]
     ]
 
 
-def _sentences(first: SystemScore, focus: SystemScore) -> list[int]:
-    """Places of utterances: changed most for the better, for the worse, and an ordinary one."""
-    pairs = list(zip(first.pooled.utterances, focus.pooled.utterances, strict=True))
-    change = sorted(range(len(pairs)), key=lambda i: pairs[i][1].errors - pairs[i][0].errors)
-    chosen = [i for i in change[:IMPROVED] if pairs[i][1].errors < pairs[i][0].errors]
-    chosen += [i for i in change[::-1][:WORSENED] if pairs[i][1].errors > pairs[i][0].errors]
-    by_rate = sorted(range(len(pairs)), key=lambda i: pairs[i][1].alignment.counts.rate)
-    return list(dict.fromkeys([*chosen, by_rate[len(by_rate) // 2]]))
+def _by_set(system: SystemScore) -> dict[str, list[int]]:
+    """Places of the pooled utterances, by set."""
+    places = defaultdict(list)
+    for place, u in enumerate(system.pooled.utterances):
+        places[u.set].append(place)
+    return dict(places)
 
 
-def _worst(waves: _Waves, system: SystemScore) -> list[Html]:
+def _rate(system: SystemScore, place: int) -> float:
+    return system.pooled.utterances[place].alignment.counts.rate
+
+
+def _sentences(first: SystemScore, focus: SystemScore) -> dict[int, str]:
+    """Places of utterances, and why: of each set an ordinary one, then what changed most."""
+    sets = _by_set(focus).values()
+    chosen = {}
+    for places in sets:
+        by_rate = sorted(places, key=lambda i: _rate(focus, i))
+        chosen[by_rate[len(by_rate) // 2]] = "ordinary"
+    for places in sets:
+        change = {i: _rate(focus, i) - _rate(first, i) for i in places}
+        better, worse = min(change, key=change.get), max(change, key=change.get)
+        if change[better] < 0:
+            chosen.setdefault(better, "improved most")
+        if change[worse] > 0:
+            chosen.setdefault(worse, "worsened most")
+    return chosen
+
+
+def _worst(waves: _Waves, system: SystemScore, count: int) -> list[Html]:
+    """Of each set, by error rate."""
     said = system.pooled.utterances
 
     def badness(place: int) -> tuple:
-        u = said[place]
-        return -u.errors, -u.alignment.counts.rate, u.utterance.id
+        return -_rate(system, place), -said[place].errors, said[place].utterance.id
 
-    return [waves.row([system], place) for place in sorted(range(len(said)), key=badness)[:WORST]]
+    worst = (sorted(places, key=badness)[:count] for places in _by_set(system).values())
+    return [waves.row([system], place) for places in worst for place in places]
 
 
 class _Waves:
@@ -70,19 +96,19 @@ class _Waves:
     def __init__(self) -> None:
         self._tables: dict[Path, dict[str, str]] = {}
 
-    def row(self, systems: list[SystemScore], place: int) -> Html:
-        """One sentence by each of the systems, side by side."""
+    def row(self, systems: list[SystemScore], place: int, why: str = "") -> Html:
+        """One sentence by each of the systems, side by side; `why` it is shown."""
         said = [(system.label, system.pooled.utterances[place]) for system in systems]
         heard = [self._read(s, u) for s, (_, u) in zip(systems, said, strict=True)]
         longest = max((len(w) for w in heard if not isinstance(w, str)), default=1)
         longest = min(longest, LONGEST * RATE)
         clips = (_clip(label, u, w, longest) for (label, u), w in zip(said, heard, strict=True))
         u = said[0][1]
-        facts = f"{u.set} · {u.utterance.id} · speaker {u.utterance.speaker}"
+        facts = [u.set, u.utterance.id, f"speaker {u.utterance.speaker}", *([why] if why else [])]
         return element(
             "article",
             element("h3", u.utterance.text),
-            element("p", facts, class_="note"),
+            element("p", " · ".join(facts), class_="note"),
             element("div", *clips, class_="voices"),
         )
 

@@ -94,24 +94,47 @@ class Checkpoints:
 
 
 class BestWeights:
-    """Keeps the weights of the `keep` evaluations with the lowest dev error rate."""
+    """Keeps the weights of the `keep` evaluations with the lowest dev error rate.
 
-    def __init__(self, folder: Path, keep: int) -> None:
+    The latest `unsettled` evaluations are kept beside them: what they bring to light may be a
+    reason to choose none of them (`choose`).
+    """
+
+    def __init__(self, folder: Path, keep: int, unsettled: int = 0) -> None:
         self.folder = folder
         self.keep = keep
+        self.unsettled = unsettled
         self.scores: dict[str, float] = {}  # step -> error rate; plain types, saved in checkpoints
 
     def offer(self, step: int, score: float, model: nn.Module) -> bool:
         """Keeps `model` if it is among the best; returns whether it is the best of all."""
         best = not self.scores or score < min(self.scores.values())
-        ranked = sorted(
-            {**self.scores, str(step): score}.items(), key=lambda item: (item[1], int(item[0]))
-        )
-        kept = dict(ranked[: self.keep])
+        settled, latest = self._parted({**self.scores, str(step): score})
+        kept = self._lowest(settled) | latest
         if str(step) in kept:
             save_weights(model, self._path(str(step)))
         self.scores = kept
         return best
+
+    def choose(self, distrusted: bool = False) -> None:
+        """Leaves the best; if the unsettled are distrusted, of those before them.
+
+        Where there are none before, of the unsettled the first, with which the distrust began.
+        """
+        settled, latest = self._parted(self.scores)
+        if distrusted:
+            self.scores = settled or dict(list(latest.items())[:1])
+        self.scores = self._lowest(self.scores)
+
+    def _parted(self, scores: dict[str, float]) -> tuple[dict[str, float], dict[str, float]]:
+        """Those before the unsettled, and these, by step."""
+        by_step = sorted(scores.items(), key=lambda item: int(item[0]))
+        place = max(0, len(by_step) - self.unsettled)
+        return dict(by_step[:place]), dict(by_step[place:])
+
+    def _lowest(self, scores: dict[str, float]) -> dict[str, float]:
+        """The `keep` lowest, in order; of equals the first."""
+        return dict(sorted(scores.items(), key=lambda item: (item[1], int(item[0])))[: self.keep])
 
     def clean(self) -> None:
         """Removes files of steps that are no longer kept (called when a checkpoint holds that)."""

@@ -43,6 +43,7 @@ def train_judge(config: Config, dump: Path, out: Path) -> None:
     if experiment.is_complete:
         log.info("%s is complete: nothing to do", out)
         return
+    _tell_of_shared(train, sets[0], dump / config.data.train)
     setup_torch(config)
     torch.manual_seed(config.judge.seed)
     judge = Judge.of(config, [u.text for u in train], [u.speaker for u in train])
@@ -56,6 +57,17 @@ def train_judge(config: Config, dump: Path, out: Path) -> None:
     train_supervised(experiment, task, schedule(config.judge), "judge", config.judge.seed)
     judge.eval().save(experiment.model_folder)
     log.info("wrote %s", experiment.model_folder)
+
+
+def _tell_of_shared(train: Sequence[Utterance], name: str, others: Path) -> None:
+    """Warns of recordings that the codec and the reward model learn from, too."""
+    learnt = {u.id for u in read_utterances(others)} if (others / "text").exists() else set()
+    if shared := sum(u.id in learnt for u in train):
+        log.warning(
+            "%s of %s utterances of %s are what the codec and the reward model learn from, too "
+            "(%s): the judge may share their mistakes; name a set of its own in judge.train",
+            shared, len(train), name, others.name,
+        )  # fmt: skip
 
 
 class Judging:

@@ -140,7 +140,9 @@ def _train(
     reference = copy.deepcopy(model).requires_grad_(False) if rl.beta > 0 else None
     optimizer = Optimizers(task.parts(model), rl.learning_rate, rl.weight_decay)
     checkpoints = Checkpoints(experiment.folder / "checkpoints")
-    best = BestWeights(checkpoints.folder, rl.average)
+    # The reward model's error is lowest where it is hacked: a run that stops for that looks back.
+    window = rl.early_stop_window if rl.early_stop == "stop" else 0
+    best = BestWeights(checkpoints.folder, rl.average, window)
     done, state = checkpoints.resume(model, optimizer)
     reporter = Reporter(experiment.folder, done if state else -1)
     learner = task.learner(model, reference, rewards, optimizer, prompts, experiment.folder)
@@ -173,6 +175,7 @@ def _train(
             if task.should_stop:
                 break
     reporter.close()
+    best.choose(distrusted=task.should_stop)
     best.load_average(model)
     log.info("the model is the mean of steps %s", ", ".join(sorted(best.scores, key=int)))
 

@@ -70,5 +70,6 @@ if stage 8 "Report"; then
         --dump "$dump" "${judged[@]}" --out "$exp/$system"
 fi
 if stage 9 "Pack"; then
-    run python -m audiorl.bin.pack "$exp/$system" --out "$exp/$system/$system.zip"
+    run python -m audiorl.bin.pack "$exp/$system" --dump "$dump" --codec "$exp/codec" \
+        --out "$exp/$system/$system.zip"
 fi

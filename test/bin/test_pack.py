@@ -290,6 +290,117 @@ def test_unpacked_model_decodes_the_same(tmp_path: Path, monkeypatch: pytest.Mon
     assert decoded(tmp_path / "elsewhere" / "grpo") == before
 
 
+@pytest.fixture
+def speaking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A recipe's folder with exp/both, which is a speech LM, exp/codec and dump/{train,test}."""
+    from tiny import tiny_tokenizer, write_set
+    from tiny_codecs import native_codec
+    from tiny_speech import SPEAKERS, tiny_speech_config
+
+    from audiorl.config import dump_config
+    from audiorl.models import save_model
+    from audiorl.models.codec import codec_info
+    from audiorl.models.speech_layouts import SpeechFacts
+    from audiorl.models.speech_lm import SpeechLM
+
+    monkeypatch.chdir(tmp_path)
+    codec, config = native_codec(), tiny_speech_config({"data.test": ["test"]})
+    codec.save(tmp_path / "exp/codec/model")
+    facts = SpeechFacts(codec_info(codec), SPEAKERS, {}, 1.5)
+    save_model(SpeechLM(config, tiny_tokenizer(), facts), tmp_path / "exp/both/model")
+    (tmp_path / "exp/both/config.yaml").write_text(dump_config(config))
+    write_set(tmp_path / "dump/train", ["ba do ki", "me no pa ri", "ki ba", "do me"])
+    write_set(tmp_path / "dump/test", ["do ba", "ri ki me"])
+    return tmp_path
+
+
+def run_main(monkeypatch: pytest.MonkeyPatch, module, *arguments: str) -> None:
+    monkeypatch.setattr(sys, "argv", [module.__name__, *arguments])
+    module.main()
+
+
+def test_unpacked_speech_lm_speaks_the_same(
+    speaking: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Another folder, the original and the training recordings gone: identical tokens and waves."""
+    from audiorl.bin import pack, synthesise, unpack
+
+    def spoken(folder: str, codec: str) -> dict[str, bytes]:
+        options = ["--config", f"{folder}/config.yaml", "--dump", "dump", "--codec", codec]
+        run_main(monkeypatch, synthesise, *options, folder)
+        made = Path(folder, "decode_greedy", "test")
+        return {p.name: p.read_bytes() for p in (made / "tokens", *made.glob("wav/*"))}
+
+    before = spoken("exp/both", "exp/codec")
+    assert len(before) == 3 and all(map(len, before.values()))
+    options = ["exp/both", "--out", "x.zip", "--dump", "dump", "--codec", "exp/codec"]
+    run_main(monkeypatch, pack, *options)
+    voices = Path("exp/both/codec/spk2vector")
+    written = voices.stat().st_mtime_ns
+    run_main(monkeypatch, pack, *options)
+    assert "x.zip: up to date" in capsys.readouterr().out
+    assert voices.stat().st_mtime_ns == written
+    assert len(voices.read_text().splitlines()) == 3
+    for gone in ("exp", "dump/train"):
+        shutil.rmtree(gone)
+    run_main(monkeypatch, unpack, "x.zip", "else where/both")
+    told = capsys.readouterr().out.splitlines()[-1]
+    assert told == (
+        "to speak: python -m audiorl.bin.synthesise --config 'else where/both/config.yaml' "
+        "--dump dump --codec 'else where/both/codec' 'else where/both'"
+    )
+    assert spoken("else where/both", "else where/both/codec") == before
+    run_main(monkeypatch, pack, "else where/both", "--out", "again.zip")
+    unpack.unpack(Path("again.zip"), speaking / "third")
+    assert spoken("third", "third/codec") == before
+
+
+def test_speech_lm_is_not_packed_without_its_voice(
+    speaking: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tiny_codecs import native_codec
+
+    from audiorl.bin import pack
+
+    for options in ([], ["--codec", "exp/codec"], ["--dump", "dump"]):
+        with pytest.raises(
+            UserError, match=r"^exp/both is a speech LM, .*; name --codec, .*--dump"
+        ):
+            run_main(monkeypatch, pack, "exp/both", "--out", "x.zip", *options)
+    native_codec(seed=7).save(speaking / "exp/other/model")
+    with pytest.raises(UserError, match=r"^exp/other: the tokens are .* those of exp/both; "):
+        options = ["--dump", "dump", "--codec", "exp/other"]
+        run_main(monkeypatch, pack, "exp/both", "--out", "x.zip", *options)
+    pack.keep_voices(Path("exp/both"), Path("exp/codec"), Path("dump"))
+    config = speaking / "exp/codec/model/config.yaml"
+    config.write_text("llm:\n  pretrained: /data/qwen\n")
+    with pytest.raises(UserError, match=r"^exp/codec/model/config.yaml: llm.pretrained is /data/q"):
+        pack.pack(Path("exp/both"), Path("x.zip"), CREATED, Path("exp/codec"))
+    assert not (speaking / "x.zip").exists()
+
+
+def test_each_command_refuses_the_other_task(
+    speaking: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tiny import tiny_model
+
+    from audiorl.bin import decode, synthesise
+    from audiorl.config import dump_config
+    from audiorl.models import save_model
+
+    model = tiny_model({"data.test": ["test"]})
+    save_model(model, speaking / "exp/asr/model")
+    (speaking / "exp/asr/config.yaml").write_text(dump_config(model.config))
+
+    def options(system: str) -> list[str]:
+        return ["--config", f"exp/{system}/config.yaml", "--dump", "dump", f"exp/{system}"]
+
+    with pytest.raises(UserError, match=r"^exp/both is a speech LM, .* audiorl.bin.synthesise on"):
+        run_main(monkeypatch, decode, *options("both"))
+    with pytest.raises(UserError, match=r"^exp/asr is a recogniser, .*; run audiorl.bin.decode on"):
+        run_main(monkeypatch, synthesise, "--codec", "exp/none", *options("asr"))
+
+
 def test_commands(exp: Path, tmp_path: Path) -> None:
     (exp / "env.json").unlink()
 
@@ -306,6 +417,8 @@ def test_commands(exp: Path, tmp_path: Path) -> None:
     assert "up to date" in run("audiorl.bin.pack", "exp/grpo", "--out", "exp/grpo/grpo.zip").stdout
     done = run("audiorl.bin.unpack", "exp/grpo/grpo.zip", "there")
     assert done.stdout.startswith("there: 11 files, checksums right, packed 20")
+    told = "to decode: python -m audiorl.bin.decode --config there/config.yaml --dump dump there"
+    assert done.stdout.splitlines()[1:] == [told]
     again = run("audiorl.bin.unpack", "exp/grpo/grpo.zip", "there")
     assert again.returncode == 1
     assert again.stderr.startswith("error: there is not an empty folder")

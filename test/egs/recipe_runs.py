@@ -6,6 +6,7 @@ import importlib.util
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -223,6 +224,17 @@ def check_speech(work: Path, tests: list[str], decoding: str, metric: str) -> No
     with zipfile.ZipFile(exp / "both" / "both.zip") as packed:
         assert packed.testzip() is None
         assert any(name.endswith("model.safetensors") for name in packed.namelist())
+    unpacked, dump = work / "elsewhere" / "system", work / "elsewhere" / "dump"
+    python("unpack", exp / "both" / "both.zip", unpacked)
+    for name in tests:  # the recordings of the train set are not there
+        shutil.copytree(work / "dump" / name, dump / name)
+    where = ["--config", unpacked / "config.yaml", "--dump", dump, "--codec", unpacked / "codec"]
+    python("synthesise", *where, unpacked)
+    for name in tests:
+        here, there = (folder / f"decode_{decoding}" / name for folder in (exp / "both", unpacked))
+        assert (there / "tokens").read_bytes() == (here / "tokens").read_bytes()
+        for wave in here.glob("wav/*.wav"):
+            assert (there / "wav" / wave.name).read_bytes() == wave.read_bytes()
 
 
 def ids(table: Path) -> list[str]:

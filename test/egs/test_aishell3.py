@@ -63,7 +63,8 @@ def test_a_whole_corpus(
     preparation.prepare(preparation.find_corpus(str(corpus.parent)), data)
     assert capsys.readouterr().out.count("complete") == 2
     sizes = {folder.name: len(ids(folder / "text")) for folder in data.iterdir()}
-    assert sizes == {"train": 54, "dev": 3, "test_seen": 3, "test": 30}
+    judge = {"judge_train": 54}  # too small a corpus to part
+    assert sizes == {"train": 54, "dev": 3, "test_seen": 3, "test": 30} | judge
     for name in sizes:
         assert not [p for p in validate(data / name, Checks(audio=False)) if not p.warning]
         for utterance in read_utterances(data / name):
@@ -72,6 +73,20 @@ def test_a_whole_corpus(
     assert {u.speaker for u in read_utterances(data / "dev")} <= set(SPEAKERS["train"])
     assert (data / "train" / "spk2gender").read_text() == "SSB0005 f\nSSB0009 m\n"
     assert not (data / "test" / "spk2gender").exists()
+
+
+def test_the_judge_has_speakers_of_its_own(tmp_path: Path) -> None:
+    corpus, data = tmp_path / "data_aishell3", tmp_path / "data"
+    write_part(corpus, "train", [f"SSB{number:04}" for number in range(1, 10)])
+    said = run(DATA_SH, "--corpus", corpus, "--out", data).stdout
+    assert "for the judge alone: 60 of 270 utterances for training, 2 of 9 speakers" in said
+    found = {name.name: read_utterances(name) for name in data.iterdir()}
+    judge = found.pop("judge_train")
+    assert {u.speaker for u in judge} == {"SSB0004", "SSB0008"}
+    assert all(u.tags["pinyin"] for u in judge)
+    assert sorted(found) == ["dev", "test_seen", "train"]
+    for utterances in found.values():
+        assert utterances and not {"SSB0004", "SSB0008"} & {u.speaker for u in utterances}
 
 
 def test_what_is_odd_is_counted_and_named(corpus: Path, tmp_path: Path) -> None:
@@ -86,7 +101,7 @@ def test_what_is_odd_is_counted_and_named(corpus: Path, tmp_path: Path) -> None:
     assert "train: 2 recordings without a transcript left out: SSB00050002, SSB00050003" in said
     assert "train: 1 transcripts without audio left out: SSB00050004" in said
     assert "train: kept 57 of 60 utterances" in said
-    assert run(*command).stdout.count("up to date") == 4
+    assert run(*command).stdout.count("up to date") == 5
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,7 @@ def test_a_whole_corpus(
     trains = [name for name in sizes if name.startswith("train_")]
     assert {name: sizes[name] for name in OFFICIAL} == dict.fromkeys(OFFICIAL, 2 * EACH)
     assert (sizes["train"], sizes["dev"], sizes["test_seen"]) == (66, 3, 3)
+    assert sizes["judge_train"] == 66  # too small a corpus to part
     assert sum(sizes[name] for name in trains) == 66 and len(trains) == 3
     for name in sizes:
         assert not [p for p in validate(data / name, Checks(audio=False)) if not p.warning]
@@ -87,6 +88,20 @@ def test_a_whole_corpus(
     assert (data / "dev_clean" / "spk2gender").read_text() == "11 m\n83 m\n"
 
 
+def test_the_judge_has_readers_of_its_own(tmp_path: Path) -> None:
+    corpus, data = tmp_path / "LibriTTS", tmp_path / "data"
+    for reader in range(9):
+        part = "train-clean-100" if reader < 5 else "train-other-500"
+        write_reader(corpus, part, 10 + reader, 25)
+    said = run(DATA_SH, "--corpus", corpus, "--out", data).stdout
+    assert "for the judge alone: 50 of 225 utterances for training, 2 of 9 readers" in said
+    found = {name.name: read_utterances(name) for name in data.iterdir()}
+    assert {u.speaker for u in found.pop("judge_train")} == {"13", "17"}
+    assert sorted(found) == ["dev", "test_seen", "train", "train_clean_100", "train_other_500"]
+    for utterances in found.values():
+        assert utterances and not {"13", "17"} & {u.speaker for u in utterances}
+
+
 def test_a_part_of_it_will_do_and_a_second_call_writes_nothing(tmp_path: Path) -> None:
     corpus, data = tmp_path / "LibriTTS", tmp_path / "data"
     chapter = write_reader(corpus, "train-clean-100", 19, 40)
@@ -101,7 +116,7 @@ def test_a_part_of_it_will_do_and_a_second_call_writes_nothing(tmp_path: Path) -
     assert said.count("missing") == 6 and "partial" in said
     assert "held out of the training data: dev 1, test_seen 1 utterances, of its voices" in said
     before = {path: path.stat().st_mtime_ns for path in data.rglob("*")}
-    assert run(*command).stdout.count("up to date") == len(list(data.iterdir())) == 4
+    assert run(*command).stdout.count("up to date") == len(list(data.iterdir())) == 5
     assert before == {path: path.stat().st_mtime_ns for path in data.rglob("*")}
 
 

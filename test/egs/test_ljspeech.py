@@ -69,8 +69,22 @@ def test_the_sets(corpus: Path, tmp_path: Path) -> None:
     first = read_utterances(data / "train")[0]
     assert (first.id, first.speaker, first.text) == ("LJ001-0001", "LJ", "Mister 1,")
     before = {path: path.stat().st_mtime_ns for path in data.rglob("*")}
-    assert run(*command).stdout.count("up to date") == 3
+    assert ids(data / "judge_train" / "text") == sorted(CLIPS["train"])  # too few to part
+    assert run(*command).stdout.count("up to date") == 4
     assert before == {path: path.stat().st_mtime_ns for path in data.rglob("*")}
+
+
+def test_the_judge_has_chapters_of_its_own(
+    shared_data: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """All clips of the corpus, by the list of them."""
+    rows = (shared_data("text") / "ljspeech.tsv").read_text(encoding="utf-8").splitlines()
+    corpus = write_corpus(tmp_path / "LJSpeech-1.1", [row.partition("\t")[0] for row in rows])
+    said = run(DATA_SH, "--corpus", corpus, "--out", tmp_path / "data").stdout
+    assert "for the judge alone: 3,330 of 12,600 utterances for training, 12 of 49 chapters" in said
+    train, judge = (ids(tmp_path / "data" / name / "text") for name in ("train", "judge_train"))
+    assert (len(train), len(judge)) == (9270, 3330)
+    assert {name[:5] for name in train}.isdisjoint(name[:5] for name in judge)
 
 
 def test_sets_that_are_missing_are_taken_from_training(tmp_path: Path) -> None:

@@ -188,6 +188,14 @@ def test_the_systems_of_synthesis_differ_in_stage_5_alone(recipe: str) -> None:
         ]  # fmt: skip
 
 
+@pytest.mark.parametrize("recipe", SPEECH)
+def test_the_judge_has_data_of_its_own(recipe: str) -> None:
+    config = load_recipe(EGS / recipe / "conf" / "grpo.yaml").config
+    assert config.judge.train not in ("", config.data.train, config.data.dev, *config.data.test)
+    readme = (EGS / recipe / "README.md").read_text(encoding="utf-8")
+    assert f"`{config.judge.train}`" in readme
+
+
 @pytest.mark.parametrize("recipe", RECOGNITION)
 def test_the_control_differs_in_the_algorithm_alone(recipe: str) -> None:
     folder = EGS / recipe / "conf"

@@ -205,6 +205,30 @@ def test_of_equals_the_first_is_best(tmp_path: Path) -> None:
     assert best.scores == {"1": 0.5}
 
 
+@pytest.mark.parametrize(
+    ("distrusted", "chosen"), [(False, {"5": 0.1, "6": 0.2}), (True, {"2": 0.5, "3": 0.6})]
+)
+def test_the_unsettled_are_kept_and_may_be_passed_over(
+    tmp_path: Path, distrusted: bool, chosen: dict[str, float]
+) -> None:
+    best = BestWeights(tmp_path, keep=2, unsettled=3)
+    for step, score in {1: 0.9, 2: 0.5, 3: 0.6, 4: 0.7, 5: 0.1, 6: 0.2}.items():
+        best.offer(step, score, tiny_model(seed=step))
+        best.clean()
+    assert names(tmp_path) == [f"best_0000000{step}.safetensors" for step in (2, 3, 4, 5, 6)]
+    best.choose(distrusted)
+    assert best.scores == chosen
+    best.load_average(tiny_model())
+
+
+def test_where_nothing_is_settled_the_first_is_chosen(tmp_path: Path) -> None:
+    best = BestWeights(tmp_path, keep=2, unsettled=3)
+    for step, score in {0: 0.9, 10: 0.5, 20: 0.1}.items():
+        best.offer(step, score, tiny_model(seed=step))
+    best.choose(distrusted=True)
+    assert best.scores == {"0": 0.9}
+
+
 @pytest.mark.parametrize("damage", ["cut", "gone"])
 def test_damaged_best_weights_are_named(tmp_path: Path, damage: str) -> None:
     best, _ = offered(tmp_path, {1: 0.9, 2: 0.5}, keep=2)

@@ -66,6 +66,15 @@ def run(dump: Path, out: Path, keys: dict | None = None) -> None:
     train_judge(tiny_config({**KEYS, **(keys or {})}), dump, out)
 
 
+def test_it_warns_of_what_the_codec_hears_too(dump: Path, tmp_path: Path, capsys) -> None:
+    keys = {"judge.max_steps": 1, "judge.eval_steps": 1}
+    run(dump, tmp_path / "shared", keys)
+    told = "36 of 36 utterances of train are what the codec and the reward model learn from, too"
+    assert told in capsys.readouterr().out
+    run(dump, tmp_path / "own", {**keys, "judge.train": "dev", "data.dev": "train"})
+    assert "learn from, too" not in capsys.readouterr().out
+
+
 def test_it_learns_words_and_voices(dump: Path, tmp_path: Path) -> None:
     run(dump, tmp_path, LEARNING)
     metrics = lines(tmp_path / "metrics.jsonl")

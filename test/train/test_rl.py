@@ -6,19 +6,24 @@ from pathlib import Path
 
 import pytest
 import torch
+from deaths import before, killed
 from runs import Corpus, lines
 from tiny import RATE, sentences, tiny_model, write_set
 
 from audiorl.config import load_config
-from audiorl.config.schema import RewardConfig
+from audiorl.config.schema import Config, RewardConfig
 from audiorl.data.audio import read_audio
 from audiorl.data.rl_set import read_rl_set
 from audiorl.data.utterance import write_utterances_jsonl
 from audiorl.errors import UserError
 from audiorl.models import load_model, read_weights, save_model
 from audiorl.rl.supervised import Supervised
+from audiorl.train import rl
+from audiorl.train.experiment import Experiment
 from audiorl.train.prompts import Prompts
 from audiorl.train.rl import train_rl
+from audiorl.train.rl_recognition import Recognition
+from audiorl.train.watch import HackingWatch
 
 SHORT = {"rl.max_steps": 4, "rl.eval_steps": 2, "rl.num_iterations": 1, "rl.beta": 0.0}
 
@@ -83,6 +88,67 @@ def test_the_best_on_dev_is_kept(corpus: Corpus, tmp_path, monkeypatch) -> None:
     corpus.rl(tmp_path, {**SHORT, "rl.save_steps": 2})
     at_two = read_weights(tmp_path / "checkpoints" / "step_00000002" / "model.safetensors")
     assert equal(weights(tmp_path), at_two)
+
+
+class Watched(Recognition):
+    """Recognition with the watch of synthesis: the reward's error falls, the judge's rises."""
+
+    ERRORS = (0.50, 0.45, 0.47, 0.40, 0.30, 0.20, 0.10)
+    JUDGED = (0.60, 0.50, 0.40, 0.50, 0.60, 0.70, 0.80)
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.watch = HackingWatch(config.rl.early_stop, config.rl.early_stop_window)
+
+    def evaluate(self, model, dev, step: int, reporter) -> float:
+        self.watch.look(step, 1 - self.ERRORS[step], 1 - self.JUDGED[step])
+        reporter.log(step, {"eval/wer": self.ERRORS[step]})
+        return self.ERRORS[step]
+
+    @property
+    def state(self) -> list:
+        return self.watch.history
+
+    def restore(self, state: list) -> None:
+        self.watch.history = [tuple(seen) for seen in state]
+
+    @property
+    def should_stop(self) -> bool:
+        return self.watch.should_stop
+
+
+def watched(corpus: Corpus, out: Path, action: str, average: int) -> None:
+    keys = {"rl.max_steps": 6, "rl.eval_steps": 1, "rl.early_stop": action, "rl.average": average}
+    config = corpus.rl_config(keys)
+    train_rl(config, corpus.init, corpus.data, corpus.dump, out, Watched(config))
+
+
+@pytest.fixture(scope="module")
+def all_steps(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
+    """The weights of each step."""
+    out = tmp_path_factory.mktemp("all steps")
+    watched(corpus, out, "flag", 7)
+    return [read_weights(path) for path in sorted((out / "checkpoints").glob("best_*"))]
+
+
+@pytest.mark.parametrize(
+    ("action", "average", "kept"),
+    [("stop", 1, [1]), ("stop", 2, [0, 1]), ("flag", 1, [6]), ("flag", 2, [5, 6])],
+)
+@pytest.mark.parametrize("died", [False, True])
+def test_of_a_hacked_run_the_model_is_from_before(
+    action: str, average: int, kept: list[int], died: bool, corpus, all_steps, tmp_path, monkeypatch
+) -> None:
+    """It is hacked from step 2 to 5, where the reward model hears less and less wrong."""
+    # The config.yaml of recognition lacks rl.early_stop, which a resumed run would be refused for.
+    monkeypatch.setattr(Experiment, "_check_config", lambda *_: None)
+    if died:
+        death = before(rl, "save_model", lambda *_: True)
+        killed(lambda: watched(corpus, tmp_path, action, average), death)
+    watched(corpus, tmp_path, action, average)
+    for name, tensor in weights(tmp_path).items():
+        mean = sum(all_steps[step][name] for step in kept) / len(kept)
+        torch.testing.assert_close(tensor, mean.to(tensor.dtype), rtol=1e-6, atol=1e-7)
 
 
 def test_the_model_says_what_it_was_trained_with(corpus: Corpus, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # AISHELL-3 in its own layout -> Kaldi data directories: train; dev and test_seen, new sentences of
-# the same speakers; and the official test. `text` holds characters, `utt2pinyin` their pinyin.
+# the same speakers; judge_train, a quarter of the speakers, the judge's alone; and the official
+# test. `text` holds characters, `utt2pinyin` their pinyin.
 #
 #   local/data.sh --corpus /data/data_aishell3 [--out data]
 #   local/data.sh --download true --corpus downloads

@@ -2,7 +2,8 @@
 
 `text` holds the characters of an utterance, `utt2pinyin` their pinyin with tones (`yi1 ge4`): a
 config reads the one or the other (data.text_tag). Ids are the corpus's: utterance SSB00050001 of
-speaker SSB0005. Sets that are unchanged are left as they are.
+speaker SSB0005. A quarter of the speakers for training are the judge's (judge_train) and in no
+other set. Sets that are unchanged are left as they are.
 
 examples:
   local/data.sh --corpus /data/data_aishell3 --out data
@@ -19,6 +20,7 @@ from pathlib import Path
 from audiorl.bin.cli import parser, run
 from audiorl.data.corpus import compare_counts, hold_out, join, write_set
 from audiorl.data.download import fetch, unpacked
+from audiorl.data.judge_set import set_aside
 from audiorl.data.tables import read_table
 from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
@@ -79,9 +81,11 @@ def prepare(corpus: Path, out: Path) -> None:
     present = [part for part in OFFICIAL if (corpus / part / "content.txt").exists()]
     parts = {part: found for part in present if (found := read_part(corpus / part))}
     compare_counts(parts, OFFICIAL)
-    held_out, train = hold_out(parts.get("train", []), ["dev", "test_seen"])
+    judge, rest = set_aside(parts.get("train", []), lambda u: u.speaker, "speakers")
+    held_out, train = hold_out(rest, ["dev", "test_seen"])
+    learnt = {"train": train, "judge_train": judge or train}
     genders = read_genders(corpus / "spk-info.txt")
-    for name, utterances in (parts | held_out | {"train": train}).items():
+    for name, utterances in (parts | held_out | learnt).items():
         write_set(out / name, utterances, genders)
 
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # LibriTTS in its own layout -> Kaldi data directories: train (all that there is for training) and
 # its parts train_clean_100, train_clean_360, train_other_500; dev and test_seen, new sentences of
-# the same readers; and the official dev_clean, dev_other, test_clean, test_other, other readers.
+# the same readers; judge_train, a quarter of the readers, the judge's alone; and the official
+# dev_clean, dev_other, test_clean, test_other, other readers.
 #
 #   local/data.sh --corpus /data/LibriTTS [--out data]
 #   local/data.sh --download true --corpus downloads --parts train-clean-100

@@ -2,7 +2,8 @@
 
 Texts are the normalised ones. Ids are the corpus's with `-` in the place of `_`, so that what is
 sorted by utterance is sorted by speaker, as Kaldi wants it: utterance 84-121123-000007-000001 of
-speaker 84. Sets that are unchanged are left as they are.
+speaker 84. A quarter of the readers are the judge's (judge_train) and in no other set. Sets that
+are unchanged are left as they are.
 
 examples:
   local/data.sh --corpus /data/LibriTTS --out data
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from audiorl.bin.cli import parser, run
 from audiorl.data.corpus import compare_counts, hold_out, join, write_set
+from audiorl.data.judge_set import set_aside
 from audiorl.data.libri import chapters, download_parts, find_parts, read_genders, set_name
 from audiorl.data.utterance import Utterance
 
@@ -59,9 +61,10 @@ def prepare(corpus: Path, out: Path) -> None:
     parts = {part: read_part(corpus / part) for part in PARTS if (corpus / part).is_dir()}
     compare_counts(parts, {part: count for part, (count, _) in PARTS.items()})
     everything = [utterance for part in TRAIN for utterance in parts.get(part, ())]
-    held_out, train = hold_out(everything, ["dev", "test_seen"])
+    judge, rest = set_aside(everything, lambda utterance: utterance.speaker, "readers")
+    held_out, train = hold_out(rest, ["dev", "test_seen"])
     kept = {utterance.id for utterance in train}
-    sets = {"train": train} | held_out
+    sets = {"train": train, "judge_train": judge or train} | held_out
     for part, utterances in parts.items():
         if utterances:
             whole = part not in TRAIN

@@ -1,9 +1,10 @@
 """Prepares LJSpeech 1.1 (https://keithito.com/LJ-Speech-Dataset) from its own layout.
 
 Texts are the normalised ones. There is no official split: as in ESPnet's recipe the last 500 clips
-are dev and test, 250 each. Of a part of the corpus, clips with characters that training lacks are
-left out of them, and a set of which nothing is there is taken out of the training data. Sets that
-are unchanged are left as they are.
+are dev and test, 250 each. A quarter of the chapters before them are the judge's (judge_train).
+Of a part of the corpus, clips with characters that training lacks are left out of dev and test,
+and a set of which nothing is there is taken out of the training data. Sets that are unchanged are
+left as they are.
 
 examples:
   local/data.sh --corpus /data/LJSpeech-1.1 --out data
@@ -18,6 +19,7 @@ from pathlib import Path
 from audiorl.bin.cli import parser, run
 from audiorl.data.corpus import compare_counts, hold_out, join, readable, write_set
 from audiorl.data.download import fetch, unpacked
+from audiorl.data.judge_set import set_aside
 from audiorl.errors import UserError
 
 NAME = "LJSpeech-1.1"
@@ -71,16 +73,18 @@ def find_corpus(given: str) -> Path:
 
 
 def prepare(corpus: Path, out: Path) -> None:
-    """Writes train, dev and test of what is in `corpus`; what is missing or partial is said."""
+    """Writes the sets of what is in `corpus`; what is missing or partial is said."""
     audio = {file.stem: file for file in corpus.glob("wavs/*.wav")}
     texts = read_metadata(corpus / "metadata.csv")
     utterances = join(NAME, audio, texts, lambda _: SPEAKER)
     sets = {name: [u for u in utterances if split_of(u.id) == name] for name in SPLIT}
     compare_counts(sets, {name: count for name, (_, count) in SPLIT.items()})
+    judge, sets["train"] = set_aside(sets["train"], lambda u: u.id.partition("-")[0], "chapters")
     sets = readable(sets)
     missing = [name for name in SPLIT if name != "train" and not sets[name]]
     held_out, train = hold_out(sets["train"], missing)
-    for name, found in (sets | held_out | {"train": train}).items():
+    learnt = {"train": train, "judge_train": judge or train}
+    for name, found in (sets | held_out | learnt).items():
         write_set(out / name, found, {SPEAKER: "f"})
 
 
