@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,12 @@ def test_ruff(command: list[str]) -> None:
         [sys.executable, "-m", "ruff", *command, "."], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr
+
+
+def test_no_two_test_files_have_one_name() -> None:
+    """Pytest would collect only one of them, and stop there if it is given both."""
+    names = Counter(path.name for path in ROOT.glob("test/**/test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def test_shellcheck() -> None:

@@ -73,7 +73,8 @@ def keep_voices(exp: Path, codec: Path, dump: Path) -> None:
     setup_torch(config)
     loaded = load_codec(codec / "model", str(pick_device(config)))
     expected = json.loads((exp / "model" / FACTS).read_text(encoding="utf-8"))["codec"]
-    check_codec(codec_info(loaded), expected, str(codec), str(exp))
+    fix = f"name the codec that {exp} was trained on"
+    check_codec(codec_info(loaded), expected, str(codec), str(exp), fix)
     voices, train = exp / CODEC / VOICES, dump / config.data.train
     newest = max(path.stat().st_mtime for path in (codec / "model" / WEIGHTS, train / "utt2spk"))
     if not voices.exists() or voices.stat().st_mtime < newest:

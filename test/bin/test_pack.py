@@ -368,7 +368,7 @@ def test_speech_lm_is_not_packed_without_its_voice(
         ):
             run_main(monkeypatch, pack, "exp/both", "--out", "x.zip", *options)
     native_codec(seed=7).save(speaking / "exp/other/model")
-    with pytest.raises(UserError, match=r"^exp/other: the tokens are .* those of exp/both; "):
+    with pytest.raises(UserError, match=r"^exp/other and exp/both are of .*; name the codec that"):
         options = ["--dump", "dump", "--codec", "exp/other"]
         run_main(monkeypatch, pack, "exp/both", "--out", "x.zip", *options)
     pack.keep_voices(Path("exp/both"), Path("exp/codec"), Path("dump"))
