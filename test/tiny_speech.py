@@ -16,6 +16,7 @@ from tiny import WORDS, tiny_config, tiny_tokenizer, write_set
 from audiorl.config.schema import Config
 from audiorl.data.speech_tokens import CodecInfo, write_tokens
 from audiorl.data.utterance import Utterance
+from audiorl.models.judge import Judge
 from audiorl.models.speech_layouts import SpeechFacts, SpeechPrompt
 from audiorl.models.speech_lm import SpeechLM
 
@@ -51,6 +52,20 @@ def tiny_speech_lm(
             if parameter.dim() > 1:
                 parameter.mul_(spread)
     return model
+
+
+def tiny_judge() -> Judge:
+    """An untrained one of the words and speakers."""
+    sizes = {
+        "output_size": 16,
+        "attention_heads": 2,
+        "linear_units": 32,
+        "num_blocks": 1,
+        "kernel_size": 5,
+        "speaker_size": 4,
+    }
+    keys = {f"judge.{name}": size for name, size in sizes.items()}
+    return Judge.of(tiny_config({"task": "tts", **keys}), WORDS, SPEAKERS)
 
 
 def say(text: str, speaker: str) -> list[int]:

@@ -26,12 +26,11 @@ def main() -> None:
     config = load_config(args.config, args.set)
     from audiorl.models import WEIGHTS
     from audiorl.models.codec import load_codec
-    from audiorl.rollout.references import recorded_sets, write_natural, write_resynthesis
+    from audiorl.rollout.references import texts_alone, write_natural, write_resynthesis
     from audiorl.train.sft import pick_device, setup_torch
 
     setup_torch(config)
-    recorded = recorded_sets(args.dump, config)
-    if alone := [name for name in config.data.test if name not in recorded]:
+    if alone := texts_alone(args.dump, config):
         print(f"no references of {', '.join(alone)}: texts alone")
     folder = args.codec / "model"
     codec = load_codec(folder, str(pick_device(config)))

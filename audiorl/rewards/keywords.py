@@ -8,7 +8,7 @@ from audiorl.config.schema import RewardConfig, ScoreConfig
 from audiorl.data.utterance import Utterance
 from audiorl.rewards.base import Reward, Sample, errors
 from audiorl.score.align import Counts
-from audiorl.score.keywords import Reading, count_loosely, keyword_scores, read
+from audiorl.score.keywords import Reading, count_loosely, keyword_scores, read, read_all
 
 
 def keywords(score: ScoreConfig, options: RewardConfig) -> Reward:
@@ -25,7 +25,7 @@ def keywords(score: ScoreConfig, options: RewardConfig) -> Reward:
         return read(text, score.normalizer)
 
     def phrases(utterance: Utterance) -> set[Reading]:
-        return {phrase for phrase in map(units, utterance.keywords) if all(phrase)}
+        return read_all(utterance.keywords, score.normalizer)
 
     def one(sample: Sample) -> float:
         ref, hyp = units(sample.utterance.text), units(sample.text)

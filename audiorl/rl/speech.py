@@ -98,9 +98,10 @@ class Heard:
             )
         ]
         made = self.vocoder(samples) if self.vocoder else samples
-        return made if self.ear is None else self._listen(made)
+        return made if self.ear is None else listened(made, self.ear)
 
-    def _listen(self, samples: Sequence[Sample]) -> list[Sample]:
-        """With what the ear hears; a sample without a wave says nothing."""
-        heard = iter(self.ear([s.wave for s in samples if s.wave is not None]))
-        return [s if s.wave is None else replace(s, text=next(heard)) for s in samples]
+
+def listened(samples: Sequence[Sample], ear: Ear) -> list[Sample]:
+    """The samples with what `ear` hears in their waves; one without a wave says nothing."""
+    heard = iter(ear([s.wave for s in samples if s.wave is not None]))
+    return [replace(s, text="" if s.wave is None else next(heard)) for s in samples]

@@ -35,12 +35,18 @@ def recorded_sets(dump: Path, config: Config) -> dict[str, list[Utterance]]:
     return {name: found for name, found in sets.items() if all(u.audio for u in found)}
 
 
+def texts_alone(dump: Path, config: Config) -> list[str]:
+    """The test sets that have no recordings."""
+    recorded = recorded_sets(dump, config)
+    return [name for name in config.data.test if name not in recorded]
+
+
 def scored_together(exps: Sequence[Path], dump: Path, config: Config) -> list[Path]:
     """The experiments that have every test set; prints which references are left out, and why.
 
     Tables pool the test sets, so what stands in one has been heard on the same utterances.
     """
-    silent = [name for name in config.data.test if name not in recorded_sets(dump, config)]
+    silent = texts_alone(dump, config)
     kept = [exp for exp in exps if not (silent and (exp / REFERENCE).exists())]
     if left_out := [str(exp) for exp in exps if exp not in kept]:
         print(f"{', '.join(left_out)}: left out, for {', '.join(silent)} has no recordings")

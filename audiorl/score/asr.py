@@ -63,6 +63,11 @@ class ScoredUtterance:
         return self.alignment.counts.errors
 
     @property
+    def output_words(self) -> float:
+        """How much was output, see `count_words`."""
+        return count_words(split_units(self.hyp, "mixed"))
+
+    @property
     def keywords(self) -> Counts:
         return keywords.compare_keywords(self.said, self.heard)
 
@@ -217,7 +222,7 @@ def summarize(
         "rtf": seconds / audio_seconds if seconds is not None and audio_seconds else None,
     }
     if not speech:
-        words = sum(count_words(split_units(u.hyp, "mixed")) for u in utterances)
+        words = sum(u.output_words for u in utterances)
         non_empty = sum(bool(u.hyp) for u in utterances)
         return summary | {
             "non_empty": non_empty,
@@ -355,9 +360,7 @@ def _read_decoding(path: Path) -> dict:
 
 def read_keywords(utterances: list[Utterance], normalizer_name: str) -> set[Reading]:
     """All keywords of utterances, normalised and split: Latin by word, CJK by character."""
-    found = {keyword for u in utterances for keyword in u.keywords}
-    readings = (keywords.read(keyword, normalizer_name) for keyword in found)
-    return {reading for reading in readings if all(reading)}
+    return keywords.read_all((k for u in utterances for k in u.keywords), normalizer_name)
 
 
 def _check_references(path: Path, scored: list[ScoredUtterance], speech: bool) -> None:

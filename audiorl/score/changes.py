@@ -7,10 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from audiorl.data.text import split_units
 from audiorl.score import failures
 from audiorl.score.asr import ScoredUtterance, SystemScore
-from audiorl.score.detectors import count_words
 from audiorl.score.significance import compare
 from audiorl.score.tables import Table, with_interval
 
@@ -107,10 +105,7 @@ def no_speech_table(first: SystemScore, second: SystemScore) -> Table | None:
     rows = []
     for name, score in first.no_speech.items():
         later = second.no_speech[name]
-        words = [
-            np.array([count_words(split_units(u.hyp, "mixed")) for u in s.utterances])
-            for s in (score, later)
-        ]
+        words = [np.array([u.output_words for u in s.utterances]) for s in (score, later)]
         seconds = np.array([u.utterance.duration or 0.0 for u in score.utterances])
         scoring = first.scoring
         c = compare(*words, seconds, scoring.bootstrap_samples, scoring.seed)

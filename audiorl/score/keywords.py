@@ -9,7 +9,7 @@ B-WER and U-WER divide the units of the error rate, which have their numbers nor
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -33,6 +33,12 @@ def read(text: str, normalizer_name: str) -> Reading:
     """The units of a text or keyword."""
     literal = LITERAL.get(normalizer_name, normalizer_name)
     return Reading(*(normal_units(text, name, UNIT) for name in (normalizer_name, literal)))
+
+
+def read_all(keywords: Iterable[str], normalizer_name: str) -> set[Reading]:
+    """Keywords, but for those of which the normaliser leaves nothing."""
+    readings = (read(keyword, normalizer_name) for keyword in set(keywords))
+    return {reading for reading in readings if all(reading)}
 
 
 def compare_keywords(said: Counter[Phrase], heard: Counter[Phrase]) -> Counts:

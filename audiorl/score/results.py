@@ -19,13 +19,11 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
-from audiorl.data.text import split_units
 from audiorl.errors import UserError
 from audiorl.files import atomic_write, write_json
 from audiorl.score import failures, tts
 from audiorl.score.align import Alignment, Op
 from audiorl.score.asr import METRICS, ScoredUtterance, SetScore, SystemScore, units_of
-from audiorl.score.detectors import count_words
 
 SET_FILES = ("result.txt", "per_utt.tsv", "ref.trn", "hyp.trn", "result.json")
 LINE = 100  # columns of aligned text
@@ -106,7 +104,7 @@ def _row(u: ScoredUtterance) -> list[str]:
     counts, chars, keywords = u.alignment.counts, u.counts["char"], u.keywords
     duration = "" if u.utterance.duration is None else f"{u.utterance.duration:.3f}"
     words = (counts.units, counts.substitutions, counts.deletions, counts.insertions)
-    output_words = f"{count_words(split_units(u.hyp, 'mixed')):g}"
+    output_words = f"{u.output_words:g}"
     sound = u.sound_columns if u.judged else {}
     keyword_counts = (keywords.units, keywords.hits + keywords.insertions, keywords.hits)
     return [

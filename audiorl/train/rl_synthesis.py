@@ -26,7 +26,7 @@ from audiorl.rl.collect import Scorer
 from audiorl.rl.diffro import DiffROLoss
 from audiorl.rl.diffro_learner import DiffRO, OnRollouts
 from audiorl.rl.grpo import GRPO
-from audiorl.rl.speech import Ear, Heard, Texts, Vocoder
+from audiorl.rl.speech import Ear, Heard, Texts, Vocoder, listened
 from audiorl.rollout.listen import Listener, hear, load_listener
 from audiorl.rollout.speak import speak
 from audiorl.rollout.synthesise import speaker_vectors
@@ -153,16 +153,15 @@ class Synthesis:
         }
         if self.judge:
             samples = [Sample(u, "", True, tuple(spoken[u.id].tokens)) for u in dev]
-            made, rate = self.vocoder(samples), self.vocoder.codec.sample_rate
-            waves = [s.wave for s in made if s.wave is not None]
-            heard = iter(hear(self.judge, waves, rate, decode.batch_seconds))
-            judged = ["" if s.wave is None else next(heard) for s in made]
+            made = listened(self.vocoder(samples), self._ear(self.judge, self.vocoder.codec))
+            judged = [sample.text for sample in made]
             judged_error = count_heard(self.config, dev, judged).rate
             metrics |= {"eval/judge_wer": judged_error}
             metrics |= self.watch.look(step, 1 - error, 1 - judged_error)
             first = next((i for i, s in enumerate(made) if s.wave is not None), None)
             if first is not None:
                 told = f"text: {dev[first].text}\n\nthe judge hears: {judged[first]}"
+                rate = self.vocoder.codec.sample_rate
                 reporter.audio(step, "eval/sample", made[first].wave.numpy(), rate, told)
         metrics["timing_s/eval"] = time.perf_counter() - started
         reporter.log(step, metrics)
@@ -201,16 +200,17 @@ class Synthesis:
         """Who hears the waves that are rewarded; it must not judge as well."""
         if self.folders.ear is None:
             return None
-        weights = {name: self.inputs().get(name) for name in ("ear", "judge")}
-        if weights["judge"] and sha256(weights["ear"]) == sha256(weights["judge"]):
+        files = self.inputs()
+        if "judge" in files and sha256(files["ear"]) == sha256(files["judge"]):
             raise UserError(
                 f"{self.folders.ear} would be rewarded for and judge as well, and nobody would see "
                 "what pleases it alone; name another recogniser with --ear."
             )
-        listener, seconds = (
-            load_listener(self.folders.ear, device),
-            self.config.decode.batch_seconds,
-        )
+        return self._ear(load_listener(self.folders.ear, device), codec)
+
+    def _ear(self, listener: Listener, codec: Codec) -> Ear:
+        """`listener` for waves of the codec."""
+        seconds = self.config.decode.batch_seconds
         return lambda waves: hear(listener, waves, codec.sample_rate, seconds)
 
     def _load_codec(self, known: CodecInfo, device: str) -> Codec:

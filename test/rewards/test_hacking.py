@@ -13,7 +13,7 @@ from hallucinated import NORMALIZER, Maker
 from audiorl.config import load_config
 from audiorl.config.schema import Config
 from audiorl.data.utterance import Utterance
-from audiorl.rewards import Sample, build_rewards
+from audiorl.rewards import Sample, WeightedSum, build_rewards
 from audiorl.score.align import count_errors
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,6 +70,13 @@ def honest(ref: list[str], draw: random.Random) -> list[str]:
     return units if count_errors(ref, units).errors == errors else honest(ref, draw)
 
 
+def rewards_of(path: Path, language: str) -> WeightedSum:
+    """Those of a config, for texts of a language."""
+    config = load_config(path)
+    config.score.normalizer, config.score.unit = NORMALIZER[language], "mixed"
+    return build_rewards(config)
+
+
 def utterances(language: str, count: int) -> list[tuple[Utterance, list[str], list[str]]]:
     """With their units and keywords; every other one has a keyword of one or two units."""
     maker, made = Maker(language, seed=7), []
@@ -96,22 +103,18 @@ def utterances(language: str, count: int) -> list[tuple[Utterance, list[str], li
 def test_no_hack_beats_an_honest_output_with_30_percent_errors(
     rewards: Path, hack: str, language: str
 ) -> None:
-    config = load_config(rewards)
-    config.score.normalizer, config.score.unit = NORMALIZER[language], "mixed"
-    rewards = build_rewards(config)
+    score = rewards_of(rewards, language)
     draw = random.Random(11)
     for utterance, ref, keywords in utterances(language, 40):
         hyps = [HACKS[hack](ref, keywords, draw)] + [honest(ref, draw) for _ in range(4)]
-        scores = rewards([Sample(utterance, " ".join(hyp), True) for hyp in hyps])
+        scores = score([Sample(utterance, " ".join(hyp), True) for hyp in hyps])
         assert all(total > scores.total[0] for total in scores.total[1:]), (hyps, scores)
 
 
 @pytest.mark.parametrize("language", NORMALIZER)
 @pytest.mark.parametrize("hack", CONCEALED)
 def test_what_a_normaliser_takes_away_is_not_free(hack: str, language: str) -> None:
-    config = load_config(RECOMMENDED)
-    config.score.normalizer, config.score.unit = NORMALIZER[language], "mixed"
-    rewards = build_rewards(config)
+    rewards = rewards_of(RECOMMENDED, language)
     for utterance, _, _ in utterances(language, 20):
         right, hacked = utterance.text, utterance.text + CONCEALED[hack]
         scores = rewards([Sample(utterance, text, True) for text in (right, hacked)])
@@ -126,12 +129,10 @@ def test_what_a_normaliser_takes_away_is_not_free(hack: str, language: str) -> N
 @pytest.mark.parametrize("language", NORMALIZER)
 def test_leaving_out_the_spaces_does_not_make_it_less(language: str) -> None:
     """A policy that was rewarded for few words where nobody speaks learnt to write one of them."""
-    config = load_config(RECOMMENDED)
-    config.score.normalizer, config.score.unit = NORMALIZER[language], "mixed"
     utterance = Utterance("u", "", "", "s", duration=4.0)
     words = Maker(language, seed=1).sentence(2)
     samples = [Sample(utterance, space.join(words), True) for space in (" ", "")]
-    spaced, glued = build_rewards(config)(samples).total
+    spaced, glued = rewards_of(RECOMMENDED, language)(samples).total
     assert glued == pytest.approx(spaced) and glued < -0.25
 
 
@@ -146,11 +147,9 @@ def test_the_recommended_rewards_are_what_the_documents_say() -> None:
 
 @pytest.mark.parametrize("language", NORMALIZER)
 def test_silence_is_best_where_nobody_speaks(language: str) -> None:
-    config = load_config(RECOMMENDED)
-    config.score.normalizer, config.score.unit = NORMALIZER[language], "mixed"
     utterance = Utterance("u", "", "", "s", duration=4.0)
     words = Maker(language, seed=1).sentence(4)
     hyps = ["", " ".join(words[:1]), " ".join(words[:10]), " ".join(words)]
-    totals = build_rewards(config)([Sample(utterance, hyp, True) for hyp in hyps]).total
+    totals = rewards_of(RECOMMENDED, language)([Sample(utterance, hyp, True) for hyp in hyps]).total
     assert totals[0] == 0.0 and totals == sorted(totals, reverse=True)
     assert len(set(totals)) == 4  # shorter is better: a group that all speaks still learns

@@ -8,30 +8,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tiny import WORDS, sentences, tiny_config, write_set
+from tiny import sentences, write_set
 from tiny_codecs import native_codec
-from tiny_speech import tiny_speech_config, tiny_speech_lm
+from tiny_speech import tiny_judge, tiny_speech_config, tiny_speech_lm
 
 from audiorl.bin import cli, references, report, score, synthesise
 from audiorl.config import dump_config
 from audiorl.data.tables import read_table
 from audiorl.models import save_model
 from audiorl.models.codec import codec_info
-from audiorl.models.judge import Judge
 from audiorl.score.tts import read_judged
 
 SETS = ("test", "texts")
 SYSTEMS = ("exp/sft", "exp/grpo")
 REFERENCES = ("exp/natural", "exp/resynthesis")
-JUDGE = {
-    "task": "tts",
-    "judge.output_size": 16,
-    "judge.attention_heads": 2,
-    "judge.linear_units": 32,
-    "judge.num_blocks": 1,
-    "judge.kernel_size": 5,
-    "judge.speaker_size": 4,
-}
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +33,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed, system in enumerate(SYSTEMS):
         model = tiny_speech_lm(seed=seed, codec=codec_info(codec))
         save_model(model, root / system / "model")
-    judge = Judge.of(tiny_config(JUDGE), WORDS, ["s0", "s1", "s2"])
-    judge.save(root / "exp" / "judge" / "model")
+    tiny_judge().save(root / "exp" / "judge" / "model")
     write_set(root / "dump" / "train", sentences(6, seed=1))
     for seed, name in enumerate(SETS):
         write_set(root / "dump" / name, sentences(6, seed=2 + seed, longest=3))

@@ -15,7 +15,7 @@ from runs import lines, outcome
 from tiny import WORDS, tiny_config, tiny_model, write_set
 from tiny_codecs import SIZES, native_codec, save_pretrained_codec
 from tiny_speaker import SPEECH
-from tiny_speech import tiny_speech_config, tiny_speech_lm
+from tiny_speech import tiny_judge, tiny_speech_config, tiny_speech_lm
 from torch import Tensor
 
 from audiorl.config.schema import RewardConfig
@@ -24,7 +24,6 @@ from audiorl.data.utterance import Utterance, write_utterances_jsonl
 from audiorl.errors import UserError
 from audiorl.models import save_model
 from audiorl.models.codec import PretrainedCodec, codec_info
-from audiorl.models.judge import Judge
 from audiorl.models.token_recogniser import Facts, TokenRecogniser
 from audiorl.optim import Optimizers
 from audiorl.rollout.listen import AudioLLMListener
@@ -48,15 +47,6 @@ KEYS = {
     "diffro.loop_tokens": 10,
     "diffro.weight": 0.3,
 }
-JUDGE = {
-    "task": "tts",
-    "judge.output_size": 16,
-    "judge.attention_heads": 2,
-    "judge.linear_units": 32,
-    "judge.num_blocks": 1,
-    "judge.kernel_size": 5,
-    "judge.speaker_size": 4,
-}
 
 
 class World:
@@ -73,8 +63,7 @@ class World:
         self.info = codec_info(codec)
         self.save_policy(self.info)
         self.save_reward_model("reward_model", self.info)
-        judge = Judge.of(tiny_config(JUDGE), WORDS, ["s0", "s1", "s2"])
-        judge.save(self.exp / "judge" / "model")
+        tiny_judge().save(self.exp / "judge" / "model")
         tokens = {u.id: [i, 2 * i, 3 * i, 5] for i, u in enumerate(prompts)}
         write_tokens(self.exp / "tokens", tokens, self.info)
         self.folders = SpeechFolders(
