@@ -1,7 +1,8 @@
-"""What all tests share: the real corpora, which are not in the repository, and a steady torch."""
+"""What all tests share: the real corpora, not in the repository; a steady torch and log."""
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -37,3 +38,13 @@ def deterministic() -> Iterator[None]:
         yield
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(before)
+
+
+@pytest.fixture(autouse=True)
+def own_logging() -> Iterator[None]:
+    """A run replaces the handlers of the root logger; a test gives them back."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)

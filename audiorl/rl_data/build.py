@@ -59,6 +59,8 @@ def build_rl_data(
             "them, or name other sets in rl_data.subsets."
         )
     choices = _choose(config, pool, scored)
+    # If it is killed here, the settings of an earlier build must not vouch for this one.
+    out.with_suffix(".meta.json").unlink(missing_ok=True)
     _write(out, config, policy, pool, scored, choices)
     print_tables(list(scored.values()), choices)
     draw(list(scored.values()), choices, out.with_suffix(".png"))

@@ -51,6 +51,8 @@ def build_speech_rl_set(
     rate = model.facts.codec["token_rate"]
     # So that the reward `tempo` knows how long a text alone takes.
     kept = [u if u.audio else replace(u, duration=len(tokens[u.id]) / rate) for u in kept]
+    # If it is killed here, the stamp of an earlier build must not vouch for a mixture of both.
+    stamp.unlink(missing_ok=True)
     write_tokens(out.parent / HISTORIES, tokens, model.facts.codec)
     write_utterances_jsonl(out, kept, dict.fromkeys(tokens, provenance))
     write_json(stamp, settings)
@@ -68,12 +70,16 @@ def _fault(spoken: Spoken, loop_tokens: int) -> str:
 def _settings(config: Config, policy: str, weights: Path, dump: Path) -> dict[str, object]:
     """What the content of the set follows from."""
     decode = {key: value for key, value in vars(config.decode).items() if key != "name"}
-    text = dump / (config.data.rl or config.data.train) / "text"
-    states = [path.stat() for path in (weights, text) if path.exists()]
+    data = config.data
+    held_out = {data.dev, data.rl_dev, *data.test} - {""}
+    sets = [data.rl or data.train, *sorted(held_out)]
+    states = [p.stat() for p in (weights, *(dump / s / "text" for s in sets)) if p.exists()]
     return {
         "policy": policy,
         "decode": decode,
         "seed": config.seed,
         "loop_tokens": config.diffro.loop_tokens,
+        "sets": sets,
+        "normalizer": config.score.normalizer,  # texts are held out as they are scored
         "files": [[state.st_size, state.st_mtime_ns] for state in states],
     }

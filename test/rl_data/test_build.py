@@ -19,6 +19,7 @@ from audiorl.data.rl_set import read_rl_set
 from audiorl.data.utterance import read_utterances
 from audiorl.errors import UserError
 from audiorl.models import save_model
+from audiorl.rl_data import build as rl_data_build
 from audiorl.rl_data.build import build_rl_data, is_built
 from audiorl.rl_data.probe import ProbeFile
 
@@ -324,6 +325,17 @@ def test_a_killed_build_ends_with_the_same_set(large: Path, tmp_path: Path) -> N
     assert not out.exists()
     build(large, out, MIXTURE)
     assert out.read_bytes() == (tmp_path / "plain.jsonl").read_bytes()
+
+
+def test_a_killed_build_of_other_settings_is_not_taken_for_the_first(
+    dump: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "rl.jsonl"
+    config = build(dump, out)
+    other = {"rl_data.probe_utterances": 2}
+    killed(lambda: build(dump, out, other), after(rl_data_build, "_write", lambda *_: True))
+    assert len(read_utterances(out)) == 2
+    assert not is_built(config, "exp/sft", dump, out, dump / "weights")
 
 
 def test_other_subsets_need_no_new_probe(large: Path, tmp_path: Path, monkeypatch, capsys) -> None:
