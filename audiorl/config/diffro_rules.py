@@ -65,7 +65,7 @@ def _diffro(config: Config) -> Iterator[Rule]:
         yield keys, "beside GRPO's loss it is taken on GRPO's rollouts; set rollout, or auto"
     if fixed and diffro.sample_filter != "none":
         keys = ("diffro.sample_filter", "diffro.history", "rl.algorithm")
-        yield keys, "recordings have no advantage, only rollouts do; set none"
+        yield keys, "fixed histories have no advantage, only rollouts do; set none"
     if diffro.loop_tokens > rl.max_completion_length and not fixed:
         keys = ("diffro.loop_tokens", "rl.max_completion_length")
         yield keys, f"no response is that long; set less than {rl.max_completion_length}"

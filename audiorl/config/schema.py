@@ -363,13 +363,14 @@ class RLConfig:
 
     algorithm: str = key(
         "grpo",
-        "grpo; `supervised`: the same data and updates with cross entropy (the control); for tts "
-        "also diffro, a reward that is differentiated, and both, the sum of the two losses",
+        "grpo; of asr also supervised, the same data and updates with cross entropy (the control); "
+        "of tts also diffro, a reward that is differentiated, and both, the sum of the two losses",
         choices=("grpo", "supervised", "diffro", "both"),
     )
     train: list[str] = key(
         ["adaptor", "llm"],
         "parts that learn; `encoder` may be added (then it is run in each update)",
+        task="asr",
     )
     max_steps: int = key(100, "updates (steps of rollout and update)", ge=1)
     num_prompts: int = key(16, "prompts (utterances) per step [train_batch_size]", ge=1)
@@ -379,15 +380,24 @@ class RLConfig:
         "that stage 4 measured, and among ever more; reweight: the likelier, the more the rewards "
         "of its hypotheses lately differed",
         choices=("shuffle", "curriculum", "reweight"),
+        task="asr",
     )
     curriculum_start: float = key(
-        0.25, "share of the utterances, the easiest, that curriculum begins with", gt=0, le=1
+        0.25,
+        "share of the utterances, the easiest, that curriculum begins with",
+        gt=0,
+        le=1,
+        task="asr",
     )
     curriculum_steps: int = key(
-        0, "steps until curriculum draws from all; 0: half of max_steps", ge=0
+        0, "steps until curriculum draws from all; 0: half of max_steps", ge=0, task="asr"
     )
     reweight_uniform: float = key(
-        0.2, "share of the draws that reweight leaves to chance, so that nobody is lost", gt=0, le=1
+        0.2,
+        "share of the draws that reweight leaves to chance, so that nobody is lost",
+        gt=0,
+        le=1,
+        task="asr",
     )
     num_generations: int = key(8, "group size G: hypotheses per prompt [rollout.n]", ge=2)
     max_completion_length: int = key(
@@ -511,6 +521,7 @@ class RLConfig:
         False,
         "keep what a frozen encoder makes of the audio on disk too, in the experiment's frames/: "
         "for corpora whose frames need more than 4 GB, and for resuming",
+        task="asr",
     )
     micro_batch_tokens: int = key(16384, "tokens of prefixes and responses in one forward", ge=1)
     learning_rate: float = key(1e-4, "peak learning rate (AdamW)", gt=0)
@@ -525,9 +536,9 @@ class RLConfig:
     eval_steps: int = key(20, "steps between evaluations on rl_dev", ge=1)
     early_stop: str = key(
         "flag",
-        "when the reward rises and the judge's score falls from evaluation to evaluation, reward "
-        "hacking by the look of it: say so in the log (flag), end the run with the best model from "
-        "before (stop), or never look",
+        "when the reward rises from evaluation to evaluation and the judge's score falls, beyond "
+        "noise, reward hacking by the look of it: say so in the log (flag), end the run with the "
+        "best model from before (stop), or never look",
         choices=("never", "flag", "stop"),
         task="tts",
     )
@@ -558,9 +569,9 @@ class DecodeConfig:
     )
     repetition_share: float = key(
         0.1,
-        "a token that fills more of the window is drawn again, from all; 0.09: as in CosyVoice, "
-        "where once in 10 is enough",
-        ge=0,
+        "a token that fills as much of the window, or more, is drawn again, from all; 0.1: once in "
+        "10 is enough, as in CosyVoice",
+        gt=0,
         le=1,
         task="tts",
     )

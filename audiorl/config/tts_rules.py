@@ -23,3 +23,6 @@ def broken_tts_rules(config: Config) -> Iterator[Rule]:
     if config.sft.max_steps == 0 and speech.layout == "native":
         keys = ("sft.max_steps", "speech.layout")
         yield keys, "only a pretrained speech LM can be taken as it is; set at least 1"
+    if config.task == "tts" and config.rl.algorithm == "supervised":
+        keys = ("rl.algorithm", "task")
+        yield keys, "texts alone have nothing to copy; train the speech LM for longer, or set grpo"

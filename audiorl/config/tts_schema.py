@@ -210,8 +210,8 @@ class DiffROConfig:
     )
     history: str = key(
         "auto",
-        "what the LM has spoken before each position: the tokens of a recording (fixed) or of its "
-        "own rollout; auto: fixed for algorithm diffro, rollout for both",
+        "what the LM has spoken before each position: what the start model spoke in stage 4 "
+        "(fixed) or its own rollout; auto: fixed for algorithm diffro, rollout for both",
         choices=("auto", "fixed", "rollout"),
     )
     sample_filter: str = key(

@@ -39,7 +39,7 @@ from audiorl.rollout.sampling import Sampling, warp
 
 @dataclass
 class Histories:
-    """N responses that the LM is forced along, of recordings or of a rollout."""
+    """N responses that the LM is forced along, of the start model or of a rollout."""
 
     utterances: list[Utterance]  # N
     conditions: list[Tensor]  # N, what the LM reads before each

@@ -1,4 +1,4 @@
-"""Who steps along DiffRO's loss: a learner of its own on recordings, GRPO on its rollouts."""
+"""Who steps along DiffRO's loss: a learner of its own on fixed histories, GRPO on its rollouts."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ class OnRollouts:
     def backward(self, step: int, iteration: int, rows: list[int]) -> dict[str, Tensor]:
         """Adds the gradient of those of an update's rows; returns the parts of their mean loss."""
         rows = [row for row in rows if self.kept[row]]
-        return self.loss.backward(self.histories, rows, step, iteration, self.weight)
+        means = self.loss.backward(self.histories, rows, step, iteration, self.weight)
+        return means | {"loss": self.weight * means["diffro/loss"]} if means else {}
 
 
 class DiffRO:
@@ -100,7 +101,7 @@ class DiffRO:
         return StepOutput(metrics, [], {})
 
     def _fixed(self, utterances: Sequence[Utterance]) -> Histories:
-        """The recordings' tokens, each with the stop token."""
+        """What stage 4 had spoken, each with the stop token."""
         stop, ids = torch.tensor([self.policy.eos_id]), self.loss.speech.cpu()
         spoken = [torch.tensor(self.histories[u.id], dtype=torch.long) for u in utterances]
         rows = [torch.cat([ids[tokens], stop]) for tokens in spoken]

@@ -93,7 +93,7 @@ class Auxiliary(Protocol):
         """Is shown the samples and their advantages [B, G]; returns metrics."""
 
     def backward(self, step: int, iteration: int, rows: list[int]) -> dict[str, Tensor]:
-        """Adds the gradient on the rows of an update; returns metrics."""
+        """Adds the gradient on the rows of an update; returns metrics, `loss` among them."""
 
 
 class GRPO:
@@ -221,7 +221,9 @@ class GRPO:
                 updates += 1
         for name in {name for part in parts for name in part}:
             further[name] = fmean(part[name].item() for part in parts if name in part)
-        return {"grad_norm": grad_norm / updates, **learning_metrics(sums, updates), **further}
+        metrics = {"grad_norm": grad_norm / updates, **learning_metrics(sums, updates)}
+        further["loss"] = metrics["loss"] + further.get("loss", 0.0)
+        return metrics | further
 
     def _add_gradient(
         self, lesson: Lesson, prompts: list[int], update: Update, sums: dict[str, Tensor]

@@ -14,6 +14,7 @@ from audiorl.models.speech_lm import SpeechLM
 from audiorl.models.token_recogniser import TokenRecogniser
 from audiorl.rewards import Sample
 from audiorl.rollout.native import Rollout
+from audiorl.rollout.transcribe import padded_batches
 
 WAVE_SECONDS = 200.0  # of speech that is made at once, padding included
 
@@ -48,18 +49,14 @@ class Vocoder:
         """
         most = round(WAVE_SECONDS * self.codec.token_rate)  # tokens
         loud = [i for i, sample in enumerate(samples) if sample.tokens]
-        made, batch = list(samples), []
-        for i in [*sorted(loud, key=lambda i: -len(samples[i].tokens)), None]:
-            full = batch and (i is None or len(samples[batch[0]].tokens) * (len(batch) + 1) > most)
-            if full:
-                tokens = [torch.tensor(samples[row].tokens) for row in batch]
-                voices = [self.voices[samples[row].utterance.speaker] for row in batch]
-                waves = self.codec.decode(tokens, torch.stack(voices))
-                for row, wave in zip(batch, waves, strict=True):
-                    made[row] = replace(samples[row], wave=wave.cpu())
-                batch = []
-            if i is not None:
-                batch.append(i)
+        made = list(samples)
+        for batch in padded_batches([len(samples[i].tokens) for i in loud], most):
+            rows = [loud[place] for place in batch]
+            tokens = [torch.tensor(samples[row].tokens) for row in rows]
+            voices = [self.voices[samples[row].utterance.speaker] for row in rows]
+            waves = self.codec.decode(tokens, torch.stack(voices))
+            for row, wave in zip(rows, waves, strict=True):
+                made[row] = replace(samples[row], wave=wave.cpu())
         return made
 
 

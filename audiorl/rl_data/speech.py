@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from audiorl.config.schema import Config
@@ -18,7 +18,7 @@ from audiorl.errors import UserError
 from audiorl.files import write_json
 from audiorl.models.speech_lm import SpeechLM
 from audiorl.rl_data.pool import read_pool
-from audiorl.rollout.speak import Spoken, speak
+from audiorl.rollout.speak import Spoken, speak, speech_sampling
 from audiorl.score.detectors import token_loops
 
 
@@ -69,14 +69,14 @@ def _fault(spoken: Spoken, loop_tokens: int) -> str:
 
 def _settings(config: Config, policy: str, weights: Path, dump: Path) -> dict[str, object]:
     """What the content of the set follows from."""
-    decode = {key: value for key, value in vars(config.decode).items() if key != "name"}
     data = config.data
     held_out = {data.dev, data.rl_dev, *data.test} - {""}
     sets = [data.rl or data.train, *sorted(held_out)]
     states = [p.stat() for p in (weights, *(dump / s / "text" for s in sets)) if p.exists()]
     return {
         "policy": policy,
-        "decode": decode,
+        "sampling": asdict(speech_sampling(config.decode)),
+        "max_completion_length": config.decode.max_completion_length,
         "seed": config.seed,
         "loop_tokens": config.diffro.loop_tokens,
         "sets": sets,

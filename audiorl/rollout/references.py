@@ -12,17 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
 from audiorl.config.schema import Config
-from audiorl.data.audio import read_audio
 from audiorl.data.speech_tokens import TOKENS, read_tokens, write_tokens
 from audiorl.data.tables import write_table
 from audiorl.data.utterance import Utterance, read_utterances
-from audiorl.files import progress, write_json
+from audiorl.files import write_json
 from audiorl.models.codec import codec_info
 from audiorl.rollout.synthesise import DONE, speaker_vectors, write_waves
-from audiorl.rollout.transcribe import batches_by_seconds
+from audiorl.rollout.tokenise import tokenise
 from audiorl.score.tts import REFERENCE
 
 if TYPE_CHECKING:
@@ -77,7 +74,8 @@ def write_resynthesis(codec: Codec, weights: Path, dump: Path, config: Config, e
     for name, utterances in sets.items():
         folder = exp / f"decode_{config.decode.name}" / name
         if not _is_newer(folder / TOKENS, weights, dump / name / "wav.scp"):
-            write_tokens(folder, _tokenise(codec, utterances, config), codec_info(codec))
+            tokens = tokenise(codec, utterances, config.decode.batch_seconds)
+            write_tokens(folder, {u: row.tolist() for u, row in tokens.items()}, codec_info(codec))
         if _is_newer(folder / DONE, folder / TOKENS):
             continue
         started = time.perf_counter()
@@ -93,19 +91,6 @@ def _note(exp: Path, reference: str) -> None:
     """Says that `exp` is no system, and what it is."""
     if not (exp / REFERENCE).exists():
         write_json(exp / REFERENCE, {"reference": reference})
-
-
-@torch.no_grad()
-def _tokenise(codec: Codec, utterances: list, config: Config) -> dict[str, list[int]]:
-    """The codec's tokens of recordings, by utterance id."""
-    tokens = {}
-    with progress(desc="tokens of recordings", total=len(utterances), unit="utt") as bar:
-        for batch in batches_by_seconds(utterances, config.decode.batch_seconds):
-            waves = [torch.from_numpy(read_audio(u, codec.sample_rate)) for u in batch]
-            rows = codec.encode(waves)
-            tokens |= {u.id: row.tolist() for u, row in zip(batch, rows, strict=True)}
-            bar.update(len(batch))
-    return tokens
 
 
 def _is_newer(made: Path, *sources: Path) -> bool:

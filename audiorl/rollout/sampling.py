@@ -20,7 +20,7 @@ class Sampling:
     greedy: bool = False
     # Repetition-aware sampling, which speech tokens need; the update does not score it.
     repetition_window: int = 0  # tokens looked back at; 0: off
-    repetition_share: float = 0.1  # a token that fills more of the window is drawn again
+    repetition_share: float = 0.1  # a token that fills as much of the window is drawn again
 
 
 def warp(
@@ -52,15 +52,15 @@ def warp(
 def repetition_aware(logp: Tensor, full: Tensor, written: Tensor, sampling: Sampling) -> Tensor:
     """What VALL-E 2's repetition-aware sampling draws from, as log-probabilities [N, V].
 
-    It draws from `logp` [N, V] and, when the token fills more than `repetition_share` of the last
-    `repetition_window` tokens, draws again from `full` [N, V], which top-k and top-p did not cut:
-    the probability of all such tokens is spread as `full` has it. written [N, T] is what each row
-    has so far. (arXiv 2406.05370. CosyVoice draws again at a share of exactly 0.1, too: any share
-    below that, 0.09 say, is its rule.)
+    It draws from `logp` [N, V] and, when the token fills `repetition_share` of the last
+    `repetition_window` tokens or more, draws again from `full` [N, V], which top-k and top-p did
+    not cut: the probability of all such tokens is spread as `full` has it. written [N, T] is what
+    each row has so far. (arXiv 2406.05370, which draws again above the share; CosyVoice also at
+    it, so that of 10 tokens one is enough.)
     """
     recent = written[:, -sampling.repetition_window :]
     counts = torch.zeros_like(logp).scatter_add_(1, recent, torch.ones_like(recent).to(logp))
-    repeated = counts > sampling.repetition_share * sampling.repetition_window
+    repeated = counts >= sampling.repetition_share * sampling.repetition_window
     probabilities = logp.exp()
     again = (probabilities * repeated).sum(1, keepdim=True)
     return (probabilities.masked_fill(repeated, 0.0) + again * full.exp()).log()

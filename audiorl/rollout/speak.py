@@ -23,6 +23,10 @@ class Spoken:
     finished: bool  # False if the length limit cut it
 
 
+# What `speech_sampling` follows from in a config: beginnings of keys.
+SAMPLING = ("decode.temperature", "decode.top_", "decode.repetition_")
+
+
 def speech_sampling(decode: DecodeConfig) -> Sampling:
     """How tokens are drawn where speech is made to be heard, not to learn from."""
     return Sampling(

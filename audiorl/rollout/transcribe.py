@@ -30,13 +30,20 @@ def batches_by_seconds(
     utterances: Sequence[Utterance], seconds: float
 ) -> Iterator[list[Utterance]]:
     """Utterances of like length together; a batch holds `seconds` of audio, padding included."""
-    batch: list[Utterance] = []
-    for utterance in sorted(utterances, key=lambda u: (-u.duration, u.id)):
+    named = sorted(utterances, key=lambda u: u.id)
+    for batch in padded_batches([u.duration for u in named], seconds):
+        yield [named[i] for i in batch]
+
+
+def padded_batches(lengths: Sequence[float], most: float) -> Iterator[list[int]]:
+    """Places of like lengths together; a batch holds `most` of them in all, padding included."""
+    batch: list[int] = []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         # The first of a batch is its longest, and sets the width of all.
-        if batch and batch[0].duration * (len(batch) + 1) > seconds:
+        if batch and lengths[batch[0]] * (len(batch) + 1) > most:
             yield batch
             batch = []
-        batch.append(utterance)
+        batch.append(i)
     if batch:
         yield batch
 

@@ -32,7 +32,7 @@ from audiorl.score.tts import Judged
 
 METRICS = {"word": "WER", "char": "CER", "mixed": "MER"}
 POOLED = "pooled"
-FORMAT = 6  # of the files that scoring writes; another number, and they are written again
+FORMAT = 7  # of the files that scoring writes; another number, and they are written again
 
 
 @dataclass(frozen=True)

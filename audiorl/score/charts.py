@@ -36,7 +36,7 @@ SIZE = (4.4, 2.8)  # inches
 # Panels of training curves: title, keys of metrics.jsonl.
 PANELS = (
     ("Reward", ("reward",)),
-    ("WER on the dev set", ("eval/wer",)),
+    ("Error rate on the dev set", ("eval/wer",)),
     ("Reward model's score on the dev set", ("eval/reward_model",)),
     ("Judge's score on the dev set", ("eval/judge",)),
     ("Trend of the latest evaluations", ("hacking/reward_trend", "hacking/judge_trend")),

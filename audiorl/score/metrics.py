@@ -26,6 +26,7 @@ def metrics_of(config: Config, name: str) -> dict[str, Metric]:
     said, heard, hits = "keywords_said", "keywords_heard", "keyword_hits"
     spoken = {
         "cer": Metric("CER %", ("char_errors",), ("chars",)),
+        "wer": Metric("WER %", ("word_errors",), ("word_units",)),
         main.lower(): Metric(f"{main} %", ("sub", "del", "ins"), ("words",)),
         "substitutions": Metric("substitutions %", ("sub",), ("words",)),
         "deletions": Metric("deletions %", ("del",), ("words",)),

@@ -29,6 +29,7 @@ SET_FILES = ("result.txt", "per_utt.tsv", "ref.trn", "hyp.trn", "result.json")
 LINE = 100  # columns of aligned text
 MOST_FREQUENT = 20
 COLUMNS = "id speaker snr duration ref hyp words sub del ins wer cer chars char_errors".split()
+COLUMNS += "word_units word_errors".split()  # between spaces; `words` are of the main error rate
 COLUMNS += "output output_words keywords_said keywords_heard keyword_hits".split()
 COLUMNS += "biased_words biased_errors unbiased_words unbiased_errors".split()
 COLUMNS += failures.NAMES
@@ -101,9 +102,10 @@ def _write_set(folder: Path, score: SetScore, unit: str) -> None:
 
 
 def _row(u: ScoredUtterance) -> list[str]:
-    counts, chars, keywords = u.alignment.counts, u.counts["char"], u.keywords
+    counts, chars, words = u.alignment.counts, u.counts["char"], u.counts["word"]
+    keywords = u.keywords
     duration = "" if u.utterance.duration is None else f"{u.utterance.duration:.3f}"
-    words = (counts.units, counts.substitutions, counts.deletions, counts.insertions)
+    main = (counts.units, counts.substitutions, counts.deletions, counts.insertions)
     output_words = f"{u.output_words:g}"
     sound = u.sound_columns if u.judged else {}
     keyword_counts = (keywords.units, keywords.hits + keywords.insertions, keywords.hits)
@@ -114,10 +116,11 @@ def _row(u: ScoredUtterance) -> list[str]:
         duration,
         u.ref,
         u.hyp,
-        *map(str, words),
-        f"{u.counts['word'].rate:.4f}",
+        *map(str, main),
+        f"{words.rate:.4f}",
         f"{chars.rate:.4f}",
-        *map(str, (chars.units, chars.errors, int(bool(u.hyp)), output_words, *keyword_counts)),
+        *map(str, (chars.units, chars.errors, words.units, words.errors)),
+        *map(str, (int(bool(u.hyp)), output_words, *keyword_counts)),
         *(str(number) for side in u.biased for number in (side.units, side.errors)),
         *(str(int(failure in u.flags)) for failure in failures.NAMES),
         *(f"{sound[name]:.6g}" for name in tts.COLUMNS if sound),

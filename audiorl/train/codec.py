@@ -14,14 +14,9 @@ from audiorl.config.schema import Config
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.errors import UserError
 from audiorl.models.codec import NativeCodec, PretrainedCodec, new_codec
+from audiorl.rollout.tokenise import read_waves, tokenise
 from audiorl.train.batches import batch_stream
-from audiorl.train.codec_sets import (
-    References,
-    read_waves,
-    sound_report,
-    tokenise,
-    tokens_report,
-)
+from audiorl.train.codec_sets import References, sound_report, tokens_report
 from audiorl.train.experiment import Experiment
 from audiorl.train.reporter import Reporter
 from audiorl.train.sft import pick_device, prefetch, setup_torch, some

@@ -9,9 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from audiorl.data.audio import read_audio
 from audiorl.data.speech_tokens import CODEC, codebook_use, read_tokens, write_tokens
 from audiorl.data.text import spoken
 from audiorl.data.utterance import Utterance, read_utterances
@@ -19,6 +17,7 @@ from audiorl.files import progress
 from audiorl.models.codec import Codec, NativeCodec, codec_info
 from audiorl.models.codec.native import FLOOR
 from audiorl.models.frontend import Frontend
+from audiorl.rollout.tokenise import read_waves, tokenise
 from audiorl.rollout.transcribe import batches_by_seconds
 from audiorl.score.align import Counts, count_errors
 
@@ -41,20 +40,6 @@ class References:
             others = [other for other in self.by_speaker[u.speaker] if other.id != u.id] or [u]
             drawn.append(others[rng.integers(len(others))])
         return drawn
-
-
-def read_waves(codec: Codec, utterances: Sequence[Utterance]) -> list[Tensor]:
-    """Recordings [S_i] at the codec's own sample rate."""
-    return [torch.from_numpy(read_audio(u, codec.sample_rate)) for u in utterances]
-
-
-def tokenise(codec: Codec, utterances: Sequence[Utterance], seconds: float) -> dict[str, Tensor]:
-    """Tokens [T] by utterance id; `seconds` of audio, padding included, are encoded at once."""
-    tokens = {}
-    for batch in _batches("tokens", utterances, seconds):
-        encoded = codec.encode(read_waves(codec, batch))
-        tokens |= {u.id: row for u, row in zip(batch, encoded, strict=True)}
-    return tokens
 
 
 def write_set_tokens(codec: Codec, dump: Path, out: Path) -> None:

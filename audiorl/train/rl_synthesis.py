@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from audiorl.config.schema import Config
 from audiorl.data.speech_tokens import TOKENS, CodecInfo, check_codec, read_tokens
+from audiorl.data.text import normal_units
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.errors import UserError
 from audiorl.files import sha256
@@ -28,13 +29,13 @@ from audiorl.rl.diffro_learner import DiffRO, OnRollouts
 from audiorl.rl.grpo import GRPO
 from audiorl.rl.speech import Ear, Heard, Texts, Vocoder, listened
 from audiorl.rollout.listen import Listener, hear, load_listener
-from audiorl.rollout.speak import speak
+from audiorl.rollout.speak import SAMPLING, speak
 from audiorl.rollout.synthesise import speaker_vectors
+from audiorl.score.align import Counts, count_errors
 from audiorl.train.prompts import Prompts
 from audiorl.train.reporter import Reporter
 from audiorl.train.sft import pick_device
-from audiorl.train.speech_sft import count_heard
-from audiorl.train.watch import HackingWatch
+from audiorl.train.watch import HackingWatch, Look
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ class SpeechFolders:
 class Synthesis:
     """RL of a speech LM: rewards from what the reward model hears, and its gradient."""
 
-    relevant = ("diffro.", "decode.")
+    relevant = ("diffro.", *SAMPLING)  # of evaluations, too
 
     def __init__(self, config: Config, folders: SpeechFolders, dump: Path) -> None:
         self.config = config
@@ -138,26 +139,30 @@ class Synthesis:
     def evaluate(
         self, model: SpeechLM, dev: Sequence[Utterance], step: int, reporter: Reporter
     ) -> float:
-        """The reward model's error rate on sampled speech; the judge only watches.
+        """The error rate on sampled speech by who rewards, reward model or ear; the judge watches.
 
         Checkpoints are chosen by the former, so that the judge stays independent of them.
         """
         started, decode = time.perf_counter(), self.config.decode
         spoken = speak(model, dev, decode, self.config.seed, "evaluation")
-        texts = self.recogniser.transcribe([spoken[u.id].tokens for u in dev])
-        error = count_heard(self.config, dev, texts).rate
+        samples = [Sample(u, "", True, tuple(spoken[u.id].tokens)) for u in dev]
+        made = self.vocoder(samples) if self.judge or self.heard.ear else []
+        if self.heard.ear:
+            texts = [sample.text for sample in listened(made, self.heard.ear)]
+        else:
+            texts = self.recogniser.transcribe([sample.tokens for sample in samples])
+        error = sum(count_heard(self.config, dev, texts), Counts()).rate
         metrics = {
             "eval/wer": error,
             "eval/unfinished_ratio": sum(not s.finished for s in spoken.values()) / len(spoken),
             "eval/mean_length": sum(len(s.tokens) for s in spoken.values()) / len(spoken),
         }
         if self.judge:
-            samples = [Sample(u, "", True, tuple(spoken[u.id].tokens)) for u in dev]
-            made = listened(self.vocoder(samples), self._ear(self.judge, self.vocoder.codec))
-            judged = [sample.text for sample in made]
-            judged_error = count_heard(self.config, dev, judged).rate
-            metrics |= {"eval/judge_wer": judged_error}
-            metrics |= self.watch.look(step, 1 - error, 1 - judged_error)
+            heard = listened(made, self._ear(self.judge, self.vocoder.codec))
+            judged = [sample.text for sample in heard]
+            counts = count_heard(self.config, dev, judged)
+            metrics |= {"eval/judge_wer": sum(counts, Counts()).rate}
+            metrics |= self.watch.look(step, 1 - error, counts)
             first = next((i for i, s in enumerate(made) if s.wave is not None), None)
             if first is not None:
                 told = f"text: {dev[first].text}\n\nthe judge hears: {judged[first]}"
@@ -170,10 +175,10 @@ class Synthesis:
         return error
 
     @property
-    def state(self) -> list[tuple[int, float, float]]:
+    def state(self) -> list[Look]:
         return self.watch.history
 
-    def restore(self, state: list[tuple[int, float, float]]) -> None:
+    def restore(self, state: list[Look]) -> None:
         self.watch.history = [tuple(seen) for seen in state]
 
     @property
@@ -245,3 +250,14 @@ class Synthesis:
         }
         rate = vocoder.codec.sample_rate
         return replace(models, speaker=speaker, voices=voices, sample_rate=rate)
+
+
+def count_heard(
+    config: Config, utterances: Sequence[Utterance], heard: Sequence[str]
+) -> list[Counts]:
+    """Errors of what is heard of each utterance, against its text."""
+    style = (config.score.normalizer, config.score.unit)
+    return [
+        count_errors(normal_units(u.text, *style), normal_units(text, *style))
+        for u, text in zip(utterances, heard, strict=True)
+    ]

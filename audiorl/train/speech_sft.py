@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,15 +14,14 @@ from torch import Tensor
 
 from audiorl.config.schema import Config
 from audiorl.data.speech_tokens import TOKENS, CodecInfo, check_codec, read_tokens_of
-from audiorl.data.text import normalizer, split_units, spoken
+from audiorl.data.text import spoken
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.errors import UserError
 from audiorl.models import save_model
 from audiorl.models.speech_layouts import SpeechFacts, SpeechPrompt
 from audiorl.models.speech_lm import SpeechLM
 from audiorl.models.token_recogniser import refuse_unread
-from audiorl.rollout.speak import speak
-from audiorl.score.align import Counts, count_errors
+from audiorl.rollout.speak import SAMPLING, speak
 from audiorl.train.batches import batch_stream, epoch_batches
 from audiorl.train.experiment import Experiment
 from audiorl.train.reporter import Reporter
@@ -31,14 +30,9 @@ from audiorl.train.supervised import Loaded, train_supervised
 
 log = logging.getLogger(__name__)
 
-RELEVANT = (
-    *("tokenizer.", "llm.", "speech.", "sft."),
-    *("decode.temperature", "decode.top_", "decode.repetition_"),  # of evaluations
-)
+RELEVANT = ("tokenizer.", "llm.", "speech.", "sft.", *SAMPLING)
 PROMPT_SECONDS = 3.0  # of a voice, as zero-shot systems are prompted
 FASTEST = 60.0  # characters a second; the fastest talkers say half as many, phonemes spelt out more
-
-Hear = Callable[[Sequence[Sequence[int]]], Sequence[str]]  # a recogniser of tokens
 
 
 @dataclass(frozen=True)
@@ -53,15 +47,13 @@ class Example:
         return len(self.condition) + len(self.tokens) + 1
 
 
-def train_speech_sft(
-    config: Config, dump: Path, codec: Path, out: Path, hear: Hear | None = None
-) -> None:
+def train_speech_sft(config: Config, dump: Path, codec: Path, out: Path) -> None:
     """Trains a speech LM on dump/<data.train> and the tokens below `codec` into `out`.
 
     Goes on with a run that was cut off; does nothing if `out` is complete. Writes checkpoints/,
     metrics.jsonl and, at the end, model/: the mean of the best checkpoints on dump/<data.dev>, by
-    cross entropy, or by the error rate of what `hear` makes of sampled tokens. UserError before
-    training for texts and tokens that cannot be learnt from, in later stages either.
+    cross entropy. UserError before training for texts and tokens that cannot be learnt from, in
+    later stages either.
     """
     experiment = Experiment(out, config, RELEVANT)
     names = {"train": config.data.train, "dev": config.data.dev}
@@ -93,7 +85,6 @@ def train_speech_sft(
         model,
         examples(model, train, train_tokens),
         some(examples(model, sets["dev"], dev_tokens), config.sft.eval_utterances),
-        hear,
     )
     model.refuse_texts((e.utterance for e in task.dev), config.decode.max_completion_length)
     refuse_later_texts(model, dump, sets["train"])
@@ -108,10 +99,8 @@ class Synthesis:
 
     first_evaluation = 0
 
-    def __init__(
-        self, model: SpeechLM, train: list[Example], dev: list[Example], hear: Hear | None = None
-    ) -> None:
-        self.model, self.train, self.dev, self.hear = model, train, dev, hear
+    def __init__(self, model: SpeechLM, train: list[Example], dev: list[Example]) -> None:
+        self.model, self.train, self.dev = model, train, dev
 
     def batches(self, first: int) -> Iterator[Loaded]:
         """Utterances and their examples."""
@@ -123,7 +112,7 @@ class Synthesis:
         return example_loss(self.model, batch[1]), {}
 
     def evaluate(self, step: int, reporter: Reporter) -> float:
-        return evaluate_speech(self.model, self.dev, step, reporter, self.hear)
+        return evaluate_speech(self.model, self.dev, step, reporter)
 
 
 def example_loss(model: SpeechLM, batch: Sequence[Example]) -> Tensor:
@@ -132,17 +121,12 @@ def example_loss(model: SpeechLM, batch: Sequence[Example]) -> Tensor:
 
 
 def evaluate_speech(
-    model: SpeechLM,
-    dev: Sequence[Example],
-    step: int,
-    reporter: Reporter,
-    hear: Hear | None = None,
+    model: SpeechLM, dev: Sequence[Example], step: int, reporter: Reporter
 ) -> float:
-    """Judges the model on `dev` and logs it; returns the error rate, or without `hear` the loss.
+    """Judges the model on `dev` and logs it; returns the loss.
 
     eval/loss is the cross entropy of natural tokens, eval/perplexity its exponential; of tokens
-    that are sampled as stage 6 does, eval/unfinished_ratio is the share without an end, and
-    eval/wer the error rate of what `hear` makes of them.
+    that are sampled as stage 6 does, eval/unfinished_ratio is the share without an end.
     """
     started = time.perf_counter()
     loss = dev_loss(model, dev)
@@ -152,15 +136,11 @@ def evaluate_speech(
         "eval/loss": loss,
         "eval/perplexity": math.exp(min(loss, 700)),
         "eval/unfinished_ratio": sum(not s.finished for s in spoken.values()) / len(spoken),
+        "timing_s/eval": time.perf_counter() - started,
     }
-    if hear is not None:
-        texts = hear([spoken[u.id].tokens for u in utterances])
-        metrics["eval/wer"] = count_heard(model.config, utterances, texts).rate
-    metrics["timing_s/eval"] = time.perf_counter() - started
     reporter.log(step, metrics)
-    score = metrics.get("eval/wer", loss)
-    log.info("step %d: dev %s %.3f", step, "error rate" if hear else "cross entropy", score)
-    return score
+    log.info("step %d: dev cross entropy %.3f", step, loss)
+    return loss
 
 
 @torch.no_grad()
@@ -175,16 +155,6 @@ def dev_loss(model: SpeechLM, dev: Sequence[Example]) -> float:
         count += tokens
     model.train(training)
     return total / count
-
-
-def count_heard(config: Config, utterances: Sequence[Utterance], heard: Sequence[str]) -> Counts:
-    """Errors of what is heard, against the texts."""
-    clean = normalizer(config.score.normalizer)
-    counts = Counts()
-    for u, text in zip(utterances, heard, strict=True):
-        pair = (split_units(clean(t), config.score.unit) for t in (u.text, text))
-        counts += count_errors(*pair)
-    return counts
 
 
 def sayable(

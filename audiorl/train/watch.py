@@ -7,45 +7,60 @@ understands. The judge never rewards, so it shows this: from then on the two dis
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import combinations
+
+import numpy as np
+
+from audiorl.score.align import Counts
+from audiorl.score.significance import compare
 
 log = logging.getLogger(__name__)
 
 TREND = 0.6  # of four evaluations, five of the six pairs agree
+SAMPLES = 1000  # of the bootstrap
+
+# Step, the reward model's score, and the judge's errors of each utterance in so many units, [U].
+Look = tuple[int, float, list[int], list[int]]
 
 
 class HackingWatch:
     """Looks at the latest `window` evaluations; `action`: never, flag or stop (rl.early_stop).
 
+    A judge's error wavers from evaluation to evaluation, as speech is sampled: of a flat one, every
+    sixth window of four has such a trend. So it also has to be higher than at the window's start,
+    beyond what the draw of utterances explains (paired bootstrap, 95 %).
+
     `history` is what a run that is resumed had seen.
     """
 
-    def __init__(
-        self, action: str, window: int, history: Iterable[tuple[int, float, float]] = ()
-    ) -> None:
+    def __init__(self, action: str, window: int, history: Iterable[Look] = ()) -> None:
         self.action = action
         self.window = window
-        self.history = [tuple(seen) for seen in history]  # (step, reward, judge); plain, for saving
+        self.history = [tuple(seen) for seen in history]  # plain, for saving
 
-    def look(self, step: int, reward: float, judge: float) -> dict[str, float]:
-        """Notes an evaluation; both scores: the higher, the better. Returns metrics to log."""
-        self.history.append((step, reward, judge))
+    def look(self, step: int, reward: float, judged: Sequence[Counts]) -> dict[str, float]:
+        """Notes an evaluation; returns metrics to log.
+
+        `reward`: the reward model's score, the higher, the better. `judged`: what the judge heard
+        of each utterance, the same ones in every call.
+        """
+        errors, units = ([getattr(c, name) for c in judged] for name in ("errors", "units"))
+        self.history.append((step, reward, errors, units))
         flagged = self.is_hacking
+        _, rewards, scores = self._latest()
         if flagged:
-            (first, then, heard), *_, (_, now, hears) = self.history[-self.window :]
             log.warning(
                 "reward hacking? From step %d to %d the reward model's score went from %.4g to "
                 "%.4g and the judge's from %.4g to %.4g%s",
-                first, step, then, now, heard, hears,
+                self.history[-self.window][0], step, rewards[0], rewards[-1], scores[0], scores[-1],
                 "; the run ends (rl.early_stop)" if self.should_stop else "",
             )  # fmt: skip
-        rewards, judged = self._trends()
         return {
             "eval/reward_model": reward,
-            "eval/judge": judge,
-            "hacking/reward_trend": rewards,
-            "hacking/judge_trend": judged,
+            "eval/judge": scores[-1],
+            "hacking/reward_trend": trend(rewards),
+            "hacking/judge_trend": trend(scores),
             "hacking/flag": float(flagged),
         }
 
@@ -54,20 +69,25 @@ class HackingWatch:
         """Whether over the window the reward rises and the judge's score falls."""
         if self.action == "never" or len(self.history) < self.window:
             return False
-        reward, judge = self._trends()
-        return reward >= TREND and judge <= -TREND
+        latest, rewards, scores = self._latest()
+        if trend(rewards) < TREND or trend(scores) > -TREND:
+            return False
+        (*_, before, units), (*_, after, _) = latest[0], latest[-1]
+        return compare(*map(np.array, (before, after, units)), SAMPLES, seed=0).interval[0] > 0
 
     @property
     def should_stop(self) -> bool:
         """Whether the run is to end; it is also true of a run resumed after that."""
         return self.action == "stop" and self.is_hacking
 
-    def _trends(self) -> tuple[float, float]:
-        _, rewards, judged = zip(*self.history[-self.window :], strict=True)
-        return trend(rewards), trend(judged)
+    def _latest(self) -> tuple[list[Look], list[float], list[float]]:
+        """The window, with its rewards and the judge's scores."""
+        latest = self.history[-self.window :]
+        scores = [1 - sum(errors) / max(sum(units), 1) for *_, errors, units in latest]
+        return latest, [reward for _, reward, *_ in latest], scores
 
 
-def trend(values: tuple[float, ...]) -> float:
+def trend(values: Sequence[float]) -> float:
     """Kendall's tau of values against their order: 1 if each is above the last, -1 if below.
 
     It asks how many pairs rise, not how far: one lucky evaluation is no trend.

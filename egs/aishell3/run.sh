@@ -16,6 +16,7 @@ data=data                     # Kaldi data directories go here
 dump=dump                     # validated data go here
 exp=exp                       # experiments and logs go here
 judge=                        # who listens: an experiment (../mini_asr/exp/sft); empty: its own
+ear=                          # rewarded for what it hears in waves; empty: the reward model
 nj=                           # processes that open audio; all cores
 ngpu=0                        # GPUs: 0 or 1
 download=false                # true: fetch it from openslr.org
@@ -23,6 +24,7 @@ download=false                # true: fetch it from openslr.org
 . ../../utils/recipe.sh
 listener=${judge:-$exp/judge}
 rewarding=(--codec "$exp/codec" --reward_model "$exp/reward_model" --judge "$listener")
+[ -z "$ear" ] || rewarding+=(--ear "$ear")
 trained=("$exp/sft")
 for system in $systems; do trained+=("$exp/$system"); done
 judged=("${trained[@]}" "$exp/natural" "$exp/resynthesis")

@@ -47,7 +47,7 @@ def test_the_defaults_break_no_rule() -> None:
         (
             ["rl.algorithm=diffro", "diffro.sample_filter=positive_advantage"],
             "diffro.sample_filter",
-            "recordings have no advantage",
+            "fixed histories have no advantage",
         ),
         (
             ["rl.algorithm=both", "diffro.loop_tokens=65"],

@@ -30,6 +30,15 @@ LLASA = "tokenizer: {type: pretrained}\nllm: {pretrained: some/llasa}\n"
             "c.yaml:2: sft.max_steps: only a pretrained speech LM can be taken as it is; set at "
             "least 1.",
         ),
+        (
+            "rl: {algorithm: supervised}",
+            "c.yaml:2: rl.algorithm: texts alone have nothing to copy; train the speech LM for "
+            "longer, or set grpo.",
+        ),
+        (
+            "rl: {prompt_order: curriculum}",
+            "c.yaml:2: rl.prompt_order: is a key of task asr, and this recipe's is tts; remove it.",
+        ),
     ],
 )
 def test_what_does_not_fit(problems: Callable, text: str, message: str) -> None:

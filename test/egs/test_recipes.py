@@ -36,7 +36,7 @@ SPEECH_STAGES = [  # of synthesis
     *STAGES[7:],
 ]
 OPTIONS = "stage stop_stage config control corpus dump exp nj ngpu".split()
-SPEECH_OPTIONS = "stage stop_stage config systems corpus dump exp judge nj ngpu".split()
+SPEECH_OPTIONS = "stage stop_stage config systems corpus dump exp judge ear nj ngpu".split()
 # What a corpus needs beyond them; its README.md explains each.
 EXTRAS = {
     "mini_asr": ["language", "scale"],
@@ -164,6 +164,13 @@ def test_another_judge_listens_in_rl_and_in_scoring(tmp_path: Path) -> None:
             *["audiorl.bin.train_rl"] * 3,
             "audiorl.bin.score",
         ]
+
+
+def test_an_ear_is_for_rl_alone(tmp_path: Path) -> None:
+    own, other = commands_of(tmp_path), commands_of(tmp_path, "--ear", "../mini_asr/exp/sft")
+    assert not any(" --ear " in line for line in own)
+    hearing = [line for line in other if " --ear ../mini_asr/exp/sft " in line]
+    assert [line.split()[3] for line in hearing] == ["audiorl.bin.train_rl"] * 3
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

@@ -233,7 +233,7 @@ def test_what_is_built_is_not_spoken_again(dump: Path, tmp_path: Path, calls, ca
     build(dump, out)
     times = [path.stat().st_mtime_ns for path in sorted(out.parent.rglob("*"))]
     capsys.readouterr()
-    build(dump, out, {"rl.learning_rate": 1.0, "decode.name": "other"})
+    build(dump, out, {"rl.learning_rate": 1.0, "decode.name": "other", "decode.batch_size": 2})
     assert capsys.readouterr().out == f"{out} is complete: nothing to do\n"
     assert len(calls) == 1
     assert times == [path.stat().st_mtime_ns for path in sorted(out.parent.rglob("*"))]

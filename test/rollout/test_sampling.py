@@ -181,15 +181,15 @@ def test_random_numbers_are_uniform_and_independent() -> None:
 
 @pytest.mark.parametrize("written", [[], [3, 3, 5], [9, 3, 5, 5, 1], [5] * 4, [3, 3, 5, 5]])
 def test_repetition_aware_sampling_draws_as_it_is_defined(written: list[int]) -> None:
-    """Draw from the nucleus; draw again, from everything, what fills over 0.3 of the last 4."""
-    sampling = Sampling(top_p=0.7, repetition_window=4, repetition_share=0.3)
+    """Draw from the nucleus; draw again, from everything, what fills half of the last 4."""
+    sampling = Sampling(top_p=0.7, repetition_window=4, repetition_share=0.5)
     logits, count = torch.zeros(1, VOCAB), 50_000
     logits[0, [3, 5, 1, 8]] = torch.tensor([5.0, 4.5, 3.0, 3.0])
     cut, full = (warp(logits, s, tokens_forbidden(2)) for s in (sampling, Sampling()))
     generator = torch.Generator().manual_seed(0)
     first = torch.multinomial(cut[0].exp(), count, replacement=True, generator=generator)
     second = torch.multinomial(full[0].exp(), count, replacement=True, generator=generator)
-    again = torch.tensor([written[-4:].count(i) / 4 > 0.3 for i in range(VOCAB)])[first]
+    again = torch.tensor([written[-4:].count(i) / 4 >= 0.5 for i in range(VOCAB)])[first]
     drawn = torch.where(again, second, first).bincount(minlength=VOCAB)
     row = torch.tensor([written], dtype=torch.long)
     logp = repetition_aware(cut, full, row, sampling)[0]

@@ -72,7 +72,7 @@ def test_repetition_aware_sampling_is_on_where_it_is_asked_for() -> None:
     keys = {"decode.top_k": 1, "decode.max_completion_length": 30}
     plain = speak(model, utterances(2), tiny_speech_config(keys).decode, seed=1)
     assert all(s.tokens == [5] * 30 for s in plain.values())
-    keys |= {"decode.repetition_window": 4, "decode.repetition_share": 0.3}
+    keys |= {"decode.repetition_window": 4, "decode.repetition_share": 0.5}
     aware = speak(model, utterances(2), tiny_speech_config(keys).decode, seed=1)
     for s in aware.values():
         assert s.tokens[:2] == [5, 5]

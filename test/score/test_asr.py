@@ -150,7 +150,8 @@ def test_files(tmp_path: Path) -> None:
     assert rows[0] == {
         "id": "s-1", "speaker": "s", "snr": "5", "duration": "30.000", "ref": "a b c d",
         "hyp": "a x c", "words": "4", "sub": "1", "del": "1", "ins": "0", "wer": "0.5000",
-        "cer": "0.5000", "chars": "4", "char_errors": "2", "output": "1", "output_words": "0.6",
+        "cer": "0.5000", "chars": "4", "char_errors": "2", "word_units": "4",
+        "word_errors": "2", "output": "1", "output_words": "0.6",
         "keywords_said": "0", "keywords_heard": "0", "keyword_hits": "0",
         "biased_words": "0", "biased_errors": "0", "unbiased_words": "4", "unbiased_errors": "2",
         "empty": "0", "looping": "0", "insertion_burst": "0", "other_language": "0",

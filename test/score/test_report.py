@@ -199,7 +199,7 @@ def test_rate_by_snr(recipe, systems: list[SystemScore], tmp_path: Path) -> None
 def test_curves_and_phases(recipe, tmp_path: Path) -> None:
     metrics = charts.read_metrics(recipe[0] / "exp" / "grpo")
     titles = [chart.title for chart in charts.training_curves("grpo", metrics, tmp_path)]
-    assert titles[:3] == ["Reward", "WER on the dev set", "Groups without variance (share)"]
+    assert titles[:3] == ["Reward", "Error rate on the dev set", "Groups without variance (share)"]
     assert "KL to the start model" not in titles  # not logged
     phases = charts.phase_times({"grpo": metrics, "sft": {}}, tmp_path)
     assert "grpo: encode 0.10 s, rollout 0.60 s, reward 0.02 s, update 0.90 s, other 0.08 s" in (

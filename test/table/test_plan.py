@@ -153,8 +153,11 @@ def test_columns_that_do_not_exist(plan, column: str, message: str) -> None:
 
 def test_metrics_are_named_after_the_unit(plan) -> None:
     assert plan("pooled.mer", "score.unit=mixed").columns[0].title == "pooled MER %"
-    with pytest.raises(UserError, match="pooled has no `wer`"):
-        plan("pooled.wer", "score.unit=mixed")
+    with pytest.raises(UserError, match="pooled has no `mer`"):
+        plan("pooled.mer")
+    for unit in ("word", "char", "mixed"):  # those of words and letters are always there
+        assert plan("pooled.wer", f"score.unit={unit}").columns[0].title == "pooled WER %"
+        assert plan("pooled.cer", f"score.unit={unit}").columns[0].title == "pooled CER %"
 
 
 def test_what_must_be_there_first(plan) -> None:

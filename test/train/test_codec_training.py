@@ -18,16 +18,11 @@ from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.errors import UserError
 from audiorl.models.codec import codec_info, load_codec
 from audiorl.models.codec.native import NativeCodec
+from audiorl.rollout.tokenise import read_waves, tokenise
 from audiorl.train import checkpoint, codec_sets, supervised
 from audiorl.train.checkpoint import Checkpoints
 from audiorl.train.codec import Sound, Tokens, describe, train_codec
-from audiorl.train.codec_sets import (
-    References,
-    sound_report,
-    tokenise,
-    tokens_report,
-    write_set_tokens,
-)
+from audiorl.train.codec_sets import References, sound_report, tokens_report, write_set_tokens
 from audiorl.train.reporter import Reporter
 
 SHORT = {
@@ -227,7 +222,7 @@ def test_tokens_of_a_set(corpus: Corpus, tmp_path: Path, capsys) -> None:
     tokens, info = read_tokens(out)
     assert info == codec_info(codec)
     for u in read_utterances(dev):
-        wave = codec_sets.read_waves(codec, [u])
+        wave = read_waves(codec, [u])
         assert tokens[u.id] == codec.encode(wave)[0].tolist()
     write_set_tokens(codec, dev, out)
     assert "is complete: nothing to do" in capsys.readouterr().out

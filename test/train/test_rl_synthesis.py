@@ -141,6 +141,9 @@ def test_both_follow_the_sum(sample_filter: str, world: World, tmp_path: Path) -
     )
     assert min(grpo.norm(), diffro.norm()) > 1e-3
     assert (both - (grpo + 0.3 * diffro)).norm() < 1e-5 * both.norm()
+    alone = next(m for m in lines(tmp_path / "grpo" / "metrics.jsonl") if "loss" in m)
+    assert kept["diffro/loss"] != 0
+    assert kept["loss"] == pytest.approx(alone["loss"] + 0.3 * kept["diffro/loss"], abs=1e-5)
 
 
 def test_neither_the_reward_model_nor_the_judge_learns(world: World, tmp_path: Path) -> None:
@@ -155,11 +158,11 @@ def falling_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """From here on the reward model hears more in each evaluation and the judge less."""
     calls = []
 
-    def count(config, utterances, heard) -> Counts:
+    def count(config, utterances, heard) -> list[Counts]:
         calls.append(heard)
         evaluation, by_judge = divmod(len(calls) - 1, 2)
         errors = 10 + evaluation if by_judge else 50 - evaluation
-        return Counts(hits=100 - errors, substitutions=errors)
+        return [Counts(hits=100 - errors, substitutions=errors)] * len(heard)
 
     monkeypatch.setattr(rl_synthesis, "count_heard", count)
 
@@ -234,7 +237,7 @@ def test_the_watch_listens_at_its_own_rate(world: World, tmp_path: Path, monkeyp
     monkeypatch.setattr(rl_synthesis, "load_listener", lambda exp, device: Ear())
     original = rl_synthesis.count_heard
 
-    def count(config, utterances, texts) -> Counts:
+    def count(config, utterances, texts) -> list[Counts]:
         heard.append(list(texts))
         return original(config, utterances, texts)
 
@@ -279,12 +282,27 @@ def test_an_ear_hears_the_waves_that_are_rewarded(
         heard.extend(len(wave) for wave in waves)
         return [WORDS[2]] * len(waves)
 
+    evaluated, original = [], rl_synthesis.count_heard
+
+    def count(config, utterances, texts) -> list[Counts]:
+        evaluated.extend(texts)
+        return original(config, utterances, texts)
+
     monkeypatch.setattr(AudioLLMListener, "transcribe", transcribe)
+    monkeypatch.setattr(rl_synthesis, "count_heard", count)
     keys = {"rl.rewards": [RewardConfig("wer")], "rl.max_steps": 1}
     world.run(tmp_path / "exp", keys, ear=tmp_path / "ear")
     told = lines(tmp_path / "exp" / "completions.jsonl")
     assert heard and {line["completion"] for line in told} <= {WORDS[2], ""}
     assert {line["reward"] for line in told if line["reference"] == WORDS[2]} >= {1.0}
+    assert evaluated and set(evaluated) <= {WORDS[2], ""}
+
+
+def test_only_what_is_sampled_otherwise_asks_for_another_run(world: World, tmp_path: Path) -> None:
+    world.run(tmp_path, {"rl.max_steps": 1})
+    world.run(tmp_path, {"rl.max_steps": 1, "decode.batch_size": 2, "decode.name": "other"})
+    with pytest.raises(UserError, match=r"another config \(decode\.temperature: "):
+        world.run(tmp_path, {"rl.max_steps": 1, "decode.temperature": 0.5})
 
 
 def test_the_judge_is_no_ear(world: World, tmp_path: Path) -> None:
