@@ -67,6 +67,11 @@ class Shell:
             original = self.path(words[2])
             assert original.is_dir(), f"no folder {words[2]}"
             self.copies[(self.folder / words[3]).resolve()] = original
+        elif program == "cp":
+            assert list(self.folder.glob(arguments[0])), f"no files {arguments[0]}"
+            assert self.path(arguments[1]).is_dir(), f"no folder {arguments[1]}"
+        elif words[:2] == ["sed", "-i"]:
+            assert self.path(arguments[-1]).is_file(), f"no file {arguments[-1]}"
         elif program == "python" and arguments[0] == "-m":
             assert arguments[1].startswith("audiorl.bin."), f"unknown module {arguments[1]}"
             self.check_arguments(importlib.import_module(arguments[1]).main, arguments[2:])

@@ -122,6 +122,19 @@ def test_broken_input_is_one_sentence(corpus: Path, tmp_path: Path, harm, messag
     assert done.stderr.startswith("error: ")
 
 
+def test_its_preparation_serves_synthesis(corpus: Path, tmp_path: Path) -> None:
+    """With the commands of egs/README.md."""
+    root = tmp_path / "repo"
+    (root / "egs").mkdir(parents=True)
+    for name in ("audiorl", "conf", "utils", "tools", "setup.py", "egs/ljspeech", "egs/TEMPLATE"):
+        (root / name).symlink_to(ROOT / name)
+    told = (EGS / "README.md").read_text(encoding="utf-8")
+    (block,) = (b for b in told.split("```") if "egs/TEMPLATE/local/*" in b)
+    lines = block.removeprefix("sh").replace("cp -r", "cp -rL").replace("/data/mine", '"$1"')
+    run("bash", "-euc", lines, "bash", corpus, cwd=root)
+    assert len(ids(root / "egs" / "mine" / "dump" / "test" / "utt2dur")) == 3
+
+
 def test_a_copy_of_the_recipe_runs(corpus: Path, tmp_path: Path) -> None:
     """As its README says: copied beside the others; here with data, warm start and RL data."""
     root = tmp_path / "repo"
