@@ -98,35 +98,54 @@ def judge_systems(judge: Path, exps: Iterable[Path], dump: Path, cfg: Config, de
     weights = sha256(judge / "model" / WEIGHTS) if (judge / "model" / WEIGHTS).exists() else ""
     listener = None
     for name in cfg.data.test:
-        natural = None
+        texts = read_utterances(dump / name, texts_alone=True)
+        recordings, natural = _recordings(texts, dump / cfg.data.train), None
         for exp in exps:
-            waves = _synthesised(exp / f"decode_{cfg.decode.name}" / name, dump / name)
             folder = exp / f"decode_{cfg.decode.name}" / name
-            inputs = _fingerprint(weights, waves, dump / name)
+            waves = _synthesised(folder, dump / name)
+            inputs = _fingerprint(weights, waves, [*texts, *recordings])
             if is_judged(folder, inputs):
                 continue
             listener = listener or load_listener(judge, device)
             seconds = cfg.decode.batch_seconds
-            train = dump / cfg.data.train
-            natural = natural or _Natural(listener, dump / name, train, seconds)
+            natural = natural or _Natural(listener, texts, recordings, seconds, str(dump / name))
             judged = _judge(listener, waves, natural, seconds, str(folder))
             write_judged(folder, judged, inputs, str(judge))
 
 
-class _Natural:
-    """What a set's synthesised utterances are held against: natural recordings.
+def _recordings(utterances: Sequence[Utterance], train: Path) -> list[Utterance]:
+    """Natural speech of a set's speakers.
 
-    The speakers' own recordings of the set, where it has some; of a speaker with less than two
-    there, recordings of the train set.
+    Their own recordings of the set, where it has some; of a speaker with less than two there,
+    recordings of the train set.
     """
+    own = {u.id: u for u in utterances if u.audio}
+    counts = Counter(u.speaker for u in own.values())
+    lacking = {u.speaker for u in utterances if counts[u.speaker] < 2}
+    theirs: dict[str, list[Utterance]] = {speaker: [] for speaker in sorted(lacking)}
+    for u in read_utterances(train) if lacking and train.exists() else []:
+        if u.speaker in lacking and u.id not in own:
+            theirs[u.speaker].append(u)
+    return [*own.values(), *(u for listed in theirs.values() for u in listed[:RECORDINGS])]
 
-    def __init__(self, listener: Listener, data: Path, train: Path, batch_seconds: float) -> None:
-        utterances = read_utterances(data, texts_alone=True)
-        self.recordings = {u.id: _timed(u) for u in utterances if u.audio}
+
+class _Natural:
+    """What a set's synthesised utterances are held against: natural recordings."""
+
+    def __init__(
+        self,
+        listener: Listener,
+        utterances: Sequence[Utterance],
+        recordings: Sequence[Utterance],
+        batch_seconds: float,
+        desc: str,
+    ) -> None:
+        heard = [_timed(u) for u in recordings]
+        texts = {u.id for u in utterances}
+        self.recordings = {u.id: u for u in heard if u.id in texts}
         self.speech_seconds: dict[str, float] = {}
         self._voices: dict[str, dict[str, Tensor]] = {u.speaker: {} for u in utterances}
-        heard = [*self.recordings.values(), *self._of_train(train)]
-        with progress(desc=str(data), total=len(heard), unit="utt") as bar:
+        with progress(desc=desc, total=len(heard), unit="utt") as bar:
             for batch in batches_by_seconds(heard, batch_seconds):
                 waves = [_read(u, listener.sample_rate) for u in batch]
                 for u, wave, voice in zip(batch, waves, _voices(listener, waves), strict=True):
@@ -135,18 +154,6 @@ class _Natural:
                     if voice is not None:
                         self._voices[u.speaker][u.id] = voice
                 bar.update(len(batch))
-
-    def _of_train(self, train: Path) -> list[Utterance]:
-        """Recordings of the speakers who have less than two in the set."""
-        counts = Counter(u.speaker for u in self.recordings.values())
-        lacking = {speaker for speaker in self._voices if counts[speaker] < 2}
-        if not lacking or not train.exists():
-            return []
-        theirs: dict[str, list[Utterance]] = {speaker: [] for speaker in sorted(lacking)}
-        for u in read_utterances(train):
-            if u.speaker in lacking and u.id not in self.recordings:
-                theirs[u.speaker].append(u)
-        return [_timed(u) for listed in theirs.values() for u in listed[:RECORDINGS]]
 
     def similarity(self, u: Utterance, voice: Tensor | None) -> float | None:
         """Cosine of a voice to the speaker's other recordings; None if there are none.
@@ -231,12 +238,10 @@ def _read(u: Utterance, rate: int) -> np.ndarray:
     return read_audio(u, rate) if u.duration else np.zeros(0, np.float32)
 
 
-def _fingerprint(weights: str, waves: list[Utterance], data: Path) -> str:
-    """Of the judge, the waves, and the set that they are held against."""
+def _fingerprint(weights: str, waves: list[Utterance], natural: Sequence[Utterance]) -> str:
+    """Of the judge, the waves, and the texts and recordings that they are held against."""
     files = [(u.id, u.audio, _size_and_time(u.audio)) for u in waves]
-    natural = [
-        (asdict(u), _size_and_time(u.audio)) for u in read_utterances(data, texts_alone=True)
-    ]
+    natural = [(asdict(u), _size_and_time(u.audio)) for u in natural]
     parts = json.dumps([audiorl.__version__, FORMAT, weights, files, natural])
     return hashlib.sha256(parts.encode()).hexdigest()
 

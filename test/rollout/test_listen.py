@@ -163,6 +163,13 @@ def test_a_set_of_texts_alone(recipe) -> None:
     (system,) = score_systems([root / "exp/grpo"], root / "dump", config)
     assert not system.pooled.sound["tempo"].known
     assert system.pooled.sound["rate"].known
+    system = root / "exp" / "grpo"
+    ear, heard = recipe[2], recipe[2].heard
+    judge_systems(root / "exp/judge", [system], root / "dump", config, "cpu")
+    assert ear.heard == heard
+    os.utime(train["ann-train-000"], ns=(1, 1))
+    judge_systems(root / "exp/judge", [system], root / "dump", config, "cpu")
+    assert ear.heard == heard + 6
 
 
 @pytest.mark.parametrize(
