@@ -194,17 +194,15 @@ def check_outputs(work: Path, tests: list[str]) -> None:
         assert (unpacked / there).read_bytes() == (exp / "grpo" / there).read_bytes()
 
 
-def check_speech(work: Path, tests: list[str], decoding: str, metric: str) -> None:
+def check_speech(work: Path, tests: list[str], metric: str) -> None:
     """All nine stages of synthesis left what they promise, for a listener too."""
     exp = work / "exp"
     for stage in range(1, 10):
         assert (exp / "log" / f"stage_{stage}.log").stat().st_size > 0
     for system in (*SPEAKING, *REFERENCES):
         for name in tests:
-            wanted, folder = (
-                ids(work / "dump" / name / "text"),
-                exp / system / f"decode_{decoding}" / name,
-            )
+            wanted = ids(work / "dump" / name / "text")
+            folder = exp / system / "decode_sample" / name
             assert wanted and ids(folder / "wav.scp") == wanted
             result = json.loads((folder / "result.json").read_text())
             assert result["utterances"] == len(wanted) and metric in result
@@ -231,7 +229,7 @@ def check_speech(work: Path, tests: list[str], decoding: str, metric: str) -> No
     where = ["--config", unpacked / "config.yaml", "--dump", dump, "--codec", unpacked / "codec"]
     python("synthesise", *where, unpacked)
     for name in tests:
-        here, there = (folder / f"decode_{decoding}" / name for folder in (exp / "both", unpacked))
+        here, there = (folder / "decode_sample" / name for folder in (exp / "both", unpacked))
         assert (there / "tokens").read_bytes() == (here / "tokens").read_bytes()
         for wave in here.glob("wav/*.wav"):
             assert (there / "wav" / wave.name).read_bytes() == wave.read_bytes()

@@ -158,4 +158,4 @@ def test_the_real_corpus_is_read_whole_and_formatted_by_pinyin(
 def test_all_stages_on_real_speech(shared_data: Callable[[str], Path], tmp_path: Path) -> None:
     places = ["--corpus", str(shared_data("data_aishell3")), "--data", str(tmp_path / "data")]
     run_recipe("aishell3", tmp_path, *places, *settings(SMALL_SPEECH))
-    check_speech(tmp_path, ["test_seen"], "greedy", "wer")
+    check_speech(tmp_path, ["test_seen"], "wer")

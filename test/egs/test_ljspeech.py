@@ -147,4 +147,4 @@ def test_the_real_corpus_is_read_whole(shared_data: Callable[[str], Path], tmp_p
 def test_all_stages_on_real_speech(shared_data: Callable[[str], Path], tmp_path: Path) -> None:
     places = ["--corpus", str(shared_data("LJSpeech-1.1")), "--data", str(tmp_path / "data")]
     run_recipe("ljspeech", tmp_path, *places, *settings(SMALL_SPEECH))
-    check_speech(tmp_path, ["test"], "greedy", "wer")
+    check_speech(tmp_path, ["test"], "wer")

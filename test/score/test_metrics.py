@@ -45,7 +45,7 @@ def stated(result: dict) -> dict[str, float]:
     kinds = ("substitutions", "deletions", "insertions")
     keywords = result.get("keywords", {})
     return {
-        "cer": 100 * result["cer"]["rate"],
+        **{name: 100 * result[name]["rate"] for name in ("cer", "wer")},
         result["metric"].lower(): 100 * main["rate"],
         **{kind: 100 * main[kind] / main["units"] for kind in kinds},
         **{f"keyword_{k}": 100 * keywords[k] for k in ("precision", "recall", "f1")},
