@@ -35,6 +35,7 @@ from audiorl.rl.relaxation import annealed, gumbel_noise, gumbel_softmax
 from audiorl.rl.sample_filter import Filtered, filter_samples
 from audiorl.rollout.native import Rollout
 from audiorl.rollout.sampling import Sampling, warp
+from audiorl.rollout.transcribe import padded_batches
 
 
 @dataclass
@@ -171,14 +172,9 @@ class DiffROLoss:
     def _micro_batches(self, histories: Histories, rows: list[int]) -> list[list[int]]:
         """Rows that fit into `micro_batch_tokens` together, like lengths side by side."""
         lengths = histories.mask.sum(1).tolist()
-        sizes = {r: lengths[r] + self.policy.prefix_length(histories.conditions[r]) for r in rows}
-        pieces: list[list[int]] = []
-        for row in sorted(rows, key=lambda r: -sizes[r]):
-            limit = self.config.rl.micro_batch_tokens
-            if not pieces or sizes[pieces[-1][0]] * (len(pieces[-1]) + 1) > limit:
-                pieces.append([])
-            pieces[-1].append(row)
-        return pieces
+        sizes = [lengths[r] + self.policy.prefix_length(histories.conditions[r]) for r in rows]
+        pieces = padded_batches(sizes, self.config.rl.micro_batch_tokens)
+        return [[rows[place] for place in piece] for piece in pieces]
 
     def _rewards(self, embedded: Tensor, histories: Histories) -> dict[str, Tensor]:
         """By task [N]: log P(text) per character, and log P(class)."""

@@ -16,7 +16,7 @@ from audiorl.models.audio_llm import AudioLLM
 from audiorl.rewards import reward_files
 from audiorl.rewards.workers import scoring
 from audiorl.rl_data.difficulty import Meter
-from audiorl.rl_data.pool import read_hypotheses, read_pool, subsets_of
+from audiorl.rl_data.pool import held_out_sets, read_hypotheses, read_pool, subsets_of
 from audiorl.rl_data.probe import ProbeFile, probe
 from audiorl.rl_data.report import draw, print_tables
 from audiorl.rl_data.subsets import Candidate, Choice, choose
@@ -74,7 +74,7 @@ def is_built(config: Config, policy: str, dump: Path, out: Path, weights: Path) 
         return False
     data, rl_data = config.data, config.rl_data
     sets = {subset.source_in(data) for subset in subsets_of(config)}
-    sets |= {data.train, data.dev, data.rl_dev, *data.test} - {""}
+    sets |= {data.train, *held_out_sets(config)}
     inputs = [weights, *reward_files(config), *(dump / name / "text" for name in sets)]
     inputs += [Path(path) for path in (*rl_data.hypotheses, rl_data.background) if path]
     newest = max(path.stat().st_mtime for path in inputs if path.exists())

@@ -23,6 +23,11 @@ def subsets_of(config: Config) -> list[SubsetConfig]:
     return config.rl_data.subsets or [SubsetConfig(name=source)]
 
 
+def held_out_sets(config: Config) -> list[str]:
+    """The dev and test sets, by name."""
+    return sorted({config.data.dev, config.data.rl_dev, *config.data.test} - {""})
+
+
 def read_pool(config: Config, dump: Path) -> dict[str, list[Utterance]]:
     """The utterances of each source that are not held out, sorted by id.
 
@@ -57,8 +62,7 @@ class _HeldOut:
 
     def __init__(self, config: Config, dump: Path) -> None:
         self.clean = normalizer(config.score.normalizer)
-        names = {config.data.dev, config.data.rl_dev, *config.data.test} - {""}
-        utterances = [u for name in sorted(names) for u in _read(config, dump, name)]
+        utterances = [u for name in held_out_sets(config) for u in _read(config, dump, name)]
         self.ids = {u.id for u in utterances}
         self.texts = {self.clean(u.text) for u in utterances} - {""}
 

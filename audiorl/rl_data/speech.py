@@ -17,7 +17,7 @@ from audiorl.data.utterance import write_utterances_jsonl
 from audiorl.errors import UserError
 from audiorl.files import write_json
 from audiorl.models.speech_lm import SpeechLM
-from audiorl.rl_data.pool import read_pool
+from audiorl.rl_data.pool import held_out_sets, read_pool
 from audiorl.rollout.speak import Spoken, speak, speech_sampling
 from audiorl.score.detectors import token_loops
 
@@ -69,9 +69,7 @@ def _fault(spoken: Spoken, loop_tokens: int) -> str:
 
 def _settings(config: Config, policy: str, weights: Path, dump: Path) -> dict[str, object]:
     """What the content of the set follows from."""
-    data = config.data
-    held_out = {data.dev, data.rl_dev, *data.test} - {""}
-    sets = [data.rl or data.train, *sorted(held_out)]
+    sets = [config.data.rl or config.data.train, *held_out_sets(config)]
     states = [p.stat() for p in (weights, *(dump / s / "text" for s in sets)) if p.exists()]
     return {
         "policy": policy,

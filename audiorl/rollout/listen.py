@@ -102,7 +102,7 @@ def judge_systems(judge: Path, exps: Iterable[Path], dump: Path, cfg: Config, de
         recordings, natural = _recordings(texts, dump / cfg.data.train), None
         for exp in exps:
             folder = exp / f"decode_{cfg.decode.name}" / name
-            waves = _synthesised(folder, dump / name)
+            waves = _synthesised(folder, texts, dump / name)
             inputs = _fingerprint(weights, waves, [*texts, *recordings])
             if is_judged(folder, inputs):
                 continue
@@ -213,13 +213,12 @@ def _voices(listener: Listener, samples: list[np.ndarray]) -> list[Tensor | None
     return [next(found, None) if len(wave) else None for wave in samples]
 
 
-def _synthesised(folder: Path, data: Path) -> list[Utterance]:
-    """The waves of a system as utterances of the set."""
+def _synthesised(folder: Path, utterances: list[Utterance], data: Path) -> list[Utterance]:
+    """The waves of a system as utterances of the set `data`."""
     path = folder / "wav.scp"
     if not path.exists():
         raise UserError(f"{path} does not exist; synthesise first (stage 6).")
     audio = absolute_audio(path, read_table(path))
-    utterances = read_utterances(data, texts_alone=True)
     check_ids(path, audio, [u.id for u in utterances], data)
     return [
         _timed(replace(u, audio=audio[u.id], start=0.0, end=None, duration=None))

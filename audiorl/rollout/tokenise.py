@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -19,12 +19,20 @@ def read_waves(codec: Codec, utterances: Sequence[Utterance]) -> list[Tensor]:
     return [torch.from_numpy(read_audio(u, codec.sample_rate)) for u in utterances]
 
 
+def shown_batches(
+    desc: str, utterances: Sequence[Utterance], seconds: float
+) -> Iterator[list[Utterance]]:
+    """`batches_by_seconds`, with a progress bar."""
+    with progress(desc=desc, total=len(utterances), unit="utt") as bar:
+        for batch in batches_by_seconds(utterances, seconds):
+            yield batch
+            bar.update(len(batch))
+
+
 def tokenise(codec: Codec, utterances: Sequence[Utterance], seconds: float) -> dict[str, Tensor]:
     """Tokens [T] by utterance id; `seconds` of audio, padding included, are encoded at once."""
     tokens = {}
-    with progress(desc="tokens", total=len(utterances), unit="utt") as bar:
-        for batch in batches_by_seconds(utterances, seconds):
-            encoded = codec.encode(read_waves(codec, batch))
-            tokens |= {u.id: row for u, row in zip(batch, encoded, strict=True)}
-            bar.update(len(batch))
+    for batch in shown_batches("tokens", utterances, seconds):
+        encoded = codec.encode(read_waves(codec, batch))
+        tokens |= {u.id: row for u, row in zip(batch, encoded, strict=True)}
     return tokens

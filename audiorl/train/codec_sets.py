@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +13,10 @@ import torch
 from audiorl.data.speech_tokens import CODEC, codebook_use, read_tokens, write_tokens
 from audiorl.data.text import spoken
 from audiorl.data.utterance import Utterance, read_utterances
-from audiorl.files import progress
 from audiorl.models.codec import Codec, NativeCodec, codec_info
 from audiorl.models.codec.native import FLOOR
 from audiorl.models.frontend import Frontend
-from audiorl.rollout.tokenise import read_waves, tokenise
-from audiorl.rollout.transcribe import batches_by_seconds
+from audiorl.rollout.tokenise import read_waves, shown_batches, tokenise
 from audiorl.score.align import Counts, count_errors
 
 DECIBELS = 10 / math.log(10)  # of a power, in one natural logarithm
@@ -65,7 +63,7 @@ def tokens_report(codec: Codec, utterances: Sequence[Utterance], seconds: float)
     report = {"eval/codes_used": share, "eval/perplexity": perplexity}
     if isinstance(codec, NativeCodec):
         counts = Counts()
-        for batch in _batches("evaluation", utterances, seconds):
+        for batch in shown_batches("evaluation", utterances, seconds):
             for u, heard in zip(batch, codec.transcribe(read_waves(codec, batch)), strict=True):
                 counts += count_errors(list(spoken(u.text)), list(heard))
         report["eval/cer"] = counts.rate
@@ -80,7 +78,7 @@ def sound_report(codec: Codec, utterances: Sequence[Utterance], seconds: float) 
     frontend = Frontend(codec.config.frontend, codec.sample_rate)
     references = References(utterances)
     total = count = 0.0
-    for batch in _batches("resynthesis", utterances, seconds):
+    for batch in shown_batches("resynthesis", utterances, seconds):
         waves = read_waves(codec, batch)
         speakers = codec.speaker(read_waves(codec, references.draw(batch, 0)))
         again = codec.decode(codec.encode(waves), speakers)
@@ -92,12 +90,3 @@ def sound_report(codec: Codec, utterances: Sequence[Utterance], seconds: float) 
             total += (first - second).abs().sum().item()
             count += first.numel()
     return {"eval/mel_db": DECIBELS * total / count}
-
-
-def _batches(
-    desc: str, utterances: Sequence[Utterance], seconds: float
-) -> Iterator[list[Utterance]]:
-    with progress(desc=desc, total=len(utterances), unit="utt") as bar:
-        for batch in batches_by_seconds(utterances, seconds):
-            yield batch
-            bar.update(len(batch))

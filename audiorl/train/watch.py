@@ -13,7 +13,7 @@ from itertools import combinations
 import numpy as np
 
 from audiorl.score.align import Counts
-from audiorl.score.significance import compare
+from audiorl.score.significance import rate_interval
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,8 @@ class HackingWatch:
         if trend(rewards) < TREND or trend(scores) > -TREND:
             return False
         (*_, before, units), (*_, after, _) = latest[0], latest[-1]
-        return compare(*map(np.array, (before, after, units)), SAMPLES, seed=0).interval[0] > 0
+        more = np.subtract(after, before)  # [U], errors: both are drawn with the same utterances
+        return rate_interval(more, np.array(units), SAMPLES, seed=0)[0] > 0
 
     @property
     def should_stop(self) -> bool:

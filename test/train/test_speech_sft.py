@@ -134,7 +134,7 @@ def test_the_dev_loss_is_the_mean_over_all_tokens(corpus: Corpus, tmp_path: Path
     assert dev_loss(model, examples_of(model, corpus)) == pytest.approx(total / count, rel=1e-5)
 
 
-def test_without_a_recogniser_the_loss_chooses(corpus: Corpus, tmp_path: Path) -> None:
+def test_the_loss_chooses(corpus: Corpus, tmp_path: Path) -> None:
     corpus.run(tmp_path)
     metrics = lines(tmp_path / "metrics.jsonl")
     judged = {m["step"]: m["eval/loss"] for m in metrics if "eval/loss" in m}
