@@ -59,7 +59,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["audiorl", "audiorl.*"]),
-    package_data={"audiorl.score": ["report.css"]},
+    package_data={"audiorl.report": ["report.css"]},
     install_requires=REQUIRED,
     extras_require=EXTRAS,
 )

@@ -26,7 +26,7 @@ from shapes import SHAPES, Shape, flops
 
 from audiorl.bin.cli import parser, run
 from audiorl.errors import UserError
-from audiorl.files import progress, write_json
+from audiorl.runtime.files import progress, write_json
 
 HERE = Path(__file__).resolve().parent
 

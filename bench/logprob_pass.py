@@ -10,9 +10,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from audiorl.config.schema import LLMConfig
-from audiorl.models.causal_lm import Prefix, build_lm
+from audiorl.engines.sampling import Sampling
+from audiorl.models.language_model import Prefix, build_lm
 from audiorl.rl.logprobs import response_logprobs
-from audiorl.rollout.sampling import Sampling
 
 HIDDEN = 256
 

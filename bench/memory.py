@@ -17,7 +17,7 @@ from grpo_step import circumstances, numbers
 from link import Child
 
 from audiorl.bin.cli import parser, run
-from audiorl.files import progress, write_json
+from audiorl.runtime.files import progress, write_json
 
 HERE = Path(__file__).resolve().parent
 WAYS = ("ours", "completion", "full")  # of logprob_pass.py

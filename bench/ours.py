@@ -16,10 +16,10 @@ from torch import Tensor
 from audiorl.config.schema import Config
 from audiorl.data.utterance import Utterance
 from audiorl.models.audio_llm import AudioLLM
-from audiorl.optim import Optimizers
 from audiorl.rewards import Sample, WeightedSum
+from audiorl.rl.groups import read_text
 from audiorl.rl.grpo import GRPO
-from audiorl.rollout.groups import read_text
+from audiorl.runs.optimizer import Optimizers
 
 FRAME_SIZE = 64
 STACK = 2

@@ -23,12 +23,12 @@ from shapes import SHAPES, Shape
 
 from audiorl.bin.cli import parser, run
 from audiorl.data.utterance import Utterance
-from audiorl.files import progress, write_json
+from audiorl.infer.transcribe import encode_utterances
 from audiorl.models.audio_llm import AudioLLM
 from audiorl.rewards import WeightedSum
+from audiorl.rl.groups import read_text, sample_groups
 from audiorl.rl_data.probe import PROBE_STEP, ProbeFile, probe
-from audiorl.rollout.groups import read_text, sample_groups
-from audiorl.rollout.transcribe import encode_utterances
+from audiorl.runtime.files import progress, write_json
 
 RATE = 16000
 FRAMES = 25  # of the encoder, a second

@@ -29,10 +29,10 @@ from audiorl.config.schema import (  # noqa: E402
     Config,
     RewardConfig,
 )
-from audiorl.data.text import normal_units, normalizer  # noqa: E402
 from audiorl.data.utterance import Utterance  # noqa: E402
 from audiorl.rewards import Sample, build_rewards  # noqa: E402
 from audiorl.rewards.base import errors  # noqa: E402
+from audiorl.text.normalise import normal_units, normalizer  # noqa: E402
 
 GROUP = 8
 LANGUAGES = {"en": ("english", "word"), "zh": ("mandarin", "mixed")}

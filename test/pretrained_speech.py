@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
 from audiorl.data.speech_tokens import CodecInfo
-from audiorl.models.speech_layouts import SpeechFacts, SpeechPrompt
+from audiorl.models.layouts import SpeechFacts, SpeechPrompt
 from audiorl.models.speech_lm import SpeechLM
 from audiorl.models.tokenizer import PretrainedTokenizer
 

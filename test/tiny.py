@@ -18,7 +18,7 @@ import torch
 from audiorl.config.schema import Config
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.models.audio_llm import AudioLLM
-from audiorl.models.causal_lm import Prefix
+from audiorl.models.language_model import Prefix
 from audiorl.models.tokenizer import SentencePieceTokenizer
 
 torch.set_num_threads(1)

@@ -19,8 +19,8 @@ from transformers import (
     Xcodec2Model,
 )
 
-from audiorl.data.characters import Characters
 from audiorl.models.codec import NativeCodec
+from audiorl.text.characters import Characters
 
 SIZES = {
     "task": "tts",

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from audiorl.config.schema import Config
 from audiorl.data.speech_tokens import CodecInfo
 from audiorl.data.utterance import Utterance
-from audiorl.models.causal_lm import Prefix
+from audiorl.models.language_model import Prefix
 from audiorl.models.token_recogniser import Facts, TokenRecogniser
 
 CODEC = CodecInfo(fingerprint="abc", codebook_size=6, token_rate=25.0)

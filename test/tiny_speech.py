@@ -17,7 +17,7 @@ from audiorl.config.schema import Config
 from audiorl.data.speech_tokens import CodecInfo, write_tokens
 from audiorl.data.utterance import Utterance
 from audiorl.models.judge import Judge
-from audiorl.models.speech_layouts import SpeechFacts, SpeechPrompt
+from audiorl.models.layouts import SpeechFacts, SpeechPrompt
 from audiorl.models.speech_lm import SpeechLM
 
 CODEC: CodecInfo = {"fingerprint": "toy", "codebook_size": 2 * len(WORDS) + 4, "token_rate": 25.0}

@@ -27,22 +27,22 @@ def main() -> None:
     config = load_config(args.config, args.set)
     from audiorl.models import WEIGHTS, load_model
     from audiorl.rl_data.build import build_rl_data, is_built
-    from audiorl.train.sft import pick_device, setup_torch
+    from audiorl.runtime.device import pick_device, setup_torch
 
     policy, weights = str(args.init), args.init / "model" / WEIGHTS
     if config.task == "tts":
         from audiorl.rl_data.speech import build_speech_rl_set
 
-        setup_torch(config)
-        model = load_model(args.init / "model", str(pick_device(config)))
+        setup_torch(config.num_threads)
+        model = load_model(args.init / "model", str(pick_device(config.device)))
         build_speech_rl_set(model, policy, weights, config, args.dump, args.out)
         return
     if is_built(config, policy, args.dump, args.out, weights):
         print(f"{args.out} is complete: nothing to do")
         return
     logging.basicConfig(format="%(message)s")  # processes that score have no other way to say why
-    setup_torch(config)
-    model = load_model(args.init / "model", str(pick_device(config)))
+    setup_torch(config.num_threads)
+    model = load_model(args.init / "model", str(pick_device(config.device)))
     for section in ("seed", "rl", "score", "decode"):
         setattr(model.config, section, getattr(config, section))
     build_rl_data(model, policy, weights, config, args.dump, args.out)

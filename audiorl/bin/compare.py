@@ -27,8 +27,8 @@ def main() -> None:
     )
     args = parser.parse_args()
 
-    from audiorl.files import atomic_write
-    from audiorl.score.comparison import analyse, as_page, as_terminal
+    from audiorl.report.comparison import analyse, as_page, as_terminal
+    from audiorl.runtime.files import atomic_write
 
     analysis = analyse(args.first, args.second, args.dump, args.decode)
     name = re.sub(r"[^\w.-]+", "_", analysis.first.label)

@@ -22,11 +22,11 @@ def main() -> None:
     )
     args = options.parse_args()
     config = load_config(args.config, args.set)
+    from audiorl.infer.decode import decode_set, is_decoded
     from audiorl.models import WEIGHTS, load_model
-    from audiorl.rollout.decode import decode_set, is_decoded
-    from audiorl.train.sft import pick_device, setup_torch
+    from audiorl.runtime.device import pick_device, setup_torch
 
-    setup_torch(config)
+    setup_torch(config.num_threads)
     for experiment in args.experiments:
         refuse_other_task(experiment, "asr")
         folder = experiment / f"decode_{config.decode.name}"
@@ -40,7 +40,7 @@ def main() -> None:
         if not wanted:
             print(f"{folder} is complete: nothing to do")
             continue
-        model = load_model(experiment / "model", str(pick_device(config)))
+        model = load_model(experiment / "model", str(pick_device(config.device)))
         for name in wanted:
             decode_set(model, config, args.dump / name, folder / name)
             print(f"wrote {folder / name}")

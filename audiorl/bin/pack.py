@@ -24,8 +24,8 @@ import yaml
 import audiorl
 from audiorl.bin import cli
 from audiorl.errors import UserError
-from audiorl.files import atomic_path, progress, sha256
-from audiorl.rollout.voices import VOICES
+from audiorl.infer.voices import VOICES
+from audiorl.runtime.files import atomic_path, progress, sha256
 
 META = "meta.json"
 CODEC = "codec"  # of synthesis: its codec and its voices, below the experiment once unpacked
@@ -60,18 +60,18 @@ def keep_voices(exp: Path, codec: Path, dump: Path) -> None:
     from audiorl.config import load_config
     from audiorl.data.speech_tokens import check_codec
     from audiorl.data.utterance import read_utterances
+    from audiorl.infer.synthesise import speaker_vectors
+    from audiorl.infer.voices import write_voices
     from audiorl.models import WEIGHTS
     from audiorl.models.codec import codec_info, load_codec
     from audiorl.models.speech_lm import FACTS
-    from audiorl.rollout.synthesise import speaker_vectors
-    from audiorl.rollout.voices import write_voices
-    from audiorl.train.sft import pick_device, setup_torch
+    from audiorl.runtime.device import pick_device, setup_torch
 
     if not (exp / "model" / FACTS).is_file():
         return
     config = load_config(exp / "config.yaml")
-    setup_torch(config)
-    loaded = load_codec(codec / "model", str(pick_device(config)))
+    setup_torch(config.num_threads)
+    loaded = load_codec(codec / "model", str(pick_device(config.device)))
     expected = json.loads((exp / "model" / FACTS).read_text(encoding="utf-8"))["codec"]
     fix = f"name the codec that {exp} was trained on"
     check_codec(codec_info(loaded), expected, str(codec), str(exp), fix)

@@ -24,16 +24,16 @@ def main() -> None:
     options.add_argument("--resynthesis", type=Path, required=True, help="folder of their tokens")
     args = options.parse_args()
     config = load_config(args.config, args.set)
+    from audiorl.infer.references import texts_alone, write_natural, write_resynthesis
     from audiorl.models import WEIGHTS
     from audiorl.models.codec import load_codec
-    from audiorl.rollout.references import texts_alone, write_natural, write_resynthesis
-    from audiorl.train.sft import pick_device, setup_torch
+    from audiorl.runtime.device import pick_device, setup_torch
 
-    setup_torch(config)
+    setup_torch(config.num_threads)
     if alone := texts_alone(args.dump, config):
         print(f"no references of {', '.join(alone)}: texts alone")
     folder = args.codec / "model"
-    codec = load_codec(folder, str(pick_device(config)))
+    codec = load_codec(folder, str(pick_device(config.device)))
     write_natural(args.dump, config, args.natural)
     write_resynthesis(codec, folder / WEIGHTS, args.dump, config, args.resynthesis)
     print(f"wrote {args.natural} and {args.resynthesis}")

@@ -23,11 +23,11 @@ def main() -> None:
     args = parser.parse_args()
 
     from audiorl.config import load_config
-    from audiorl.score.report import write_report
+    from audiorl.report.report import write_report
 
     cfg, exps = load_config(args.config, args.set), args.exp
     if cfg.task == "tts":
-        from audiorl.rollout.references import scored_together
+        from audiorl.infer.references import scored_together
 
         exps = scored_together(exps, args.dump, cfg)
     command = shlex.join(["python", "-m", "audiorl.bin.report", *sys.argv[1:]])

@@ -29,21 +29,21 @@ def main() -> None:
     args = parser.parse_args()
 
     from audiorl.config import load_config
+    from audiorl.report.tables import WIDTH, as_text, overview
+    from audiorl.report.tts_tables import systems_table
     from audiorl.score.asr import score_systems
     from audiorl.score.results import write_system
-    from audiorl.score.tables import WIDTH, as_text, overview
-    from audiorl.score.tts_tables import systems_table
 
     cfg, exps = load_config(args.config, args.set), args.exp
     if cfg.task == "tts":
-        from audiorl.rollout.listen import judge_systems
-        from audiorl.rollout.references import scored_together
-        from audiorl.train.sft import pick_device, setup_torch
+        from audiorl.infer.judging import judge_systems
+        from audiorl.infer.references import scored_together
+        from audiorl.runtime.device import pick_device, setup_torch
 
-        setup_torch(cfg)
+        setup_torch(cfg.num_threads)
         exps = scored_together(exps, args.dump, cfg)
         judge = args.judge or args.exp[0].parent / "judge"
-        judge_systems(judge, exps, args.dump, cfg, str(pick_device(cfg)))
+        judge_systems(judge, exps, args.dump, cfg, str(pick_device(cfg.device)))
     systems = score_systems(exps, args.dump, cfg)
     for system in systems:
         changed = write_system(system, cfg.score.unit, systems[0])

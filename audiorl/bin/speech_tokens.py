@@ -23,11 +23,11 @@ def main() -> None:
     args = options.parse_args()
     config = load_config(args.config, args.set)
     from audiorl.models.codec import load_codec
+    from audiorl.runtime.device import pick_device, setup_torch
     from audiorl.train.codec_sets import write_set_tokens
-    from audiorl.train.sft import pick_device, setup_torch
 
-    setup_torch(config)
-    codec = load_codec(args.codec / "model", str(pick_device(config)))
+    setup_torch(config.num_threads)
+    codec = load_codec(args.codec / "model", str(pick_device(config.device)))
     for name in args.sets or [config.data.train, config.data.dev]:
         write_set_tokens(codec, args.dump / name, args.codec / "tokens" / name)
 

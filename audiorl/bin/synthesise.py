@@ -26,14 +26,14 @@ def main() -> None:
     config = load_config(args.config, args.set)
     from audiorl.data.speech_tokens import check_codec
     from audiorl.data.utterance import read_utterances
+    from audiorl.infer.synthesise import DONE, is_made, speaker_vectors, synthesise_set
+    from audiorl.infer.voices import VOICES, read_voices
     from audiorl.models import WEIGHTS, load_model
     from audiorl.models.codec import codec_info, load_codec
-    from audiorl.rollout.synthesise import DONE, is_made, speaker_vectors, synthesise_set
-    from audiorl.rollout.voices import VOICES, read_voices
-    from audiorl.train.sft import pick_device, setup_torch
+    from audiorl.runtime.device import pick_device, setup_torch
 
-    setup_torch(config)
-    device = str(pick_device(config))
+    setup_torch(config.num_threads)
+    device = str(pick_device(config.device))
     codec, voices = None, {}
     for experiment in args.experiments:
         refuse_other_task(experiment, "tts")

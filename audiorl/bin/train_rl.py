@@ -40,7 +40,7 @@ def main() -> None:
     if config.task == "tts":
         if not (args.codec and args.reward_model):
             options.error("a speech LM learns from a reward model; name --codec and --reward_model")
-        from audiorl.train.rl_synthesis import SpeechFolders, Synthesis
+        from audiorl.tasks.synthesis import SpeechFolders, Synthesis
 
         folders = SpeechFolders(args.codec, args.reward_model, args.judge, args.histories, args.ear)
         task = Synthesis(config, folders, args.dump)

@@ -25,7 +25,7 @@ from pathlib import Path, PurePosixPath
 from audiorl.bin import cli
 from audiorl.bin.pack import CODEC, META
 from audiorl.errors import UserError
-from audiorl.files import progress
+from audiorl.runtime.files import progress
 
 LARGEST_META = 16 << 20  # bytes
 CHUNK = 1 << 20  # bytes

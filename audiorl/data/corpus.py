@@ -18,7 +18,7 @@ from pathlib import Path
 from audiorl.data.data_dir import DataDir
 from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
-from audiorl.files import write_json
+from audiorl.runtime.files import write_json
 
 SHOWN = 5  # ids named of those left out
 STRIDE = 20  # one in so many goes to a set that is carved out

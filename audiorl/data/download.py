@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from audiorl.errors import UserError
-from audiorl.files import progress
+from audiorl.runtime.files import progress
 
 CHUNK = 1 << 20  # bytes
 TIMEOUT = 60  # s without an answer

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING
 from audiorl.data.audio import archive_entry, is_pipe, read_samples
 from audiorl.data.data_dir import DataDir, replace_dir
 from audiorl.data.tables import scan_table, table_files
-from audiorl.data.text import split_units
 from audiorl.data.utterance import absolute_audio
 from audiorl.data.validate import Checks, Report, clean_text, examine, summary
 from audiorl.errors import UserError
-from audiorl.files import atomic_write, progress, write_json
+from audiorl.runtime.files import atomic_write, progress, write_json
+from audiorl.text.normalise import split_units
 
 if TYPE_CHECKING:
     from audiorl.config.schema import Config, DataConfig

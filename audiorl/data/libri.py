@@ -11,7 +11,7 @@ from pathlib import Path
 
 from audiorl.data.download import fetch, unpacked
 from audiorl.errors import UserError
-from audiorl.files import progress
+from audiorl.runtime.files import progress
 
 
 def download_parts(

@@ -10,7 +10,7 @@ from typing import NamedTuple, TypedDict
 from audiorl.data.tables import read_table, scan_table, write_table
 from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
-from audiorl.files import write_json
+from audiorl.runtime.files import write_json
 
 TOKENS, CODEC = "tokens", "codec.json"
 HISTORIES = "tokens"  # the folder beside an RL set: what the start model speaks of its texts

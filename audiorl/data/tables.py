@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from audiorl.errors import UserError
-from audiorl.files import atomic_write
+from audiorl.runtime.files import atomic_write
 
 PATTERNS = ("text", "segments", "*.scp", "utt2*", "spk2*", "reco2*")
 # Computed from the audio: `format_data` writes them anew.

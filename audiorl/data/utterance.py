@@ -11,7 +11,7 @@ from pathlib import Path
 from audiorl.data.audio import is_pipe
 from audiorl.data.tables import read_table
 from audiorl.errors import UserError
-from audiorl.files import atomic_write
+from audiorl.runtime.files import atomic_write
 
 # utt2<name> files with a meaning of their own; every other one becomes a tag.
 NOT_TAGS = ("utt2spk", "utt2dur", "utt2keywords", "utt2num_frames")

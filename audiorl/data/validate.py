@@ -32,7 +32,7 @@ from audiorl.data.tables import (
 )
 from audiorl.data.utterance import absolute_audio, parse_seconds, parse_segment
 from audiorl.errors import UserError
-from audiorl.files import progress
+from audiorl.runtime.files import progress
 
 REQUIRED = {
     "utt2spk": "run the data preparation again",

@@ -21,7 +21,7 @@ WEIGHTS = "model.safetensors"
 def save_model(model: Model, folder: Path) -> None:
     """Writes everything that decoding needs: config, tokenizer, LM config, weights (last)."""
     from audiorl.config import dump_config
-    from audiorl.files import atomic_write
+    from audiorl.runtime.files import atomic_write
 
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_write(folder / "config.yaml") as stream:
@@ -47,7 +47,7 @@ def save_weights(model: nn.Module, path: Path) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    from audiorl.files import atomic_path
+    from audiorl.runtime.files import atomic_path
 
     with atomic_path(path) as temporary:
         try:

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from audiorl.config.schema import Config
-from audiorl.models.causal_lm import Prefix, build_lm, response_hidden
 from audiorl.models.encoder import Encoder
 from audiorl.models.frontend import Frontend
+from audiorl.models.language_model import Prefix, build_lm, response_hidden
 from audiorl.models.tokenizer import Tokenizer, load_tokenizer
 
 IGNORED = -100  # cross entropy's label of padding

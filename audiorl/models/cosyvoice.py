@@ -24,11 +24,11 @@ from torch import Tensor
 from transformers import AddedToken, AutoConfig, AutoTokenizer, PreTrainedModel, Qwen2ForCausalLM
 
 from audiorl.errors import UserError, reason
-from audiorl.files import atomic_write
 from audiorl.models import load_model
-from audiorl.models.causal_lm import BiasedQwen2, has_biased_head
-from audiorl.models.speech_layouts import V3_CONTROLS, speech_run
+from audiorl.models.language_model import BiasedQwen2, has_biased_head
+from audiorl.models.layouts import V3_CONTROLS, speech_run
 from audiorl.models.tokenizer import PretrainedTokenizer
+from audiorl.runtime.files import atomic_write
 
 QWEN2_ROWS = 151936  # of the text embeddings, in checkpoints that do not say
 LIKE = 128  # the vocabulary is padded to a multiple of it, as GPUs like it

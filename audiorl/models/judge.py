@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 from audiorl.config import dump_config, load_config
 from audiorl.config.schema import Config, EncoderConfig
-from audiorl.data.characters import Characters
 from audiorl.errors import UserError
-from audiorl.files import atomic_write, write_json
 from audiorl.models import WEIGHTS, load_weights, save_weights
 from audiorl.models.ctc import best_path, ctc_log_likelihood
 from audiorl.models.encoder import Encoder
 from audiorl.models.frontend import Frontend
+from audiorl.runtime.files import atomic_write, write_json
+from audiorl.text.characters import Characters
 
 LABELS = "labels.json"  # characters and speakers, in the order of the outputs
 LABELS_A_FRAME = 2  # who talks fast says more characters than there are frames of 40 ms

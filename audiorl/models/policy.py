@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from audiorl.config.schema import Config
-from audiorl.models.causal_lm import Prefix
+from audiorl.models.language_model import Prefix
 
 
 class Policy(Protocol):

@@ -15,10 +15,10 @@ from torch.nn.utils.rnn import pad_sequence
 from audiorl.config.schema import Config
 from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError, nearest
-from audiorl.files import write_json
-from audiorl.models.causal_lm import Prefix, build_lm, response_hidden
-from audiorl.models.speech_layouts import SpeechFacts, SpeechPrompt, make_layout
+from audiorl.models.language_model import Prefix, build_lm, response_hidden
+from audiorl.models.layouts import SpeechFacts, SpeechPrompt, make_layout
 from audiorl.models.tokenizer import Tokenizer, load_tokenizer
+from audiorl.runtime.files import write_json
 
 FACTS = "speech.json"
 

@@ -27,13 +27,13 @@ with contextlib.redirect_stdout(io.StringIO()):  # ESPnet prints that flash_attn
 from audiorl.config import dump_config, load_config
 from audiorl.config.schema import Config, EncoderConfig
 from audiorl.data.speech_tokens import CodecInfo
-from audiorl.data.text import spoken
 from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError, reason
-from audiorl.files import atomic_write, write_json
 from audiorl.models import WEIGHTS, load_weights, save_weights
 from audiorl.models.ctc import BLANK, best_path, ctc_log_likelihood, frames_needed
 from audiorl.models.encoder import Encoder
+from audiorl.runtime.files import atomic_write, write_json
+from audiorl.text.normalise import spoken
 
 FACTS = "recogniser.json"
 TEXT = "text"  # the task that every recogniser has

@@ -11,7 +11,7 @@ import sentencepiece
 
 from audiorl.config.schema import TokenizerConfig
 from audiorl.errors import UserError, reason
-from audiorl.files import atomic_write
+from audiorl.runtime.files import atomic_write
 
 
 class Tokenizer(Protocol):

@@ -11,10 +11,10 @@ import math
 from collections.abc import Callable, Sequence
 
 from audiorl.config.schema import RewardConfig, ScoreConfig
-from audiorl.data.text import normal_units
 from audiorl.data.utterance import Utterance
 from audiorl.rewards.base import Reward, Sample, errors
-from audiorl.score.align import Counts
+from audiorl.text.align import Counts
+from audiorl.text.normalise import normal_units
 
 
 def wer(score: ScoreConfig, options: RewardConfig) -> Reward:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from audiorl.data.text import CACHED_TEXTS
 from audiorl.data.utterance import Utterance
-from audiorl.score.align import Counts, count_errors
+from audiorl.text.align import Counts, count_errors
+from audiorl.text.normalise import CACHED_TEXTS
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from statistics import median
 
 from audiorl.config.schema import RewardConfig, ScoreConfig
-from audiorl.data.text import normal_units
 from audiorl.rewards.base import Reward, Sample, deviation
-from audiorl.score.detectors import covered, foreign
+from audiorl.text.detectors import covered, foreign
+from audiorl.text.normalise import normal_units
 
 
 def language(score: ScoreConfig, options: RewardConfig) -> Reward:

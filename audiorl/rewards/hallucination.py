@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from audiorl.config.schema import RewardConfig, ScoreConfig
-from audiorl.data.text import normal_units, normalizer, split_units, spoken
 from audiorl.rewards.base import Reward, Sample, errors
-from audiorl.score import detectors
-from audiorl.score.align import align
-from audiorl.score.detectors import Span
+from audiorl.text import detectors
+from audiorl.text.align import align
+from audiorl.text.detectors import Span
+from audiorl.text.normalise import normal_units, normalizer, split_units, spoken
 
 UNIT = "mixed"  # CJK characters and words of other scripts: spoken at comparable rates
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from audiorl.config.schema import RewardConfig, ScoreConfig
 from audiorl.data.utterance import Utterance
 from audiorl.rewards.base import Reward, Sample, errors
-from audiorl.score.align import Counts
-from audiorl.score.keywords import Reading, count_loosely, keyword_scores, read, read_all
+from audiorl.text.align import Counts
+from audiorl.text.keywords import Reading, count_loosely, keyword_scores, read, read_all
 
 
 def keywords(score: ScoreConfig, options: RewardConfig) -> Reward:

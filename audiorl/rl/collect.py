@@ -16,13 +16,13 @@ from torch import Tensor
 
 from audiorl.config.schema import RLConfig
 from audiorl.data.utterance import Utterance
+from audiorl.engines.native import Rollout
 from audiorl.errors import UserError
 from audiorl.models.policy import Policy
 from audiorl.rewards import Sample, Scores
 from audiorl.rl.advantages import flat_groups
+from audiorl.rl.groups import Interpret, greedy_group, sample_groups
 from audiorl.rl.phases import Phases
-from audiorl.rollout.groups import Interpret, greedy_group, sample_groups
-from audiorl.rollout.native import Rollout
 
 log = logging.getLogger(__name__)
 

@@ -26,16 +26,16 @@ from torch.utils.checkpoint import checkpoint
 
 from audiorl.config.schema import Config
 from audiorl.data.utterance import Utterance
+from audiorl.engines.native import Rollout
+from audiorl.engines.sampling import Sampling, warp
 from audiorl.errors import UserError
-from audiorl.models.causal_lm import lm_logits, response_hidden
+from audiorl.models.language_model import lm_logits, response_hidden
 from audiorl.models.policy import Policy
 from audiorl.models.token_recogniser import TEXT, TokenRecogniser
 from audiorl.rl.logprobs import CHUNK, expected
 from audiorl.rl.relaxation import annealed, gumbel_noise, gumbel_softmax
 from audiorl.rl.sample_filter import Filtered, filter_samples
-from audiorl.rollout.native import Rollout
-from audiorl.rollout.sampling import Sampling, warp
-from audiorl.rollout.transcribe import padded_batches
+from audiorl.runtime.batching import padded_batches
 
 
 @dataclass

@@ -13,11 +13,12 @@ from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
 from audiorl.models.policy import Policy
 from audiorl.models.token_recogniser import TEXT, TokenRecogniser
-from audiorl.optim import Optimizers
 from audiorl.rl.collect import Batch, Conditions
 from audiorl.rl.diffro import DiffROLoss, Histories
-from audiorl.rl.grpo import StepOutput, mini_batches
+from audiorl.rl.grpo import StepOutput
 from audiorl.rl.phases import Phases
+from audiorl.runs.optimizer import Optimizers
+from audiorl.runtime.batching import mini_batches
 
 
 class OnRollouts:

@@ -27,11 +27,11 @@ from transformers import PreTrainedModel
 from audiorl.config.schema import RLConfig
 from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
-from audiorl.models.causal_lm import Prefix
+from audiorl.models.language_model import Prefix
 from audiorl.models.policy import Policy
-from audiorl.optim import Optimizers
 from audiorl.rl.advantages import Rewards, advantages, decoupled, group_std
 from audiorl.rl.collect import Batch, Collector, Conditions, MorePrompts, Scorer
+from audiorl.rl.groups import Interpret, rl_sampling
 from audiorl.rl.logprobs import Scored, prefix_is_shared, response_logprobs
 from audiorl.rl.losses import (
     AGGREGATIONS,
@@ -49,7 +49,8 @@ from audiorl.rl.metrics import (
     reward_metrics,
 )
 from audiorl.rl.phases import Phases
-from audiorl.rollout.groups import Interpret, rl_sampling
+from audiorl.runs.optimizer import Optimizers
+from audiorl.runtime.batching import mini_batches
 
 # Log-probabilities that a shared and a repeated prefix may differ by, from rounding alone.
 SHARED_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.5, torch.float16: 0.1}
@@ -362,9 +363,3 @@ class GRPO:
         for prompts in self._micro_batches(range(len(batch.utterances)), batch):
             found[batch.rows(prompts)] = value(batch.select(prompts))
         return found
-
-
-def mini_batches(prompts: int, size: int) -> list[list[int]]:
-    """The prompts of each update: `size` in turn, or all of them (size 0)."""
-    size = size or prompts
-    return [list(range(i, min(i + size, prompts))) for i in range(0, prompts, size)]

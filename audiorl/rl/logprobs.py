@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from audiorl.models.causal_lm import Prefix, lm_logits, response_hidden
-from audiorl.rollout.sampling import Sampling, warp
+from audiorl.engines.sampling import Sampling, warp
+from audiorl.models.language_model import Prefix, lm_logits, response_hidden
 
 # Logits in memory at once, of as many tokens as that allows. Buffers below 32 MiB would be kept and
 # scattered by the C library, and the peak be several times higher.

@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
+from audiorl.engines.native import Rollout
 from audiorl.rl.advantages import flat_groups, group_std
 from audiorl.rl.collect import Batch
-from audiorl.rollout.native import Rollout
 
 
 def reward_metrics(batch: Batch) -> dict[str, float]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from audiorl.score.detectors import token_loops
+from audiorl.text.detectors import token_loops
 
 
 @dataclass(frozen=True)

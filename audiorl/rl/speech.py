@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from audiorl.data.utterance import Utterance
+from audiorl.engines.native import Rollout
 from audiorl.models.codec import Codec
 from audiorl.models.speech_lm import SpeechLM
 from audiorl.models.token_recogniser import TokenRecogniser
 from audiorl.rewards import Sample
-from audiorl.rollout.native import Rollout
-from audiorl.rollout.transcribe import padded_batches
+from audiorl.runtime.batching import padded_batches
 
 WAVE_SECONDS = 200.0  # of speech that is made at once, padding included
 

@@ -7,10 +7,11 @@ from statistics import fmean
 
 from audiorl.data.utterance import Utterance
 from audiorl.models.audio_llm import AudioLLM
-from audiorl.optim import Optimizers
 from audiorl.rl.frames import FrameStore
-from audiorl.rl.grpo import StepOutput, mini_batches
+from audiorl.rl.grpo import StepOutput
 from audiorl.rl.phases import Phases
+from audiorl.runs.optimizer import Optimizers
+from audiorl.runtime.batching import mini_batches
 
 
 class Supervised:

@@ -11,7 +11,6 @@ from pathlib import Path
 from audiorl.config.schema import Config
 from audiorl.data.utterance import Utterance, write_utterances_jsonl
 from audiorl.errors import UserError
-from audiorl.files import progress, sha256, write_json
 from audiorl.models.audio_llm import AudioLLM
 from audiorl.rewards import reward_files
 from audiorl.rewards.workers import scoring
@@ -20,6 +19,7 @@ from audiorl.rl_data.pool import held_out_sets, read_hypotheses, read_pool, subs
 from audiorl.rl_data.probe import ProbeFile, probe
 from audiorl.rl_data.report import draw, print_tables
 from audiorl.rl_data.subsets import Candidate, Choice, choose
+from audiorl.runtime.files import progress, sha256, write_json
 
 
 def build_rl_data(

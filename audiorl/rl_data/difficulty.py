@@ -11,14 +11,14 @@ from statistics import fmean
 import torch
 
 from audiorl.config.schema import Config, RewardConfig
-from audiorl.data.text import normal_units
 from audiorl.data.utterance import Utterance
 from audiorl.rewards import Sample
 from audiorl.rewards.hallucination import UNIT, hallucination
 from audiorl.rl.advantages import flat_groups, group_std
 from audiorl.rl_data.probe import Probe
-from audiorl.score.align import count_errors
-from audiorl.score.detectors import loops
+from audiorl.text.align import count_errors
+from audiorl.text.detectors import loops
+from audiorl.text.normalise import normal_units
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from itertools import groupby
 from pathlib import Path
 
 from audiorl.config.schema import Config
-from audiorl.data.text import CJK, normal_units
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.errors import UserError, reason
+from audiorl.text.normalise import CJK, normal_units
 
 UNIT = "mixed"  # as keywords are scored: words, and CJK characters
 

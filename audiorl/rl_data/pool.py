@@ -11,10 +11,10 @@ import numpy as np
 
 from audiorl.config.schema import Config, SubsetConfig
 from audiorl.data.tables import read_table
-from audiorl.data.text import normalizer
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.errors import UserError
 from audiorl.rl_data.keywords import find_keywords
+from audiorl.text.normalise import normalizer
 
 
 def subsets_of(config: Config) -> list[SubsetConfig]:

@@ -12,12 +12,12 @@ from pathlib import Path
 import torch
 
 from audiorl.data.utterance import Utterance
-from audiorl.files import atomic_write, disk_errors, progress
+from audiorl.infer.transcribe import encode_utterances
 from audiorl.models.audio_llm import AudioLLM
 from audiorl.rewards import Sample, Scores
 from audiorl.rl.collect import Scorer, refuse_failed_rewards
-from audiorl.rollout.groups import read_text, sample_groups
-from audiorl.rollout.transcribe import encode_utterances
+from audiorl.rl.groups import read_text, sample_groups
+from audiorl.runtime.files import atomic_write, disk_errors, progress
 
 PROBE_STEP = 2**31  # no step of a training run draws the same random numbers
 

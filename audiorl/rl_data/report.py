@@ -12,9 +12,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from audiorl.files import atomic_path
+from audiorl.report.charts import COLOURS, INK, STYLE
 from audiorl.rl_data.subsets import Candidate, Choice
-from audiorl.score.charts import COLOURS, INK, STYLE
+from audiorl.runtime.files import atomic_path
 
 EDGES = (-1.0, 0.0, 0.25, 0.5, 0.75, 0.9, 1.0)  # of mean rewards, in the table
 HEADER = "subset        utts  share  hours  seconds  error  pass  reward  spread  equal"

@@ -15,11 +15,11 @@ from audiorl.config.schema import Config
 from audiorl.data.speech_tokens import HISTORIES, write_tokens
 from audiorl.data.utterance import write_utterances_jsonl
 from audiorl.errors import UserError
-from audiorl.files import write_json
+from audiorl.infer.speak import Spoken, speak, speech_sampling
 from audiorl.models.speech_lm import SpeechLM
 from audiorl.rl_data.pool import held_out_sets, read_pool
-from audiorl.rollout.speak import Spoken, speak, speech_sampling
-from audiorl.score.detectors import token_loops
+from audiorl.runtime.files import write_json
+from audiorl.text.detectors import token_loops
 
 
 def build_speech_rl_set(

@@ -18,17 +18,18 @@ import numpy as np
 
 import audiorl
 from audiorl.config.schema import Config, ScoreConfig
-from audiorl.data.text import normalizer, split_units, spoken
 from audiorl.data.utterance import Utterance, read_table, read_utterances
 from audiorl.errors import UserError
-from audiorl.files import progress
-from audiorl.score import failures, keywords, ratio, tts
-from audiorl.score.align import Alignment, Counts, align, count_errors
-from audiorl.score.detectors import count_words
-from audiorl.score.keywords import Phrase, Reading
+from audiorl.runtime.files import progress
+from audiorl.score import failures, ratio, tts
 from audiorl.score.ratio import Ratio
 from audiorl.score.significance import Comparison, compare, rate_interval
 from audiorl.score.tts import Judged
+from audiorl.text import keywords
+from audiorl.text.align import Alignment, Counts, align, count_errors
+from audiorl.text.detectors import count_words
+from audiorl.text.keywords import Phrase, Reading
+from audiorl.text.normalise import normalizer, split_units, spoken
 
 METRICS = {"word": "WER", "char": "CER", "mixed": "MER"}
 POOLED = "pooled"

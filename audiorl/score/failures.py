@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from audiorl.score import detectors
-from audiorl.score.align import Alignment
+from audiorl.text import detectors
+from audiorl.text.align import Alignment
 
 NAMES = ("empty", "looping", "insertion_burst", "other_language", "truncated")
 

@@ -20,10 +20,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from audiorl.errors import UserError
-from audiorl.files import atomic_write, write_json
+from audiorl.runtime.files import atomic_write, write_json
 from audiorl.score import failures, tts
-from audiorl.score.align import Alignment, Op
 from audiorl.score.asr import METRICS, ScoredUtterance, SetScore, SystemScore, units_of
+from audiorl.text.align import Alignment, Op
 
 SET_FILES = ("result.txt", "per_utt.tsv", "ref.trn", "hyp.trn", "result.json")
 LINE = 100  # columns of aligned text

@@ -2,7 +2,7 @@
 
 The judge's transcript is the hypothesis and the text the reference: error rates, intervals, paired
 tests and failures are those of recognition (`audiorl.score.asr`). Here stand the numbers beside
-them. `audiorl.rollout.listen` writes decode_<name>/<set>/judged.json, which is read here.
+them. `audiorl.infer.judging` writes decode_<name>/<set>/judged.json, which is read here.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from audiorl.data.text import normalizer, split_units
 from audiorl.errors import UserError
-from audiorl.files import write_json
-from audiorl.score.align import Counts, count_errors
+from audiorl.runtime.files import write_json
 from audiorl.score.ratio import UTTERANCES, Metric
+from audiorl.text.align import Counts, count_errors
+from audiorl.text.normalise import normalizer, split_units
 
 JUDGED = "judged.json"
 REFERENCE = "reference.json"  # in the experiment of what is no system: natural recordings, say

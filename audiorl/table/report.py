@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from audiorl.config.matrix import WARM_START
-from audiorl.files import atomic_write
-from audiorl.score.charts import (
+from audiorl.report.charts import (
     COLOURS,
     Chart,
     draw_chart,
@@ -19,9 +18,10 @@ from audiorl.score.charts import (
     read_metrics,
     side_by_side,
 )
-from audiorl.score.markup import document, element, section, table
-from audiorl.score.page import charts_section
-from audiorl.score.tables import Table, as_markdown, with_interval
+from audiorl.report.markup import document, element, section, table
+from audiorl.report.page import charts_section
+from audiorl.report.tables import Table, as_markdown, with_interval
+from audiorl.runtime.files import atomic_write
 from audiorl.table.plan import Plan
 from audiorl.table.summary import Difference, Estimate, estimate, subtract
 

@@ -6,7 +6,7 @@ import contextlib
 import textwrap
 
 from audiorl.errors import UserError
-from audiorl.score.tables import WIDTH, as_text
+from audiorl.report.tables import WIDTH, as_text
 from audiorl.table.plan import WEIGHTS, Plan
 from audiorl.table.report import write_results
 from audiorl.table.runner import exclusive, run_jobs

@@ -19,7 +19,7 @@ from typing import IO
 
 from audiorl.config import dump_config
 from audiorl.errors import UserError
-from audiorl.files import atomic_write, disk_errors, write_json
+from audiorl.runtime.files import atomic_write, disk_errors, write_json
 from audiorl.table.plan import Job
 
 Lock = IO[str]

@@ -11,15 +11,16 @@ import torch
 from torch import Tensor
 
 from audiorl.config.schema import Config
+from audiorl.data.loading import prefetch
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.errors import UserError
+from audiorl.infer.tokenise import read_waves, tokenise
 from audiorl.models.codec import NativeCodec, PretrainedCodec, new_codec
-from audiorl.rollout.tokenise import read_waves, tokenise
-from audiorl.train.batches import batch_stream
+from audiorl.runs.experiment import Experiment
+from audiorl.runs.reporter import Reporter
+from audiorl.runtime.batching import batch_stream, some
+from audiorl.runtime.device import pick_device, setup_torch
 from audiorl.train.codec_sets import References, sound_report, tokens_report
-from audiorl.train.experiment import Experiment
-from audiorl.train.reporter import Reporter
-from audiorl.train.sft import pick_device, prefetch, setup_torch, some
 from audiorl.train.supervised import Loaded, schedule, train_supervised
 
 log = logging.getLogger(__name__)
@@ -41,9 +42,9 @@ def train_codec(config: Config, dump: Path, out: Path) -> None:
     if experiment.is_complete:
         log.info("%s is complete: nothing to do", out)
         return
-    setup_torch(config)
+    setup_torch(config.num_threads)
     torch.manual_seed(config.seed)
-    codec = new_codec(config, (u.text for u in train)).to(pick_device(config))
+    codec = new_codec(config, (u.text for u in train)).to(pick_device(config.device))
     log.info(describe(codec))
     dev = some(dev, config.codec.eval_utterances)
     if isinstance(codec, NativeCodec):
@@ -87,7 +88,7 @@ class Tokens:
         """Utterances and their waves."""
         config = self.model.config
         stream = batch_stream(self.train, self.keys.batch_seconds, config.seed, first)
-        return prefetch(stream, config)
+        return prefetch(stream, config.data.sample_rate)
 
     def loss(self, batch: Loaded, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         utterances, waves = batch
@@ -115,7 +116,7 @@ class Sound:
         """Utterances and as many references after them, and the waves of both."""
         config = self.model.config
         self.tokens = tokenise(self.model.eval(), self.train, config.codec.batch_seconds)
-        return prefetch(self._pairs(first), config)
+        return prefetch(self._pairs(first), config.data.sample_rate)
 
     def _pairs(self, first: int) -> Iterator[list[Utterance]]:
         config = self.model.config

@@ -11,13 +11,14 @@ import numpy as np
 import torch
 
 from audiorl.data.speech_tokens import CODEC, codebook_use, read_tokens, write_tokens
-from audiorl.data.text import spoken
 from audiorl.data.utterance import Utterance, read_utterances
+from audiorl.infer.tokenise import read_waves, tokenise
 from audiorl.models.codec import Codec, NativeCodec, codec_info
 from audiorl.models.codec.native import FLOOR
 from audiorl.models.frontend import Frontend
-from audiorl.rollout.tokenise import read_waves, shown_batches, tokenise
-from audiorl.score.align import Counts, count_errors
+from audiorl.runtime.batching import shown_batches
+from audiorl.text.align import Counts, count_errors
+from audiorl.text.normalise import spoken
 
 DECIBELS = 10 / math.log(10)  # of a power, in one natural logarithm
 

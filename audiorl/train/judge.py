@@ -13,16 +13,16 @@ from torch import Tensor
 from audiorl.config.schema import Config
 from audiorl.data.audio import read_audio
 from audiorl.data.augment import augment
+from audiorl.data.loading import prefetch
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.errors import UserError
 from audiorl.models.judge import Judge
-from audiorl.rollout.transcribe import batches_by_seconds
-from audiorl.score.align import Counts
+from audiorl.runs.experiment import Experiment
+from audiorl.runs.reporter import Reporter
+from audiorl.runtime.batching import batch_stream, batches_by_seconds, some
+from audiorl.runtime.device import pick_device, setup_torch
 from audiorl.score.tts import character_errors
-from audiorl.train.batches import batch_stream
-from audiorl.train.experiment import Experiment
-from audiorl.train.reporter import Reporter
-from audiorl.train.sft import pick_device, prefetch, setup_torch, some
+from audiorl.text.align import Counts
 from audiorl.train.supervised import Loaded, schedule, train_supervised
 
 log = logging.getLogger(__name__)
@@ -44,12 +44,12 @@ def train_judge(config: Config, dump: Path, out: Path) -> None:
         log.info("%s is complete: nothing to do", out)
         return
     _tell_of_shared(train, sets[0], dump / config.data.train)
-    setup_torch(config)
+    setup_torch(config.num_threads)
     torch.manual_seed(config.judge.seed)
     judge = Judge.of(config, [u.text for u in train], [u.speaker for u in train])
     if not judge.characters.symbols:
         raise UserError(f"{dump / sets[0] / 'text'} has no words; a judge learns from transcripts.")
-    judge.to(pick_device(config))
+    judge.to(pick_device(config.device))
     size = sum(p.numel() for p in judge.parameters()) / 1e6
     known = f"{len(judge.characters.symbols)} characters, {len(judge.speakers)} speakers"
     log.info("judge: %.2f M parameters, %s", size, known)
@@ -81,7 +81,8 @@ class Judging:
     def batches(self, first: int) -> Iterator[Loaded]:
         """Utterances and their waves."""
         config, keys = self.model.config, self.model.config.judge
-        return prefetch(batch_stream(self.train, keys.batch_seconds, keys.seed, first), config)
+        stream = batch_stream(self.train, keys.batch_seconds, keys.seed, first)
+        return prefetch(stream, config.data.sample_rate)
 
     def loss(self, batch: Loaded, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Text and voice have no weights in common, so their losses are just added."""

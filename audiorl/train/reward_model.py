@@ -13,15 +13,15 @@ from torch import Tensor
 
 from audiorl.config.schema import Config
 from audiorl.data.speech_tokens import TOKENS, CodecInfo, check_codec, read_tokens_of
-from audiorl.data.text import split_units, spoken
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.errors import UserError
 from audiorl.models.token_recogniser import RATES, TEXT, Facts, TokenRecogniser
-from audiorl.score.align import Counts, count_errors
-from audiorl.train.batches import batch_stream
-from audiorl.train.experiment import Experiment
-from audiorl.train.reporter import Reporter
-from audiorl.train.sft import pick_device, setup_torch, some
+from audiorl.runs.experiment import Experiment
+from audiorl.runs.reporter import Reporter
+from audiorl.runtime.batching import batch_stream, some
+from audiorl.runtime.device import pick_device, setup_torch
+from audiorl.text.align import Counts, count_errors
+from audiorl.text.normalise import split_units, spoken
 from audiorl.train.supervised import Loaded, schedule, train_supervised
 from audiorl.train.token_noise import disturbed, worst_change
 
@@ -47,10 +47,10 @@ def train_reward_model(config: Config, dump: Path, tokens: Path, out: Path) -> N
     if experiment.is_complete:
         log.info("%s is complete: nothing to do", out)
         return
-    setup_torch(config)
+    setup_torch(config.num_threads)
     torch.manual_seed(config.seed)
     model = TokenRecogniser(config, collect_facts(config, train, spoken_train, codec))
-    model.to(pick_device(config))
+    model.to(pick_device(config.device))
     train = with_room(model, train, spoken_train)
     size, known = sum(p.numel() for p in model.parameters()) / 1e6, len(model.facts.characters)
     log.info("reward model: %.2f M parameters, %d characters", size, known)

@@ -13,20 +13,21 @@ from audiorl.config.schema import Config
 from audiorl.data.rl_set import read_rl_set
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.errors import UserError
-from audiorl.files import progress
 from audiorl.models import WEIGHTS, load_model, save_model
 from audiorl.models.policy import Policy
-from audiorl.optim import Optimizers, warmup_then
 from audiorl.rewards import Models, build_rewards, reward_files
 from audiorl.rewards.workers import scoring
 from audiorl.rl.collect import Scorer
 from audiorl.rl.grpo import StepOutput
-from audiorl.train.checkpoint import BestWeights, Checkpoints
-from audiorl.train.experiment import Experiment
-from audiorl.train.prompts import Prompts
-from audiorl.train.reporter import Reporter
-from audiorl.train.rl_recognition import Recognition
-from audiorl.train.sft import pick_device, setup_torch, some
+from audiorl.rl.prompts import Prompts
+from audiorl.runs.checkpoint import BestWeights, Checkpoints
+from audiorl.runs.experiment import Experiment
+from audiorl.runs.optimizer import Optimizers, warmup_then
+from audiorl.runs.reporter import Reporter
+from audiorl.runtime.batching import some
+from audiorl.runtime.device import pick_device, setup_torch
+from audiorl.runtime.files import progress
+from audiorl.tasks.recognition import Recognition
 
 log = logging.getLogger(__name__)
 
@@ -103,8 +104,8 @@ def train_rl(
     if experiment.is_complete:
         log.info("%s is complete: nothing to do", out)
         return
-    setup_torch(config)
-    model = load_model(init / "model", str(pick_device(config)))
+    setup_torch(config.num_threads)
+    model = load_model(init / "model", str(pick_device(config.device)))
     # What is to be learnt and scored comes from this config; what the model is, from its own.
     for section in ("seed", "rl", "diffro", "score", "decode"):
         setattr(model.config, section, getattr(config, section))

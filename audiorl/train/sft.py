@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from audiorl.config.schema import Config
-from audiorl.data.audio import read_audio
-from audiorl.data.text import normalizer, split_units
+from audiorl.data.loading import prefetch
 from audiorl.data.utterance import Utterance, read_utterances
-from audiorl.errors import UserError
 from audiorl.models import save_model
 from audiorl.models.audio_llm import AudioLLM
 from audiorl.models.tokenizer import PretrainedTokenizer, SentencePieceTokenizer, Tokenizer
-from audiorl.rollout.transcribe import transcribe
-from audiorl.score.align import Counts, count_errors
-from audiorl.train.batches import batch_stream
-from audiorl.train.experiment import Experiment
-from audiorl.train.reporter import Reporter
+from audiorl.runs.experiment import Experiment
+from audiorl.runs.reporter import Reporter
+from audiorl.runtime.batching import batch_stream, some
+from audiorl.runtime.device import pick_device, setup_torch
+from audiorl.tasks.recognition import evaluate
 from audiorl.train.supervised import Loaded, train_supervised
 
 log = logging.getLogger(__name__)
@@ -44,10 +39,10 @@ def train_sft(config: Config, dump: Path, out: Path) -> None:
     if experiment.is_complete:
         log.info("%s is complete: nothing to do", out)
         return
-    setup_torch(config)
+    setup_torch(config.num_threads)
     torch.manual_seed(config.seed)
     texts = [*(u.text for u in train), config.llm.prompt.replace("{audio}", " ")]
-    model = AudioLLM(config, make_tokenizer(config, texts)).to(pick_device(config))
+    model = AudioLLM(config, make_tokenizer(config, texts)).to(pick_device(config.device))
     log.info(describe(model))
     task = Recognition(config, model, train, some(dev, config.sft.eval_utterances))
     train_supervised(experiment, task)
@@ -69,7 +64,8 @@ class Recognition:
         """Utterances and their waves."""
         sft = self.config.sft
         return prefetch(
-            batch_stream(self.train, sft.batch_seconds, self.config.seed, first), self.config
+            batch_stream(self.train, sft.batch_seconds, self.config.seed, first),
+            self.config.data.sample_rate,
         )
 
     def loss(self, batch: Loaded, step: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -85,87 +81,11 @@ class Recognition:
         return evaluate(self.model, self.dev, step, reporter).rate
 
 
-def evaluate(
-    model: AudioLLM,
-    utterances: Sequence[Utterance],
-    step: int,
-    reporter: Reporter,
-    heard: dict[str, torch.Tensor] | None = None,
-) -> Counts:
-    """Greedy error rate on `utterances`; logs it, the first utterance and what was heard in it.
-
-    `heard`: see `transcribe`.
-    """
-    score, started = model.config.score, time.perf_counter()
-    clean = normalizer(score.normalizer)
-    found = transcribe(
-        model,
-        utterances,
-        max_length=model.config.decode.max_completion_length,
-        desc="evaluation",
-        heard=heard,
-    )
-    counts = Counts()
-    for u in utterances:
-        reference = split_units(clean(u.text), score.unit)
-        counts += count_errors(reference, split_units(clean(found[u.id][0].text), score.unit))
-    unfinished = sum(not h[0].finished for h in found.values()) / len(found)
-    reporter.log(
-        step,
-        {
-            "eval/wer": counts.rate,
-            "eval/unfinished_ratio": unfinished,
-            "timing_s/eval": time.perf_counter() - started,
-        },
-    )
-    rate = model.config.data.sample_rate
-    first = utterances[0]
-    text = f"reference: {first.text}\n\nhypothesis: {found[first.id][0].text}"
-    reporter.audio(step, "eval/sample", read_audio(first, rate), rate, text)
-    log.info("step %d: dev error rate %.2f %%", step, 100 * counts.rate)
-    return counts
-
-
 def make_tokenizer(config: Config, texts: Iterable[str]) -> Tokenizer:
     """The pretrained LLM's tokenizer, or one learnt from `texts`."""
     if config.tokenizer.type == "pretrained":
         return PretrainedTokenizer(config.llm.pretrained)
     return SentencePieceTokenizer.train(config.tokenizer, texts)
-
-
-def prefetch(batches: Iterator[list[Utterance]], config: Config) -> Iterator[Loaded]:
-    """Reads the audio of the next batch in a thread while the current one trains."""
-
-    def load(batch: list[Utterance]) -> Loaded:
-        return batch, [torch.from_numpy(read_audio(u, config.data.sample_rate)) for u in batch]
-
-    with ThreadPoolExecutor(max_workers=1) as reader:
-        coming = reader.submit(load, next(batches))
-        for batch in batches:
-            ready, coming = coming, reader.submit(load, batch)
-            yield ready.result()
-
-
-def some(utterances: list[Utterance], count: int) -> list[Utterance]:
-    """`count` of the utterances, always the same and from all over; all of them if count is 0."""
-    if count == 0 or count >= len(utterances):
-        return utterances
-    chosen = np.random.default_rng(0).choice(len(utterances), count, replace=False)
-    return [utterances[i] for i in sorted(chosen)]
-
-
-def setup_torch(config: Config) -> None:
-    if config.num_threads:
-        torch.set_num_threads(config.num_threads)
-
-
-def pick_device(config: Config) -> torch.device:
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise UserError(
-            "device: cuda was asked for but torch sees no GPU; set device: auto or cpu."
-        )
-    wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(wanted if config.device == "auto" else config.device)
 
 
 def describe(model: AudioLLM) -> str:

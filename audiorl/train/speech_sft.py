@@ -14,18 +14,19 @@ from torch import Tensor
 
 from audiorl.config.schema import Config
 from audiorl.data.speech_tokens import TOKENS, CodecInfo, check_codec, read_tokens_of
-from audiorl.data.text import spoken
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.errors import UserError
+from audiorl.infer.speak import SAMPLING, speak
 from audiorl.models import save_model
-from audiorl.models.speech_layouts import SpeechFacts, SpeechPrompt
+from audiorl.models.layouts import SpeechFacts, SpeechPrompt
 from audiorl.models.speech_lm import SpeechLM
 from audiorl.models.token_recogniser import refuse_unread
-from audiorl.rollout.speak import SAMPLING, speak
-from audiorl.train.batches import batch_stream, epoch_batches
-from audiorl.train.experiment import Experiment
-from audiorl.train.reporter import Reporter
-from audiorl.train.sft import make_tokenizer, pick_device, setup_torch, some
+from audiorl.runs.experiment import Experiment
+from audiorl.runs.reporter import Reporter
+from audiorl.runtime.batching import batch_stream, epoch_batches, some
+from audiorl.runtime.device import pick_device, setup_torch
+from audiorl.text.normalise import spoken
+from audiorl.train.sft import make_tokenizer
 from audiorl.train.supervised import Loaded, train_supervised
 
 log = logging.getLogger(__name__)
@@ -68,12 +69,12 @@ def train_speech_sft(config: Config, dump: Path, codec: Path, out: Path) -> None
     if experiment.is_complete:
         log.info("%s is complete: nothing to do", out)
         return
-    setup_torch(config)
+    setup_torch(config.num_threads)
     torch.manual_seed(config.seed)
     train = sayable(sets["train"], train_tokens, info["token_rate"])
     tokenizer = make_tokenizer(config, (u.text for u in train))
     facts = speech_facts(config, train, train_tokens, info)
-    model = SpeechLM(config, tokenizer, facts).to(pick_device(config))
+    model = SpeechLM(config, tokenizer, facts).to(pick_device(config.device))
     log.info(
         "%.2f M parameters, %d ids, %d of them speech at %g Hz",
         sum(p.numel() for p in model.parameters()) / 1e6,

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from audiorl.config.schema import SFTConfig
 from audiorl.data.utterance import Utterance
-from audiorl.files import progress
-from audiorl.optim import Optimizers, warmup_cosine
-from audiorl.train.checkpoint import BestWeights, Checkpoints
-from audiorl.train.experiment import Experiment
-from audiorl.train.reporter import Reporter
+from audiorl.runs.checkpoint import BestWeights, Checkpoints
+from audiorl.runs.experiment import Experiment
+from audiorl.runs.optimizer import Optimizers, warmup_cosine
+from audiorl.runs.reporter import Reporter
+from audiorl.runtime.files import progress
 
 log = logging.getLogger(__name__)
 

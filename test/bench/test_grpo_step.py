@@ -18,9 +18,9 @@ from shapes import SHAPES, Shape, flops
 from tiny import random_prefix
 from torch.utils.flop_counter import FlopCounterMode
 
+from audiorl.engines.native import generate
+from audiorl.engines.sampling import Sampling
 from audiorl.errors import UserError
-from audiorl.rollout.native import generate
-from audiorl.rollout.sampling import Sampling
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = SHAPES["tiny"]

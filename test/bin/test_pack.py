@@ -300,7 +300,7 @@ def speaking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     from audiorl.config import dump_config
     from audiorl.models import save_model
     from audiorl.models.codec import codec_info
-    from audiorl.models.speech_layouts import SpeechFacts
+    from audiorl.models.layouts import SpeechFacts
     from audiorl.models.speech_lm import SpeechLM
 
     monkeypatch.chdir(tmp_path)

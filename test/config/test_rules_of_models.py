@@ -26,8 +26,8 @@ def runs(config: Config) -> bool:
     """Whether a model of this config can be built and run."""
     import torch
 
-    from audiorl.models.causal_lm import build_lm
     from audiorl.models.encoder import Encoder
+    from audiorl.models.language_model import build_lm
 
     try:
         encoder = Encoder(config.encoder, config.frontend.n_mels)

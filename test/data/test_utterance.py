@@ -163,7 +163,7 @@ def test_malformed_jsonl(tmp_path: Path, line: str, message: str) -> None:
 
 
 def test_importing_loads_nothing_heavy() -> None:
-    code = "import sys, audiorl.data.utterance, audiorl.data.text, audiorl.data.format\n"
+    code = "import sys, audiorl.data.utterance, audiorl.text.normalise, audiorl.data.format\n"
     code += "print([m for m in ('torch', 'numpy', 'transformers', 'kaldiio') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

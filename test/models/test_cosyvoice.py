@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config
 from audiorl.bin.convert_cosyvoice import main
 from audiorl.errors import UserError
 from audiorl.models import load_model, save_model
-from audiorl.models.causal_lm import lm_logits, response_hidden
 from audiorl.models.cosyvoice import from_hugging_face, text_tokens, to_hugging_face
+from audiorl.models.language_model import lm_logits, response_hidden
 from audiorl.models.speech_lm import SpeechLM
 
 INSTRUCTION = "Be kind.<|endofprompt|>"

@@ -9,9 +9,9 @@ import pytest
 import torch
 from tiny import sing, tiny_config
 
-from audiorl.data.text import spoken
 from audiorl.errors import UserError
 from audiorl.models.judge import MARGIN, SCALE, Judge
+from audiorl.text.normalise import spoken
 
 KEYS = {
     "task": "tts",

@@ -15,7 +15,7 @@ from tiny import sing, tiny_config, tiny_model
 from audiorl.errors import UserError
 from audiorl.models import load_model, load_weights, save_model, save_weights
 from audiorl.models.audio_llm import AudioLLM
-from audiorl.models.causal_lm import response_hidden
+from audiorl.models.language_model import response_hidden
 from audiorl.models.tokenizer import PretrainedTokenizer
 
 

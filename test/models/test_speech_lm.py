@@ -13,14 +13,14 @@ from pretrained_speech import pretrained_speech_lm, save_llasa
 from tiny_speech import CODEC, SPEAKERS, say, tiny_speech_config, tiny_speech_lm
 
 from audiorl.data.utterance import Utterance
+from audiorl.engines.native import generate
+from audiorl.engines.sampling import Sampling, uniform_table
 from audiorl.errors import UserError
 from audiorl.models import load_model, save_model
-from audiorl.models.speech_layouts import SpeechFacts
+from audiorl.models.layouts import SpeechFacts
 from audiorl.models.speech_lm import SpeechLM
 from audiorl.models.tokenizer import PretrainedTokenizer
 from audiorl.rl.logprobs import response_logprobs
-from audiorl.rollout.native import generate
-from audiorl.rollout.sampling import Sampling, uniform_table
 
 TEXTS = ["ba", "do ki lu", "me no pa ri so", "tu"]
 

@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from audiorl.data.text import normal_units
+from audiorl.text.normalise import normal_units
 
 NORMALIZER = {"en": "english", "zh": "mandarin"}
 # The same sentences in each language, so that one can stand for a translation of another.

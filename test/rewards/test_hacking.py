@@ -14,7 +14,7 @@ from audiorl.config import load_config
 from audiorl.config.schema import Config
 from audiorl.data.utterance import Utterance
 from audiorl.rewards import Sample, WeightedSum, build_rewards
-from audiorl.score.align import count_errors
+from audiorl.text.align import count_errors
 
 ROOT = Path(__file__).resolve().parents[2]
 RECOMMENDED = ROOT / "conf" / "rewards" / "recommended.yaml"

@@ -9,12 +9,12 @@ import soundfile
 from hallucinated import NORMALIZER, Case, make_cases
 
 from audiorl.config.schema import RewardConfig, ScoreConfig
-from audiorl.data.text import normal_units, normalizer
 from audiorl.data.utterance import Utterance
 from audiorl.rewards.base import Sample
 from audiorl.rewards.hallucination import hallucination
-from audiorl.score import detectors
-from audiorl.score.align import align
+from audiorl.text import detectors
+from audiorl.text.align import align
+from audiorl.text.normalise import normal_units, normalizer
 
 CASES = make_cases()
 KINDS = ("loop", "compression", "burst", "overlong", "beyond_audio", "foreign", "silence")

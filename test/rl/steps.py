@@ -15,14 +15,14 @@ from torch import Tensor
 from audiorl.config.loader import load_recipe
 from audiorl.data.audio import read_audio
 from audiorl.data.utterance import Utterance
+from audiorl.infer.transcribe import encode_utterances
 from audiorl.models.audio_llm import AudioLLM
 from audiorl.rewards import Sample, WeightedSum
 from audiorl.rl import collect
 from audiorl.rl.collect import MorePrompts
 from audiorl.rl.frames import FrameStore
+from audiorl.rl.groups import read_text
 from audiorl.rl.grpo import GRPO, StepOutput
-from audiorl.rollout.groups import read_text
-from audiorl.rollout.transcribe import encode_utterances
 
 Reward = Callable[[list[Sample]], list[float | None]]
 Rewards = Reward | dict[str, tuple[Reward, float]]  # several by name, with their weights

@@ -30,12 +30,12 @@ from audiorl.config import load_config
 from audiorl.config.rules import broken_rules
 from audiorl.data.utterance import Utterance
 from audiorl.models.audio_llm import AudioLLM
-from audiorl.models.causal_lm import Prefix
-from audiorl.optim import Optimizers
+from audiorl.models.language_model import Prefix
 from audiorl.rewards import Sample
 from audiorl.rl import logprobs
+from audiorl.rl.groups import rl_sampling
 from audiorl.rl.logprobs import response_logprobs
-from audiorl.rollout.groups import rl_sampling
+from audiorl.runs.optimizer import Optimizers
 
 every_algorithm = pytest.mark.parametrize("path", ALGORITHMS, ids=lambda path: path.stem)
 KL_AND_ENTROPY = {"rl.beta": 0.2, "rl.kl_estimator": "exact", "rl.entropy_coef": 0.03}

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from audiorl.config.tts_schema import DiffRORewardConfig
 from audiorl.data.speech_tokens import CodecInfo
+from audiorl.engines.native import Rollout
 from audiorl.errors import UserError
-from audiorl.optim import Optimizers
 from audiorl.rl.diffro import DiffROLoss, Histories
 from audiorl.rl.diffro_learner import DiffRO
 from audiorl.rl.relaxation import gumbel_noise, gumbel_softmax
-from audiorl.rollout.native import Rollout
+from audiorl.runs.optimizer import Optimizers
 
 UTTERANCES = [
     utterance("u0", "ab"),

@@ -21,13 +21,13 @@ from steps import (
 
 from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
+from audiorl.infer.transcribe import encode_utterances
 from audiorl.models.audio_llm import AudioLLM
-from audiorl.optim import Optimizers
 from audiorl.rewards import Sample
 from audiorl.rl import collect as collect_module
 from audiorl.rl import grpo as grpo_module
-from audiorl.rollout.groups import read_text, sample_groups
-from audiorl.rollout.transcribe import encode_utterances
+from audiorl.rl.groups import read_text, sample_groups
+from audiorl.runs.optimizer import Optimizers
 
 LOSS_TYPES = ["grpo", "dapo", "dr_grpo"]
 NAN = math.nan

@@ -9,8 +9,8 @@ import torch
 from tiny_speaker import utterance
 from torch import Tensor
 
+from audiorl.engines.native import Rollout
 from audiorl.rl.speech import Heard, Vocoder
-from audiorl.rollout.native import Rollout
 
 ROWS = [[3, 1], [], [5, 5, 5, 5], [2]]
 

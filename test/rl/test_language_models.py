@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
-from audiorl.models import causal_lm
+from audiorl.models import language_model as causal_lm
 from audiorl.models.audio_llm import AudioLLM
 from audiorl.rl.phases import Phases
 

@@ -9,13 +9,13 @@ import torch
 from tiny import random_prefix, tiny_model
 from torch import Tensor
 
+from audiorl.engines.sampling import Sampling
 from audiorl.models.audio_llm import AudioLLM
-from audiorl.models.causal_lm import Prefix, response_hidden
+from audiorl.models.language_model import Prefix, response_hidden
 from audiorl.rl import logprobs
 from audiorl.rl.advantages import Rewards, advantages
 from audiorl.rl.logprobs import prefix_is_shared, response_logprobs
 from audiorl.rl.losses import Clip, Update, constant_length, ppo
-from audiorl.rollout.sampling import Sampling
 
 LENGTHS, GROUP = [3, 8, 5], 4
 

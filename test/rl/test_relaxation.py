@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy.stats import chi2, kstest
 
+from audiorl.engines.sampling import uniform_table
 from audiorl.rl.relaxation import annealed, gumbel_noise, gumbel_softmax
-from audiorl.rollout.sampling import uniform_table
 
 DRAWS = 20_000
 

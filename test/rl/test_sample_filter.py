@@ -7,7 +7,7 @@ import math
 import pytest
 
 from audiorl.rl.sample_filter import filter_samples
-from audiorl.score.detectors import Span, token_loops
+from audiorl.text.detectors import Span, token_loops
 
 SPEECH = [7, 7, 3, 9, 9, 9, 9, 1, 4, 2]  # a long sound, and no loop of 8
 

@@ -9,10 +9,10 @@ import torch
 from steps import Recorder, close, learning_model
 
 from audiorl.errors import UserError
-from audiorl.optim import Optimizers
+from audiorl.infer.transcribe import encode_utterances
 from audiorl.rl.frames import FrameStore
 from audiorl.rl.supervised import Supervised
-from audiorl.rollout.transcribe import encode_utterances
+from audiorl.runs.optimizer import Optimizers
 
 
 @pytest.mark.parametrize("parts", [["adaptor", "llm"], ["adaptor", "llm", "encoder"]])

@@ -14,6 +14,7 @@ import torch
 from tiny import random_prefix, tiny_model
 from torch import Tensor
 
+from audiorl.engines.sampling import Sampling
 from audiorl.rl.advantages import Rewards, advantages
 from audiorl.rl.logprobs import response_logprobs
 from audiorl.rl.losses import (
@@ -25,7 +26,6 @@ from audiorl.rl.losses import (
     Update,
     off_policy_weights,
 )
-from audiorl.rollout.sampling import Sampling
 
 MASK = torch.tensor([[1, 0], [1, 1], [1, 1]]).bool()  # of the responses: end; a end; a a
 REWARD = torch.tensor([0.0, 1.0, 0.3], dtype=torch.float64)

@@ -8,10 +8,10 @@ from tiny_codecs import native_codec
 from tiny_speaker import CODEC, tiny_recogniser, utterance
 from tiny_speech import tiny_speech_lm
 
+from audiorl.engines.native import Rollout
 from audiorl.rewards import Sample
 from audiorl.rl import speech
 from audiorl.rl.speech import Heard, Vocoder
-from audiorl.rollout.native import Rollout
 
 
 def samples(lengths: list[int], codes: int) -> list[Sample]:

@@ -12,11 +12,11 @@ from tiny import tiny_model, write_set
 
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.errors import UserError
+from audiorl.infer.transcribe import encode_utterances, transcribe
 from audiorl.rewards import Reward, Sample, WeightedSum
+from audiorl.rl.groups import read_text, sample_groups
 from audiorl.rl_data import probe as module
 from audiorl.rl_data.probe import Probe, ProbeFile, probe
-from audiorl.rollout.groups import read_text, sample_groups
-from audiorl.rollout.transcribe import encode_utterances, transcribe
 
 TEXTS = ["ba do", "ki lu me", "no pa", "ri so tu", "ba ba ba", "tu ki", "me"]
 KEYS = {"rl.num_generations": 3, "rl.num_prompts": 2, "rl.max_unscorable": 1.0}

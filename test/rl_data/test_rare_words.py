@@ -9,8 +9,8 @@ import pytest
 from pools import utterance
 from tiny import tiny_config, write_set
 
-from audiorl.data.text import split_units
 from audiorl.rl_data.keywords import find_keywords, rare_words
+from audiorl.text.normalise import split_units
 
 
 @pytest.mark.parametrize(

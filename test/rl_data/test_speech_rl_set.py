@@ -24,12 +24,12 @@ from audiorl.data.speech_tokens import read_tokens
 from audiorl.data.tables import read_table
 from audiorl.data.utterance import read_utterances
 from audiorl.errors import UserError
+from audiorl.infer.speak import Spoken, speak
 from audiorl.models import save_model
 from audiorl.models.codec import codec_info
 from audiorl.models.token_recogniser import Facts, TokenRecogniser
 from audiorl.rl_data import speech
 from audiorl.rl_data.speech import build_speech_rl_set
-from audiorl.rollout.speak import Spoken, speak
 
 SETS = {"data.rl": "rl", "data.test": ["test"], "diffro.loop_tokens": 10}
 TEXTS = ["ba do", "ki lu me", "no pa", "ri so tu", "ba ba ba", "tu ki"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from audiorl.score.align import align
 from audiorl.score.failures import NAMES, find_failures
+from audiorl.text.align import align
 
 
 def failures(ref: str, hyp: str) -> list[str]:

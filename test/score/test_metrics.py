@@ -11,11 +11,11 @@ import pytest
 from fake_systems import make_systems
 
 from audiorl.config import Config
-from audiorl.data.text import split_units
 from audiorl.errors import UserError
 from audiorl.score.asr import score_systems
 from audiorl.score.metrics import Metric, metrics_of, read_columns
 from audiorl.score.results import COLUMNS, write_system
+from audiorl.text.normalise import split_units
 
 
 @pytest.fixture(scope="module", params=["word", "char", "mixed"])

@@ -14,13 +14,13 @@ from fake_voices import SETS, make_voices
 from audiorl.bin import cli, compare, report, score
 from audiorl.config import Config, dump_config
 from audiorl.errors import UserError
-from audiorl.rollout import listen
+from audiorl.infer import judging as listen
+from audiorl.report.tts_tables import sound_tables, systems_table
 from audiorl.score import tts
 from audiorl.score.asr import SystemScore, score_systems
 from audiorl.score.metrics import metrics_of, read_columns
 from audiorl.score.results import COLUMNS, write_system
 from audiorl.score.tts import Judged, columns, read_judged
-from audiorl.score.tts_tables import sound_tables, systems_table
 
 RATES = {"base": 0.4, "grpo": 0.1, "both": 0.05}
 

@@ -10,7 +10,7 @@ from fake_systems import make_systems
 
 from audiorl.config import dump_config
 from audiorl.config.matrix import load_matrix
-from audiorl.files import write_json
+from audiorl.runtime.files import write_json
 from audiorl.score.asr import score_systems
 from audiorl.score.results import write_system
 from audiorl.table.plan import Job, Plan, make_plan

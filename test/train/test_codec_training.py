@@ -16,14 +16,15 @@ from tiny_codecs import SIZES, native_codec, save_pretrained_codec
 from audiorl.data.speech_tokens import read_tokens
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.errors import UserError
+from audiorl.infer.tokenise import read_waves, tokenise
 from audiorl.models.codec import codec_info, load_codec
 from audiorl.models.codec.native import NativeCodec
-from audiorl.rollout.tokenise import read_waves, tokenise
-from audiorl.train import checkpoint, codec_sets, supervised
-from audiorl.train.checkpoint import Checkpoints
+from audiorl.runs import checkpoint
+from audiorl.runs.checkpoint import Checkpoints
+from audiorl.runs.reporter import Reporter
+from audiorl.train import codec_sets, supervised
 from audiorl.train.codec import Sound, Tokens, describe, train_codec
 from audiorl.train.codec_sets import References, sound_report, tokens_report, write_set_tokens
-from audiorl.train.reporter import Reporter
 
 SHORT = {
     "codec.max_steps": 5,

@@ -15,8 +15,8 @@ from tiny import RATE, sentences, sing, tiny_config, write_set
 from audiorl.data.utterance import read_utterances
 from audiorl.errors import UserError
 from audiorl.models.judge import Judge
+from audiorl.runs.checkpoint import BestWeights, Checkpoints
 from audiorl.train import judge as training
-from audiorl.train.checkpoint import BestWeights, Checkpoints
 from audiorl.train.judge import train_judge
 
 KEYS = {

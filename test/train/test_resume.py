@@ -16,9 +16,11 @@ from tiny import tiny_config
 from audiorl.config import dump_config
 from audiorl.data.utterance import read_utterances, write_utterances_jsonl
 from audiorl.errors import UserError
-from audiorl.train import checkpoint, rl_recognition, sft
-from audiorl.train.checkpoint import BestWeights, Checkpoints
-from audiorl.train.reporter import Reporter
+from audiorl.runs import checkpoint
+from audiorl.runs.checkpoint import BestWeights, Checkpoints
+from audiorl.runs.reporter import Reporter
+from audiorl.tasks import recognition as rl_recognition
+from audiorl.train import sft
 from audiorl.train.rl import train_rl
 
 # Two subsets that share an utterance; curriculum and reweight read the difficulty.
@@ -230,7 +232,7 @@ def test_an_early_stop_stays_one(corpus, tmp_path) -> None:
 
 KILLER = """
 import runpy, sys
-from audiorl.train.reporter import Reporter
+from audiorl.runs.reporter import Reporter
 from deaths import after
 after(Reporter, "log", lambda self, step, metrics: step == {step} and "loss" in metrics)()
 sys.argv = sys.argv[1:]

@@ -14,13 +14,13 @@ from tiny import sentences, write_set
 from tiny_speaker import speech_config
 
 from audiorl.data.speech_tokens import CodecInfo, write_tokens
-from audiorl.data.text import spoken
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.errors import UserError
 from audiorl.models.token_recogniser import TEXT, TokenRecogniser
+from audiorl.runs.checkpoint import Checkpoints
+from audiorl.runs.reporter import Reporter
+from audiorl.text.normalise import spoken
 from audiorl.train import reward_model, supervised
-from audiorl.train.checkpoint import Checkpoints
-from audiorl.train.reporter import Reporter
 from audiorl.train.reward_model import collect_facts, train_reward_model
 
 CODEC = CodecInfo(fingerprint="abc", codebook_size=60, token_rate=25.0)

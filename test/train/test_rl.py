@@ -17,14 +17,14 @@ from audiorl.data.rl_set import read_rl_set
 from audiorl.data.utterance import write_utterances_jsonl
 from audiorl.errors import UserError
 from audiorl.models import load_model, read_weights, save_model
+from audiorl.rl.prompts import Prompts
 from audiorl.rl.supervised import Supervised
-from audiorl.score.align import Counts
+from audiorl.rl.watch import HackingWatch
+from audiorl.runs.experiment import Experiment
+from audiorl.tasks.recognition import Recognition
+from audiorl.text.align import Counts
 from audiorl.train import rl
-from audiorl.train.experiment import Experiment
-from audiorl.train.prompts import Prompts
 from audiorl.train.rl import train_rl
-from audiorl.train.rl_recognition import Recognition
-from audiorl.train.watch import HackingWatch
 
 SHORT = {"rl.max_steps": 4, "rl.eval_steps": 2, "rl.num_iterations": 1, "rl.beta": 0.0}
 
@@ -67,7 +67,7 @@ def test_only_what_is_to_learn_learns(corpus: Corpus, tmp_path: Path) -> None:
 
 
 def test_the_start_is_kept_where_nothing_is_better(corpus: Corpus, tmp_path, monkeypatch) -> None:
-    from audiorl.train import rl_recognition
+    from audiorl.tasks import recognition as rl_recognition
 
     errors = iter([1, 3, 2])
     monkeypatch.setattr(
@@ -78,7 +78,7 @@ def test_the_start_is_kept_where_nothing_is_better(corpus: Corpus, tmp_path, mon
 
 
 def test_the_best_on_dev_is_kept(corpus: Corpus, tmp_path, monkeypatch) -> None:
-    from audiorl.train import rl_recognition
+    from audiorl.tasks import recognition as rl_recognition
 
     errors = iter([3, 1, 2])
     monkeypatch.setattr(

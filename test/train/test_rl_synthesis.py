@@ -22,16 +22,17 @@ from audiorl.config.schema import RewardConfig
 from audiorl.data.speech_tokens import write_tokens
 from audiorl.data.utterance import Utterance, write_utterances_jsonl
 from audiorl.errors import UserError
+from audiorl.infer.judging import AudioLLMListener
 from audiorl.models import save_model
 from audiorl.models.codec import PretrainedCodec, codec_info
 from audiorl.models.token_recogniser import Facts, TokenRecogniser
-from audiorl.optim import Optimizers
-from audiorl.rollout.listen import AudioLLMListener
-from audiorl.score.align import Counts
-from audiorl.train import rl, rl_synthesis
-from audiorl.train.reporter import Reporter
+from audiorl.runs.optimizer import Optimizers
+from audiorl.runs.reporter import Reporter
+from audiorl.tasks import synthesis as rl_synthesis
+from audiorl.tasks.synthesis import SpeechFolders, Synthesis
+from audiorl.text.align import Counts
+from audiorl.train import rl
 from audiorl.train.rl import train_rl
-from audiorl.train.rl_synthesis import SpeechFolders, Synthesis
 
 KEYS = {
     **SPEECH,

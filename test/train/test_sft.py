@@ -15,13 +15,16 @@ from pretrained_llm import save_pretrained_llm
 from runs import Corpus, lines
 from tiny import RATE, sentences, tiny_config, tiny_model, write_set
 
+from audiorl.data.loading import prefetch
 from audiorl.data.utterance import read_utterances
 from audiorl.errors import UserError
+from audiorl.infer.transcribe import transcribe
 from audiorl.models import load_model, read_weights
-from audiorl.optim import Optimizers
-from audiorl.rollout.transcribe import transcribe
-from audiorl.train.reporter import Reporter
-from audiorl.train.sft import Recognition, evaluate, prefetch, some
+from audiorl.runs.optimizer import Optimizers
+from audiorl.runs.reporter import Reporter
+from audiorl.runtime.batching import some
+from audiorl.tasks.recognition import evaluate
+from audiorl.train.sft import Recognition
 from audiorl.train.supervised import update
 
 LEARNING = {
@@ -107,7 +110,7 @@ def test_accumulation_is_the_weighted_mean(corpus: Corpus) -> None:
     """Batches weighted by their share of the utterances."""
     utterances = read_utterances(corpus.dump / "train")
     config = tiny_config(LEARNING)
-    batches = prefetch(iter([utterances[:5], utterances[5:7], []]), config)
+    batches = prefetch(iter([utterances[:5], utterances[5:7], []]), config.data.sample_rate)
     loaded = [next(batches), next(batches)]
     gradients = []
     for chosen in ([loaded[0]], [loaded[1]], loaded):
@@ -126,7 +129,7 @@ def test_accumulation_is_the_weighted_mean(corpus: Corpus) -> None:
 def test_prefetching_keeps_the_order_and_the_audio(corpus: Corpus) -> None:
     utterances = read_utterances(corpus.dump / "train")
     batches = [utterances[i : i + 3] for i in range(0, 12, 3)]
-    loaded = list(prefetch(iter([*batches, []]), tiny_config()))
+    loaded = list(prefetch(iter([*batches, []]), tiny_config().data.sample_rate))
     assert [u for u, _ in loaded] == batches
     for chosen, waves in loaded:
         for u, wave in zip(chosen, waves, strict=True):

@@ -20,13 +20,14 @@ from audiorl.bin import train_sft as command
 from audiorl.data.speech_tokens import write_tokens
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.errors import UserError
+from audiorl.infer.speak import speak
 from audiorl.models import load_model
-from audiorl.models.speech_layouts import SpeechPrompt
-from audiorl.rollout.speak import speak
-from audiorl.score.align import Counts, count_errors
-from audiorl.train import checkpoint, speech_sft
-from audiorl.train.checkpoint import BestWeights, Checkpoints
-from audiorl.train.reporter import Reporter
+from audiorl.models.layouts import SpeechPrompt
+from audiorl.runs import checkpoint
+from audiorl.runs.checkpoint import BestWeights, Checkpoints
+from audiorl.runs.reporter import Reporter
+from audiorl.text.align import Counts, count_errors
+from audiorl.train import speech_sft
 from audiorl.train.speech_sft import (
     Example,
     dev_loss,

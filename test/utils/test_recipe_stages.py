@@ -38,7 +38,7 @@ SLOW = """\
 if stage 3 "Third"; then
     run python -c "
 import os, sys, time
-from audiorl.files import progress
+from audiorl.runtime.files import progress
 print('process', os.getpid())
 try:
     for _ in progress(range(600), 'waiting'):

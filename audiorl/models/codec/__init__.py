@@ -8,12 +8,12 @@ from pathlib import Path
 
 from audiorl.config import load_config
 from audiorl.config.schema import Config
-from audiorl.data.characters import Characters
 from audiorl.errors import UserError, reason
 from audiorl.models import WEIGHTS, load_weights
 from audiorl.models.codec.base import Codec, codec_info
 from audiorl.models.codec.native import CHARACTERS, NativeCodec
 from audiorl.models.codec.pretrained import PretrainedCodec
+from audiorl.text.characters import Characters
 
 __all__ = ["Codec", "NativeCodec", "PretrainedCodec", "codec_info", "load_codec", "new_codec"]
 

@@ -12,8 +12,6 @@ from torch.nn.utils.rnn import pad_sequence
 
 from audiorl.config import dump_config
 from audiorl.config.schema import Config, EncoderConfig
-from audiorl.data.characters import Characters
-from audiorl.files import atomic_write, write_json
 from audiorl.models import WEIGHTS, save_weights
 from audiorl.models.codec.base import weights_hash
 from audiorl.models.codec.flow import FlowDecoder
@@ -23,6 +21,8 @@ from audiorl.models.codec.vocoder import GriffinLim
 from audiorl.models.ctc import best_path, ctc_log_likelihood
 from audiorl.models.encoder import Encoder
 from audiorl.models.frontend import Frontend
+from audiorl.runtime.files import atomic_write, write_json
+from audiorl.text.characters import Characters
 
 CHARACTERS = "characters.json"
 STRIDE = 4  # mel frames of a token: what ESPnet's conv2d joins

@@ -21,9 +21,9 @@ from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
 from audiorl.config import dump_config
 from audiorl.config.schema import Config
 from audiorl.errors import UserError, reason
-from audiorl.files import atomic_write
 from audiorl.models import WEIGHTS, save_weights
 from audiorl.models.codec.base import weights_hash
+from audiorl.runtime.files import atomic_write
 
 
 class PretrainedCodec(nn.Module):

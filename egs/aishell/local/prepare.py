@@ -19,7 +19,7 @@ from audiorl.data.corpus import carve, compare_counts, join, write_set
 from audiorl.data.download import fetch, unpacked
 from audiorl.data.tables import read_table
 from audiorl.errors import UserError
-from audiorl.files import progress
+from audiorl.runtime.files import progress
 
 MIRROR = "https://www.openslr.org/resources/33"
 MD5 = {

@@ -24,7 +24,7 @@ from audiorl.data.judge_set import set_aside
 from audiorl.data.tables import read_table
 from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
-from audiorl.files import progress
+from audiorl.runtime.files import progress
 
 NAME = "data_aishell3"
 MIRROR = "https://www.openslr.org/resources/93"

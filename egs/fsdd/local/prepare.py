@@ -24,7 +24,7 @@ from audiorl.data.corpus import claim, compare_counts, write_set
 from audiorl.data.download import fetch, unpacked
 from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
-from audiorl.files import progress
+from audiorl.runtime.files import progress
 
 # Raise it when the same options make other strings or other sound.
 VERSION = 1

@@ -16,7 +16,7 @@ from strings import DigitString, Recording
 
 from audiorl.data.audio import read_samples
 from audiorl.errors import UserError
-from audiorl.files import atomic_write
+from audiorl.runtime.files import atomic_write
 
 SAMPLE_RATE = 8000
 GAP = (0.0, 0.3)  # s between two digits

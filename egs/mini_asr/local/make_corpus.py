@@ -25,7 +25,7 @@ from tables import HEADER, is_listed, write_set
 from audiorl.bin.cli import parser, run
 from audiorl.data.corpus import claim
 from audiorl.errors import UserError
-from audiorl.files import progress
+from audiorl.runtime.files import progress
 
 # Raise it when the same options make other sentences or other sound.
 VERSION = 6

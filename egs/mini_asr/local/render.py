@@ -13,7 +13,7 @@ from espeak import Speech
 from plans import Plan, audio_path
 from sets import SetSpec
 
-from audiorl.files import atomic_write
+from audiorl.runtime.files import atomic_write
 
 
 def make_utterance(root: str, utterance: Plan) -> None:

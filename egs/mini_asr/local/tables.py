@@ -11,7 +11,7 @@ from plans import Plan, audio_path
 from sentences import Grammar
 from sets import SetSpec
 
-from audiorl.files import atomic_write
+from audiorl.runtime.files import atomic_write
 
 TEXT_TABLES = "text utt2spk spk2utt".split()
 AUDIO_TABLES = "wav.scp utt2dur utt2snr".split()

@@ -1,0 +1,234 @@
+"""Decoding groups of responses, each group from one copy of its prefix's keys and values.
+
+At every step the queries of a group meet the keys of their prefix in one matrix product; what each
+response has written itself is kept by row, in memory that is there from the start. Copying the
+prefix to every row, and joining it to each new token, costs several times what the model costs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AttentionInterface, Cache, DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
+
+from audiorl.errors import UserError
+from audiorl.models.language_model import Prefix, prefill
+
+ATTENTION = "audiorl_shared_prefix"
+
+
+class GroupDecoder:
+    """Rows that continue prefixes: B prefixes, N rows, at first the `group` of each in succession.
+
+    Raises UserError if the LM's attention does not reach back over prefix and response, or is
+    not made of keys and values that can be kept so.
+    """
+
+    def __init__(self, lm: PreTrainedModel, prefix: Prefix, group: int, max_length: int) -> None:
+        self._lm = lm
+        longest = int(prefix.lengths.max())
+        _refuse_short_memory(lm, longest + max_length)
+        last, self._prefixes = _read_prefixes(lm, prefix)
+        self._padding = ~prefix.mask[:, None, None, -longest:]  # [B, 1, 1, P]
+        self._owners = torch.arange(len(last), device=last.device).repeat_interleave(group)  # [N]
+        self._own = Cache(layers=[_OwnLayer(max_length) for _ in self._prefixes])
+        self._positions = prefix.lengths[self._owners]  # [N], of the next token
+        self._arrange()
+        self.hidden = last[self._owners]  # [N, H], predicts the next token of each row
+
+    def read(self, tokens: Tensor) -> None:
+        """Each row reads one token [N]; `hidden` then predicts the next."""
+        self.hidden = self._lm.base_model(
+            inputs_embeds=self._lm.get_input_embeddings()(tokens[:, None]),
+            attention_mask=None,
+            position_ids=self._positions[:, None],
+            past_key_values=self._own,
+            use_cache=True,
+            shared_prefix=self,
+        ).last_hidden_state[:, 0]
+        self._positions = self._positions + 1
+
+    def keep(self, rows: Tensor) -> None:
+        """Only these rows go on; prefixes that none continues leave, too."""
+        self._own.batch_select_indices(rows)
+        self._positions = self._positions[rows]
+        alive, self._owners = self._owners[rows].unique(return_inverse=True)
+        if len(alive) < len(self._padding):
+            self._prefixes = [(keys[alive], values[alive]) for keys, values in self._prefixes]
+            self._padding = self._padding[alive]
+        self._arrange()
+
+    def _arrange(self) -> None:
+        """Gives each row a place among the rows of its prefix, as few places as the most need."""
+        counts = self._owners.bincount()
+        self._width = int(counts.max())
+        first = counts.cumsum(0) - counts  # the rows of a prefix are in succession
+        rank = torch.arange(len(self._owners), device=counts.device) - first[self._owners]
+        self._places = self._owners * self._width + rank  # [N], among B * width
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Attention of queries [N, K, Q, D], already scaled, to their prefix and own past.
+
+        K heads of keys, Q queries to each; key, value [N, K, T, D]. Returns [N, K, Q, D].
+        """
+        keys, values = self._prefixes[layer]  # [B, K, P, D]
+        to_prefix = (self._by_prefix(query) @ keys.mT).masked_fill_(self._padding, -torch.inf)
+        to_own = self._by_prefix(query @ key.mT)
+        scores = torch.cat([to_prefix, to_own], -1)  # [B, K, width * Q, P + T]
+        weights = scores.softmax(-1, dtype=torch.float32).to(query.dtype)
+        to_prefix, to_own = weights.split([keys.size(2), key.size(2)], -1)
+        queries = query.size(2)
+        return self._by_row(to_prefix @ values, queries) + self._by_row(to_own, queries) @ value
+
+    def _by_prefix(self, rows: Tensor) -> Tensor:
+        """[N, K, Q, X] to [B, K, width * Q, X], zeros at places that no row has."""
+        _, heads, queries, size = rows.shape
+        prefixes = len(self._padding)
+        places = rows.new_zeros(prefixes * self._width, heads, queries, size)
+        places[self._places] = rows
+        places = places.view(prefixes, self._width, heads, queries, size).transpose(1, 2)
+        return places.reshape(prefixes, heads, self._width * queries, size)
+
+    def _by_row(self, prefixes: Tensor, queries: int) -> Tensor:
+        """[B, K, width * Q, X] to [N, K, Q, X]."""
+        count, heads, _, size = prefixes.shape
+        places = prefixes.view(count, heads, self._width, queries, size).transpose(1, 2)
+        return places.reshape(count * self._width, heads, queries, size)[self._places]
+
+
+class _OwnLayer(DynamicLayer):
+    """A layer's keys and values of each row, `capacity` at most: a new one moves no old one."""
+
+    def __init__(self, capacity: int) -> None:
+        super().__init__()
+        self.capacity = capacity
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_, **__) -> tuple[Tensor, Tensor]:
+        start = self.get_seq_length()
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self._memory = [self._room(key_states), self._room(value_states)]
+        for memory, new in zip(self._memory, (key_states, value_states), strict=True):
+            memory[:, :, start : start + new.size(2)] = new
+        self._show(start + key_states.size(2))
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        length = self.get_seq_length()
+        if length == 0:
+            return
+        kept = []
+        for memory in self._memory:
+            kept.append(self._room(memory[indices[:1]].expand(len(indices), -1, -1, -1)))
+            kept[-1][:, :, :length] = memory[indices, :, :length]
+        self._memory = kept
+        self._show(length)
+
+    def _room(self, like: Tensor) -> Tensor:
+        return like.new_empty(*like.shape[:2], self.capacity, like.size(3))
+
+    def _show(self, length: int) -> None:
+        self.keys, self.values = (memory[:, :, :length] for memory in self._memory)
+
+
+def _attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float,
+    shared_prefix: GroupDecoder,
+    **kwargs,
+) -> tuple[Tensor, None]:
+    """What transformers calls in each layer: query [N, heads, 1, D], key and value [N, K, T, D]."""
+    for name in ("softcap", "s_aux", "position_bias"):
+        if kwargs.get(name) is not None:
+            raise UserError(
+                f"llm: the attention of a {module.config.model_type} has a {name}, which rollout "
+                "does not know; take another LM."
+            )
+    rows, heads, _, size = query.shape
+    grouped = (query * scaling).view(rows, key.size(1), heads // key.size(1), size)
+    heard = shared_prefix.attend(module.layer_idx, grouped, key, value)
+    return heard.reshape(rows, 1, heads, -1), None
+
+
+AttentionInterface.register(ATTENTION, _attention)
+
+
+@contextlib.contextmanager
+def shared_prefix_attention(lm: PreTrainedModel) -> Iterator[None]:
+    """Within it, `lm` runs in a GroupDecoder and nowhere else."""
+    usual = lm.config._attn_implementation
+    lm.set_attn_implementation(ATTENTION)
+    if lm.config._attn_implementation != ATTENTION:
+        raise UserError(
+            f"llm: the attention of a {lm.config.model_type} cannot be replaced, which rollout "
+            "needs; take another LM."
+        )
+    try:
+        yield
+    finally:
+        lm.set_attn_implementation(usual)
+
+
+def _read_prefixes(
+    lm: PreTrainedModel, prefix: Prefix
+) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+    """Reads each prefix once, those of like length together.
+
+    Returns the hidden state of each one's last position [B, H], and keys and values [B, K, P, D] of
+    each layer, P the longest.
+    """
+    lengths = prefix.lengths.tolist()
+    longest = max(lengths)
+    hidden, parts = [], []
+    batches = _alike(lengths)
+    for rows in batches:
+        width = max(lengths[row] for row in rows)
+        last, cache = prefill(lm, Prefix(prefix.embeds[rows, -width:], prefix.mask[rows, -width:]))
+        hidden.append(last[:, 0])
+        parts.append(
+            [
+                [F.pad(states, (0, 0, longest - width, 0)) for states in (layer.keys, layer.values)]
+                for layer in cache.layers
+            ]
+        )
+    if len(batches) == 1:
+        return hidden[0], [tuple(layer) for layer in parts[0]]
+    back = torch.tensor([row for rows in batches for row in rows]).argsort()
+    layers = [
+        tuple(torch.cat(states)[back] for states in zip(*layer, strict=True))
+        for layer in zip(*parts, strict=True)
+    ]
+    return torch.cat(hidden)[back], layers
+
+
+def _alike(lengths: list[int]) -> list[list[int]]:
+    """Places of `lengths`, batched so that at most a fifth of a batch is padding."""
+    batches: list[list[int]] = []
+    for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
+        if not batches or lengths[place] < 0.8 * lengths[batches[-1][0]]:
+            batches.append([])
+        batches[-1].append(place)
+    return [sorted(batch) for batch in batches]
+
+
+def _refuse_short_memory(lm: PreTrainedModel, length: int) -> None:
+    for layer in DynamicCache(config=lm.config).layers:
+        if not isinstance(layer, DynamicLayer):
+            raise UserError(
+                f"llm: a {lm.config.model_type} has layers without keys and values, which rollout "
+                "cannot continue from; take another LM."
+            )
+        if getattr(layer, "sliding_window", length) < length:
+            raise UserError(
+                f"llm: a {lm.config.model_type} looks back {layer.sliding_window} tokens, and "
+                f"prefix and response may have {length}; shorten them or take another LM."
+            )

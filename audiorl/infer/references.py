@@ -1,0 +1,98 @@
+"""What systems of synthesis are held against: natural recordings, and what the codec keeps of them.
+
+They are judged like systems. `natural` says how well the judge hears at all; `resynthesis`, the
+tokens of the recordings made speech again, how much a language model of such tokens can reach.
+Of a test set of texts alone there are none.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from audiorl.config.schema import Config
+from audiorl.data.speech_tokens import TOKENS, read_tokens, write_tokens
+from audiorl.data.tables import write_table
+from audiorl.data.utterance import Utterance, read_utterances
+from audiorl.infer.synthesise import DONE, speaker_vectors, write_waves
+from audiorl.infer.tokenise import tokenise
+from audiorl.models.codec import codec_info
+from audiorl.runtime.files import write_json
+from audiorl.score.tts import REFERENCE
+
+if TYPE_CHECKING:
+    from audiorl.models.codec import Codec
+
+
+def recorded_sets(dump: Path, config: Config) -> dict[str, list[Utterance]]:
+    """The test sets that have recordings, by name."""
+    sets = {name: read_utterances(dump / name, texts_alone=True) for name in config.data.test}
+    return {name: found for name, found in sets.items() if all(u.audio for u in found)}
+
+
+def texts_alone(dump: Path, config: Config) -> list[str]:
+    """The test sets that have no recordings."""
+    recorded = recorded_sets(dump, config)
+    return [name for name in config.data.test if name not in recorded]
+
+
+def scored_together(exps: Sequence[Path], dump: Path, config: Config) -> list[Path]:
+    """The experiments that have every test set; prints which references are left out, and why.
+
+    Tables pool the test sets, so what stands in one has been heard on the same utterances.
+    """
+    silent = texts_alone(dump, config)
+    kept = [exp for exp in exps if not (silent and (exp / REFERENCE).exists())]
+    if left_out := [str(exp) for exp in exps if exp not in kept]:
+        print(f"{', '.join(left_out)}: left out, for {', '.join(silent)} has no recordings")
+    return kept
+
+
+def write_natural(dump: Path, config: Config, exp: Path) -> None:
+    """`exp`/decode_<name>/<set>/wav.scp of the recordings themselves."""
+    for name, utterances in recorded_sets(dump, config).items():
+        folder = exp / f"decode_{config.decode.name}" / name
+        recordings = {u.id: u.audio for u in utterances}
+        if _is_newer(folder / DONE, dump / name / "wav.scp"):
+            continue
+        write_table(folder / "wav.scp", recordings)
+        write_json(folder / DONE, {"method": "natural", "truncated": []})
+    _note(exp, "natural recordings")
+
+
+def write_resynthesis(codec: Codec, weights: Path, dump: Path, config: Config, exp: Path) -> None:
+    """As stage 6, with the tokens of the recordings in place of a model's.
+
+    Voices are those that systems get: of each speaker's recordings in the train set. What is
+    newer than the codec's `weights` and the set is left; a run that was cut off goes on.
+    """
+    sets = recorded_sets(dump, config)
+    speakers = {u.speaker for utterances in sets.values() for u in utterances}
+    voices = speaker_vectors(codec, read_utterances(dump / config.data.train), speakers)
+    for name, utterances in sets.items():
+        folder = exp / f"decode_{config.decode.name}" / name
+        if not _is_newer(folder / TOKENS, weights, dump / name / "wav.scp"):
+            tokens = tokenise(codec, utterances, config.decode.batch_seconds)
+            write_tokens(folder, {u: row.tolist() for u, row in tokens.items()}, codec_info(codec))
+        if _is_newer(folder / DONE, folder / TOKENS):
+            continue
+        started = time.perf_counter()
+        tokens, _ = read_tokens(folder)
+        audio = write_waves(codec, voices, utterances, tokens, config, folder)
+        seconds = round(time.perf_counter() - started, 3)
+        report = {"method": "resynthesis", "wave_seconds": seconds, "truncated": []}
+        write_json(folder / DONE, {**report, "audio_seconds": round(audio, 3)})
+    _note(exp, "natural tokens, resynthesised")
+
+
+def _note(exp: Path, reference: str) -> None:
+    """Says that `exp` is no system, and what it is."""
+    if not (exp / REFERENCE).exists():
+        write_json(exp / REFERENCE, {"reference": reference})
+
+
+def _is_newer(made: Path, *sources: Path) -> bool:
+    newest = max(path.stat().st_mtime for path in sources)
+    return made.exists() and made.stat().st_mtime >= newest

@@ -1,0 +1,74 @@
+"""From text to speech tokens: the sampling of evaluations and of stage 6."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from audiorl.config.schema import DecodeConfig
+from audiorl.data.utterance import Utterance
+from audiorl.engines.native import generate
+from audiorl.engines.sampling import Sampling, uniform_table
+from audiorl.models.speech_lm import SpeechLM
+from audiorl.runtime.files import progress
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """What the speech LM says."""
+
+    tokens: list[int]  # the codec's
+    finished: bool  # False if the length limit cut it
+
+
+# What `speech_sampling` follows from in a config: beginnings of keys.
+SAMPLING = ("decode.temperature", "decode.top_", "decode.repetition_")
+
+
+def speech_sampling(decode: DecodeConfig) -> Sampling:
+    """How tokens are drawn where speech is made to be heard, not to learn from."""
+    return Sampling(
+        decode.temperature,
+        decode.top_k,
+        decode.top_p,
+        repetition_window=decode.repetition_window,
+        repetition_share=decode.repetition_share,
+    )
+
+
+@torch.no_grad()
+def speak(
+    model: SpeechLM,
+    utterances: Sequence[Utterance],
+    decode: DecodeConfig,
+    seed: int,
+    desc: str = "synthesis",
+) -> dict[str, Spoken]:
+    """Speaks the texts, by utterance id; what is drawn for one depends on its id and `seed`."""
+    training = model.training
+    model.eval()
+    spoken: dict[str, Spoken] = {}
+    # Texts of like length end at about the same time: few rows wait for the last.
+    ordered = sorted(utterances, key=lambda u: (-len(u.text), u.id))
+    with progress(desc=desc, total=len(ordered), unit="utt") as bar:
+        for first in range(0, len(ordered), decode.batch_size):
+            batch = ordered[first : first + decode.batch_size]
+            ids = [u.id for u in batch]
+            rollout = generate(
+                model.llm,
+                model.prefix([model.condition(u.text, u.speaker) for u in batch]),
+                group=1,
+                max_length=decode.max_completion_length,
+                eos_id=model.eos_id,
+                pad_id=model.pad_id,
+                forbidden=model.forbidden,
+                sampling=speech_sampling(decode),
+                uniforms=uniform_table(seed, 0, ids, 1, decode.max_completion_length),
+            )
+            rows = zip(ids, rollout.tokens, rollout.finished.tolist(), strict=True)
+            spoken |= {name: Spoken(model.speech_ids(row), done) for name, row, done in rows}
+            bar.update(len(batch))
+    model.train(training)
+    return spoken

@@ -1,0 +1,27 @@
+"""Recordings as a codec takes and writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from audiorl.data.audio import read_audio
+from audiorl.data.utterance import Utterance
+from audiorl.models.codec import Codec
+from audiorl.runtime.batching import shown_batches
+
+
+def read_waves(codec: Codec, utterances: Sequence[Utterance]) -> list[Tensor]:
+    """Recordings [S_i] at the codec's own sample rate."""
+    return [torch.from_numpy(read_audio(u, codec.sample_rate)) for u in utterances]
+
+
+def tokenise(codec: Codec, utterances: Sequence[Utterance], seconds: float) -> dict[str, Tensor]:
+    """Tokens [T] by utterance id; `seconds` of audio, padding included, are encoded at once."""
+    tokens = {}
+    for batch in shown_batches("tokens", utterances, seconds):
+        encoded = codec.encode(read_waves(codec, batch))
+        tokens |= {u.id: row for u, row in zip(batch, encoded, strict=True)}
+    return tokens

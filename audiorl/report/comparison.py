@@ -1,0 +1,172 @@
+"""Two systems side by side: whether they differ, where, and in which utterances."""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+
+from audiorl.config.schema import Config, ScoreConfig
+from audiorl.errors import UserError
+from audiorl.report.breakdown import breakdown_tables
+from audiorl.report.changes import (
+    Change,
+    changes_table,
+    find_changes,
+    kinds_table,
+    no_speech_table,
+)
+from audiorl.report.charts import rate_charts
+from audiorl.report.examples import example_sections
+from audiorl.report.markup import details, document, element, section, table
+from audiorl.report.page import about, charts_section, headline, synthesis_sections
+from audiorl.report.tables import WIDTH, Table, as_text, overview, paired_table, verdict
+from audiorl.score.asr import SystemScore, score_systems
+from audiorl.score.results import read_result
+
+SHOWN = 8  # changed utterances in each direction, and speakers, on a terminal
+LINKS = {
+    "result": "Result",
+    "tables": "Error rates",
+    "changes": "What changes",
+    "conditions": "Conditions",
+    "better": "Utterances",
+    "systems": "Speech",
+    "voices": "Listen",
+    "all": "All changed utterances",
+}
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What the terminal and the page show of two systems."""
+
+    first: SystemScore
+    second: SystemScore
+    changes: list[Change]  # the most improved first
+    breakdowns: list[Table]
+    notes: list[str]  # what was left out
+
+    @property
+    def kinds(self) -> list[Table]:
+        silent = no_speech_table(self.first, self.second)
+        return [kinds_table(self.first, self.second), *([silent] if silent else [])]
+
+    @property
+    def sentences(self) -> list[str]:
+        """The result in words."""
+        better = sum(c.errors < 0 for c in self.changes)
+        worse = sum(c.errors > 0 for c in self.changes)
+        total = len(self.first.pooled.utterances)
+        changed = (
+            f"{len(self.changes)} of {total} utterances are heard otherwise: {better} with fewer "
+            f"errors, {worse} with more, {len(self.changes) - better - worse} with as many."
+        )
+        unit = self.first.scoring.unit
+        return [*verdict([self.first, self.second], self.second, unit), changed, *self.notes]
+
+
+def analyse(first: Path, second: Path, dump: Path, decode: str) -> Analysis:
+    """Compares exp/*/decode_<decode> of two experiments, as they were scored.
+
+    Raises UserError when they are not scored, were scored in two ways, or have changed since.
+    """
+    results = [read_result(exp / f"decode_{decode}") for exp in (first, second)]
+    if results[0]["scoring"] != results[1]["scoring"]:
+        raise UserError(
+            f"{first} and {second} were scored with different settings (`scoring` in their "
+            f"decode_{decode}/result.json); score both with one config (stage 7)."
+        )
+    sets, others = results[0]["sets"], results[1]["sets"]
+    common = [name for name in sets if name in others]
+    if not any(sets[name]["speech"] for name in common):
+        raise UserError(f"{first} and {second} have no test set with speech in common.")
+    lone = sorted(sets.keys() ^ others.keys())
+    notes = [f"Only one of them has {name}: left out." for name in lone]
+    config = Config(task=results[0]["task"], score=ScoreConfig(**results[0]["scoring"]))
+    config.decode.name = decode
+    config.data.test = common
+    config.data.no_speech = [name for name in common if not sets[name]["speech"]]
+    systems = score_systems([first, second], dump, config)
+    for system, result in zip(systems, results, strict=True):
+        for name, score in system.sets.items():
+            if score.summary["inputs"] != result["sets"][name]["inputs"]:
+                raise UserError(
+                    f"{system.folder / name} or {dump / name} has changed since it was scored; "
+                    "score again (stage 7)."
+                )
+    changes = find_changes(*systems)
+    return Analysis(*systems, changes, breakdown_tables(*systems), notes)
+
+
+def as_terminal(analysis: Analysis) -> str:
+    """For a terminal; what is too long for it is cut, and says so."""
+    systems = [analysis.first, analysis.second]
+    shown = [overview(systems, analysis.first.scoring.unit), paired_table(systems)]
+    shown += [*analysis.kinds, *map(_cut, analysis.breakdowns)]
+    better = [c for c in analysis.changes if c.errors < 0]
+    worse = [c for c in reversed(analysis.changes) if c.errors > 0]
+    parts = [textwrap.fill(sentence, WIDTH) for sentence in analysis.sentences]
+    for content in shown:
+        note = textwrap.fill(content.note, WIDTH)
+        parts += ["", f"{content.title}", "", as_text(content), *([note] if note else [])]
+    for title, changes in (("better", better), ("worse", worse)):
+        count = f"{min(len(changes), SHOWN)} of {len(changes)}"
+        parts += ["", f"Changed most for the {title} ({count})"]
+        parts += [line for change in changes[:SHOWN] for line in _change_lines(change)]
+    return "\n".join(parts)
+
+
+def _cut(content: Table) -> Table:
+    """Of a table with many rows, those with the most utterances."""
+    if len(content.rows) <= 2 * SHOWN:
+        return content
+    kept = sorted(content.rows, key=lambda row: -int(row[1]))[: 2 * SHOWN]
+    title = f"{content.title}: the {len(kept)} of {len(content.rows)} with most utterances"
+    return Table(title, content.header, kept, content.note)
+
+
+def _change_lines(change: Change) -> list[str]:
+    before, after = change.before, change.after
+    head = f"{before.utterance.id} ({before.set}): {before.errors} -> {after.errors} errors"
+    lines = [f"{head}; {'; '.join(change.how)}"]
+    texts = {"ref": before.ref, "was": before.hyp, "now": after.hyp}
+    lines += [f"  {name}: {text}" for name, text in texts.items()]
+    return [part for line in lines for part in textwrap.wrap(line, WIDTH, subsequent_indent="    ")]
+
+
+def as_page(analysis: Analysis, images: Path) -> str:
+    """As one page that needs nothing but itself; pictures also go to `images`."""
+    first, second = systems = [analysis.first, analysis.second]
+    scoring = first.scoring
+    listed = changes_table(analysis.changes)
+    main = element(
+        "main",
+        section(
+            "result",
+            "Result",
+            headline(first, second, scoring.unit),
+            element("ul", *(element("li", sentence) for sentence in analysis.sentences)),
+        ),
+        section(
+            "tables",
+            "Error rates",
+            table(overview(systems, scoring.unit)),
+            table(paired_table(systems)),
+        ),
+        section("changes", "What changes", *map(table, analysis.kinds)),
+        charts_section("conditions", "By condition", rate_charts(systems, scoring, images)),
+        section("breakdown", "By condition, in numbers", *map(table, analysis.breakdowns)),
+        *(
+            synthesis_sections(systems, second, scoring.unit)
+            if second.pooled.sound
+            else example_sections(first, second, Config().data.sample_rate)
+        ),
+        section(
+            "all",
+            "All changed utterances",
+            details(f"{len(listed.rows)} utterances", table(listed, text=True)),
+        ),
+    )
+    title = f"{second.label} compared with {first.label}"
+    return document(title, about(second), main, LINKS)

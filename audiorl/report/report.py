@@ -1,0 +1,188 @@
+"""RESULTS.md and report.html of one system beside the one it started from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import audiorl
+from audiorl.config import Config, load_config
+from audiorl.config.dump import flow
+from audiorl.config.keys import key_values
+from audiorl.report import charts
+from audiorl.report.charts import Chart
+from audiorl.report.page import page
+from audiorl.report.tables import (
+    Table,
+    as_markdown,
+    detail_table,
+    error_tables,
+    overview,
+    paired_table,
+    verdict,
+)
+from audiorl.report.tts_tables import sound_tables, systems_table
+from audiorl.runs.environment import environment
+from audiorl.runtime.files import atomic_write
+from audiorl.score.asr import SystemScore, score_systems
+from audiorl.score.results import write_system
+
+
+@dataclass(frozen=True)
+class Report:
+    """What RESULTS.md and the page show."""
+
+    systems: list[SystemScore]
+    focus: SystemScore  # what the report is about; the others are compared with the first
+    unit: str
+    sample_rate: int  # Hz, of the config
+    environment: Table
+    commands: dict[str, str]  # what made it: name -> shell commands
+    config_text: str  # of the focus
+    reward_code: dict[str, str]  # of the focus: its users' own reward files by name
+    config_differences: Table
+    rate_charts: list[Chart]
+    curves: dict[str, list[Chart]]  # by system
+    shared_curves: list[Chart]  # of synthesis: all systems in one picture
+    phase_charts: list[Chart]
+
+    @property
+    def compared(self) -> list[SystemScore]:
+        """The systems without the references, such as natural recordings."""
+        return [system for system in self.systems if not system.is_reference]
+
+    @property
+    def is_synthesis(self) -> bool:
+        return bool(self.focus.pooled.sound)
+
+
+def write_report(exps: list[Path], dump: Path, out: Path, cfg: Config, command: str) -> bool:
+    """Scores what is not scored, and writes RESULTS.md, report.html and images/ into `out`.
+
+    The report is about the system in `out` (the last one, references apart, when `out` is none of
+    `exps`). Returns False when it was up to date.
+    """
+    systems = score_systems(exps, dump, cfg)
+    for system in systems:
+        write_system(system, cfg.score.unit, systems[0])
+    about = [system for system in systems if system.exp.resolve() == out.resolve()]
+    focus = (about or [s for s in systems if not s.is_reference] or systems)[-1]
+    stamp = f"<!-- inputs {_fingerprint(systems, focus)} -->\n"
+    if all(_ends_with(out / name, stamp) for name in ("RESULTS.md", "report.html")):
+        return False
+    report = gather(systems, focus, cfg, out / "images", command)
+    for name, text in (("RESULTS.md", results_markdown(report)), ("report.html", page(report))):
+        with atomic_write(out / name) as stream:
+            stream.write(text + stamp)
+    return True
+
+
+def gather(
+    systems: list[SystemScore], focus: SystemScore, cfg: Config, images: Path, command: str
+) -> Report:
+    """Collects what is shown; draws the pictures into `images`."""
+    metrics = {s.label: charts.read_metrics(s.exp) for s in systems}
+    curves = {
+        label: charts.training_curves(label, series, images) for label, series in metrics.items()
+    }
+    shared = charts.side_by_side(metrics, images) if cfg.task == "tts" else []
+    phases = charts.phase_times(metrics, images)
+    scripts = {s.label: _read(s.exp / "run.sh") for s in systems}
+    return Report(
+        systems=systems,
+        focus=focus,
+        unit=cfg.score.unit,
+        sample_rate=cfg.data.sample_rate,
+        environment=environment_table(focus.exp / "env.json"),
+        commands={label: text for label, text in scripts.items() if text} | {"report": command},
+        config_text=_read(focus.exp / "config.yaml"),
+        reward_code=reward_code(focus.exp),
+        config_differences=config_differences({s.label: s.exp / "config.yaml" for s in systems}),
+        rate_charts=charts.rate_charts(
+            [s for s in systems if not s.is_reference], cfg.score, images
+        ),
+        curves={label: made for label, made in curves.items() if made},
+        shared_curves=shared,
+        phase_charts=[phases] if phases else [],
+    )
+
+
+def results_markdown(report: Report) -> str:
+    """RESULTS.md in the style of ESPnet's."""
+    systems, compared, unit = report.systems, report.compared, report.unit
+    tables = []
+    if report.is_synthesis:
+        tables += [systems_table(systems, unit), *sound_tables(systems)]
+    tables.append(overview(compared, unit))
+    if len(compared) > 1:
+        tables.append(paired_table(compared))
+    tables += [*error_tables(systems, unit), detail_table(systems)]
+    parts = [
+        "# RESULTS",
+        *(f"- {sentence}" for sentence in verdict(compared, report.focus, unit)),
+        "\n## Environments\n",
+        as_markdown(report.environment),
+        "## Results\n",
+        *map(as_markdown, tables),
+        "## Config\n",
+        as_markdown(report.config_differences),
+        *(
+            f"Reward `{name}`:\n\n```python\n{text.strip()}\n```\n"
+            for name, text in report.reward_code.items()
+        ),
+        "## Commands",
+        *(f"\n{name}:\n\n```sh\n{text.strip()}\n```" for name, text in report.commands.items()),
+    ]
+    return "\n".join(parts) + "\n\n"
+
+
+def config_differences(paths: dict[str, Path]) -> Table:
+    """Keys on which the systems' resolved configs (label -> config.yaml) differ."""
+    values = {
+        label: key_values(load_config(path)) for label, path in paths.items() if path.exists()
+    }
+    rows = []
+    for key in next(iter(values.values()), {}):
+        shown = [flow(config[key]) for config in values.values()]
+        if len(set(shown)) > 1:
+            rows.append([key, *shown])
+    note = "" if rows else "The configs do not differ."
+    return Table("Where the configs differ", ["key", *values], rows, note)
+
+
+def reward_code(exp: Path) -> dict[str, str]:
+    """The users' own reward files that a system was trained with, as training kept them."""
+    path = exp / "config.yaml"
+    rewards = load_config(path).rl.rewards if path.exists() else []
+    return {r.reward_file: _read(exp / r.reward_file) for r in rewards if r.reward_file}
+
+
+def environment_table(path: Path) -> Table:
+    """Where the system was trained (its env.json) beside where the report is made."""
+    training = json.loads(_read(path) or "{}")
+    here = environment()
+    rows = [[name, training.get(name), here.get(name)] for name in here | training]
+    shown = [["-" if cell is None else str(cell) for cell in row] for row in rows]
+    return Table("Environment", ["", "training", "report"], shown)
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+def _fingerprint(systems: list[SystemScore], focus: SystemScore) -> str:
+    """Of all that the report shows but the environment: that it keeps from when it was made."""
+    digest = hashlib.sha256(f"{audiorl.__version__} {focus.label}".encode())
+    for system in systems:
+        digest.update(system.label.encode())
+        for score in system.sets.values():
+            digest.update(f"{score.name} {score.summary['inputs']}".encode())
+        for name in ("metrics.jsonl", "config.yaml", "run.sh"):
+            digest.update(_read(system.exp / name).encode())
+    return digest.hexdigest()
+
+
+def _ends_with(path: Path, stamp: str) -> bool:
+    return path.exists() and _read(path).endswith(stamp)

@@ -1,0 +1,173 @@
+"""Checkpoints that a killed run goes on from, and the weights that were best so far."""
+
+from __future__ import annotations
+
+import json
+import logging
+import pickle
+import shutil
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from audiorl.errors import UserError, reason
+from audiorl.models import (
+    WEIGHTS,
+    fill_weights,
+    load_weights,
+    read_weights,
+    save_weights,
+    weights_of,
+)
+from audiorl.runs.optimizer import Optimizers
+from audiorl.runtime.files import atomic_write, disk_errors
+
+log = logging.getLogger(__name__)
+
+KEPT = 2  # if the newest cannot be read, the one before can
+TRAINER = "trainer.pt"
+
+
+class Checkpoints:
+    """exp/<tag>/checkpoints/: step_<n>/ for resuming, best_<n>.safetensors for the model.
+
+    A step folder is written under another name and renamed when whole. What is random in a step is
+    a function of the seed and the step, so weights, optimizer, step and the loop's own numbers are
+    the whole state.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def save(self, step: int, model: nn.Module, optimizer: Optimizers, state: dict) -> None:
+        """Writes the checkpoint of `step` updates; `state` holds the loop's own numbers."""
+        unfinished = self.folder / f".step_{step:08d}"
+        final = self.folder / f"step_{step:08d}"
+        trainer = {"optimizer": optimizer.state_dict(), "state": state, "step": step}
+        with disk_errors(final):
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir()
+            save_weights(model, unfinished / WEIGHTS)
+            with atomic_write(unfinished / TRAINER, "wb") as stream:
+                torch.save(trainer, stream)
+            shutil.rmtree(final, ignore_errors=True)
+            unfinished.rename(final)
+            for old in self._steps()[:-KEPT]:
+                shutil.rmtree(old)
+
+    def resume(self, model: nn.Module, optimizer: Optimizers) -> tuple[int, dict | None]:
+        """Loads the newest readable checkpoint -> its step and state; (0, None) without one."""
+        steps = self._steps()
+        for folder in reversed(steps):
+            try:
+                load_weights(model, folder / WEIGHTS)
+                saved = torch.load(folder / TRAINER, map_location="cpu", weights_only=True)
+                optimizer.load_state_dict(saved["optimizer"])
+            except (
+                UserError,
+                OSError,
+                EOFError,
+                RuntimeError,
+                KeyError,
+                ValueError,
+                pickle.UnpicklingError,
+            ) as error:
+                log.warning(
+                    "%s cannot be read (%s); trying the one before",
+                    folder,
+                    reason(error),
+                )
+                continue
+            log.info("going on from %s", folder)
+            return saved["step"], saved["state"]
+        if steps:
+            raise UserError(
+                f"{self.folder}: none of its checkpoints can be read; restore one from a backup, "
+                "or remove the experiment's folder to train again."
+            )
+        return 0, None
+
+    def _steps(self) -> list[Path]:
+        return sorted(self.folder.glob("step_*"))
+
+
+class BestWeights:
+    """Keeps the weights of the `keep` evaluations with the lowest dev error rate.
+
+    The latest `unsettled` evaluations are kept beside them: what they bring to light may be a
+    reason to choose none of them (`choose`).
+    """
+
+    def __init__(self, folder: Path, keep: int, unsettled: int = 0) -> None:
+        self.folder = folder
+        self.keep = keep
+        self.unsettled = unsettled
+        self.scores: dict[str, float] = {}  # step -> error rate; plain types, saved in checkpoints
+
+    def offer(self, step: int, score: float, model: nn.Module) -> bool:
+        """Keeps `model` if it is among the best; returns whether it is the best of all."""
+        best = not self.scores or score < min(self.scores.values())
+        settled, latest = self._parted({**self.scores, str(step): score})
+        kept = self._lowest(settled) | latest
+        if str(step) in kept:
+            save_weights(model, self._path(str(step)))
+        self.scores = kept
+        return best
+
+    def choose(self, distrusted: bool = False) -> None:
+        """Leaves the best; if the unsettled are distrusted, of those before them.
+
+        Where there are none before, of the unsettled the first, with which the distrust began.
+        """
+        settled, latest = self._parted(self.scores)
+        if distrusted:
+            self.scores = settled or dict(list(latest.items())[:1])
+        self.scores = self._lowest(self.scores)
+
+    def _parted(self, scores: dict[str, float]) -> tuple[dict[str, float], dict[str, float]]:
+        """Those before the unsettled, and these, by step."""
+        by_step = sorted(scores.items(), key=lambda item: int(item[0]))
+        place = max(0, len(by_step) - self.unsettled)
+        return dict(by_step[:place]), dict(by_step[place:])
+
+    def _lowest(self, scores: dict[str, float]) -> dict[str, float]:
+        """The `keep` lowest, in order; of equals the first."""
+        return dict(sorted(scores.items(), key=lambda item: (item[1], int(item[0])))[: self.keep])
+
+    def clean(self) -> None:
+        """Removes files of steps that are no longer kept (called when a checkpoint holds that)."""
+        wanted = {self._path(step).name for step in self.scores}
+        for path in self.folder.glob("best_*.safetensors"):
+            if path.name not in wanted:
+                path.unlink()
+
+    def load_average(self, model: nn.Module) -> None:
+        """Puts the mean of the kept weights into `model`."""
+        mean: dict[str, torch.Tensor] = {}
+        for step in self.scores:
+            for name, tensor in read_weights(self._path(step)).items():
+                share = tensor.double() / len(self.scores)
+                mean[name] = mean[name] + share if name in mean else share
+        own = weights_of(model)
+        fill_weights(model, {name: tensor.to(own[name].dtype) for name, tensor in mean.items()})
+
+    def _path(self, step: str) -> Path:
+        return self.folder / f"best_{int(step):08d}.safetensors"
+
+
+def truncate_jsonl(path: Path, last_step: int) -> None:
+    """Drops the lines of steps that a resumed run does again."""
+    if not path.exists():
+        return
+    kept = []
+    with open(path, "rb") as stream:
+        for line in stream:
+            try:
+                if json.loads(line)["step"] <= last_step:
+                    kept.append(line.rstrip(b"\n") + b"\n")
+            except ValueError:
+                break  # the line that was being written when the run was killed
+    with atomic_write(path, "wb") as stream:
+        stream.writelines(kept)

@@ -1,0 +1,141 @@
+"""The folder of a run: what it was started with, how to resume it, and its log."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from audiorl.config import config_differences, dump_config, load_config
+from audiorl.config.schema import Config
+from audiorl.data.rl_set import Item
+from audiorl.data.utterance import Utterance
+from audiorl.errors import UserError
+from audiorl.models import WEIGHTS
+from audiorl.runs.environment import environment
+from audiorl.runtime.files import atomic_path, atomic_write, disk_errors, sha256, write_json
+
+# Every run depends on these; those that are not named here or by a run may change in a restart.
+# What data.* and the warm start brought in is compared by content (`check_inputs`).
+RELEVANT = ("task", "seed", "score.normalizer", "score.unit", "decode.max_completion_length")
+
+
+class Experiment:
+    """exp/<tag>/, opened for training.
+
+    Writes config.yaml, env.json and run.sh once. A restart with another config or other data is
+    refused, naming what differs: half a run with one setting and half with another has no result.
+    """
+
+    def __init__(self, folder: str | Path, config: Config, relevant: Iterable[str]) -> None:
+        """`relevant`: beginnings of the keys that the run depends on, beside RELEVANT."""
+        self.folder = Path(folder)
+        self.config = config
+        with disk_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        self._check_config((*RELEVANT, *relevant))
+        if not (self.folder / "env.json").exists():
+            write_json(self.folder / "env.json", environment())
+        with atomic_write(self.folder / "run.sh") as stream:
+            stream.write(resume_command())
+        (self.folder / "run.sh").chmod(0o755)
+        self._start_log()
+
+    @property
+    def model_folder(self) -> Path:
+        return self.folder / "model"
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the run has ended: its model is written last."""
+        return (self.model_folder / WEIGHTS).exists()
+
+    def check_inputs(self, **inputs: list[Utterance] | list[Item] | Path) -> None:
+        """Remembers which data and files the run began with; refuses to go on with others."""
+        found = {name: fingerprint(given) for name, given in inputs.items()}
+        path = self.folder / "inputs.json"
+        if not path.exists():
+            write_json(path, found)
+            return
+        begun = json.loads(path.read_text(encoding="utf-8"))
+        changed = [name for name in found if begun.get(name) != found[name]]
+        if changed:
+            raise UserError(
+                f"{self.folder} was begun with other inputs than it is given now "
+                f"({', '.join(changed)} changed); remove the folder to train again, or name "
+                "another with --exp."
+            )
+
+    def keep(self, path: Path) -> None:
+        """Copies a file of the recipe into the folder, under its relative path, as its own part."""
+        with atomic_path(self.folder / path) as copy:
+            shutil.copyfile(path, copy)
+
+    def _check_config(self, relevant: tuple[str, ...]) -> None:
+        path = self.folder / "config.yaml"
+        if not path.exists():
+            with atomic_write(path) as stream:
+                stream.write(dump_config(self.config))
+            return
+        differences = [
+            line
+            for line in config_differences(load_config(path), self.config)
+            if line.startswith(relevant)
+        ]
+        if differences:
+            raise UserError(
+                f"{path}: the run was started with another config ({'; '.join(differences)}); "
+                "remove the folder to train again, or name another with --exp."
+            )
+
+    def _start_log(self) -> None:
+        root = logging.getLogger()
+        root.setLevel(logging.INFO)
+        for handler in list(root.handlers):
+            root.removeHandler(handler)
+            handler.close()
+        to_file = logging.FileHandler(self.folder / "train.log", encoding="utf-8")
+        to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        to_screen = logging.StreamHandler(sys.stdout)
+        to_screen.setFormatter(logging.Formatter("%(message)s"))
+        root.addHandler(to_file)
+        root.addHandler(to_screen)
+
+
+def fingerprint(given: list[Utterance] | list[Item] | Path) -> dict[str, object]:
+    """How many utterances, and a hash over their ids, texts and durations; or a file's hash.
+
+    Of the items of an RL set, also over what the order of prompts looks at.
+    """
+    if isinstance(given, Path):
+        return {"sha256": sha256(given)}
+    digest = hashlib.sha256()
+    for entry in given:
+        u, order = entry, ""
+        if isinstance(entry, Item):
+            u = entry.utterance
+            order = f"\t{sorted(entry.subsets.items())}\t{entry.reward_mean}\t{entry.reward_std}"
+        digest.update(f"{u.id}\t{u.text}\t{u.duration}{order}\n".encode())
+    return {"utterances": len(given), "sha256": digest.hexdigest()}
+
+
+def resume_command() -> str:
+    """A script that goes on with this run: the command as it was given, in its folder."""
+    command = shlex.join([sys.executable, "-m", *_module_and_arguments()])
+    folder = shlex.quote(os.getcwd())
+    root = shlex.quote(str(Path(__file__).parents[2]))
+    return (
+        f"#!/bin/sh\n# Goes on where the run stopped.\ncd {folder} || exit 1\n"
+        f"PYTHONPATH={root} exec {command}\n"
+    )
+
+
+def _module_and_arguments() -> list[str]:
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return [spec.name if spec else sys.argv[0], *sys.argv[1:]]

@@ -1,0 +1,263 @@
+"""What synthesis brings to the RL loop."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from audiorl.config.schema import Config
+from audiorl.data.speech_tokens import TOKENS, CodecInfo, check_codec, read_tokens
+from audiorl.data.utterance import Utterance, read_utterances
+from audiorl.errors import UserError
+from audiorl.infer.judging import Listener, hear, load_listener
+from audiorl.infer.speak import SAMPLING, speak
+from audiorl.infer.synthesise import speaker_vectors
+from audiorl.models import WEIGHTS
+from audiorl.models.codec import Codec, codec_info, load_codec
+from audiorl.models.speech_lm import SpeechLM
+from audiorl.models.token_recogniser import TEXT, TokenRecogniser
+from audiorl.rewards import Models, Sample, build_rewards
+from audiorl.rl.collect import Scorer
+from audiorl.rl.diffro import DiffROLoss
+from audiorl.rl.diffro_learner import DiffRO, OnRollouts
+from audiorl.rl.grpo import GRPO
+from audiorl.rl.prompts import Prompts
+from audiorl.rl.speech import Ear, Heard, Texts, Vocoder, listened
+from audiorl.rl.watch import HackingWatch, Look
+from audiorl.runs.optimizer import Optimizers
+from audiorl.runs.reporter import Reporter
+from audiorl.runtime.device import pick_device
+from audiorl.runtime.files import sha256
+from audiorl.text.align import Counts, count_errors
+from audiorl.text.normalise import normal_units
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SpeechFolders:
+    """The experiments of stage 3 that RL of synthesis needs beside the policy."""
+
+    codec: Path
+    reward_model: Path
+    judge: Path | None = None  # None: nobody watches over reward hacking
+    histories: Path | None = None  # tokens of the RL set's utterances, for DiffRO on fixed ones
+    ear: Path | None = None  # who hears rewarded waves; None: the reward model hears tokens
+
+
+class Synthesis:
+    """RL of a speech LM: rewards from what the reward model hears, and its gradient."""
+
+    relevant = ("diffro.", *SAMPLING)  # of evaluations, too
+
+    def __init__(self, config: Config, folders: SpeechFolders, dump: Path) -> None:
+        self.config = config
+        self.folders = folders
+        self.dump = dump
+        self.watch = HackingWatch(config.rl.early_stop, config.rl.early_stop_window)
+        self.fixed = config.diffro.actual_history(config.rl.algorithm) == "fixed"
+        self.histories: dict[str, list[int]] = {}
+
+    def inputs(self) -> dict[str, Path]:
+        found = {
+            "codec": self.folders.codec / "model" / WEIGHTS,
+            "reward_model": self.folders.reward_model / "model" / WEIGHTS,
+        }
+        if self.folders.judge:
+            found["judge"] = self.folders.judge / "model" / WEIGHTS
+        if self.folders.ear:
+            found["ear"] = self.folders.ear / "model" / WEIGHTS
+        if self._needs_histories:
+            found["histories"] = self.folders.histories / TOKENS
+        for name, path in found.items():
+            if not path.exists():
+                raise UserError(f"{path}: there is no {name.replace('_', ' ')}; run stage 3 and 4.")
+        return found
+
+    def prepare(
+        self, model: SpeechLM, train: Sequence[Utterance], dev: Sequence[Utterance]
+    ) -> Models:
+        device, known = str(pick_device(self.config.device)), model.facts.codec
+        codec = self._load_codec(known, device)
+        self.recogniser = self._load_recogniser(known, device)
+        model.refuse_texts(train, self.config.rl.max_completion_length)
+        model.refuse_texts(dev, self.config.decode.max_completion_length)
+        self.recogniser.refuse_unknown([*train, *dev])
+        if self._needs_histories:
+            self.histories, info = read_tokens(self.folders.histories)
+            fix = "run stage 4 again with this speech LM"
+            check_codec(info, known, str(self.folders.histories), "the speech LM", fix)
+        ear = self._load_ear(codec, device)
+        wants_waves = build_rewards(self.config).needs_waves or ear is not None
+        self.judge = self._load_judge(device)
+        self.vocoder = None
+        if wants_waves or self.judge:
+            recordings = read_utterances(self.dump / self.config.data.train)
+            speakers = {u.speaker for u in [*train, *dev]}
+            self.vocoder = Vocoder(codec, speaker_vectors(codec, recordings, speakers))
+        self.heard = Heard(model, self.recogniser, self.vocoder if wants_waves else None, ear)
+        models = Models(self.recogniser, token_rate=known["token_rate"])
+        return self._with_voices(models, self.vocoder) if wants_waves else models
+
+    def parts(self, model: SpeechLM) -> list[nn.Module]:
+        return [model.llm]
+
+    def learner(
+        self,
+        model: SpeechLM,
+        reference: SpeechLM | None,
+        rewards: Scorer,
+        optimizer: Optimizers,
+        prompts: Prompts,
+        folder: Path,
+    ) -> GRPO | DiffRO:
+        algorithm, texts = self.config.rl.algorithm, Texts(model)
+        if algorithm == "diffro" and self.fixed:
+            learner = DiffRO(model, self.recogniser, reference, optimizer, texts, self.histories)
+            learner.refuse_unfit(prompts.utterances)
+            return learner
+        auxiliary = None
+        if algorithm in ("diffro", "both"):
+            # GRPO has the KL already, unless its loss is left out.
+            held = reference if algorithm == "diffro" else None
+            loss = DiffROLoss(model, self.recogniser, held)
+            tasks = [task for task in loss.weights if task != TEXT]
+            self.recogniser.refuse_unknown(prompts.utterances, tasks)
+            weight = self.config.diffro.weight if algorithm == "both" else 1.0
+            auxiliary = OnRollouts(loss, weight)
+        return GRPO(
+            model, reference, rewards, optimizer, texts, self.heard, prompts.more, auxiliary
+        )
+
+    @torch.no_grad()
+    def evaluate(
+        self, model: SpeechLM, dev: Sequence[Utterance], step: int, reporter: Reporter
+    ) -> float:
+        """The error rate on sampled speech by who rewards, reward model or ear; the judge watches.
+
+        Checkpoints are chosen by the former, so that the judge stays independent of them.
+        """
+        started, decode = time.perf_counter(), self.config.decode
+        spoken = speak(model, dev, decode, self.config.seed, "evaluation")
+        samples = [Sample(u, "", True, tuple(spoken[u.id].tokens)) for u in dev]
+        made = self.vocoder(samples) if self.judge or self.heard.ear else []
+        if self.heard.ear:
+            texts = [sample.text for sample in listened(made, self.heard.ear)]
+        else:
+            texts = self.recogniser.transcribe([sample.tokens for sample in samples])
+        error = sum(count_heard(self.config, dev, texts), Counts()).rate
+        metrics = {
+            "eval/wer": error,
+            "eval/unfinished_ratio": sum(not s.finished for s in spoken.values()) / len(spoken),
+            "eval/mean_length": sum(len(s.tokens) for s in spoken.values()) / len(spoken),
+        }
+        if self.judge:
+            heard = listened(made, self._ear(self.judge, self.vocoder.codec))
+            judged = [sample.text for sample in heard]
+            counts = count_heard(self.config, dev, judged)
+            metrics |= {"eval/judge_wer": sum(counts, Counts()).rate}
+            metrics |= self.watch.look(step, 1 - error, counts)
+            first = next((i for i, s in enumerate(made) if s.wave is not None), None)
+            if first is not None:
+                told = f"text: {dev[first].text}\n\nthe judge hears: {judged[first]}"
+                rate = self.vocoder.codec.sample_rate
+                reporter.audio(step, "eval/sample", made[first].wave.numpy(), rate, told)
+        metrics["timing_s/eval"] = time.perf_counter() - started
+        reporter.log(step, metrics)
+        told = f", by the judge {100 * metrics['eval/judge_wer']:.2f} %" if self.judge else ""
+        log.info("step %d: dev error rate %.2f %%%s", step, 100 * error, told)
+        return error
+
+    @property
+    def state(self) -> list[Look]:
+        return self.watch.history
+
+    def restore(self, state: list[Look]) -> None:
+        self.watch.history = [tuple(seen) for seen in state]
+
+    @property
+    def should_stop(self) -> bool:
+        return self.watch.should_stop
+
+    @property
+    def _needs_histories(self) -> bool:
+        if self.config.rl.algorithm != "diffro" or not self.fixed:
+            return False
+        if self.folders.histories is None:
+            raise UserError(
+                "DiffRO on fixed histories needs the tokens of the RL set; name their folder with "
+                "--histories, or set diffro.history: rollout."
+            )
+        return True
+
+    def _load_judge(self, device: str) -> Listener | None:
+        if self.folders.judge is None or self.config.rl.early_stop == "never":
+            return None
+        return load_listener(self.folders.judge, device)
+
+    def _load_ear(self, codec: Codec, device: str) -> Ear | None:
+        """Who hears the waves that are rewarded; it must not judge as well."""
+        if self.folders.ear is None:
+            return None
+        files = self.inputs()
+        if "judge" in files and sha256(files["ear"]) == sha256(files["judge"]):
+            raise UserError(
+                f"{self.folders.ear} would be rewarded for and judge as well, and nobody would see "
+                "what pleases it alone; name another recogniser with --ear."
+            )
+        return self._ear(load_listener(self.folders.ear, device), codec)
+
+    def _ear(self, listener: Listener, codec: Codec) -> Ear:
+        """`listener` for waves of the codec."""
+        seconds = self.config.decode.batch_seconds
+        return lambda waves: hear(listener, waves, codec.sample_rate, seconds)
+
+    def _load_codec(self, known: CodecInfo, device: str) -> Codec:
+        """The codec, which has to be the speech LM's whether or not somebody listens."""
+        codec, name = load_codec(self.folders.codec / "model", device), str(self.folders.codec)
+        fix = "name the codec that the speech LM was trained on"
+        check_codec(codec_info(codec), known, name, "the speech LM", fix)
+        compared = any(reward.name == "speaker_similarity" for reward in self.config.rl.rewards)
+        if compared and codec.speaker_size == 0:
+            raise UserError(
+                f"rl.rewards: speaker_similarity compares speaker vectors, and {name} has none: "
+                f"the tokens of {codec.config.codec.type} carry the voice; take the reward out."
+            )
+        return codec
+
+    def _load_recogniser(self, known: CodecInfo, device: str) -> TokenRecogniser:
+        folder = self.folders.reward_model
+        recogniser = TokenRecogniser.load(folder / "model", device)
+        fix = f"name the reward model of {self.folders.codec}, or train it again (stage 3)"
+        check_codec(recogniser.facts.codec, known, str(folder), str(self.folders.codec), fix)
+        return recogniser
+
+    @staticmethod
+    def _with_voices(models: Models, vocoder: Vocoder) -> Models:
+        """What rewards that listen to waves ask; voices are the codec's own vectors."""
+
+        def speaker(waves: Sequence[Tensor]) -> Tensor:
+            return nn.functional.normalize(vocoder.codec.speaker(waves), dim=1)
+
+        voices = {
+            name: nn.functional.normalize(vector, dim=0) for name, vector in vocoder.voices.items()
+        }
+        rate = vocoder.codec.sample_rate
+        return replace(models, speaker=speaker, voices=voices, sample_rate=rate)
+
+
+def count_heard(
+    config: Config, utterances: Sequence[Utterance], heard: Sequence[str]
+) -> list[Counts]:
+    """Errors of what is heard of each utterance, against its text."""
+    style = (config.score.normalizer, config.score.unit)
+    return [
+        count_errors(normal_units(u.text, *style), normal_units(text, *style))
+        for u, text in zip(utterances, heard, strict=True)
+    ]

@@ -1,0 +1,149 @@
+"""Keywords: how many are recognised, and the error rates of keywords and of all else.
+
+A phrase is a keyword split into units (Latin by word, CJK by character). Keywords are looked for
+twice, with numbers normalised and with number words as they are, and the higher count is taken:
+`english` makes 711 of "seven eleven", where no "eleven" is found, but finds "twenty two" in 22.
+B-WER and U-WER divide the units of the error rate, which have their numbers normalised.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from itertools import accumulate
+from typing import NamedTuple
+
+from audiorl.text.align import Alignment, Counts
+from audiorl.text.normalise import normal_units
+
+UNIT = "mixed"
+LITERAL = {"english": "english_words"}  # where numbers are normalised by the word: without that
+
+Phrase = tuple[str, ...]
+
+
+class Reading(NamedTuple):
+    """The units of a text or keyword, in both ways that keywords are looked for."""
+
+    normal: Phrase
+    literal: Phrase  # words of numbers as they are
+
+
+def read(text: str, normalizer_name: str) -> Reading:
+    """The units of a text or keyword."""
+    literal = LITERAL.get(normalizer_name, normalizer_name)
+    return Reading(*(normal_units(text, name, UNIT) for name in (normalizer_name, literal)))
+
+
+def read_all(keywords: Iterable[str], normalizer_name: str) -> set[Reading]:
+    """Keywords, but for those of which the normaliser leaves nothing."""
+    readings = (read(keyword, normalizer_name) for keyword in set(keywords))
+    return {reading for reading in readings if all(reading)}
+
+
+def compare_keywords(said: Counter[Phrase], heard: Counter[Phrase]) -> Counts:
+    """How many keywords of a reference the hypothesis has: hits, deletions, insertions.
+
+    A keyword said twice must be recognised twice, and one put where it was not said counts against
+    precision. One that is listed but neither said nor heard does not count.
+    """
+    return Counts(
+        hits=(said & heard).total(),
+        deletions=(said - heard).total(),
+        insertions=(heard - said).total(),
+    )
+
+
+def count_loosely(
+    ref: Reading, hyp: Reading, keywords: Collection[Reading], boundary: int
+) -> Counts:
+    """The keywords of a reference that the hypothesis has, with fuzzy boundaries of words.
+
+    A phrase may be written as one word or several ("new york", "newyork"), and a word may begin
+    before it or end after it by `boundary` letters ("zephyras"), but by no more than a quarter of
+    the phrase. Its own letters must be right.
+    """
+    spelled = {("".join(normal), "".join(literal)) for normal, literal in keywords}
+
+    def find(text: Reading) -> Counter[str]:
+        found = [Counter[str](), Counter[str]()]
+        for normal, literal in spelled:
+            found[0][normal] = _count(text.normal, normal, boundary)
+            found[1][normal] += _count(text.literal, literal, boundary)
+        return found[0] | found[1]
+
+    return compare_keywords(find(ref), find(hyp))
+
+
+def keyword_scores(counts: Counts) -> dict[str, float | int]:
+    """Precision, recall and F1 with their counts.
+
+    All are 1 where nothing was said and nothing is heard, so that a list of names that might have
+    been said (a biasing list) costs nothing; where there is nothing else to divide by they are 0.
+    """
+    said, heard = counts.hits + counts.deletions, counts.hits + counts.insertions
+    nothing = not said and not heard
+    return {
+        "reference": said,
+        "hypothesis": heard,
+        "hits": counts.hits,
+        "precision": 1.0 if nothing else counts.hits / max(heard, 1),
+        "recall": 1.0 if nothing else counts.hits / max(said, 1),
+        "f1": 1.0 if nothing else 2 * counts.hits / (said + heard),
+    }
+
+
+def biased_errors(alignment: Alignment, phrases: Collection[Phrase]) -> tuple[Counts, Counts]:
+    """The errors behind B-WER and U-WER: of the units in biasing phrases, and of all others.
+
+    As defined with the LibriSpeech biasing lists (Le et al., arXiv 2104.02194): an error belongs to
+    its reference unit, an insertion to the inserted one, and biasing is what the utterance's own
+    list holds. There a phrase is one word; a unit of a longer one counts inside that phrase only.
+    """
+    ref_biased = _inside([op.ref for op in alignment.ops if op.ref], phrases)
+    hyp_biased = _inside([op.hyp for op in alignment.ops if op.hyp], phrases)
+    kinds: dict[bool, list[str]] = {True: [], False: []}
+    r = h = 0
+    for op in alignment.ops:
+        kinds[h in hyp_biased if op.kind == "I" else r in ref_biased].append(op.kind)
+        r, h = r + (op.kind != "I"), h + (op.kind != "D")
+    biased, others = (Counts(*map(kinds[side].count, "=SDI")) for side in (True, False))
+    return biased, others
+
+
+def find_keywords(text: Reading, keywords: Collection[Reading]) -> Counter[Phrase]:
+    """How often each of the keywords, by its normal phrase, stands in a text."""
+    known = {keyword.literal: keyword.normal for keyword in keywords}
+    normal = Counter(phrase for _, phrase in _places(text.normal, set(known.values())))
+    literal = Counter(known[phrase] for _, phrase in _places(text.literal, known))
+    return normal | literal  # the more of both
+
+
+def _inside(units: Sequence[str], phrases: Collection[Phrase]) -> set[int]:
+    """The places of the units that lie in a phrase."""
+    places = _places(units, phrases)
+    return {at for start, phrase in places for at in range(start, start + len(phrase))}
+
+
+def _places(units: Sequence[str], phrases: Collection[Phrase]) -> list[tuple[int, Phrase]]:
+    """(first unit, phrase) of every occurrence."""
+    return [
+        (start, phrase)
+        for n in {len(phrase) for phrase in phrases}
+        for start in range(len(units) - n + 1)
+        if (phrase := tuple(units[start : start + n])) in phrases
+    ]
+
+
+def _count(units: Sequence[str], letters: str, boundary: int) -> int:
+    """How often a phrase's letters begin and end about where words do; no overlaps."""
+    text = "".join(units)
+    edges = {0, *accumulate(map(len, units))}
+    reach = range(min(boundary, len(letters) // 4) + 1)
+    count, at = 0, text.find(letters)
+    while at >= 0:
+        end = at + len(letters)
+        fits = any(at - d in edges for d in reach) and any(end + d in edges for d in reach)
+        count += fits
+        at = text.find(letters, end if fits else at + 1)
+    return count

@@ -1,0 +1,262 @@
+"""What stage 6 writes of a set: tokens, waves, and what was spent; and that it goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import types
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import soundfile
+import torch
+from tiny import sentences, write_set
+from tiny_speech import CODEC, tiny_speech_config, tiny_speech_lm
+from torch import Tensor
+
+from audiorl.bin import synthesise
+from audiorl.config import dump_config
+from audiorl.data.speech_tokens import read_tokens
+from audiorl.data.utterance import Utterance, read_utterances
+from audiorl.errors import UserError
+from audiorl.infer.speak import speak
+from audiorl.infer.synthesise import (
+    DONE,
+    RECORDINGS,
+    is_made,
+    speaker_vectors,
+    synthesise_set,
+    write_waves,
+)
+from audiorl.models import save_model
+
+RATE = 8000
+CONFIG = tiny_speech_config({"decode.batch_seconds": 3.0, "decode.name": "sampled"})
+
+
+class ToyCodec:
+    """A token is 320 samples, as loud as it is large; the voice is added; with some noise."""
+
+    codebook_size, token_rate, sample_rate = CODEC["codebook_size"], 25.0, RATE
+    speaker_size = 2
+
+    def __init__(self, breaks_at: int = 0) -> None:
+        self.batches: list[list[int]] = []  # lengths
+        self.breaks_at = breaks_at
+
+    def decode(self, tokens: Sequence[Tensor], speakers: Tensor) -> list[Tensor]:
+        self.batches.append([len(row) for row in tokens])
+        if len(self.batches) == self.breaks_at:
+            raise KeyboardInterrupt
+        return [
+            (row / 40 + voice).repeat_interleave(320) + 0.01 * torch.randn(320 * len(row))
+            for row, voice in zip(tokens, speakers[:, 0], strict=True)
+        ]
+
+    def speaker(self, waves: Sequence[Tensor]) -> Tensor:
+        return torch.stack([torch.stack([w.abs().mean(), torch.tensor(len(w))]) for w in waves])
+
+
+VOICES = {name: torch.tensor([0.1 * i, 0.0]) for i, name in enumerate(("s0", "s1", "s2"))}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("dump") / "test"
+    write_set(folder, sentences(11, seed=2))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_speech_lm(spread=3.0)
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    os.utime(tmp_path / "model.safetensors", (1, 1))
+    return tmp_path / "model.safetensors"
+
+
+def outcome(out: Path) -> dict[str, bytes]:
+    files = [*sorted(out.glob("wav/*")), out / "tokens", out / "wav.scp"]
+    return {str(path.relative_to(out)): path.read_bytes() for path in files}
+
+
+def test_every_utterance_is_heard(data: Path, model, weights: Path, tmp_path: Path) -> None:
+    codec, out = ToyCodec(), tmp_path / "out"
+    synthesise_set(model, codec, VOICES, CONFIG, data, weights, out)
+    utterances = read_utterances(data)
+    spoken = speak(model, utterances, CONFIG.decode, CONFIG.seed)
+    tokens, info = read_tokens(out)
+    assert info == CODEC
+    assert tokens == {name: s.tokens for name, s in spoken.items()}
+    scp = dict(line.split() for line in (out / "wav.scp").read_text().splitlines())
+    assert list(scp) == [u.id for u in utterances]
+    for u in utterances:
+        wave, rate = soundfile.read(scp[u.id])
+        assert rate == RATE
+        assert soundfile.info(scp[u.id]).subtype == "PCM_16"
+        loudness = torch.tensor(wave).view(-1, 320).mean(1)
+        if tokens[u.id]:
+            expected = (torch.tensor(tokens[u.id]) / 40 + VOICES[u.speaker][0]).double()
+            torch.testing.assert_close(loudness, expected, rtol=0, atol=0.01)
+        else:
+            assert loudness.tolist() == [0.0]
+    report = json.loads((out / DONE).read_text())
+    audio = sum(soundfile.info(path).duration for path in scp.values())
+    assert report["audio_seconds"] == pytest.approx(audio, abs=1e-3)
+    assert report["rtf"] == pytest.approx(report["seconds"] / audio, abs=1e-4)
+    assert report["truncated"] == sorted(n for n, s in spoken.items() if not s.finished)
+    assert report["silent"] == sorted(name for name, row in tokens.items() if not row)
+    assert report["settings"]["top_p"] == 1.0
+    assert 1 < len(codec.batches) < len(utterances)
+    assert all(len(b) * max(b) <= 3 * 25 or len(b) == 1 for b in codec.batches)
+
+
+def test_no_tokens_are_silence(data: Path, tmp_path: Path) -> None:
+    utterances = read_utterances(data)[:3]
+    tokens = {utterances[0].id: [], utterances[1].id: [1, 2], utterances[2].id: []}
+    (tmp_path / "tokens").touch()
+    codec = ToyCodec()
+    seconds = write_waves(codec, VOICES, utterances, tokens, CONFIG, tmp_path)
+    assert seconds == pytest.approx(0.16)
+    assert codec.batches == [[2]]
+    lengths = [len(soundfile.read(tmp_path / "wav" / f"{u.id}.wav")[0]) for u in utterances]
+    assert lengths == [320, 640, 320]
+
+
+@pytest.mark.parametrize("death", [1, 2, 3])
+def test_it_goes_on_to_the_same_waves(death: int, data, model, weights, tmp_path, monkeypatch):
+    whole, out = ToyCodec(), tmp_path / "out"
+    synthesise_set(model, whole, VOICES, CONFIG, data, weights, tmp_path / "plain")
+    with pytest.raises(KeyboardInterrupt):
+        synthesise_set(model, ToyCodec(death), VOICES, CONFIG, data, weights, out)
+    assert not (out / DONE).exists()
+    monkeypatch.setattr("audiorl.infer.synthesise.speak", None)  # the tokens are there
+    codec = ToyCodec()
+    synthesise_set(model, codec, VOICES, CONFIG, data, weights, out)
+    assert len(codec.batches) == len(whole.batches) - (death - 1)
+    expected = {n: b for n, b in outcome(tmp_path / "plain").items() if n != "wav.scp"}
+    assert {n: b for n, b in outcome(out).items() if n != "wav.scp"} == expected
+
+
+def test_what_is_made_is_known(data: Path, model, weights: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert not is_made(CONFIG, weights, data, out / DONE)
+    synthesise_set(model, ToyCodec(), VOICES, CONFIG, data, weights, out)
+    assert is_made(CONFIG, weights, data, out / DONE)
+    same = tiny_speech_config({"decode.batch_seconds": 9.0, "decode.batch_size": 3})
+    assert is_made(same, weights, data, out / DONE)
+    for key, value in {"decode.top_p": 0.5, "seed": 2, "decode.repetition_window": 3}.items():
+        assert not is_made(tiny_speech_config({key: value}), weights, data, out / DONE)
+    later = (out / DONE).stat().st_mtime + 5
+    os.utime(weights, (later, later))
+    assert not is_made(CONFIG, weights, data, out / DONE)
+
+
+def test_other_settings_are_spoken_anew(data: Path, model, weights: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    synthesise_set(model, ToyCodec(), VOICES, CONFIG, data, weights, out)
+    before = outcome(out)
+    for path in out.rglob("*"):
+        os.utime(path, (path.stat().st_mtime - 9,) * 2)
+    synthesise_set(model, ToyCodec(), VOICES, tiny_speech_config({"seed": 5}), data, weights, out)
+    after = outcome(out)
+    assert after.keys() == before.keys()
+    assert after["tokens"] != before["tokens"]
+    changed = [name for name in after if after[name] != before[name]]
+    assert len(changed) > len(after) / 2
+
+
+def test_bad_texts_are_refused_before_anything_is_made(model, weights, tmp_path: Path) -> None:
+    write_set(tmp_path / "test", ["ba do", "ki lu"])
+    text = tmp_path / "test" / "text"
+    text.write_text(text.read_text().replace("ki lu", "ki 2"))
+    with pytest.raises(UserError, match=r"^s1-test001: the speech LM never read 2 "):
+        synthesise_set(
+            model, ToyCodec(), VOICES, CONFIG, tmp_path / "test", weights, tmp_path / "o"
+        )
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_voice_is_the_mean_of_its_recordings(data: Path) -> None:
+    codec, utterances = ToyCodec(), read_utterances(data)
+    vectors = speaker_vectors(codec, utterances, ["s1", "s0", "s1"])
+    assert list(vectors) == ["s0", "s1"]
+    lengths = [soundfile.info(u.audio).frames / 2 for u in utterances if u.speaker == "s1"]
+    assert vectors["s1"][1].item() == pytest.approx(sum(lengths) / len(lengths), rel=1e-3)
+
+
+def test_a_voice_is_not_of_more_recordings_than_needed() -> None:
+    class Counting(ToyCodec):
+        def speaker(self, waves: Sequence[Tensor]) -> Tensor:
+            self.batches.append([len(waves)])
+            return super().speaker(waves)
+
+    codec = Counting()
+    read = pytest.MonkeyPatch()
+    read.setattr("audiorl.infer.synthesise.read_audio", lambda u, rate: torch.ones(5).numpy())
+    everyone = [Utterance(f"u{i}", "", "", "s0") for i in range(RECORDINGS + 5)]
+    speaker_vectors(codec, everyone, ["s0"])
+    read.undo()
+    assert codec.batches == [[RECORDINGS]]
+
+
+def test_tokens_that_carry_the_voice_need_no_recordings() -> None:
+    codec = ToyCodec()
+    codec.speaker_size = 0
+    vectors = speaker_vectors(codec, [], ["s1", "s0"])
+    assert {name: len(vector) for name, vector in vectors.items()} == {"s0": 0, "s1": 0}
+
+
+def test_a_voice_that_nobody_has_is_named(data: Path) -> None:
+    with pytest.raises(UserError, match=r"^speaker x9 has no recordings in the train set"):
+        speaker_vectors(ToyCodec(), read_utterances(data), ["s0", "x9"])
+
+
+@pytest.fixture
+def command(data: Path, model, tmp_path: Path, monkeypatch) -> Callable[..., str]:
+    """Runs the entry point on two experiments with this model; returns what it prints."""
+    for name in ("sft", "grpo"):
+        save_model(model, tmp_path / name / "model")
+    shutil.copytree(data, tmp_path / "dump" / "train")
+    shutil.copytree(data, tmp_path / "dump" / "test")
+    config = tiny_speech_config({"data.test": ["test"], "decode.name": "sampled"})
+    (tmp_path / "c.yaml").write_text(dump_config(config))
+
+    def run(capsys, **info: object) -> str:
+        codec = types.SimpleNamespace(
+            load_codec=lambda folder, device: ToyCodec(), codec_info=lambda _: {**CODEC, **info}
+        )
+        monkeypatch.setitem(sys.modules, "audiorl.models.codec", codec)
+        options = ["--config", "c.yaml", "--dump", "dump", "--codec", "exp/codec", "sft", "grpo"]
+        monkeypatch.setattr(sys, "argv", ["synthesise", *options])
+        monkeypatch.chdir(tmp_path)
+        synthesise.main()
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_the_command_speaks_what_is_not_spoken(command, tmp_path: Path, capsys) -> None:
+    sets = [f"{name}/decode_sampled" for name in ("sft", "grpo")]
+    assert command(capsys) == "".join(f"wrote {folder}/test\n" for folder in sets)
+    one, two = (outcome(tmp_path / folder / "test") for folder in sets)
+    assert len(one) == 13
+    assert one["tokens"] == two["tokens"]
+    again = "".join(f"{folder} is complete: nothing to do\n" for folder in sets)
+    assert command(capsys) == again
+    (tmp_path / sets[1] / "test" / DONE).unlink()
+    assert command(capsys) == f"{sets[0]} is complete: nothing to do\nwrote {sets[1]}/test\n"
+
+
+def test_the_command_refuses_another_codec(command, tmp_path: Path, capsys) -> None:
+    for change in ({"fingerprint": "later"}, {"codebook_size": 99}, {"token_rate": 50.0}):
+        with pytest.raises(UserError, match=r"^exp/codec .* sft .*; name the codec that sft was"):
+            command(capsys, **change)
+    assert not (tmp_path / "sft" / "decode_sampled").exists()

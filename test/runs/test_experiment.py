@@ -1,0 +1,172 @@
+"""The folder of a run: written once, compared at every restart, resumable by hand."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny import tiny_config
+
+from audiorl.config import dump_config, load_config
+from audiorl.data.utterance import Utterance
+from audiorl.errors import UserError
+from audiorl.runs.experiment import Experiment, fingerprint, resume_command
+
+KEYS = ("sft.", "llm.")
+
+
+def opened(folder: Path, keys: dict | None = None) -> Experiment:
+    return Experiment(folder, tiny_config(keys), KEYS)
+
+
+def test_what_a_run_leaves(tmp_path: Path) -> None:
+    experiment = opened(tmp_path / "exp" / "sft", {"sft.max_steps": 7})
+    folder = tmp_path / "exp" / "sft"
+    assert load_config(folder / "config.yaml") == tiny_config({"sft.max_steps": 7})
+    environment = json.loads((folder / "env.json").read_text())
+    assert {"python", "torch", "machine", "cores"} <= environment.keys()
+    assert os.access(folder / "run.sh", os.X_OK)
+    logging.getLogger("audiorl.somewhere").info("a step")
+    assert "INFO a step" in (folder / "train.log").read_text()
+    assert experiment.model_folder == folder / "model"
+    assert not experiment.is_complete
+
+
+def test_the_log_goes_on(tmp_path: Path, capsys) -> None:
+    opened(tmp_path)
+    logging.getLogger("audiorl").info("first")
+    opened(tmp_path)
+    logging.getLogger("audiorl").info("second")
+    assert [line.split()[-1] for line in (tmp_path / "train.log").read_text().splitlines()] == [
+        "first",
+        "second",
+    ]
+    assert capsys.readouterr().out == "first\nsecond\n"
+
+
+def test_what_was_written_once_stays(tmp_path: Path) -> None:
+    opened(tmp_path)
+    before = {name: (tmp_path / name).read_bytes() for name in ("config.yaml", "env.json")}
+    opened(tmp_path, {"decode.name": "other"})
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        ("data.test", ["more"]),
+        ("data.no_speech", []),
+        ("data.rl", "other"),
+        ("decode.method", "nbest"),
+        ("decode.name", "beams"),
+        ("score.bootstrap_samples", 500),
+        ("device", "auto"),
+        ("num_threads", 2),
+        ("rl.beta", 0.1),
+        ("rl_data.drop_flat", True),
+    ],
+    ids=lambda key: key[0],
+)
+def test_keys_that_do_not_change_what_is_learnt_are_free(tmp_path: Path, key: tuple) -> None:
+    opened(tmp_path)
+    opened(tmp_path, dict([key]))
+
+
+@pytest.mark.parametrize(
+    ("keys", "named"),
+    [
+        ({"sft.learning_rate": 0.5}, ["sft.learning_rate: 0.002 -> 0.5"]),
+        ({"seed": 2}, ["seed: 1 -> 2"]),
+        ({"score.normalizer": "english"}, ["score.normalizer: none -> english"]),
+        ({"decode.max_completion_length": 9}, ["decode.max_completion_length: 8 -> 9"]),
+        (
+            {"llm.hidden_size": 64, "sft.max_steps": 3},
+            ["llm.hidden_size: 32 -> 64", "sft.max_steps: 1000 -> 3"],
+        ),
+    ],
+)
+def test_another_config_is_refused(tmp_path: Path, keys: dict, named: list[str]) -> None:
+    opened(tmp_path)
+    with pytest.raises(UserError, match="was started with another config") as raised:
+        opened(tmp_path, keys)
+    for difference in named:
+        assert difference in str(raised.value)
+    assert str(tmp_path / "config.yaml") in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_broken_config_is_named(tmp_path: Path) -> None:
+    opened(tmp_path)
+    (tmp_path / "config.yaml").write_text("task: [")
+    with pytest.raises(UserError, match=r"config\.yaml"):
+        opened(tmp_path)
+
+
+def some(texts: str) -> list[Utterance]:
+    return [Utterance(f"u{i}", "", text, "s", duration=1.0) for i, text in enumerate(texts)]
+
+
+def test_other_inputs_are_refused(tmp_path: Path) -> None:
+    experiment = opened(tmp_path / "exp")
+    weights = tmp_path / "weights"
+    weights.write_bytes(b"some")
+    experiment.check_inputs(train=some("abc"), dev=some("d"), init=weights)
+    experiment.check_inputs(train=some("abc"), dev=some("d"), init=weights)
+    for name, given in {"train": some("abd"), "dev": some("dd"), "init": weights}.items():
+        weights.write_bytes(b"others" if name == "init" else b"some")
+        inputs = {"train": some("abc"), "dev": some("d"), "init": weights} | {name: given}
+        with pytest.raises(UserError, match=rf"begun with other inputs .*\({name} changed\)"):
+            experiment.check_inputs(**inputs)
+
+
+def test_a_fingerprint_sees_ids_texts_and_durations() -> None:
+    def one(id: str = "a", text: str = "t", duration: float = 1.0, **more) -> list[Utterance]:
+        return [Utterance(id, "x.wav", text, "s", duration=duration, **more)]
+
+    prints = [one(), one(id="b"), one(text="u"), one(duration=2.0), one() + one(id="b")]
+    assert len({json.dumps(fingerprint(given)) for given in prints}) == len(prints)
+    # Where the corpus lies may change.
+    assert fingerprint(one()) == fingerprint([Utterance("a", "/y.wav", "t", "s", duration=1.0)])
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file.*: cannot be written"):
+        opened(tmp_path / "file" / "exp")
+
+
+def test_run_sh_gives_the_command_again(tmp_path: Path, monkeypatch) -> None:
+    """Whatever is in its arguments, and from whatever folder it is called."""
+    folder = tmp_path / "it's a folder"
+    folder.mkdir()
+    module = folder / "echo_arguments.py"
+    module.write_text(
+        "import sys\n"
+        f"sys.path.insert(0, {str(Path(__file__).resolve().parents[2])!r})\n"
+        "from audiorl.runs.experiment import resume_command\n"
+        "import os\n"
+        "given = [os.getcwd(), *sys.argv[1:]]\n"
+        "print(resume_command() if sys.argv[-1] == 'write' else given)\n"
+    )
+    odd = ["--set", "a.b=$(touch oops)", "two words", "'", "-x", "*"]
+    command = [sys.executable, "-m", "echo_arguments", *odd]
+    script = subprocess.check_output([*command, "write"], cwd=folder, text=True)
+    (tmp_path / "run.sh").write_text(script.replace(" write\n", "\n"))
+    monkeypatch.chdir("/")
+    printed = subprocess.check_output(["sh", tmp_path / "run.sh"], text=True)
+    assert printed.strip() == str([str(folder), *odd])
+    assert not (folder / "oops").exists()
+    assert shlex.quote(str(folder)) in script
+
+
+def test_a_config_is_read_back_as_it_was(tmp_path: Path) -> None:
+    config = tiny_config()
+    (tmp_path / "c.yaml").write_text(dump_config(config))
+    assert load_config(tmp_path / "c.yaml") == config
+    assert resume_command().startswith("#!/bin/sh\n")
