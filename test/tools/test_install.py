@@ -89,7 +89,7 @@ def test_without_an_index_it_says_so_and_goes_on_later(copy: Path) -> None:
         assert "[2/5] torch==" in done.stdout and done.stdout.endswith("failed\n")
         error, again = done.stderr.splitlines()
         assert error.startswith("error: pip does not reach its package index")
-        assert "install.sh --torch=cpu" in again.partition("Go on with: ")[2]
+        assert "install.sh --torch=cpu" in again.partition("Continue with: ")[2]
         assert not (copy / "tools" / "install.lock").exists()
     assert not (copy / "tools" / "venv" / ".audiorl").exists()
 
