@@ -15,6 +15,7 @@ REQUIRED = [
     "torchaudio>=2.11",
     "transformers>=5.0",
     "safetensors>=0.5",
+    "pooch>=1.8",
     "soundfile>=0.13",
     "sentencepiece>=0.2",
     "rapidfuzz>=3.9.7",

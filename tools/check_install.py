@@ -36,6 +36,7 @@ PURPOSE = {
     ),
     "transformers": ("from transformers import Qwen3ForCausalLM", "language models"),
     "safetensors": ("import safetensors.torch", "saving and loading models"),
+    "pooch": ("import pooch", "downloads of public corpora"),
     "soundfile": ("import soundfile", "reading and writing audio"),
     "sentencepiece": ("import sentencepiece", "subword units"),
     "rapidfuzz": ("import rapidfuzz.distance", "alignments, error rates"),

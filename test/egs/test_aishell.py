@@ -127,11 +127,12 @@ def packed(member: str, content: bytes) -> bytes:
     return stream.getvalue()
 
 
-def test_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download(
+    mirror: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """From archives on this disk, in which each speaker has an archive of its own."""
     preparation = load_preparation("aishell")
-    served, folder = tmp_path / "served", tmp_path / "downloads"
-    served.mkdir()
+    (served, address), folder = mirror, tmp_path / "downloads"
     contents = {
         "resource_aishell": {"resource_aishell/speaker.info": b"0002 F\n"},
         "data_aishell": {
@@ -143,7 +144,7 @@ def test_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, members in contents.items():
         archive = write_tar(served / f"{name}.tgz", members)
         monkeypatch.setitem(preparation.MD5, name, hashlib.md5(archive.read_bytes()).hexdigest())
-    preparation.download(folder, served.as_uri())
+    preparation.download(folder, address)
     assert {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} == {
         "resource_aishell/speaker.info",
         f"data_aishell/{TRANSCRIPTS}",
@@ -152,11 +153,11 @@ def test_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     }
     for archive in served.iterdir():
         archive.write_bytes(b"other")
-    preparation.download(folder, served.as_uri())  # nothing is left to fetch
+    preparation.download(folder, address)  # nothing is left to fetch
     (folder / "resource_aishell" / "speaker.info").unlink()
     (folder / "resource_aishell").rmdir()
     with pytest.raises(UserError, match="md5 checksum"):
-        preparation.download(folder, served.as_uri())
+        preparation.download(folder, address)
 
 
 @pytest.fixture

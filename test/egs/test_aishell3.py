@@ -119,17 +119,18 @@ def test_what_cannot_be_prepared(tmp_path: Path, options: list[str], message: st
 
 
 @pytest.mark.parametrize("wrapped", ["", "data_aishell3/"])
-def test_download(wrapped: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download(
+    wrapped: str, mirror: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """From an archive on this disk, with and without a folder around its content."""
-    preparation, served = load_preparation("aishell3"), tmp_path / "served"
-    served.mkdir()
+    preparation, (served, address) = load_preparation("aishell3"), mirror
     members = {f"{wrapped}train/content.txt": b"x", f"{wrapped}train/wav/S/S1.wav": b"y"}
     archive = write_tar(served / "data_aishell3.tgz", members)
     monkeypatch.setattr(preparation, "SIZE", archive.stat().st_size)
     folder = tmp_path / "downloads"
-    preparation.download(folder, served.as_uri())
+    preparation.download(folder, address)
     archive.unlink()
-    preparation.download(folder, served.as_uri())  # nothing is left to fetch
+    preparation.download(folder, address)  # nothing is left to fetch
     assert {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} == {
         "data_aishell3/train/content.txt",
         "data_aishell3/train/wav/S/S1.wav",

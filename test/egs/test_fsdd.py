@@ -305,23 +305,27 @@ def test_a_folder_is_not_mixed_with_another_corpus(corpus: Path, links: Path, da
     assert "was made with recordings" in make(links, data, expect=1).stderr
 
 
-def test_download(local: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download(
+    local: SimpleNamespace,
+    mirror: tuple[Path, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """From an archive on this disk; the transport has its own tests."""
-    served, folder = tmp_path / "served", tmp_path / "downloads"
-    served.mkdir()
+    (served, address), folder = mirror, tmp_path / "downloads"
     content = {"README.md": b"CC BY-SA 4.0", "recordings/0_theo_0.wav": b"RIFF", "utils/x.py": b""}
     inside = "free-spoken-digit-dataset-1.0.10"
     members = {f"{inside}/{name}": value for name, value in content.items()}
     archive = write_tar(served / "v1.0.10.tar.gz", members)
     with pytest.raises(UserError, match="sha256 checksum"):
-        local.prepare.download(folder, served.as_uri())
+        local.prepare.download(folder, address)
     checksum = hashlib.sha256(archive.read_bytes()).hexdigest()
     monkeypatch.setattr(local.prepare, "SHA256", checksum)
-    local.prepare.download(folder, served.as_uri())
+    local.prepare.download(folder, address)
     found = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
     assert found == {"README.md", "recordings/0_theo_0.wav"}
     archive.unlink()
-    local.prepare.download(folder, served.as_uri())  # nothing is left to fetch
+    local.prepare.download(folder, address)  # nothing is left to fetch
 
 
 # Real speech

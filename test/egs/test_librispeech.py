@@ -152,10 +152,14 @@ def test_what_cannot_be_prepared(tmp_path: Path, options: list[str], message: st
     assert "Traceback" not in done.stderr and not (tmp_path / "data").exists()
 
 
-def test_download(preparation: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download(
+    preparation: ModuleType,
+    mirror: tuple[Path, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """From archives on this disk; the transport has its own tests."""
-    served, folder = tmp_path / "served", tmp_path / "downloads"
-    served.mkdir()
+    (served, address), folder = mirror, tmp_path / "downloads"
     content = {
         "LibriSpeech/SPEAKERS.TXT": SPEAKERS.encode(),
         "LibriSpeech/dev-clean/1272/1/1272-1.trans.txt": b"1272-1-0000 WORDS\n",
@@ -164,12 +168,12 @@ def test_download(preparation: ModuleType, tmp_path: Path, monkeypatch: pytest.M
     archive = write_tar(served / "dev-clean.tar.gz", content)
     checksum = hashlib.sha256(archive.read_bytes()).hexdigest()
     monkeypatch.setitem(preparation.PARTS, "dev-clean", (1, checksum))
-    preparation.download(folder, ["dev-clean"], served.as_uri())
+    preparation.download(folder, ["dev-clean"], address)
     assert {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} == set(content)
     archive.unlink()
-    preparation.download(folder, ["dev-clean"], served.as_uri())  # nothing is left to fetch
+    preparation.download(folder, ["dev-clean"], address)  # nothing is left to fetch
     with pytest.raises(UserError, match="dev-other"):
-        preparation.download(folder, ["dev-other"], served.as_uri())
+        preparation.download(folder, ["dev-other"], address)
 
 
 @pytest.fixture

@@ -137,10 +137,9 @@ def test_what_cannot_be_prepared(tmp_path: Path, options: list[str], message: st
     assert done.stderr.count("\n") == 1 and not (tmp_path / "data").exists()
 
 
-def test_download(preparation: ModuleType, tmp_path: Path) -> None:
+def test_download(preparation: ModuleType, mirror: tuple[Path, str], tmp_path: Path) -> None:
     """From an archive on this disk; the transport has its own tests."""
-    served = tmp_path / "served"
-    served.mkdir()
+    served, address = mirror
     content = {
         "LibriTTS/SPEAKERS.txt": b"84 | F | dev-clean | 8 | A\n",
         "LibriTTS/dev-clean/84/1/84_1_000000_000000.normalized.txt": b"Words.",
@@ -149,5 +148,5 @@ def test_download(preparation: ModuleType, tmp_path: Path) -> None:
     archive = write_tar(served / "dev-clean.tar.gz", content)
     checksums = {"dev-clean": hashlib.sha256(archive.read_bytes()).hexdigest()}
     folder = tmp_path / "downloads"
-    preparation.download_parts("LibriTTS", checksums, ["dev-clean"], folder, served.as_uri())
+    preparation.download_parts("LibriTTS", checksums, ["dev-clean"], folder, address)
     assert {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} == set(content)

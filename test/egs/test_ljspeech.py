@@ -111,10 +111,11 @@ def test_what_cannot_be_prepared(tmp_path: Path, options: list[str], message: st
     assert done.stderr.count("\n") == 1 and not (tmp_path / "data").exists()
 
 
-def test_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download(
+    mirror: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """From an archive on this disk, packed as the corpus is (bzip2)."""
-    preparation, served = load_preparation("ljspeech"), tmp_path / "served"
-    served.mkdir()
+    preparation, (served, address) = load_preparation("ljspeech"), mirror
     archive = served / "LJSpeech-1.1.tar.bz2"
     with tarfile.open(archive, "w:bz2") as tar:
         for name in ("metadata.csv", "wavs/LJ001-0001.wav"):
@@ -123,9 +124,9 @@ def test_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             tar.addfile(entry, io.BytesIO(b"abc"))
     monkeypatch.setattr(preparation, "SHA256", hashlib.sha256(archive.read_bytes()).hexdigest())
     folder = tmp_path / "downloads"
-    preparation.download(folder, served.as_uri())
+    preparation.download(folder, address)
     archive.unlink()
-    preparation.download(folder, served.as_uri())  # nothing is left to fetch
+    preparation.download(folder, address)  # nothing is left to fetch
     assert sorted(path.name for path in folder.rglob("*") if path.is_file()) == [
         "LJ001-0001.wav",
         "metadata.csv",
