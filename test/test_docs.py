@@ -27,7 +27,11 @@ from audiorl.config.schema import Config
 from audiorl.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("bench/*.md"), *ROOT.glob("egs/**/*.md")])
+PAGES = sorted(ROOT.glob("docs/*.md"))
+DOCUMENTS = sorted(
+    [*ROOT.glob("*.md"), *ROOT.glob("bench/*.md"), *ROOT.glob("egs/**/*.md"), *PAGES]
+)
+MOST_WORDS = 1500  # of a page of docs/
 # What cannot be tried here: programs of others, and what only an installation brings.
 ALLOWED = ("git clone ", "tensorboard --logdir ", "ruff ", "source tools/venv/bin/activate")
 # Written by recipes: such paths need not exist.
@@ -265,6 +269,14 @@ def test_what_is_wrong_is_noticed(commands: str) -> None:
         shell.check(last)
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_pages_are_short_and_in_the_index(page: Path) -> None:
+    words = len(page.read_text(encoding="utf-8").split())
+    assert words <= MOST_WORDS, f"{page}: {words} words; split it, or leave something out"
+    index = page.parent / "README.md"
+    assert page == index or f"({page.name})" in index.read_text(encoding="utf-8"), page
+
+
 def anchors(document: Path) -> set[str]:
     """The anchors of a document's headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.*)$", document.read_text(encoding="utf-8"), re.MULTILINE)
@@ -293,5 +305,5 @@ def test_files_and_keys_in_the_text(document: Path) -> None:
         if re.fullmatch(r"(\.?\w[\w.-]*/)+[\w.-]+\.(py|sh|yaml|md)", code):
             generated = code.startswith(MADE)
             assert generated or any((place / code).exists() for place in places), code
-        if (match := re.match(r"(\w+)\.(\w+)(=|: |$)", code)) and match[1] in sections:
-            assert f"{match[1]}.{match[2]}" in keys, code
+        if (match := re.match(r"((\w+)(?:\.\w+)+)(=|: |$)", code)) and match[2] in sections:
+            assert match[1] in keys or any(key.startswith(f"{match[1]}.") for key in keys), code

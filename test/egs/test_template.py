@@ -123,7 +123,7 @@ def test_broken_input_is_one_sentence(corpus: Path, tmp_path: Path, harm, messag
 
 
 def test_its_preparation_serves_synthesis(corpus: Path, tmp_path: Path) -> None:
-    """With the commands of egs/README.md."""
+    """With the commands of docs/data.md."""
     root = tmp_path / "repo"
     (root / "egs").mkdir(parents=True)
     for name in ("audiorl", "conf", "utils", "tools", "setup.py", "egs/ljspeech", "egs/TEMPLATE"):
