@@ -12,10 +12,14 @@ import os
 import re
 import struct
 import subprocess
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
 from audiorl.errors import UserError
+from audiorl.runtime.files import progress
+from audiorl.runtime.stamps import digest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,6 +62,19 @@ def archive_entry(audio: str) -> tuple[str, int] | None:
     if match is None or os.path.exists(audio):
         return None
     return match[1], int(match[2])
+
+
+def audio_digests(recordings: Mapping[str, str], nj: int = 1, desc: str = "") -> dict[str, str]:
+    """Return a digest of each recording's content by its name, read by `nj` threads.
+
+    Entries of an archive have the digest of the whole archive and their offset.
+    """
+    entries = {name: archive_entry(audio) or (audio, "") for name, audio in recordings.items()}
+    paths = list(dict.fromkeys(path for path, _ in entries.values()))
+    with ThreadPoolExecutor(nj) as pool:
+        digests = pool.map(digest, paths)
+        known = dict(zip(paths, progress(digests, desc, len(paths), "file"), strict=True))
+    return {name: f"{known[path]}:{at}".rstrip(":") for name, (path, at) in entries.items()}
 
 
 def read_audio(utterance: Utterance, sample_rate: int, allow_pipes: bool = False) -> np.ndarray:

@@ -16,13 +16,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from audiorl.data.audio import archive_entry, is_pipe, read_samples
+from audiorl.data.audio import audio_digests, is_pipe, read_samples
 from audiorl.data.data_dir import DataDir, replace_dir
-from audiorl.data.tables import scan_table, table_files
+from audiorl.data.tables import AUDIO_HASH, scan_table, set_files, table_files
 from audiorl.data.utterance import absolute_audio
 from audiorl.data.validate import Checks, Report, clean_text, examine, summary
 from audiorl.errors import UserError
-from audiorl.runtime.files import atomic_write, progress, write_json
+from audiorl.runtime.files import atomic_write, progress
+from audiorl.runtime.stamps import Stamp, digest
 from audiorl.text.normalise import split_units
 
 if TYPE_CHECKING:
@@ -73,10 +74,11 @@ def _format_set(
     """Returns the set's row of the table; None when the set is not valid."""
     if not source.is_dir():
         raise UserError(f"{source} does not exist; run stage 1, or mend the set's name in data.*.")
-    stamp = _stamp(source, config, checks, filtered)
-    if (row := _finished(out, stamp)) is not None:
+    hashes = _audio_digests(source, checks)
+    stamp = _stamp(source, out, config, checks, filtered, hashes)
+    if stamp.is_current(out):
         print(f"{out}: up to date.")
-        return row
+        return stamp.read()["row"]
     report = examine(source, checks)
     if report.problems:
         print(summary(report.problems))
@@ -110,7 +112,8 @@ def _format_set(
         # Words a second of the fastest utterance: what `max_rate` of rewards has to be above.
         round(max(words[name] / seconds[name] for name in kept), 1) if seconds else "-",
     ]
-    _write(made, out, {"inputs": stamp, "row": row}, checks)
+    made.tables[AUDIO_HASH] = {name: hashes[name] for name in made.tables.get("wav.scp", ())}
+    _write(made, out, stamp, row, checks)
     return row
 
 
@@ -144,40 +147,33 @@ def _why(limits: dict[str, str]) -> str:
     return ", ".join(f"{reasons.count(why)} {why}" for why in dict.fromkeys(reasons))
 
 
-def _stamp(source: Path, config: DataConfig, checks: Checks, filtered: bool) -> str:
-    """Hash of all that decides the outcome: tables, limits, size and time of every audio file."""
-    limits = (config.min_duration, config.max_duration, config.max_text_length)
-    parts = [repr((limits if filtered else None, checks.no_speech, checks.sample_rate)).encode()]
-    if config.text_tag:
-        parts.append(config.text_tag.encode())
-    for file in table_files(source):
-        parts += [file.name.encode(), file.read_bytes()]
-    if (wav_scp := source / "wav.scp").exists():
-        for audio in absolute_audio(wav_scp, scan_table(wav_scp).values).values():
-            parts.append(f"{audio} {_size_and_time(audio)}".encode())
-    return hashlib.sha256(b"\0".join(parts)).hexdigest()
+def _audio_digests(source: Path, checks: Checks) -> dict[str, str]:
+    """Digests of the recordings by name; empty where there are none."""
+    if not (source / "wav.scp").exists():
+        return {}
+    audio = absolute_audio(source / "wav.scp", scan_table(source / "wav.scp").values)
+    return audio_digests(audio, checks.nj, f"{source.name}: comparing audio")
 
 
-def _size_and_time(audio: str) -> tuple[int, int] | None:
-    try:
-        state = os.stat((archive_entry(audio) or (audio, 0))[0])
-    except OSError:
-        return None
-    return state.st_size, state.st_mtime_ns
+def _stamp(
+    source: Path,
+    out: Path,
+    config: DataConfig,
+    checks: Checks,
+    filtered: bool,
+    hashes: dict[str, str],
+) -> Stamp:
+    """All that decides the outcome: tables, limits, the content of every recording."""
+    limits = ("min_duration", "max_duration", "max_text_length")
+    settings = {key: getattr(config, key) for key in limits if filtered}
+    settings |= {key: getattr(config, key) for key in ("sample_rate", "text_tag")}
+    settings |= {"no_speech": checks.no_speech, "columns": COLUMNS}
+    audio = hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
+    inputs = {**set_files(source), "audio": audio}
+    return Stamp(out / STAMP, settings, inputs, table_files(out))
 
 
-def _finished(out: Path, stamp: str) -> list | None:
-    """The row of a set that was made from the same inputs and is still complete."""
-    try:
-        made = json.loads((out / STAMP).read_text(encoding="utf-8"))
-        complete = all((out / file).stat().st_size == size for file, size in made["files"].items())
-    except (OSError, ValueError, KeyError):
-        return None
-    current = complete and made["inputs"] == stamp and len(made["row"]) == len(COLUMNS)
-    return made["row"] if current else None
-
-
-def _write(made: DataDir, out: Path, stamp: dict, checks: Checks) -> None:
+def _write(made: DataDir, out: Path, stamp: Stamp, row: list, checks: Checks) -> None:
     """Writes the set beside its place and moves it there when it is complete."""
     beside = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(beside, ignore_errors=True)
@@ -185,10 +181,14 @@ def _write(made: DataDir, out: Path, stamp: dict, checks: Checks) -> None:
     commands = {name: audio for name, audio in recordings.items() if is_pipe(audio)}
     for name, command in progress(commands.items(), f"{out.name}: running commands", len(commands)):
         recordings[name] = os.path.abspath(out / "wav" / f"{name}.wav")
-        _save_output(command, beside / "wav" / f"{name}.wav", checks)
+        output = beside / "wav" / f"{name}.wav"
+        _save_output(command, output, checks)
+        made.tables[AUDIO_HASH][name] = digest(output)
+    if not recordings:
+        del made.tables[AUDIO_HASH]
     made.write_tables(beside)
-    files = {file.name: file.stat().st_size for file in table_files(beside)}
-    write_json(beside / STAMP, stamp | {"files": files})
+    stamp.path, stamp.outputs = beside / STAMP, table_files(beside)
+    stamp.write(row=row)
     replace_dir(beside, out)
 
 

@@ -16,7 +16,8 @@ from audiorl.runtime.files import atomic_write
 
 PATTERNS = ("text", "segments", "*.scp", "utt2*", "spk2*", "reco2*")
 # Computed from the audio: `format_data` writes them anew.
-DERIVED = frozenset({"utt2dur", "utt2num_frames", "reco2dur"})
+AUDIO_HASH = "reco2hash"  # digests of the recordings, by which a stamp knows them
+DERIVED = frozenset({"utt2dur", "utt2num_frames", "reco2dur", AUDIO_HASH})
 # Where they exist, these have every id; other utt2<name> and spk2<name> files need not.
 COMPLETE = DERIVED | {
     *("utt2spk", "text", "wav.scp", "segments", "feats.scp", "vad.scp", "cmvn.scp"),
@@ -122,6 +123,11 @@ def write_table(path: Path, values: Mapping[str, str]) -> None:
 def table_files(path: Path) -> list[Path]:
     """The files of a data directory that are tables, by name."""
     return sorted({file for pattern in PATTERNS for file in path.glob(pattern) if file.is_file()})
+
+
+def set_files(path: Path) -> dict[str, Path]:
+    """Return the tables of a set by `<set>/<file>`, as inputs of a stamp."""
+    return {f"{path.name}/{file.name}": file for file in table_files(path)}
 
 
 def keyed_by(file: str, has_segments: bool) -> str:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from audiorl.data.audio import is_pipe
-from audiorl.data.tables import read_table
+from audiorl.data.tables import AUDIO_HASH, read_table
 from audiorl.errors import UserError
 from audiorl.runtime.files import atomic_write
 
@@ -31,6 +31,7 @@ class Utterance:
     duration: float | None = None  # s; None: not known without reading the audio
     keywords: tuple[str, ...] = ()
     tags: dict[str, str] = field(default_factory=dict)  # from utt2<name> files
+    audio_hash: str = ""  # of the recording's content in stage 2; empty: not known
 
 
 def read_utterances(
@@ -120,7 +121,7 @@ def _read_data_dir(path: Path, allow_pipes: bool) -> list[Utterance]:
     }
 
     def utterance(name: str) -> Utterance:
-        audio, start, end = spans[name]
+        audio, start, end, audio_hash = spans[name]
         duration = None if end is None else end - start
         if has_durations and (duration := parse_seconds(durations[name])) is None:
             raise UserError(
@@ -137,6 +138,7 @@ def _read_data_dir(path: Path, allow_pipes: bool) -> list[Utterance]:
             duration=duration,
             keywords=tuple(filter(None, map(str.strip, keywords.get(name, "").split(";")))),
             tags={tag: values[name] for tag, values in tags.items() if name in values},
+            audio_hash=audio_hash,
         )
 
     return [utterance(name) for name in speakers]
@@ -144,10 +146,10 @@ def _read_data_dir(path: Path, allow_pipes: bool) -> list[Utterance]:
 
 def _read_spans(
     path: Path, speakers: dict[str, str], allow_pipes: bool
-) -> dict[str, tuple[str, float, float | None]]:
-    """Utterance id -> (audio, start, end) from wav.scp and, where there is one, segments."""
+) -> dict[str, tuple[str, float, float | None, str]]:
+    """(audio, start, end, digest) by utterance id, from wav.scp, segments and AUDIO_HASH."""
     if not (path / "wav.scp").exists() and not (path / "segments").exists():
-        return dict.fromkeys(speakers, ("", 0.0, None))
+        return dict.fromkeys(speakers, ("", 0.0, None, ""))
     recordings = absolute_audio(path / "wav.scp", read_table(path / "wav.scp"))
     pipe = next((name for name, audio in recordings.items() if is_pipe(audio)), None)
     if pipe and not allow_pipes:
@@ -155,10 +157,11 @@ def _read_spans(
             f"{path / 'wav.scp'}: {pipe} is a command (`{recordings[pipe]}`), and commands of a "
             "data directory are not run unless asked: pass --allow-pipes if you trust it."
         )
+    hashes = read_table(path / AUDIO_HASH) if (path / AUDIO_HASH).exists() else {}
     if not (path / "segments").exists():
         _compare_ids(path / "wav.scp", recordings, speakers)
-        return {name: (audio, 0.0, None) for name, audio in recordings.items()}
-    spans: dict[str, tuple[str, float, float | None]] = {}
+        return {n: (audio, 0.0, None, hashes.get(n, "")) for n, audio in recordings.items()}
+    spans: dict[str, tuple[str, float, float | None, str]] = {}
     for name, line in _read_same_ids(path / "segments", speakers).items():
         segment = parse_segment(line)
         if segment is None or segment[0] not in recordings:
@@ -166,7 +169,7 @@ def _read_spans(
                 f"{path / 'segments'}: {name} is `{line}`, not `<recording of wav.scp> <start> "
                 f"<end>` with start before end; run `{FIX} {path}`."
             )
-        spans[name] = (recordings[segment[0]], *segment[1:])
+        spans[name] = (recordings[segment[0]], *segment[1:], hashes.get(segment[0], ""))
     return spans
 
 

@@ -14,11 +14,13 @@ from kaldi_files import RATE, tone, write_lines
 
 from audiorl.config.schema import Config, DataConfig
 from audiorl.data import format as formatting
+from audiorl.data.audio import audio_digests
 from audiorl.data.data_dir import subset
 from audiorl.data.format import format_sets
 from audiorl.data.utterance import read_utterances
 from audiorl.data.validate import Checks, validate
 from audiorl.errors import UserError
+from audiorl.runtime.stamps import Stamp, digest
 
 Edit = Callable[[Path, str, str], None]
 Accepts = Callable[[Path], None]
@@ -131,14 +133,14 @@ def test_second_call_does_nothing_and_changes_are_seen(
 def test_interrupted(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed while the second set is written: the first stays, the second is whole or absent."""
     dump = data.parent / "dump"
-    write_json = formatting.write_json
+    write = Stamp.write
 
-    def die(path: Path, value: dict) -> None:
-        if path.parent.name == ".dev.tmp":
+    def die(stamp: Stamp, **facts) -> None:
+        if stamp.path.parent.name == ".dev.tmp":
             raise KeyboardInterrupt
-        write_json(path, value)
+        write(stamp, **facts)
 
-    monkeypatch.setattr(formatting, "write_json", die)
+    monkeypatch.setattr(Stamp, "write", die)
     with pytest.raises(KeyboardInterrupt):
         format_sets(config(), data, dump)
     assert sorted(path.name for path in dump.iterdir()) == [".dev.tmp", "train"]
@@ -211,6 +213,7 @@ def test_commands_are_run_once_when_allowed(data: Path, edit: Edit) -> None:
         format_sets(config(), data, dump)
     format_sets(config(), data, dump, allow_pipes=True)
     bob = read_utterances(dump / "train")[-1]
+    assert bob.audio_hash == digest(bob.audio)
     assert bob.audio == str(dump / "train" / "wav" / "bob-3.wav")
     assert bob.duration == pytest.approx(1.4)
     made, original = (soundfile.read(path)[0] for path in (bob.audio, audio / "bob-3.wav"))
@@ -221,7 +224,76 @@ def test_commands_are_run_once_when_allowed(data: Path, edit: Edit) -> None:
 def test_stamp_is_readable(data: Path) -> None:
     format_sets(config(), data, data.parent / "dump")
     stamp = json.loads((data.parent / "dump" / "train" / "format.json").read_text())
-    assert stamp["row"][:2] == ["train", 5] and len(stamp["inputs"]) == 64
+    assert stamp["row"][:2] == ["train", 5]
+    assert list(stamp["inputs"]) == [
+        "train/spk2utt", "train/text", "train/utt2spk", "train/wav.scp", "audio",
+    ]  # fmt: skip
+    assert stamp["settings"]["min_duration"] == 0.1
+    assert stamp["outputs"].keys() >= {"text", "utt2dur", "wav.scp", "reco2hash"}
+
+
+def hashes(folder: Path) -> list[str]:
+    return [u.audio_hash for u in read_utterances(folder)]
+
+
+def test_recordings_are_known_by_their_content(data: Path, capsys) -> None:
+    """Others of the same length and with the same date are noticed, the same ones never are."""
+    dump, wave = data.parent / "dump", data.parent / "audio" / "bob-1.wav"
+    format_sets(config(), data, dump)
+    before = hashes(dump / "test")
+    assert before == [digest(data.parent / "audio" / f"{name}.wav") for name in IDS]
+    times = (wave.stat().st_atime_ns, wave.stat().st_mtime_ns)
+    content = wave.read_bytes()
+    capsys.readouterr()
+    for change in (wave.touch, lambda: os.utime(wave, (1, 1)), lambda: wave.write_bytes(content)):
+        change()
+        format_sets(config(), data, dump)
+        assert capsys.readouterr().out.count("up to date.") == 3
+    wave.write_bytes(content[:-2] + bytes([content[-2] ^ 1, content[-1]]))
+    os.utime(wave, ns=times)
+    format_sets(config(), data, dump)
+    said = capsys.readouterr().out
+    for name in ("train", "dev", "test"):
+        assert f"{dump / name} is out of date: audio changed\n" in said
+        assert [a == b for a, b in zip(hashes(dump / name), before, strict=True)] == [
+            True, True, False, True, True,
+        ]  # fmt: skip
+    wave.write_bytes(content)
+    format_sets(config(), data, dump)
+    assert hashes(dump / "test") == before
+
+
+def test_what_changed_is_said(data: Path, edit: Edit, capsys) -> None:
+    dump = data.parent / "dump"
+    format_sets(config(), data, dump)
+    capsys.readouterr()
+    edit(data / "dev" / "text", "words of bob-1", "other words")
+    text = (dump / "test" / "text").read_text()
+    (dump / "test" / "text").write_text(text.partition("\n")[2])  # cut at a line
+    (dump / "train" / "format.json").write_text('{"format": 99}')
+    format_sets(config(), data, dump)
+    said = [line for line in capsys.readouterr().out.splitlines() if "out of date" in line]
+    assert said == [
+        f"{dump}/train is out of date: format.json (of another version, or broken) changed",
+        f"{dump}/dev is out of date: dev/text changed",
+        f"{dump}/test is out of date: text changed",
+    ]
+    assert (dump / "test" / "text").read_text() == text
+
+
+def test_recordings_of_segments_and_archives(data: Path, segmented: Path) -> None:
+    for name in ("dev", "test"):
+        subset(segmented, data / name, first=5)
+    format_sets(config(), data, data.parent / "dump")
+    by_audio = {u.audio: u.audio_hash for u in read_utterances(data.parent / "dump" / "train")}
+    assert by_audio == {audio: digest(audio) for audio in by_audio}
+    assert len(set(by_audio.values())) == 2
+    archive = data.parent / "x.ark"
+    archive.write_bytes(b"some")
+    found = audio_digests({"a": f"{archive}:3", "b": f"{archive}:0", "c": "cat x |", "d": ""})
+    assert found == {"a": f"{digest(archive)}:3", "b": f"{digest(archive)}:0"} | dict.fromkeys(
+        "cd", "absent"
+    )
 
 
 def remove_audio(folder: Path) -> None:
