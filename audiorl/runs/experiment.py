@@ -9,7 +9,8 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from audiorl.config import config_differences, dump_config, load_config
@@ -19,7 +20,8 @@ from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
 from audiorl.models import WEIGHTS
 from audiorl.runs.environment import environment
-from audiorl.runtime.files import atomic_path, atomic_write, disk_errors, sha256, write_json
+from audiorl.runtime.files import atomic_path, atomic_write, disk_errors, write_json
+from audiorl.runtime.stamps import Stamp
 
 # Every run depends on these; those that are not named here or by a run may change in a restart.
 # What data.* and the warm start brought in is compared by content (`check_inputs`).
@@ -57,15 +59,12 @@ class Experiment:
         return (self.model_folder / WEIGHTS).exists()
 
     def check_inputs(self, **inputs: list[Utterance] | list[Item] | Path) -> None:
-        """Remembers which data and files the run began with; refuses to go on with others."""
-        found = {name: fingerprint(given) for name, given in inputs.items()}
-        path = self.folder / "inputs.json"
-        if not path.exists():
-            write_json(path, found)
-            return
-        begun = json.loads(path.read_text(encoding="utf-8"))
-        changed = [name for name in found if begun.get(name) != found[name]]
-        if changed:
+        """Remember which data and files the run began with; refuse to continue with others."""
+        found = {n: i if isinstance(i, Path) else content_hash(i) for n, i in inputs.items()}
+        stamp = Stamp(self.folder / "inputs.json", {}, found)
+        if not stamp.path.exists():
+            stamp.write()
+        elif changed := stamp.changes():
             raise UserError(
                 f"{self.folder} was begun with other inputs than it is given now "
                 f"({', '.join(changed)} changed); remove the folder to train again, or name "
@@ -108,21 +107,20 @@ class Experiment:
         root.addHandler(to_screen)
 
 
-def fingerprint(given: list[Utterance] | list[Item] | Path) -> dict[str, object]:
-    """How many utterances, and a hash over their ids, texts and durations; or a file's hash.
+def content_hash(given: Sequence[Utterance | Item]) -> str:
+    """Return a hash of all that is known of utterances, but for where their audio lies.
 
-    Of the items of an RL set, also over what the order of prompts looks at.
+    Of the items of an RL set, also of what the order of prompts looks at.
     """
-    if isinstance(given, Path):
-        return {"sha256": sha256(given)}
     digest = hashlib.sha256()
     for entry in given:
-        u, order = entry, ""
+        order = []
+        u = entry
         if isinstance(entry, Item):
-            u = entry.utterance
-            order = f"\t{sorted(entry.subsets.items())}\t{entry.reward_mean}\t{entry.reward_std}"
-        digest.update(f"{u.id}\t{u.text}\t{u.duration}{order}\n".encode())
-    return {"utterances": len(given), "sha256": digest.hexdigest()}
+            u, order = entry.utterance, [entry.subsets, entry.reward_mean, entry.reward_std]
+        content = {**asdict(u), "audio": ""}
+        digest.update(json.dumps([content, order], sort_keys=True).encode())
+    return digest.hexdigest()
 
 
 def resume_command() -> str:

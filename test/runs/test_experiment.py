@@ -16,7 +16,7 @@ from tiny import tiny_config
 from audiorl.config import dump_config, load_config
 from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
-from audiorl.runs.experiment import Experiment, fingerprint, resume_command
+from audiorl.runs.experiment import Experiment, content_hash, resume_command
 
 KEYS = ("sft.", "llm.")
 
@@ -125,14 +125,39 @@ def test_other_inputs_are_refused(tmp_path: Path) -> None:
             experiment.check_inputs(**inputs)
 
 
-def test_a_fingerprint_sees_ids_texts_and_durations() -> None:
+def test_the_same_inputs_with_other_dates(tmp_path: Path) -> None:
+    experiment, weights = opened(tmp_path / "exp"), tmp_path / "weights"
+    weights.write_bytes(b"some")
+    experiment.check_inputs(init=weights)
+    times = (weights.stat().st_atime_ns, weights.stat().st_mtime_ns)
+    os.utime(weights, (1, 1))
+    experiment.check_inputs(init=weights)
+    weights.write_bytes(b"same")
+    os.utime(weights, ns=times)
+    with pytest.raises(UserError, match=r"\(init changed\)"):
+        experiment.check_inputs(init=weights)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"train": {"utterances": 3, "sha256": "x"}}'])
+def test_broken_inputs_are_a_sentence(text: str, tmp_path: Path) -> None:
+    """Those of a former version are refused as well."""
+    experiment = opened(tmp_path / "exp")
+    (tmp_path / "exp" / "inputs.json").write_text(text)
+    told = r"\(inputs\.json \(of another version, or broken\) changed\); remove the folder to train"
+    with pytest.raises(UserError, match=told) as refused:
+        experiment.check_inputs(train=some("abc"))
+    assert "\n" not in str(refused.value)
+
+
+def test_utterances_are_known_by_all_but_their_place(tmp_path: Path) -> None:
     def one(id: str = "a", text: str = "t", duration: float = 1.0, **more) -> list[Utterance]:
         return [Utterance(id, "x.wav", text, "s", duration=duration, **more)]
 
-    prints = [one(), one(id="b"), one(text="u"), one(duration=2.0), one() + one(id="b")]
-    assert len({json.dumps(fingerprint(given)) for given in prints}) == len(prints)
+    made = [one(), one(id="b"), one(text="u"), one(duration=2.0), one() + one(id="b")]
+    made += [one(audio_hash="x"), one(start=0.5), one(keywords=("a",)), one(tags={"a": "b"})]
+    assert len({content_hash(given) for given in made}) == len(made)
     # Where the corpus lies may change.
-    assert fingerprint(one()) == fingerprint([Utterance("a", "/y.wav", "t", "s", duration=1.0)])
+    assert content_hash(one()) == content_hash([Utterance("a", "/y", "t", "s", duration=1.0)])
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
