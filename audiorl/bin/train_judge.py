@@ -10,6 +10,7 @@ from pathlib import Path
 
 from audiorl.bin.cli import parser, run
 from audiorl.config import load_config
+from audiorl.runtime.locks import exclusive
 
 
 def main() -> None:
@@ -22,7 +23,8 @@ def main() -> None:
     config = load_config(args.config, args.set)
     from audiorl.train.judge import train_judge
 
-    train_judge(config, args.dump, args.out)
+    with exclusive(args.out):
+        train_judge(config, args.dump, args.out)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from audiorl.bin.cli import parser, run
 from audiorl.config import load_config
+from audiorl.runtime.locks import exclusive
 
 
 def main() -> None:
@@ -24,7 +25,8 @@ def main() -> None:
     config = load_config(args.config, args.set)
     from audiorl.train.reward_model import train_reward_model
 
-    train_reward_model(config, args.dump, args.tokens, args.out)
+    with exclusive(args.out):
+        train_reward_model(config, args.dump, args.tokens, args.out)
 
 
 if __name__ == "__main__":

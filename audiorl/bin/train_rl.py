@@ -14,6 +14,7 @@ from pathlib import Path
 
 from audiorl.bin.cli import parser, run
 from audiorl.config import load_config
+from audiorl.runtime.locks import exclusive
 
 
 def main() -> None:
@@ -46,7 +47,8 @@ def main() -> None:
         task = Synthesis(config, folders, args.dump)
     from audiorl.train.rl import train_rl
 
-    train_rl(config, args.init, args.data, args.dump, args.out, task)
+    with exclusive(args.out):
+        train_rl(config, args.init, args.data, args.dump, args.out, task)
 
 
 if __name__ == "__main__":

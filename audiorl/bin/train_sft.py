@@ -12,6 +12,7 @@ from pathlib import Path
 
 from audiorl.bin.cli import parser, run
 from audiorl.config import load_config
+from audiorl.runtime.locks import exclusive
 
 
 def main() -> None:
@@ -26,13 +27,15 @@ def main() -> None:
     if config.task == "asr":
         from audiorl.train.sft import train_sft
 
-        train_sft(config, args.dump, args.out)
+        with exclusive(args.out):
+            train_sft(config, args.dump, args.out)
         return
     if args.codec is None:
         options.error("a speech LM learns the tokens of a codec; name it with --codec")
     from audiorl.train.speech_sft import train_speech_sft
 
-    train_speech_sft(config, args.dump, args.codec, args.out)
+    with exclusive(args.out):
+        train_speech_sft(config, args.dump, args.codec, args.out)
 
 
 if __name__ == "__main__":

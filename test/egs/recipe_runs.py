@@ -159,12 +159,12 @@ def python(module: str, *arguments: str | Path, cwd: Path = ROOT) -> str:
 def modified(folder: Path) -> dict[str, int]:
     """Every file below `folder` that a second run must leave alone -> when it was written (ns).
 
-    Logs grow and run.sh, the command to resume with, is written anew.
+    Logs grow; locks and run.sh, the command to resume with, are written anew.
     """
     return {
         str(path.relative_to(folder)): path.stat().st_mtime_ns
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.suffix != ".log" and path.name != "run.sh"
+        if path.is_file() and not path.name.endswith((".log", ".lock", "run.sh"))
     }
 
 
