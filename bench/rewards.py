@@ -23,15 +23,11 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from audiorl.config.schema import (  # noqa: E402
-    REWARDS,
-    SPEECH_REWARDS,
-    Config,
-    RewardConfig,
-)
+from audiorl.config.rewards import REWARDS, SYNTHESIS, reward_options  # noqa: E402
+from audiorl.config.schema import Config  # noqa: E402
 from audiorl.data.utterance import Utterance  # noqa: E402
 from audiorl.rewards import Sample, build_rewards  # noqa: E402
-from audiorl.rewards.base import errors  # noqa: E402
+from audiorl.rewards.core.counting import errors  # noqa: E402
 from audiorl.text.normalise import normal_units, normalizer  # noqa: E402
 
 GROUP = 8
@@ -51,12 +47,13 @@ def main() -> None:
     samples = make_samples(args.language, args.pairs, args.seed)
     config = Config()
     config.score.normalizer, config.score.unit = LANGUAGES[args.language]
-    names = [name for name in REWARDS if name not in (*OTHERS_CODE, *SPEECH_REWARDS)]
+    names = [n for n in REWARDS if n not in OTHERS_CODE]
+    names = [n for n in names if not SYNTHESIS.intersection(reward_options(n).needs)]
     length = sum(len(sample.text) for sample in samples) / len(samples)
     load = os.getloadavg()[0] / os.cpu_count()
     print(f"{len(samples)} pairs, {length:.0f} characters on average, load per core {load:.1f}")
     for chosen in (*([name] for name in names), names):
-        config.rl.rewards = [RewardConfig(name) for name in chosen]
+        config.rl.rewards = [reward_options(name) for name in chosen]
         seconds = measure(config, samples)
         label = chosen[0] if len(chosen) == 1 else f"all {len(names)} together"
         print(f"{label:<18} {seconds:6.2f} s  {len(samples) / seconds:10,.0f} pairs a second")

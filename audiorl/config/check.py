@@ -89,10 +89,10 @@ def _missing(config: Config) -> Iterator[Rule]:
         elif pretrained and not HUB_NAME.fullmatch(pretrained):
             message = "there is no such folder, and it is not a hub name; mend the path"
             yield (key,), f"{os.path.abspath(pretrained)}: {message}"
-    for reward in config.rl.rewards:
-        if reward.reward_file and not os.path.isfile(reward.reward_file):
+    for path in (path for reward in config.rl.rewards for path in reward.files):
+        if not path.is_file():
             message = "there is no such file; give your rewards' path from the recipe's folder"
-            yield ("rl.rewards",), f"{os.path.abspath(reward.reward_file)}: {message}"
+            yield ("rl.rewards",), f"{path.absolute()}: {message}"
     texts = {"hypotheses": config.rl_data.hypotheses, "background": [config.rl_data.background]}
     for key, paths in texts.items():
         for path in filter(None, paths):

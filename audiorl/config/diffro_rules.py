@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from audiorl.config.reward_rules import Rule
+from audiorl.config.field import Rule
 from audiorl.config.schema import Config
 
 DIFFERENTIATED = ("diffro", "both")  # algorithms with DiffRO's loss

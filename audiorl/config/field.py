@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import field
 from typing import Any
+
+Rule = tuple[tuple[str, ...], str]  # the keys it is about (the one to name first), the sentence
 
 
 def key(
@@ -14,7 +17,7 @@ def key(
     gt: float | None = None,
     le: float | None = None,
     lt: float | None = None,
-    choices: tuple[str, ...] | None = None,
+    choices: Collection[str] | None = None,
     task: str | None = None,
 ) -> Any:
     """A config field: its default, what it means, and which values it may take.

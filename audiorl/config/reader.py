@@ -17,6 +17,7 @@ from audiorl.config.keys import Keys, allows, default_of, expected, schema_keys,
 from audiorl.config.scalars import NULLS, parse_scalar
 from audiorl.config.schema import Config
 from audiorl.config.strict_yaml import REFUSED, Unreadable, compose, where
+from audiorl.config.variants import Variants
 
 
 class Setting(NamedTuple):
@@ -219,7 +220,8 @@ class Reader:
             return None if None in values else values
         if is_dataclass(kind):  # in a list: whole, nothing is merged into it
             known = len(self.problems)
-            settings = self._settings(self._entries(node, path), kind, f"{path}.")
+            kind, entries = self._variant(kind, self._entries(node, path), path)
+            settings = self._settings(entries, kind, f"{path}.")
             return build(kind, settings, f"{path}.") if len(self.problems) == known else None
 
         value, fix = None, ""
@@ -232,6 +234,27 @@ class Reader:
         message = f"expected {expected(kind, field.metadata)} (got {_shape(node)})"
         self._refuse(node, path, f"{message}; {fix or _suggest(node, field)}")
         return None
+
+    def _variant(self, kind: type, entries: Entries, path: str) -> tuple[type, Entries]:
+        """The options of the variant that one key of the section names, and their entries."""
+        for key, (_, field) in section_keys(kind).items():
+            if not isinstance(variants := field.metadata["choices"], Variants):
+                continue
+            named = entries[key][1].value if key in entries else default_of(field)
+            if named not in list(variants):
+                return kind, {key: entries[key]}  # the others cannot be judged
+            options = variants.module(named).Options
+            known, common = section_keys(options), section_keys(kind)
+            own = ", ".join(name for name in known if name not in common)
+            for name in [name for name in entries if name not in known]:
+                near = difflib.get_close_matches(name, known, n=1)
+                what = f"knows {own}" if own else "has no options"
+                message = f"{named} has no use for {name} (it {what}); remove it"
+                if near:
+                    message = f"unknown key; did you mean {path}.{near[0]}?"
+                self._refuse(entries.pop(name)[0], f"{path}.{name}", message)
+            return options, entries
+        return kind, entries
 
 
 def _read_text(path: str) -> str:

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 from audiorl.config.codec_rules import broken_codec_rules
 from audiorl.config.diffro_rules import broken_diffro_rules
+from audiorl.config.field import Rule
 from audiorl.config.judge_rules import broken_judge_rules
-from audiorl.config.reward_rules import Rule, broken_reward_rules
+from audiorl.config.rewards import broken_reward_rules
 from audiorl.config.schema import Config, SubsetConfig
 from audiorl.config.tts_rules import broken_tts_rules
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 from audiorl.config.field import key
+from audiorl.config.rewards import RewardOptions, reward_options
 from audiorl.config.tts_schema import (
     CodecConfig,
     DiffROConfig,
@@ -260,103 +261,6 @@ class RLDataConfig:
     background_count: int = key(0, "of found: times that it may have a rare word", ge=0)
 
 
-TERM, PENALTY, OWN = ("sample",), ("sample", "gate"), ("sample", "group", "gate")
-# name -> the kinds it may be of (the first if the config names none), its options
-REWARDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "wer": (TERM, ("unit",)),
-    "wer_exp": (TERM, ("unit", "k")),
-    "wer_tanh": (TERM, ("unit", "k")),
-    "edit_distance": (TERM, ("unit",)),
-    "exact_match": (TERM, ("unit",)),
-    "hallucination": (PENALTY, ("max_rate",)),
-    "keywords": (TERM, ("measure", "boundary")),
-    "language": (("gate", "sample"), ()),
-    "format": (PENALTY, ("pattern",)),
-    "length": (TERM, ("unit",)),
-    "group_length": (("group",), ("unit",)),
-    "file": (OWN, ("reward_file", "waves")),
-    "http": (OWN, ("url", "timeout", "retries", "batch_size")),
-    "duration": (("group",), ()),
-    "tempo": (TERM, ()),
-    "diversity": (("group",), ("pitch",)),
-    "likelihood": (TERM, ("k",)),
-    "speaker_similarity": (TERM, ()),
-}
-# Those of synthesis alone.
-SPEECH_REWARDS = ("duration", "tempo", "diversity", "likelihood", "speaker_similarity")
-
-
-@dataclass
-class RewardConfig:
-    """One reward: its name, its weight, and the options that some rewards have."""
-
-    name: str = key(
-        "wer",
-        "accuracy, hallucination, keywords and form, described in egs/README.md; your own as a "
-        "Python file, or behind http; the last five are for tts",
-        choices=tuple(REWARDS),
-    )
-    weight: float = key(1.0, "factor in the sum; of a gate: of the value that becomes the total")
-    label: str = key("", "its name in the log, if one reward is used twice; empty: its name")
-    kind: str = key(
-        "auto",
-        "sample: a term of the sum; group: likewise, sees the hypotheses of an utterance at once; "
-        "gate: its value, where below 0, becomes the total; auto: gate for language, group for "
-        "group_length, duration and diversity, sample for all others",
-        choices=("auto", "sample", "group", "gate"),
-    )
-    unit: str = key(
-        "auto",
-        "of accuracy and length; auto: score.unit",
-        choices=("auto", "word", "char", "mixed"),
-    )
-    k: float = key(
-        0.0,
-        "steepness of wer_exp, exp(-k c), wer_tanh, 1 - tanh(k c), and likelihood, exp(-k NLL per "
-        "character); 0: 2.5, 3 and 1/3",
-        ge=0,
-    )
-    max_rate: float = key(
-        8.0,
-        "of hallucination: words or CJK characters a second above which output was not spoken; a "
-        "little more than the fastest speaker of the corpus reaches: stage 2 prints most/s",
-        gt=0,
-    )
-    measure: str = key(
-        "f1",
-        "of keywords; mean: of precision and recall, as in the paper",
-        choices=("f1", "precision", "recall", "mean"),
-    )
-    boundary: int = key(
-        1, "of keywords: letters that a word may have before or after the keyword", ge=0
-    )
-    pattern: str = key(
-        r"[^\n<>{}|`*]*", "of format: regular expression that the whole output has to match"
-    )
-    reward_file: str = key(
-        "", "of file: Python file with reward(samples), a number or None for each; packed with it"
-    )
-    waves: bool = key(False, "of file: samples come with their wave, which is made for it (tts)")
-    pitch: float = key(
-        0.0,
-        "of diversity: weight of the deviation of F0 in octaves; above 0 waves are made for it",
-        ge=0,
-    )
-    url: str = key("", "of http: where samples are posted; request and answer: egs/README.md")
-    timeout: float = key(30.0, "of http: s to wait for a whole answer", gt=0)
-    retries: int = key(2, "of http: attempts after the first", ge=0)
-    batch_size: int = key(64, "of http: samples in one request", ge=1)
-
-    @property
-    def actual_kind(self) -> str:
-        """`kind`, or what is usual for the reward."""
-        return REWARDS[self.name][0][0] if self.kind == "auto" else self.kind
-
-    def unit_or(self, usual: str) -> str:
-        """`unit`, or that of scoring."""
-        return usual if self.unit == "auto" else self.unit
-
-
 @dataclass
 class RLConfig:
     """Reinforcement learning (stage 5)."""
@@ -408,7 +312,7 @@ class RLConfig:
     top_p: float = key(
         1.0, "sample from the smallest set with this probability; 1: all", gt=0, le=1
     )
-    rewards: list[RewardConfig] = key(lambda: [RewardConfig()], "rewards, one list item each")
+    rewards: list[RewardOptions] = key(lambda: [reward_options()], "rewards, one list item each")
     reward_combination: str = key(
         "sum",
         "weighted sum; harmonic: the weighted harmonic mean, in which bad in one is bad in all; "

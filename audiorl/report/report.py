@@ -156,7 +156,7 @@ def reward_code(exp: Path) -> dict[str, str]:
     """The users' own reward files that a system was trained with, as training kept them."""
     path = exp / "config.yaml"
     rewards = load_config(path).rl.rewards if path.exists() else []
-    return {r.reward_file: _read(exp / r.reward_file) for r in rewards if r.reward_file}
+    return {str(path): _read(exp / path) for reward in rewards for path in reward.files}
 
 
 def environment_table(path: Path) -> Table:

@@ -1,73 +1,26 @@
-"""Rewards by the names that a config uses."""
+"""Rewards: each module here is one, under its name, with `Options` and `build(options, context)`.
 
-from __future__ import annotations
+A reward of your own is `$AUDIORL_PLUGINS/rewards/<name>.py` (see `audiorl.config.variants`), or the
+function in the `reward_file` of the reward `file`.
+"""
 
-from collections.abc import Callable
+from audiorl.config.variants import extend_path
+from audiorl.rewards.core.build import build_reward, build_rewards, reward_files, wants_waves
+from audiorl.rewards.core.combine import HarmonicMean, WeightedSum
+from audiorl.rewards.core.reward import Context, Models, Reward, Sample, Scores
 
-from audiorl.config.schema import Config, RewardConfig, ScoreConfig
-from audiorl.rewards import accuracy, external, form, speech
-from audiorl.rewards.base import Reward, Sample, Scores
-from audiorl.rewards.combine import HarmonicMean, WeightedSum
-from audiorl.rewards.external import reward_files
-from audiorl.rewards.hallucination import hallucination
-from audiorl.rewards.keywords import keywords
-from audiorl.rewards.speech import Models
-
-REWARDS: dict[str, Callable[[ScoreConfig, RewardConfig], Reward]] = {
-    "wer": accuracy.wer,
-    "wer_exp": accuracy.wer_exp,
-    "wer_tanh": accuracy.wer_tanh,
-    "edit_distance": accuracy.edit_distance,
-    "exact_match": accuracy.exact_match,
-    "hallucination": hallucination,
-    "keywords": keywords,
-    "language": form.language,
-    "format": form.format,
-    "length": form.length,
-    "group_length": form.group_length,
-    "file": external.file,
-    "http": external.server,
-}
-# Those of synthesis, which are given models too.
-SPEECH_REWARDS: dict[str, Callable[[ScoreConfig, RewardConfig, Models], Reward]] = {
-    "duration": speech.duration,
-    "tempo": speech.tempo,
-    "diversity": speech.diversity,
-    "likelihood": speech.likelihood,
-    "speaker_similarity": speech.speaker_similarity,
-}
+__path__ = extend_path(__name__, __path__)
 
 __all__ = [
-    "REWARDS",
-    "SPEECH_REWARDS",
+    "Context",
     "HarmonicMean",
     "Models",
     "Reward",
     "Sample",
     "Scores",
     "WeightedSum",
+    "build_reward",
     "build_rewards",
     "reward_files",
+    "wants_waves",
 ]
-
-
-def build_rewards(config: Config, models: Models | None = None) -> WeightedSum:
-    """The rewards of `rl.rewards`, as `rl.reward_combination` puts them together.
-
-    `models`: those that rewards of synthesis ask. Raises UserError if a user's own file is missing
-    or cannot be loaded.
-    """
-    external.reward_files(config)
-    combination = HarmonicMean if config.rl.reward_combination == "harmonic" else WeightedSum
-
-    def build(options: RewardConfig) -> Reward:
-        if options.name in SPEECH_REWARDS:
-            return SPEECH_REWARDS[options.name](config.score, options, models or Models())
-        return REWARDS[options.name](config.score, options)
-
-    return combination(
-        {
-            options.label or options.name: (build(options), options.weight)
-            for options in config.rl.rewards
-        }
-    )

@@ -1,11 +1,14 @@
-"""R2 of the paper (section 4.1): output that is not in the audio."""
+"""Output that is not in the audio: R2 of the paper (section 4.1)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from audiorl.config.schema import RewardConfig, ScoreConfig
-from audiorl.rewards.base import Reward, Sample, errors
+from audiorl.config.field import key
+from audiorl.config.rewards import RewardOptions
+from audiorl.rewards.core.counting import errors
+from audiorl.rewards.core.reward import Context, Reward, Sample
 from audiorl.text import detectors
 from audiorl.text.align import align
 from audiorl.text.detectors import Span
@@ -14,26 +17,37 @@ from audiorl.text.normalise import normal_units, normalizer, split_units, spoken
 UNIT = "mixed"  # CJK characters and words of other scripts: spoken at comparable rates
 
 
-def hallucination(score: ScoreConfig, options: RewardConfig) -> Reward:
-    """Minus the share of the hypothesis that a detector finds, or as a gate -1 if there is any.
+@dataclass
+class Options(RewardOptions):
+    """The rate of speech above which output was not spoken."""
 
-    Where nobody speaks, silence earns 0 and any output from -1/2 for next to nothing to -1 at
-    `max_rate`: all is made up, and less of it is still better than more. There, and where signs
-    repeat themselves, the text counts as it was output, whatever the normaliser takes away.
+    kinds, penalty = ("sample", "gate"), True
+
+    max_rate: float = key(
+        8.0,
+        "words or CJK characters a second above which output was not spoken; a little more than "
+        "the fastest speaker of the corpus reaches: stage 2 prints most/s",
+        gt=0,
+    )
+
+
+def build(options: Options, context: Context) -> Reward:
+    """Return minus the share of the hypothesis that a detector finds, or as a gate -1 for any.
+
+    In a recording without speech, an empty hypothesis gets 0 and any output from -1/2, for next to
+    nothing, to -1 at `max_rate`: less made-up text is better than more. There, and where characters
+    repeat, the text counts as it was output, whatever the normaliser removes.
     """
 
     def one(sample: Sample) -> float:
-        share = _share(sample, score.normalizer, options.max_rate)
+        share = _share(sample, context.score.normalizer, options.max_rate)
         return -1.0 if options.actual_kind == "gate" and share else 0.0 - share
 
-    def reward(samples: Sequence[Sample]) -> list[float]:
-        return [one(sample) for sample in samples]
-
-    return Reward(reward, options.actual_kind, penalty=True)
+    return Reward(lambda samples: [one(sample) for sample in samples])
 
 
 def _share(sample: Sample, name: str, max_rate: float) -> float:
-    """How much of the hypothesis is made up, from 0 to 1."""
+    """Return the share of the hypothesis that is made up, from 0 to 1."""
     clean, seconds = normalizer(name), sample.utterance.duration
     ref = normal_units(sample.utterance.text, name, UNIT)
     if not ref:
@@ -55,7 +69,7 @@ def find_spans(
     seconds: float | None,
     max_rate: float,
 ) -> list[Span]:
-    """What the detectors find in the units of a hypothesis on speech; `texts`: hypothesis, ref."""
+    """Run the detectors on the units of a hypothesis on speech; `texts`: hypothesis, ref."""
     spans = detectors.loops(hyp, ref)
     spans += detectors.compressible(hyp, *texts)
     spans += detectors.beyond_audio(hyp, seconds, max_rate, len(ref))
@@ -67,6 +81,6 @@ def find_spans(
 
 
 def severity_without_speech(hyp: Sequence[str], seconds: float | None, max_rate: float) -> float:
-    """Of output where nobody speaks, from 1/2 to 1; 1 if the duration is not known."""
+    """Rate output where there is no speech, from 1/2 to 1; 1 if the duration is not known."""
     most, words = max_rate * seconds if seconds else 0.0, detectors.count_words(hyp)
     return 0.5 + 0.5 * words / max(most, words)

@@ -1,31 +1,45 @@
-"""R3 of the paper (section 4.1): names, brands and terms."""
+"""Names, brands and terms: R3 of the paper (section 4.1)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
-from audiorl.config.schema import RewardConfig, ScoreConfig
+from audiorl.config.field import key
+from audiorl.config.rewards import RewardOptions
 from audiorl.data.utterance import Utterance
-from audiorl.rewards.base import Reward, Sample, errors
+from audiorl.rewards.core.counting import errors
+from audiorl.rewards.core.reward import Context, Reward, Sample
 from audiorl.text.align import Counts
 from audiorl.text.keywords import Reading, count_loosely, keyword_scores, read, read_all
 
 
-def keywords(score: ScoreConfig, options: RewardConfig) -> Reward:
-    """F1, precision, recall or their mean (the paper's) over the utterance's keywords.
+@dataclass
+class Options(RewardOptions):
+    """The measure, and how exactly a keyword has to stand in a text."""
 
-    It applies to utterances with keywords. Said twice by the hypothesis but once by the speaker
-    counts against precision, and a hypothesis with half of the reference's units wrong or more
-    earns nothing: keywords among filling are no transcript, whatever the weight. Keywords that the
-    speaker does not say count only if the hypothesis has them; with none said and none heard the
-    value is 1.
+    measure: str = key(
+        "f1",
+        "mean: of precision and recall, as in the paper",
+        choices=("f1", "precision", "recall", "mean"),
+    )
+    boundary: int = key(1, "letters that a word may have before or after the keyword", ge=0)
+
+
+def build(options: Options, context: Context) -> Reward:
+    """Return F1, precision, recall or their mean (the paper's) over the utterance's keywords.
+
+    It applies to utterances with keywords. A keyword said once but output twice counts against
+    precision, and a hypothesis with half of the reference's units wrong or more gets 0: keywords
+    among filler are no transcript, whatever the weight. Keywords that are not said count only if
+    the hypothesis has them; with none said and none output the value is 1.
     """
+    normalizer = context.score.normalizer
 
     def units(text: str) -> Reading:
-        return read(text, score.normalizer)
+        return read(text, normalizer)
 
     def phrases(utterance: Utterance) -> set[Reading]:
-        return read_all(utterance.keywords, score.normalizer)
+        return read_all(utterance.keywords, normalizer)
 
     def one(sample: Sample) -> float:
         ref, hyp = units(sample.utterance.text), units(sample.text)
@@ -34,10 +48,10 @@ def keywords(score: ScoreConfig, options: RewardConfig) -> Reward:
         counts = count_loosely(ref, hyp, phrases(sample.utterance), options.boundary)
         return _measure(counts, options.measure)
 
-    def reward(samples: Sequence[Sample]) -> list[float]:
-        return [one(sample) for sample in samples]
-
-    return Reward(reward, applies=lambda utterance: bool(phrases(utterance)))
+    return Reward(
+        lambda samples: [one(sample) for sample in samples],
+        applies=lambda utterance: bool(phrases(utterance)),
+    )
 
 
 def _measure(counts: Counts, name: str) -> float:

@@ -56,7 +56,8 @@ class Vocoder:
             voices = [self.voices[samples[row].utterance.speaker] for row in rows]
             waves = self.codec.decode(tokens, torch.stack(voices))
             for row, wave in zip(rows, waves, strict=True):
-                made[row] = replace(samples[row], wave=wave.cpu())
+                rate = self.codec.sample_rate
+                made[row] = replace(samples[row], wave=wave.cpu(), sample_rate=rate)
         return made
 
 

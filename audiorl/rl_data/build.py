@@ -13,7 +13,7 @@ from audiorl.data.utterance import Utterance, write_utterances_jsonl
 from audiorl.errors import UserError
 from audiorl.models.audio_llm import AudioLLM
 from audiorl.rewards import reward_files
-from audiorl.rewards.workers import scoring
+from audiorl.rewards.core.workers import scoring
 from audiorl.rl_data.difficulty import Meter
 from audiorl.rl_data.pool import held_out_sets, read_hypotheses, read_pool, subsets_of
 from audiorl.rl_data.probe import ProbeFile, probe

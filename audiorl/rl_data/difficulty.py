@@ -10,10 +10,11 @@ from statistics import fmean
 
 import torch
 
-from audiorl.config.schema import Config, RewardConfig
+from audiorl.config.rewards import reward_options
+from audiorl.config.schema import Config
 from audiorl.data.utterance import Utterance
-from audiorl.rewards import Sample
-from audiorl.rewards.hallucination import UNIT, hallucination
+from audiorl.rewards import Context, Sample, build_reward
+from audiorl.rewards.hallucination import UNIT
 from audiorl.rl.advantages import flat_groups, group_std
 from audiorl.rl_data.probe import Probe
 from audiorl.text.align import count_errors
@@ -44,8 +45,8 @@ class Meter:
         self.pass_error = config.rl_data.pass_error
         # As the reward sees it, if there is one: what counts as too fast is a setting of its.
         given = [reward for reward in config.rl.rewards if reward.name == "hallucination"]
-        options = given[0] if given else RewardConfig(name="hallucination")
-        self.hallucination = hallucination(config.score, options)
+        options = given[0] if given else reward_options("hallucination")
+        self.hallucination = build_reward(options, Context(config.score))
 
     def __call__(self, utterance: Utterance, probe: Probe, others: Sequence[str]) -> Difficulty:
         """The difficulty of an utterance; `others`: greedy hypotheses of further systems."""
@@ -53,7 +54,7 @@ class Meter:
         rewards = torch.tensor([probe.rewards])
         said = [probe.greedy, *probe.samples]
         samples = [Sample(utterance, text, finished=True) for text in said]
-        severity = self.hallucination.score(samples)
+        severity = self.hallucination.function(samples)
         passed = [count_errors(ref, self.units(s)).rate <= self.pass_error for s in probe.samples]
         scorable = not rewards.isnan().all()
         return Difficulty(

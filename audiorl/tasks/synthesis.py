@@ -22,7 +22,7 @@ from audiorl.models import WEIGHTS
 from audiorl.models.codec import Codec, codec_info, load_codec
 from audiorl.models.speech_lm import SpeechLM
 from audiorl.models.token_recogniser import TEXT, TokenRecogniser
-from audiorl.rewards import Models, Sample, build_rewards
+from audiorl.rewards import Models, Sample, wants_waves
 from audiorl.rl.collect import Scorer
 from audiorl.rl.diffro import DiffROLoss
 from audiorl.rl.diffro_learner import DiffRO, OnRollouts
@@ -94,16 +94,16 @@ class Synthesis:
             fix = "run stage 4 again with this speech LM"
             check_codec(info, known, str(self.folders.histories), "the speech LM", fix)
         ear = self._load_ear(codec, device)
-        wants_waves = build_rewards(self.config).needs_waves or ear is not None
+        speaks = wants_waves(self.config) or ear is not None
         self.judge = self._load_judge(device)
         self.vocoder = None
-        if wants_waves or self.judge:
+        if speaks or self.judge:
             recordings = read_utterances(self.dump / self.config.data.train)
             speakers = {u.speaker for u in [*train, *dev]}
             self.vocoder = Vocoder(codec, speaker_vectors(codec, recordings, speakers))
-        self.heard = Heard(model, self.recogniser, self.vocoder if wants_waves else None, ear)
+        self.heard = Heard(model, self.recogniser, self.vocoder if speaks else None, ear)
         models = Models(self.recogniser, token_rate=known["token_rate"])
-        return self._with_voices(models, self.vocoder) if wants_waves else models
+        return self._with_voices(models, self.vocoder) if speaks else models
 
     def parts(self, model: SpeechLM) -> list[nn.Module]:
         return [model.llm]
@@ -248,8 +248,7 @@ class Synthesis:
         voices = {
             name: nn.functional.normalize(vector, dim=0) for name, vector in vocoder.voices.items()
         }
-        rate = vocoder.codec.sample_rate
-        return replace(models, speaker=speaker, voices=voices, sample_rate=rate)
+        return replace(models, speaker=speaker, voices=voices)
 
 
 def count_heard(

@@ -16,7 +16,7 @@ from audiorl.errors import UserError
 from audiorl.models import WEIGHTS, load_model, save_model
 from audiorl.models.policy import Policy
 from audiorl.rewards import Models, build_rewards, reward_files
-from audiorl.rewards.workers import scoring
+from audiorl.rewards.core.workers import scoring
 from audiorl.rl.collect import Scorer
 from audiorl.rl.grpo import StepOutput
 from audiorl.rl.prompts import Prompts

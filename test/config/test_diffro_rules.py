@@ -96,10 +96,6 @@ def test_what_makes_sense_is_not(options: list[str]) -> None:
         (["rl.algorithm=diffro"], "diffro differentiates in speech tokens, and this recipe's task"),
         (["rl.algorithm=both"], "both differentiates in speech tokens"),
         ([SIMILARITY], "speaker_similarity looks at speech tokens, and this recipe's task is asr"),
-        (
-            ["rl.rewards=[{name: file, reward_file: mine.py, waves: true}]"],
-            "waves are made where speech is",
-        ),
         (["diffro.tau=2"], "is a key of task tts"),
     ],
 )

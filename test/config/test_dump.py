@@ -12,7 +12,8 @@ import yaml
 from audiorl.config import Config, config_differences, dump_config, load_config
 from audiorl.config.check import base_recipe
 from audiorl.config.keys import key_values, schema_keys
-from audiorl.config.schema import RewardConfig, SubsetConfig
+from audiorl.config.rewards import reward_options
+from audiorl.config.schema import SubsetConfig
 
 REPO = Path(__file__).resolve().parents[2]
 TASKS = ("asr", "tts")
@@ -31,7 +32,7 @@ def unusual() -> Config:
     config.rl.learning_rate = 1e-12
     config.rl.beta = 1e22
     config.rl.top_p = 1 / 3
-    config.rl.rewards = [RewardConfig("wer", -0.5)]
+    config.rl.rewards = [reward_options("wer", -0.5)]
     config.rl_data.subsets = [SubsetConfig(), SubsetConfig("hard", size=40, max_error=0.8)]
     config.rl.mask_truncated_completions = True
     return config
@@ -92,7 +93,7 @@ def test_a_long_value_has_its_comment_above() -> None:
 
 def test_a_list_of_sections_has_its_keys_with_comments() -> None:
     config = Config()
-    config.rl.rewards = [RewardConfig("wer_exp", k=3.0), RewardConfig("language", 0.5)]
+    config.rl.rewards = [reward_options("wer_exp", k=3.0), reward_options("language", 0.5)]
     lines = dump_config(config).splitlines()
     (at,) = (i for i, line in enumerate(lines) if line.startswith("  rewards:"))
     assert "    - name: wer_exp  " in lines[at + 1]
@@ -126,7 +127,7 @@ def test_differences_name_key_and_both_values() -> None:
 
 def test_differences_of_sections_name_what_is_set() -> None:
     other = Config()
-    other.rl.rewards = [RewardConfig("wer", 0.5), RewardConfig("keywords", measure="mean")]
+    other.rl.rewards = [reward_options("wer", 0.5), reward_options("keywords", measure="mean")]
     assert config_differences(Config(), other) == [
         "rl.rewards: [{name: wer}] -> [{name: wer, weight: 0.5}, {name: keywords, measure: mean}]"
     ]

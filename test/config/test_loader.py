@@ -11,7 +11,7 @@ import pytest
 
 from audiorl.config import Config, load_config
 from audiorl.config.loader import load_recipe
-from audiorl.config.schema import RewardConfig
+from audiorl.config.rewards import reward_options
 from audiorl.errors import UserError
 
 
@@ -80,8 +80,8 @@ def test_lists_and_lists_of_mappings(load: Callable) -> None:
         "data:\n  test:\n    - no\n    - b\nrl:\n  rewards:\n    - {name: wer, weight: 2}\n"
     )
     assert config.data.test == ["no", "b"]
-    assert config.rl.rewards == [RewardConfig("wer", 2.0)]
-    assert load("rl: {rewards: [{weight: 3}]}").rl.rewards == [RewardConfig("wer", 3.0)]
+    assert config.rl.rewards == [reward_options("wer", 2.0)]
+    assert load("rl: {rewards: [{weight: 3}]}").rl.rewards == [reward_options("wer", 3.0)]
     assert load("data: {test: []}").data.test == []
 
 
@@ -381,7 +381,7 @@ def test_overrides_win_and_the_last_of_them(load: Callable) -> None:
         "encoder.init=",
     )
     assert config.rl.beta == 1e-5
-    assert config.rl.rewards == [RewardConfig("wer", 0.5)]
+    assert config.rl.rewards == [reward_options("wer", 0.5)]
     assert config.data.test == ["a", "no"]
     assert (config.decode.name, config.decode.num_beams) == ("wide", 8)
     assert config.rl.mask_truncated_completions is True

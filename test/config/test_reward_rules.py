@@ -9,8 +9,12 @@ import pytest
 
 from audiorl.config import load_config
 from audiorl.config.check import check_recipe
-from audiorl.config.schema import REWARDS, SPEECH_REWARDS, RewardConfig
+from audiorl.config.rewards import REWARDS, SYNTHESIS, reward_options
 from audiorl.errors import UserError
+
+
+def of_speech(name: str) -> bool:
+    return bool(SYNTHESIS.intersection(reward_options(name).needs))
 
 
 @pytest.mark.parametrize(
@@ -75,7 +79,10 @@ def test_broken_rule_of_a_combination(
 @pytest.mark.parametrize(
     "options",
     [
-        [f"rl.rewards=[{{name: {name}, weight: 0.5}}]", *["task=tts"] * (name in SPEECH_REWARDS)]
+        [
+            f"rl.rewards=[{{name: {name}, weight: 0.5}}]",
+            *["task=tts"] * bool(SYNTHESIS.intersection(reward_options(name).needs)),
+        ]
         for name in REWARDS
         if name not in ("file", "http")
     ]
@@ -87,6 +94,8 @@ def test_broken_rule_of_a_combination(
         ["rl.rewards=[{name: http, url: 'http://localhost:8000/score', kind: group, timeout: 5}]"],
         ["rl.rewards=[{name: wer}, {name: language, kind: sample}]", "rl.reward_combination=gdpo"],
         ["rl.rewards=[{name: wer}, {name: language}]", "rl.reward_combination=harmonic"],
+        ["rl.rewards=[{name: file, reward_file: local/mine.py, waves: true}]", "task=asr"],
+        ["rl.rewards=[{name: http, url: 'http://localhost/', waves: true}]", "task=asr"],
     ],
 )
 def test_kept_rule(write: Callable, options: list[str]) -> None:
@@ -106,7 +115,7 @@ def test_a_missing_reward_file_is_found_before_anything_runs(write: Callable) ->
 
 def test_the_usual_kinds() -> None:
     groups = {"group_length", "duration", "diversity"}
-    usual = {name: RewardConfig(name).actual_kind for name in REWARDS}
+    usual = {name: reward_options(name).actual_kind for name in REWARDS}
     assert {name for name, kind in usual.items() if kind == "gate"} == {"language"}
     assert {name for name, kind in usual.items() if kind == "group"} == groups
-    assert RewardConfig("language", kind="sample").actual_kind == "sample"
+    assert reward_options("language", kind="sample").actual_kind == "sample"

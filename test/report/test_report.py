@@ -15,7 +15,8 @@ import pytest
 from fake_systems import make_systems
 
 from audiorl.config import dump_config
-from audiorl.config.schema import Config, RewardConfig
+from audiorl.config.rewards import reward_options
+from audiorl.config.schema import Config
 from audiorl.errors import UserError
 from audiorl.report import breakdown, charts
 from audiorl.report.markup import Html, element, join
@@ -51,7 +52,7 @@ def report(recipe: tuple[Path, Config]) -> Path:
     text.write_text("\n".join(lines) + "\n")
     exps = [root / "exp" / name for name in SYSTEMS]
     mine = Config()
-    mine.rl.rewards = [RewardConfig("file", reward_file="local/mine.py")]
+    mine.rl.rewards = [reward_options("file", reward_file="local/mine.py")]
     (exps[-1] / "config.yaml").write_text(dump_config(mine))
     (exps[-1] / "local").mkdir()
     (exps[-1] / "local" / "mine.py").write_text("def reward(samples):\n    return [1 < 2]\n")

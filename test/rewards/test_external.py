@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from audiorl.config.schema import Config, RewardConfig, ScoreConfig
+from audiorl.config.rewards import reward_options
+from audiorl.config.schema import Config, ScoreConfig
 from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
-from audiorl.rewards import REWARDS, Sample, build_rewards, external
+from audiorl.rewards import Context, Sample, build_reward, build_rewards, http
 
 MINE = """
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable:
         Path("local").mkdir(exist_ok=True)
         Path("local/mine.py").write_text(text)
         config = Config()
-        config.rl.rewards = [RewardConfig("file", reward_file="local/mine.py", **options)]
+        config.rl.rewards = [reward_options("file", reward_file="local/mine.py", **options)]
         return config
 
     return make
@@ -72,11 +73,11 @@ def test_a_users_file_may_be_a_gate_or_see_groups(mine: Callable) -> None:
     [
         ("def reword(samples): pass", "local/mine.py has no function reward(samples); add one"),
         ("reward = 3", "local/mine.py has no function reward(samples); add one"),
-        ("import no_such_module", "(ModuleNotFoundError: No module named 'no_such_module'); mend"),
+        ("import no_such_module", "(ModuleNotFoundError: No module named 'no_such_module'); fix"),
         ("def reward(", "local/mine.py cannot be loaded (SyntaxError: "),
-        ("1 / 0", "local/mine.py cannot be loaded (ZeroDivisionError: division by zero); mend it."),
-        ("import sys; sys.exit()", "local/mine.py cannot be loaded (it calls exit()); mend it."),
-        ("exit(3)", "local/mine.py cannot be loaded (it calls exit(3)); mend it."),
+        ("1 / 0", "local/mine.py cannot be loaded (ZeroDivisionError: division by zero); fix it."),
+        ("import sys; sys.exit()", "local/mine.py cannot be loaded (it calls exit()); fix it."),
+        ("exit(3)", "local/mine.py cannot be loaded (it calls exit(3)); fix it."),
     ],
 )
 def test_a_file_that_cannot_be_used_is_refused(mine: Callable, text: str, sentence: str) -> None:
@@ -87,8 +88,8 @@ def test_a_file_that_cannot_be_used_is_refused(mine: Callable, text: str, senten
 
 def test_a_missing_file_is_refused() -> None:
     config = Config()
-    config.rl.rewards = [RewardConfig("file", reward_file="gone.py")]
-    with pytest.raises(UserError, match=r"gone\.py does not exist; mend reward_file"):
+    config.rl.rewards = [reward_options("file", reward_file="gone.py")]
+    with pytest.raises(UserError, match=r"gone\.py does not exist; fix reward_file"):
         build_rewards(config)
 
 
@@ -152,14 +153,14 @@ class Server:
         self.url = f"http://127.0.0.1:{self.server.server_port}/score"
 
     def score(self, count: int = 3, **options) -> list[float | None]:
-        config = RewardConfig("http", url=self.url, **options)
-        return REWARDS["http"](ScoreConfig(), config).score(samples(count))
+        config = reward_options("http", url=self.url, **options)
+        return build_reward(config, Context(ScoreConfig())).function(samples(count))
 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(external, "BACKOFF", 0.01)
+    monkeypatch.setattr(http, "BACKOFF", 0.01)
     made = Server()
     thread = threading.Thread(target=made.server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -253,6 +254,6 @@ def test_no_server_at_all(server: Server, caplog) -> None:
 def test_numbers_that_are_none_are_unscorable(server: Server) -> None:
     server.answers = [says('{"rewards": [NaN, 1e999, 0.5]}')]
     config = Config()
-    config.rl.rewards = [RewardConfig("http", url=server.url)]
+    config.rl.rewards = [reward_options("http", url=server.url)]
     total = build_rewards(config)(samples()).total
     assert math.isnan(total[0]) and math.isnan(total[1]) and total[2] == 0.5

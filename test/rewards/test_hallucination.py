@@ -8,10 +8,10 @@ import pytest
 import soundfile
 from hallucinated import NORMALIZER, Case, make_cases
 
-from audiorl.config.schema import RewardConfig, ScoreConfig
+from audiorl.config.rewards import reward_options
+from audiorl.config.schema import ScoreConfig
 from audiorl.data.utterance import Utterance
-from audiorl.rewards.base import Sample
-from audiorl.rewards.hallucination import hallucination
+from audiorl.rewards import Context, Sample, build_reward
 from audiorl.text import detectors
 from audiorl.text.align import align
 from audiorl.text.normalise import normal_units, normalizer
@@ -45,9 +45,10 @@ def found(case: Case) -> set[str]:
 
 
 def reward_of(case: Case, kind: str = "auto") -> float:
-    reward = hallucination(score_config(case.language), RewardConfig("hallucination", kind=kind))
+    options = reward_options("hallucination", kind=kind)
+    reward = build_reward(options, Context(score_config(case.language)))
     utterance = Utterance("u", "", case.ref, "s", duration=case.seconds)
-    return reward.score([Sample(utterance, case.hyp, True)])[0]
+    return reward.function([Sample(utterance, case.hyp, True)])[0]
 
 
 def rates(outcomes: Counter[tuple[bool, bool]]) -> tuple[float, float]:
@@ -118,11 +119,10 @@ def test_another_seed_is_no_worse() -> None:
 )
 def test_the_penalty_is_the_share_that_is_made_up(ref, hyp, seconds, value) -> None:
     for kind, expected in (("auto", value), ("gate", -1.0 if value else 0.0)):
-        reward = hallucination(
-            ScoreConfig("none", "word"), RewardConfig("hallucination", kind=kind)
-        )
+        options = reward_options("hallucination", kind=kind)
+        reward = build_reward(options, Context(ScoreConfig("none", "word")))
         utterance = Utterance("u", "", ref, "s", duration=seconds)
-        found = reward.score([Sample(utterance, hyp, True)])
+        found = reward.function([Sample(utterance, hyp, True)])
         assert found == [pytest.approx(expected)]
     assert reward.kind == "gate"
 
@@ -130,9 +130,9 @@ def test_the_penalty_is_the_share_that_is_made_up(ref, hyp, seconds, value) -> N
 def test_the_rate_of_the_corpus_is_an_option() -> None:
     utterance = Utterance("u", "", "a b", "s", duration=1.0)
     for rate, value in ((8.0, 0.0), (3.0, -1 / 4)):
-        options = RewardConfig("hallucination", max_rate=rate)
-        reward = hallucination(ScoreConfig("none", "word"), options)
-        assert reward.score([Sample(utterance, "a b c d", True)]) == [pytest.approx(value)]
+        options = reward_options("hallucination", max_rate=rate)
+        reward = build_reward(options, Context(ScoreConfig("none", "word")))
+        assert reward.function([Sample(utterance, "a b c d", True)]) == [pytest.approx(value)]
 
 
 def no_false_alarm(transcripts: list[tuple[str, float]], language: str) -> None:

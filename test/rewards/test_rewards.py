@@ -10,17 +10,17 @@ import jiwer
 import pytest
 from tiny import sentences, tiny_config
 
-from audiorl.config.schema import REWARDS as OPTIONS
-from audiorl.config.schema import RewardConfig, ScoreConfig
+from audiorl.config.rewards import reward_options
+from audiorl.config.schema import ScoreConfig
 from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
 from audiorl.rewards import (
-    REWARDS,
-    SPEECH_REWARDS,
+    Context,
     HarmonicMean,
     Reward,
     Sample,
     WeightedSum,
+    build_reward,
     build_rewards,
 )
 
@@ -35,17 +35,16 @@ def several(count: int) -> list[Sample]:
 
 
 def score(name: str, reference: str, hypothesis: str, k: float = 0.0, **keys: str) -> float:
-    reward = REWARDS[name](
-        ScoreConfig(**{"normalizer": "none", **keys}), RewardConfig(name=name, k=k)
-    )
-    return reward.score([sample(reference, hypothesis)])[0]
+    context = Context(ScoreConfig(**{"normalizer": "none", **keys}))
+    reward = build_reward(reward_options(name, **({"k": k} if k else {})), context)
+    return reward.function([sample(reference, hypothesis)])[0]
 
 
 @pytest.mark.parametrize("unit", ["word", "char"])
 def test_wer_is_one_minus_jiwers_error_rate(unit: str) -> None:
     references, hypotheses = sentences(100, seed=1), sentences(100, seed=2)
-    reward = REWARDS["wer"](ScoreConfig(normalizer="none", unit=unit), RewardConfig())
-    found = reward.score([sample(r, h) for r, h in zip(references, hypotheses, strict=True)])
+    reward = build_reward(reward_options(), Context(ScoreConfig(normalizer="none", unit=unit)))
+    found = reward.function([sample(r, h) for r, h in zip(references, hypotheses, strict=True)])
     for value, reference, hypothesis in zip(found, references, hypotheses, strict=True):
         if unit == "word":
             rate = jiwer.wer(reference, hypothesis)
@@ -99,8 +98,8 @@ def test_normalisation_and_units_are_those_of_scoring() -> None:
 
 
 def test_a_reward_may_count_in_units_of_its_own() -> None:
-    reward = REWARDS["wer"](ScoreConfig(normalizer="none"), RewardConfig(unit="char"))
-    assert reward.score([sample("abcd", "abcx")]) == pytest.approx([0.75])
+    reward = build_reward(reward_options(unit="char"), Context(ScoreConfig(normalizer="none")))
+    assert reward.function([sample("abcd", "abcx")]) == pytest.approx([0.75])
 
 
 def wenet_units(text: str) -> list[str]:
@@ -134,7 +133,7 @@ def test_mixed_error_rate_follows_wenets_rule() -> None:
 
 def test_accuracy_does_not_apply_without_a_reference() -> None:
     for text, normalizer in (("", "none"), ("  ", "none"), ("(um)", "english")):
-        reward = REWARDS["wer"](ScoreConfig(normalizer=normalizer), RewardConfig())
+        reward = build_reward(reward_options(), Context(ScoreConfig(normalizer=normalizer)))
         assert not reward.applies(sample(text, "").utterance)
         scores = WeightedSum({"wer": (reward, 1.0)})([sample(text, "anything")])
         assert math.isnan(scores.total[0])  # nothing applies: unscorable
@@ -269,7 +268,7 @@ def test_a_users_mistake_stops_the_run() -> None:
 
 
 def test_rewards_are_built_by_name() -> None:
-    chosen = [RewardConfig("wer", 0.5), RewardConfig("wer", unit="char", label="cer")]
+    chosen = [reward_options("wer", 0.5), reward_options("wer", unit="char", label="cer")]
     config = tiny_config({"rl.rewards": chosen})
     scores = build_rewards(config)([sample("ab b", "ab"), sample("", "x")])
     assert scores.parts["wer"][0] == pytest.approx(0.5)
@@ -279,7 +278,6 @@ def test_rewards_are_built_by_name() -> None:
     config.rl.reward_combination = "harmonic"
     total = build_rewards(config)([sample("ab b", "ab")]).total
     assert total == pytest.approx([1.5 / (0.5 / 0.5 + 1 / (2 / 3))])
-    assert set(OPTIONS) == {*REWARDS, *SPEECH_REWARDS}
 
 
 def test_equal_hypotheses_are_scored_once() -> None:

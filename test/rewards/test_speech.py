@@ -11,20 +11,28 @@ import pytest
 import torch
 from tiny_speaker import speech_config, tiny_recogniser, utterance
 
-from audiorl.config.schema import SPEECH_REWARDS as NAMES
-from audiorl.config.schema import RewardConfig, ScoreConfig
+from audiorl.config.rewards import reward_options
+from audiorl.config.schema import ScoreConfig
 from audiorl.data.utterance import Utterance
-from audiorl.rewards import REWARDS, SPEECH_REWARDS, Models, Reward, Sample, build_rewards
-from audiorl.rewards import speech as rewards
-from audiorl.rewards.combine import WeightedSum
+from audiorl.rewards import (
+    Context,
+    Models,
+    Reward,
+    Sample,
+    build_reward,
+    build_rewards,
+    wants_waves,
+)
+from audiorl.rewards.core.combine import WeightedSum
+from audiorl.rewards.core.counting import BATCH
 
 RATE = 16000
 U = utterance("u", "ab")
 
 
 def reward(name: str, models: Models | None = None, **options: float) -> Reward:
-    config = RewardConfig(name, **options)
-    return SPEECH_REWARDS[name](ScoreConfig(normalizer="none"), config, models or Models())
+    context = Context(ScoreConfig(normalizer="none"), models or Models())
+    return build_reward(reward_options(name, **options), context)
 
 
 def spoken(*rows: list[int], of: Utterance = U) -> list[Sample]:
@@ -50,26 +58,26 @@ def edit_distance(a: list[int], b: list[int]) -> int:
 
 def test_duration_is_the_distance_to_the_groups_median() -> None:
     rows = [[1] * n for n in (4, 6, 8, 5, 40)]
-    found = reward("duration").score(spoken(*rows))
+    found = reward("duration").function(spoken(*rows))
     middle = median([4, 6, 8, 5, 40])
     expected = [-min(1, abs(n - middle) / middle) for n in (4, 6, 8, 5, 40)]
     assert found == pytest.approx(expected)
     assert found[1] == 0 and found[4] == -1
     assert reward("duration").kind == "group"
-    assert reward("duration").score(spoken([], [], [1])) == [0, 0, -1]
+    assert reward("duration").function(spoken([], [], [1])) == [0, 0, -1]
 
 
 def test_slower_speech_of_a_whole_group_costs_nothing_but_a_slow_member_does() -> None:
     once, twice = spoken([1] * 10, [2] * 10, [3] * 12), spoken([1] * 20, [2] * 20, [3] * 24)
-    assert reward("duration").score(once) == reward("duration").score(twice)
-    assert min(reward("duration").score(once)) == pytest.approx(-0.2)
+    assert reward("duration").function(once) == reward("duration").function(twice)
+    assert min(reward("duration").function(once)) == pytest.approx(-0.2)
 
 
 def test_tempo_is_the_distance_to_the_utterances_own_duration() -> None:
     of = replace(U, duration=2.0)
     rows = [[1] * n for n in (20, 10, 24, 100, 0)]
     tempo = reward("tempo", Models(token_rate=10.0))
-    assert tempo.score(spoken(*rows, of=of)) == pytest.approx([0, -0.5, -0.2, -1, -1])
+    assert tempo.function(spoken(*rows, of=of)) == pytest.approx([0, -0.5, -0.2, -1, -1])
     assert tempo.kind == "sample" and tempo.applies(of)
     assert not tempo.applies(replace(U, duration=None))
 
@@ -77,13 +85,13 @@ def test_tempo_is_the_distance_to_the_utterances_own_duration() -> None:
 def test_slower_speech_of_a_whole_group_costs_by_tempo() -> None:
     tempo, of = reward("tempo", Models(token_rate=10.0)), replace(U, duration=1.0)
     slow = spoken([1] * 12, [2] * 12, of=of)
-    assert reward("duration").score(slow) == [0, 0]
-    assert tempo.score(slow) == pytest.approx([-0.2, -0.2])
+    assert reward("duration").function(slow) == [0, 0]
+    assert tempo.function(slow) == pytest.approx([-0.2, -0.2])
 
 
 def test_diversity_is_the_mean_distance_to_the_others() -> None:
     rows = [[1, 2, 3], [1, 2, 3], [4, 5], [], [1, 3, 3, 2, 1]]
-    found = reward("diversity").score(spoken(*rows))
+    found = reward("diversity").function(spoken(*rows))
     for i, row in enumerate(rows):
         others = [other for j, other in enumerate(rows) if j != i]
         distances = [edit_distance(row, other) / max(len(row), len(other)) for other in others]
@@ -92,7 +100,7 @@ def test_diversity_is_the_mean_distance_to_the_others() -> None:
 
 
 def test_diversity_rises_with_what_differs() -> None:
-    score = reward("diversity").score
+    score = reward("diversity").function
     assert score(spoken([1, 2, 3, 4], [1, 2, 3, 4])) == [0, 0]
     one, two = (sum(score(spoken([1, 2, 3, 4], row))) for row in ([1, 2, 3, 5], [1, 2, 6, 5]))
     assert 0 < one < two
@@ -103,14 +111,15 @@ def test_diversity_rises_with_what_differs() -> None:
 def test_melody_is_the_spread_of_pitch_in_octaves() -> None:
     """An octave's glide, even in log F0, has a deviation of 1 / sqrt(12) octaves."""
     waves = [glide(150, 150), glide(110, 220), torch.from_numpy(glide(150, 150))]
-    group = [Sample(U, "", True, (1, 2), wave) for wave in waves]
-    melodic = reward("diversity", Models(sample_rate=RATE), pitch=2.0)
-    assert melodic.waves and not reward("diversity").waves
-    found = melodic.score(group)
+    group = [Sample(U, "", True, (1, 2), wave, RATE) for wave in waves]
+    melodic = reward("diversity", pitch=2.0)
+    assert "wave" in reward_options("diversity", pitch=2.0).needs
+    assert "wave" not in reward_options("diversity").needs
+    found = melodic.function(group)
     assert found == pytest.approx([0, 2 / math.sqrt(12), 0], abs=0.05)
-    silent = Sample(U, "", True, (1, 3), np.zeros(RATE, np.float32))
-    assert melodic.score([group[0], silent]) == pytest.approx([0.5, 0.5], abs=0.02)
-    assert melodic.score([group[0], Sample(U, "", True, (1, 3))])[1] is None
+    silent = Sample(U, "", True, (1, 3), np.zeros(RATE, np.float32), RATE)
+    assert melodic.function([group[0], silent]) == pytest.approx([0.5, 0.5], abs=0.02)
+    assert melodic.function([group[0], Sample(U, "", True, (1, 3))])[1] is None
 
 
 def test_likelihood_is_that_of_the_text_per_character() -> None:
@@ -125,10 +134,11 @@ def test_likelihood_is_that_of_the_text_per_character() -> None:
             True,
             tuple(draw.integers(0, 6, draw.integers(0, 9)).tolist()),
         )
-        for i in range(3 * rewards.BATCH + 1)
+        for i in range(3 * BATCH + 1)
     ]
-    for k in (0.0, 2.0):
-        found = reward("likelihood", Models(recogniser), k=k).score(samples)
+    for k in (None, 2.0):
+        options = {"k": k} if k else {}
+        found = reward("likelihood", Models(recogniser), **options).function(samples)
         for sample, value in zip(samples, found, strict=True):
             tokens, lengths = recogniser.pad([sample.tokens])
             text = sample.utterance.text
@@ -140,17 +150,17 @@ def test_likelihood_is_that_of_the_text_per_character() -> None:
 
 def test_speaker_similarity_is_the_cosine_between_0_and_1() -> None:
     def vectors(waves: list[torch.Tensor]) -> torch.Tensor:
-        assert len(waves) <= rewards.BATCH
+        assert len(waves) <= BATCH
         return torch.stack([torch.tensor([wave[0], wave[1]]) for wave in waves])
 
     voices = {"s": torch.tensor([1.0, 0.0]), "t": torch.tensor([0.0, 1.0])}
     asked = reward("speaker_similarity", Models(speaker=vectors, voices=voices))
-    assert asked.waves
+    assert reward_options("speaker_similarity").needs == ("wave", "speaker")
     waves = [[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0, 9.0], [0.6, 0.8]]
     group = [Sample(U, "", True, (), torch.tensor(wave)) for wave in waves]
     other = Sample(utterance("v", "a", "t"), "", True, (), torch.tensor([0.6, 0.8]))
     mute = Sample(U, "", True)
-    found = asked.score([*group, other, mute, *group * 10])
+    found = asked.function([*group, other, mute, *group * 10])
     assert found[:5] == pytest.approx([1.0, 0.5, 0.0, 0.8, 0.9])
     assert found[5] is None
     assert found[6:10] == found[:4]
@@ -171,13 +181,12 @@ def test_samples_of_other_tokens_are_other_samples() -> None:
 
 
 def test_they_are_built_by_name_with_what_they_ask() -> None:
-    assert set(SPEECH_REWARDS) == set(NAMES)
-    assert not set(SPEECH_REWARDS) & set(REWARDS)
-    names = [RewardConfig("duration", 0.5), RewardConfig("likelihood", 2.0)]
-    built = build_rewards(speech_config({"rl.rewards": names}), Models(tiny_recogniser()))
-    assert not built.needs_waves
+    names = [reward_options("duration", 0.5), reward_options("likelihood", 2.0)]
+    config = speech_config({"rl.rewards": names})
+    built = build_rewards(config, Models(tiny_recogniser()))
+    assert not wants_waves(config)
     scores = built(spoken([1, 2, 3], [1, 2, 3, 4]))
     for total, far, near in zip(scores.total, *scores.parts.values(), strict=True):
         assert total == pytest.approx(0.5 * far + 2 * near)
-    waving = build_rewards(speech_config({"rl.rewards": [RewardConfig("speaker_similarity")]}))
-    assert waving.needs_waves
+    similar = {"rl.rewards": [reward_options("speaker_similarity")]}
+    assert wants_waves(speech_config(similar))

@@ -9,7 +9,7 @@ import pytest
 from audiorl.config.schema import Config
 from audiorl.data.utterance import Utterance
 from audiorl.rewards import Sample, build_rewards
-from audiorl.rewards.workers import RewardWorkers, scoring
+from audiorl.rewards.core.workers import RewardWorkers, scoring
 
 
 def some_samples() -> list[Sample]:

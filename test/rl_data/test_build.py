@@ -14,7 +14,8 @@ import torch
 from deaths import after, killed
 from tiny import sentences, tiny_config, tiny_model, write_set
 
-from audiorl.config.schema import Config, RewardConfig, SubsetConfig
+from audiorl.config.rewards import reward_options
+from audiorl.config.schema import Config, SubsetConfig
 from audiorl.data.rl_set import read_rl_set
 from audiorl.data.utterance import read_utterances
 from audiorl.errors import UserError
@@ -209,7 +210,7 @@ def test_recordings_without_speech(large: Path, tmp_path: Path) -> None:
     write_set(tmp_path / "noise", ["ba", "do"])
     (tmp_path / "noise" / "text").write_text("s0-noise000\ns1-noise001\n")
     noise = subsets("hallucination", source="noise")
-    keys = {**noise, "rl.rewards": [RewardConfig("wer"), RewardConfig("hallucination")]}
+    keys = {**noise, "rl.rewards": [reward_options("wer"), reward_options("hallucination")]}
     build(tmp_path, tmp_path / "rl.jsonl", keys)
     for line in read_lines(tmp_path / "rl.jsonl").values():
         assert line["difficulty"]["error"] is None
@@ -351,7 +352,7 @@ def test_other_subsets_need_no_new_probe(large: Path, tmp_path: Path, monkeypatc
 def test_another_policy_or_reward_is_probed_anew(large: Path, tmp_path: Path, capsys) -> None:
     out, code = tmp_path / "rl.jsonl", tmp_path / "mine.py"
     code.write_text("def reward(samples): return [len(s.text) for s in samples]\n")
-    mine = {"rl.rewards": [RewardConfig("file", reward_file=str(code))]}
+    mine = {"rl.rewards": [reward_options("file", reward_file=str(code))]}
     build(large, out)
     for change in (
         lambda: {"rl.temperature": 0.5},

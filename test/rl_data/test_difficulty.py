@@ -9,7 +9,7 @@ import torch
 from pools import said, utterance
 from tiny import tiny_config
 
-from audiorl.config.schema import RewardConfig
+from audiorl.config.rewards import reward_options
 from audiorl.rl.advantages import flat_groups, group_std
 from audiorl.rl_data.difficulty import Difficulty, Meter
 from audiorl.rl_data.probe import Probe
@@ -89,7 +89,7 @@ def test_hallucination_is_what_the_reward_finds() -> None:
     # Six units in a second: too many if one says so.
     quick = said("ba do ki lu me no", "ba do ki lu me no")
     assert measure(quick, seconds=1.0).hallucinated == 0
-    slow = [RewardConfig(name="wer"), RewardConfig(name="hallucination", max_rate=4.0)]
+    slow = [reward_options(name="wer"), reward_options(name="hallucination", max_rate=4.0)]
     assert measure(quick, seconds=1.0, **{"rl.rewards": slow}).hallucinated == 1
 
 

@@ -19,7 +19,7 @@ from tiny_speech import CODEC, tiny_speech_config, tiny_speech_lm
 
 from audiorl.bin import build_rl_data, cli, train_rl
 from audiorl.config import dump_config
-from audiorl.config.schema import RewardConfig
+from audiorl.config.rewards import reward_options
 from audiorl.data.speech_tokens import read_tokens
 from audiorl.data.tables import read_table
 from audiorl.data.utterance import read_utterances
@@ -297,7 +297,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "data.rl_dev": "rl_dev",
         "rl.max_steps": 1,
         "rl.num_prompts": 3,
-        "rl.rewards": [RewardConfig("likelihood"), RewardConfig("tempo")],
+        "rl.rewards": [reward_options("likelihood"), reward_options("tempo")],
         "rl.early_stop": "never",
     }
     (root / "c.yaml").write_text(dump_config(tiny_speech_config(keys)))

@@ -11,7 +11,8 @@ from runs import Corpus, lines
 from tiny import RATE, sentences, tiny_model, write_set
 
 from audiorl.config import load_config
-from audiorl.config.schema import Config, RewardConfig
+from audiorl.config.rewards import reward_options
+from audiorl.config.schema import Config
 from audiorl.data.audio import read_audio
 from audiorl.data.rl_set import read_rl_set
 from audiorl.data.utterance import write_utterances_jsonl
@@ -187,14 +188,14 @@ def test_another_warm_start_is_refused(corpus: Corpus, tmp_path: Path) -> None:
 
 def test_rewards_that_cannot_be_given_stop_the_run(corpus: Corpus, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"step 1: 100% of the samples could not be rewarded"):
-        from audiorl.rewards import accuracy
+        from audiorl.rewards.core import counting
 
-        original = accuracy.errors
-        accuracy.errors = None
+        original = counting.errors
+        counting.errors = None
         try:
             corpus.rl(tmp_path, SHORT)
         finally:
-            accuracy.errors = original
+            counting.errors = original
     log = (tmp_path / "train.log").read_text()
     assert "reward wer failed on 16 of 16 samples" in log
     assert "TypeError" in log
@@ -206,7 +207,7 @@ def test_a_users_reward_file_belongs_to_the_run(corpus: Corpus, tmp_path, monkey
     mine = tmp_path / "local" / "mine.py"
     mine.parent.mkdir()
     mine.write_text(text)
-    rewards = [RewardConfig("file", reward_file="local/mine.py")]
+    rewards = [reward_options("file", reward_file="local/mine.py")]
     keys = {**SHORT, "rl.rewards": rewards}
     corpus.rl(tmp_path / "exp", keys)
     assert (tmp_path / "exp" / "local" / "mine.py").read_text() == text
@@ -216,7 +217,7 @@ def test_a_users_reward_file_belongs_to_the_run(corpus: Corpus, tmp_path, monkey
     with pytest.raises(UserError, match=r"begun with other inputs .* \(local/mine.py changed\)"):
         corpus.rl(tmp_path / "exp", keys)
     mine.unlink()
-    with pytest.raises(UserError, match=r"local/mine.py does not exist; mend reward_file"):
+    with pytest.raises(UserError, match=r"local/mine.py does not exist; fix reward_file"):
         corpus.rl(tmp_path / "other", keys)
 
 

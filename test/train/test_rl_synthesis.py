@@ -18,7 +18,7 @@ from tiny_speaker import SPEECH
 from tiny_speech import tiny_judge, tiny_speech_config, tiny_speech_lm
 from torch import Tensor
 
-from audiorl.config.schema import RewardConfig
+from audiorl.config.rewards import reward_options
 from audiorl.data.speech_tokens import write_tokens
 from audiorl.data.utterance import Utterance, write_utterances_jsonl
 from audiorl.errors import UserError
@@ -41,7 +41,7 @@ KEYS = {
     "rl.learning_rate": 1e-2,
     "rl.eval_steps": 2,
     "rl.save_steps": 2,
-    "rl.rewards": [RewardConfig("likelihood")],
+    "rl.rewards": [reward_options("likelihood")],
     "rl.max_completion_length": 20,
     "rl.early_stop": "never",
     "decode.max_completion_length": 20,
@@ -291,7 +291,7 @@ def test_an_ear_hears_the_waves_that_are_rewarded(
 
     monkeypatch.setattr(AudioLLMListener, "transcribe", transcribe)
     monkeypatch.setattr(rl_synthesis, "count_heard", count)
-    keys = {"rl.rewards": [RewardConfig("wer")], "rl.max_steps": 1}
+    keys = {"rl.rewards": [reward_options("wer")], "rl.max_steps": 1}
     world.run(tmp_path / "exp", keys, ear=tmp_path / "ear")
     told = lines(tmp_path / "exp" / "completions.jsonl")
     assert heard and {line["completion"] for line in told} <= {WORDS[2], ""}
@@ -369,7 +369,7 @@ def test_similarity_without_speaker_vectors(spoilt: World, tmp_path: Path) -> No
     codec.save(spoilt.exp / "codec" / "model")
     spoilt.save_policy(codec_info(codec))
     message = r"^rl\.rewards: speaker_similarity compares speaker vectors, and .*/codec has none: "
-    rewards = [RewardConfig("likelihood"), RewardConfig("speaker_similarity", 0.5)]
+    rewards = [reward_options("likelihood"), reward_options("speaker_similarity", 0.5)]
     refused(spoilt, tmp_path / "out", message, {"rl.rewards": rewards})
 
 

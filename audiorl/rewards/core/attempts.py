@@ -1,4 +1,4 @@
-"""Asking a reward that may fail: what it cannot score costs only itself, and is told once."""
+"""Calls of a reward that may fail: a failure costs only its own samples, and is logged once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 
 from audiorl.errors import UserError, reason
-from audiorl.rewards.base import Reward, Sample
+from audiorl.rewards.core.reward import Reward, Sample
 
 log = logging.getLogger(__name__)
 
@@ -18,17 +18,17 @@ Split = Callable[[list[Sample]], Iterable[list[Sample]]]
 
 
 def by_utterance(samples: Sequence[Sample]) -> list[list[Sample]]:
-    """Splits samples, those of one utterance consecutive, into groups of an utterance."""
+    """Split samples into groups of one utterance, whose samples are consecutive."""
     return [list(group) for _, group in groupby(samples, lambda s: s.utterance.id)]
 
 
 def one_by_one(samples: Sequence[Sample]) -> list[list[Sample]]:
-    """Splits samples, each by itself."""
+    """Split samples into single ones."""
     return [[sample] for sample in samples]
 
 
 class Attempts:
-    """Scores samples by a reward; NaN where it has no value or fails, and why.
+    """Values of a reward for samples; NaN, with the reason, where it has none or fails.
 
     A reward is a rule, a model or somebody's server: its failure must not pass for a bad
     hypothesis. The samples are counted as unscorable; over a threshold the run stops.
@@ -36,24 +36,24 @@ class Attempts:
 
     def __init__(self, name: str, reward: Reward) -> None:
         self.name, self.reward = name, reward
-        self.scored = self.lost = 0  # samples
+        self.rewarded = self.lost = 0  # samples
         self.error: Exception | None = None  # the first that lost a sample, if one did
         self.where = ""  # that sample's utterance
         self.why = ""  # the last error
 
     def ask(self, samples: list[Sample], *splits: Split) -> list[tuple[float, str]]:
-        """All in one call; if it fails, in the parts of the first split, and so on."""
-        if self.lost >= HOPELESS and not self.scored:  # each may wait for a server that is down
+        """Reward all in one call; if it fails, in the parts of the first split, and so on."""
+        if self.lost >= HOPELESS and not self.rewarded:  # each may wait for a server that is down
             return self._lose(samples)
         try:
-            values = self.reward.score(samples)
+            values = self.reward.function(samples)
             values = [math.nan if value is None else float(value) for value in values]
         except UserError:
             raise
         except Exception as error:
             self.error = self.error if self.lost else error
             values, self.why = None, f"{type(error).__name__}: {reason(error)}"
-            # Asked again below, lest each error be told with all before it.
+            # Asked again outside of the handler, or each error would be logged with all before it.
         if values is None and splits and len(samples) > 1:
             return [value for part in splits[0](samples) for value in self.ask(part, *splits[1:])]
         if values is None:
@@ -62,16 +62,16 @@ class Attempts:
         if len(values) != len(samples):
             message = f"{len(values)} values for {len(samples)} samples"
             raise AssertionError(f"reward {self.name}: {message}")
-        self.scored += len(samples)
+        self.rewarded += len(samples)
         return [(v, "") if math.isfinite(v) else (math.nan, "it gave no number") for v in values]
 
     def _lose(self, samples: list[Sample]) -> list[tuple[float, str]]:
         self.lost += len(samples)
         return [(math.nan, self.why)] * len(samples)
 
-    def tell(self) -> None:
-        """Logs how it failed, if it did."""
+    def log(self) -> None:
+        """Log how it failed, if it did."""
         if self.error:
-            count = f"{self.lost} of {self.lost + self.scored} samples"
+            count = f"{self.lost} of {self.lost + self.rewarded} samples"
             where = f", first of utterance {self.where}, which are unscorable" if self.lost else ""
             log.error("reward %s failed on %s%s", self.name, count, where, exc_info=self.error)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
+from audiorl.data.audio import read_audio
 from audiorl.data.utterance import Utterance
-from audiorl.rewards.attempts import Attempts, by_utterance, one_by_one
-from audiorl.rewards.base import Reward, Sample, Scores, ScoreSamples
+from audiorl.rewards.core.attempts import Attempts, by_utterance, one_by_one
+from audiorl.rewards.core.reward import Reward, RewardFunction, Sample, Scores
 
 log = logging.getLogger(__name__)
 
@@ -20,8 +22,16 @@ class WeightedSum:
     total 0 if a gate applies (a recording without speech, say) and is unscorable otherwise.
     """
 
-    def __init__(self, rewards: Mapping[str, tuple[Reward | ScoreSamples, float]]) -> None:
-        """`rewards`: name -> reward (a plain function is one of kind `sample`) and weight."""
+    def __init__(
+        self,
+        rewards: Mapping[str, tuple[Reward | RewardFunction, float]],
+        recordings: int | None = None,
+    ) -> None:
+        """Take name -> reward (a plain function is one of kind `sample`) and weight.
+
+        recordings: the sample rate at which samples get the recording as their wave; None: not.
+        """
+        self.recordings = recordings
         self.rewards = {
             name: (reward if isinstance(reward, Reward) else Reward(reward), weight)
             for name, (reward, weight) in rewards.items()
@@ -29,13 +39,8 @@ class WeightedSum:
         self.terms = [name for name, (r, _) in self.rewards.items() if r.kind != "gate"]
         self.gates = [name for name, (r, _) in self.rewards.items() if r.kind == "gate"]
 
-    @property
-    def needs_waves(self) -> bool:
-        """Whether one of the rewards looks at `Sample.wave`."""
-        return any(reward.waves for reward, _ in self.rewards.values())
-
     def tell_coverage(self, utterances: Sequence[Utterance]) -> None:
-        """Logs which rewards apply to some of the utterances alone, and warns of an idle one."""
+        """Log which rewards apply to only some of the utterances; warn of one that never does."""
         for name, (reward, _) in self.rewards.items():
             found = sum(map(reward.applies, utterances))
             if found < len(utterances):
@@ -45,17 +50,19 @@ class WeightedSum:
                 )
 
     def submit(self, samples: Sequence[Sample]) -> Callable[[], Scores]:
-        """Scores them at once, for whoever could wait (see `RewardWorkers`)."""
-        scores = self(samples)
-        return lambda: scores
+        """Reward samples at once, with the interface of `RewardWorkers`."""
+        rewards = self(samples)
+        return lambda: rewards
 
     def __call__(self, samples: Sequence[Sample]) -> Scores:
-        """Scores samples; those of one utterance are consecutive."""
+        """Reward samples; those of one utterance are consecutive."""
+        if self.recordings:
+            samples = _with_recordings(samples, self.recordings)
         rows = [{} for _ in samples]  # name -> value, of the rewards that apply
         failed = [""] * len(samples)
         for name, (reward, _) in self.rewards.items():
             chosen = [i for i, s in enumerate(samples) if reward.applies(s.utterance)]
-            found = _score(name, reward, [samples[i] for i in chosen])
+            found = _values(name, reward, [samples[i] for i in chosen])
             for i, (value, why) in zip(chosen, found, strict=True):
                 rows[i][name] = value
                 if why and not failed[i]:
@@ -89,8 +96,8 @@ class HarmonicMean(WeightedSum):
         return sum(weights) / sum(w / value for w, value in zip(weights, values, strict=True))
 
 
-def _score(name: str, reward: Reward, samples: list[Sample]) -> list[tuple[float, str]]:
-    """A reward's values; NaN where it has none, and why."""
+def _values(name: str, reward: Reward, samples: list[Sample]) -> list[tuple[float, str]]:
+    """Return the values of a reward; NaN where it has none, and why."""
     attempts = Attempts(name, reward)
     if reward.kind == "group":
         values = [value for group in by_utterance(samples) for value in attempts.ask(group)]
@@ -100,10 +107,17 @@ def _score(name: str, reward: Reward, samples: list[Sample]) -> list[tuple[float
         scored = attempts.ask(asked, by_utterance, one_by_one) if asked else []
         found = dict(zip(distinct, scored, strict=True))
         values = [found[_content(sample)] for sample in samples]
-    attempts.tell()
+    attempts.log()
     if lost := sum(math.isnan(value) for value, _ in values):
         log.warning("reward %s: %d of %d samples are unscorable", name, lost, len(values))
     return values
+
+
+def _with_recordings(samples: Sequence[Sample], rate: int) -> list[Sample]:
+    """Return the samples with their recordings, each read once, as their waves."""
+    utterances = {sample.utterance.id: sample.utterance for sample in samples}
+    waves = {name: read_audio(utterance, rate) for name, utterance in utterances.items()}
+    return [replace(s, wave=waves[s.utterance.id], sample_rate=rate) for s in samples]
 
 
 def _content(sample: Sample) -> tuple:

@@ -1,4 +1,4 @@
-"""Rewards computed in processes of their own, while the device goes on."""
+"""Rewards computed in processes of their own while the device continues."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from itertools import groupby
 from logging.handlers import QueueHandler, QueueListener
 
 from audiorl.config.schema import Config
-from audiorl.rewards import Models, WeightedSum, build_rewards
-from audiorl.rewards.base import Sample, Scores
+from audiorl.rewards.core.build import build_rewards
+from audiorl.rewards.core.combine import WeightedSum
+from audiorl.rewards.core.reward import Models, Sample, Scores
 
-_scorer: Callable[[Sequence[Sample]], Scores] | None = None  # of a worker process
+_rewards: Callable[[Sequence[Sample]], Scores] | None = None  # of a worker process
 
 
 @contextlib.contextmanager
 def scoring(config: Config, models: Models | None = None) -> Iterator[WeightedSum | RewardWorkers]:
-    """What scores the samples of a run: here, or in `rl.reward_workers` processes.
+    """Open the rewards of a run: in this process, or in `rl.reward_workers` others.
 
-    `models`: what rewards of synthesis ask; those are scored here.
+    `models`: those that rewards of synthesis need; they run in this process.
     """
     if not config.rl.reward_workers:
         yield build_rewards(config, models)
@@ -35,7 +36,7 @@ def scoring(config: Config, models: Models | None = None) -> Iterator[WeightedSu
 
 
 class RewardWorkers:
-    """`workers` processes that score samples as `build_rewards(config)` does."""
+    """Processes that reward samples as `build_rewards(config)` does."""
 
     def __init__(self, config: Config, workers: int) -> None:
         # Forked from this process, they would inherit its threads' locks.
@@ -49,9 +50,9 @@ class RewardWorkers:
         self._listener.start()
 
     def submit(self, samples: Sequence[Sample]) -> Callable[[], Scores]:
-        """Begins to score samples; the function returned waits for their scores.
+        """Begin to reward samples; the function returned waits for their rewards.
 
-        The samples of an utterance are consecutive, and are scored together.
+        The samples of an utterance are consecutive, and are rewarded together.
         """
         groups = [list(group) for _, group in groupby(samples, lambda s: s.utterance.id)]
         share = -(-len(groups) // self.workers)
@@ -59,20 +60,20 @@ class RewardWorkers:
             [sample for group in groups[i : i + share] for sample in group]
             for i in range(0, len(groups), share)
         ]
-        coming = [self._pool.submit(_score, part) for part in parts]
+        coming = [self._pool.submit(_reward, part) for part in parts]
         return lambda: reduce(Scores.join, (future.result() for future in coming))
 
     def close(self) -> None:
-        """Ends the processes."""
+        """End the processes."""
         self._pool.shutdown(cancel_futures=True)
         self._listener.stop()
 
 
 def _start(config: Config, messages: multiprocessing.Queue) -> None:
-    global _scorer
+    global _rewards
     logging.getLogger().addHandler(QueueHandler(messages))
-    _scorer = build_rewards(config)
+    _rewards = build_rewards(config)
 
 
-def _score(samples: list[Sample]) -> Scores:
-    return _scorer(samples)
+def _reward(samples: list[Sample]) -> Scores:
+    return _rewards(samples)

@@ -1,0 +1,1 @@
+"""What all rewards share: samples, counting, combining, failures, worker processes."""

@@ -1,0 +1,91 @@
+"""A function in a Python file of your own."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from audiorl.config.field import key
+from audiorl.errors import UserError, reason
+from audiorl.rewards.core.reward import Context, Reward, Sample
+from audiorl.rewards.core.waves import WaveOptions
+
+TERMINATED = 143  # the status that a SIGTERM ends us with (audiorl/bin/cli.py)
+
+
+@dataclass
+class Options(WaveOptions):
+    """The file, and whether the samples come with waves."""
+
+    reward_file: str = key(
+        "", "Python file with reward(samples), a number or None for each; packed with the result"
+    )
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return (Path(self.reward_file),) if self.reward_file else ()
+
+    def problems(self) -> Iterator[str]:
+        path = Path(self.reward_file)
+        if not self.reward_file:
+            yield "file needs reward_file, your Python file with reward(samples); name it"
+        elif path.suffix != ".py":
+            yield f"reward_file is {path}, which is no Python file; name one that ends in .py"
+        if path.is_absolute() or ".." in path.parts:
+            yield (
+                f"reward_file is {path}, outside the recipe's folder, and would not be packed with "
+                "the result; copy it there"
+            )
+
+
+def build(options: Options, context: Context) -> Reward:
+    """Return what the function `reward(samples)` of the user's Python file returns.
+
+    It is given a list of `audiorl.rewards.Sample` (those of an utterance are consecutive) and
+    returns a number or None (unscorable) for each. UserError if the file has no such function.
+    """
+    path = Path(options.reward_file)
+    function = _load(path)
+
+    def reward(samples: Sequence[Sample]) -> list[float | None]:
+        try:
+            values = list(function(list(samples)))
+        except SystemExit as error:
+            raise _not_to_end(error) from error
+        if len(values) != len(samples):
+            raise UserError(
+                f"{path}: reward() returned {len(values)} values for {len(samples)} samples; "
+                "return a number or None for each."
+            )
+        return values
+
+    return Reward(reward)
+
+
+def _load(path: Path) -> Callable[[list[Sample]], Sequence[float | None]]:
+    spec = importlib.util.spec_from_file_location(f"reward_file_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+    except SystemExit as error:
+        raise UserError(f"{path} cannot be loaded ({_not_to_end(error)}); fix it.") from error
+    except Exception as error:
+        kind = type(error).__name__
+        raise UserError(f"{path} cannot be loaded ({kind}: {reason(error)}); fix it.") from error
+    if not callable(function := getattr(module, "reward", None)):
+        raise UserError(
+            f"{path} has no function reward(samples); add one that returns a number or None for "
+            "each sample."
+        )
+    return function
+
+
+def _not_to_end(error: SystemExit) -> RuntimeError:
+    """Return the error to raise instead, unless a SIGTERM ends the run: a user's file must not."""
+    if error.code == TERMINATED:
+        raise error
+    return RuntimeError(f"it calls exit({'' if error.code is None else repr(error.code)})")

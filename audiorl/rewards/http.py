@@ -1,0 +1,140 @@
+"""A server of your own."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import io
+import json
+import logging
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from audiorl.config.field import key
+from audiorl.errors import reason
+from audiorl.rewards.core.reward import Context, Reward, Sample
+from audiorl.rewards.core.waves import WaveOptions
+
+log = logging.getLogger(__name__)
+
+BACKOFF = 0.5  # s before the second attempt; doubled before each one after it
+MAY_PASS = (408, 429)  # of the 4xx: too late, too many requests; the others blame the request
+
+
+@dataclass
+class Options(WaveOptions):
+    """The server, and what is sent to it."""
+
+    url: str = key("", "where samples are posted; request and answer: egs/README.md")
+    timeout: float = key(30.0, "s to wait for a whole answer", gt=0)
+    retries: int = key(2, "attempts after the first", ge=0)
+    batch_size: int = key(64, "samples in one request", ge=1)
+
+    def problems(self) -> Iterator[str]:
+        if not self.url.startswith(("http://", "https://")):
+            yield "http needs url, which begins with http:// or https://; name your server"
+
+
+def build(options: Options, context: Context) -> Reward:
+    """Return the answers of an HTTP server, `batch_size` samples at a time.
+
+    Request (POST): `{"samples": [{"id", "reference", "hypothesis", "finished", "duration",
+    "keywords", "tags", "tokens"}, …]}`, with the option `waves` also "wave": base64 of a 16-bit
+    WAV file, or null for speech without a token. Response: `{"rewards": [number or null, …]}`. No
+    whole answer within `timeout` seconds, a status other than 2xx or another shape is tried again
+    `retries` times, but not a status that says that the request is wrong (4xx without 408 and 429);
+    after that the samples of the batch are unscorable.
+    """
+
+    def reward(samples: Sequence[Sample]) -> list[float | None]:
+        starts = range(0, len(samples), options.batch_size)
+        batches = [samples[start : start + options.batch_size] for start in starts]
+        return [value for batch in batches for value in _ask(batch, options)]
+
+    return Reward(reward)
+
+
+def _ask(samples: Sequence[Sample], options: Options) -> list[float | None]:
+    for attempt in range(options.retries + 1):
+        if attempt:
+            time.sleep(BACKOFF * 2 ** (attempt - 1))
+        try:
+            return _within(options.timeout, lambda: _post(samples, options))
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            problem = reason(error)
+            code = error.code if isinstance(error, urllib.error.HTTPError) else None
+            if code and 400 <= code < 500 and code not in MAY_PASS:
+                break
+    log.warning("%s: no rewards for %d samples (%s)", options.url, len(samples), problem)
+    return [None] * len(samples)
+
+
+def _within(seconds: float, work: Callable[[], list[float | None]]) -> list[float | None]:
+    """Return what `work` returns, or raise its error; TimeoutError if that takes longer.
+
+    The timeout of urllib is one of each read, which a server that drips bytes never exceeds.
+    """
+    answer: Future[list[float | None]] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(work())
+        except Exception as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        return answer.result(seconds)
+    except TimeoutError as error:
+        raise TimeoutError(f"timed out, no whole answer in {seconds:g} s") from error
+
+
+def _post(samples: Sequence[Sample], options: Options) -> list[float | None]:
+    """One request; OSError, HTTPException or ValueError if the answer is none or no such list."""
+    body = json.dumps({"samples": [_as_json(sample, options.waves) for sample in samples]}).encode()
+    request = urllib.request.Request(
+        options.url, data=body, headers={"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=options.timeout) as response:
+        answer = json.load(response)
+    values = answer.get("rewards") if isinstance(answer, dict) else None
+    if not isinstance(values, list) or len(values) != len(samples):
+        raise ValueError(f"the answer has no list `rewards` of {len(samples)} values")
+    for value in values:
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise ValueError(f"`rewards` holds {value!r}, which is neither a number nor null")
+    return values
+
+
+def _as_json(sample: Sample, waves: bool) -> dict:
+    utterance = sample.utterance
+    wave = {"wave": _as_wav(sample)} if waves else {}
+    return {
+        "id": utterance.id,
+        "reference": utterance.text,
+        "hypothesis": sample.text,
+        "finished": sample.finished,
+        "duration": utterance.duration,
+        "keywords": utterance.keywords,
+        "tags": utterance.tags,
+        "tokens": sample.tokens,
+        **wave,
+    }
+
+
+def _as_wav(sample: Sample) -> str | None:
+    """Return the wave as base64 of a 16-bit WAV; None without a wave."""
+    if sample.wave is None:
+        return None
+    import numpy as np
+    import soundfile
+
+    file = io.BytesIO()
+    wave = np.asarray(sample.wave)
+    soundfile.write(file, wave, sample.sample_rate, format="WAV", subtype="PCM_16")
+    return base64.b64encode(file.getvalue()).decode()
