@@ -2,48 +2,14 @@
 
 from __future__ import annotations
 
-import ast
 import graphlib
-from collections.abc import Collection
+import sys
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parents[1] / "audiorl"
-# From the top to the bottom; docs/architecture.md says what each is for.
-LAYERS = (
-    "bin train tasks rl_data rl infer table report engines runs rewards score models data text "
-    "runtime config errors"
-).split()
-
-
-def imports(tree: ast.AST, modules: Collection[str]) -> set[str]:
-    """Those of `modules` that a module imports; imports for type checks alone are left out."""
-    found = set()
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            continue
-        if isinstance(node, ast.ImportFrom) and node.module:
-            named = (f"{node.module}.{alias.name}" for alias in node.names)
-            found |= {name if name in modules else node.module for name in named}
-        elif isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        found |= imports(node, modules)
-    return found.intersection(modules)
-
-
-def graph(package: Path = PACKAGE) -> dict[str, set[str]]:
-    """Module -> the modules that it imports."""
-    modules = {}
-    for path in package.rglob("*.py"):
-        parts = path.relative_to(package.parent).with_suffix("").parts
-        modules[".".join(parts).removesuffix(".__init__")] = path
-    trees = {name: ast.parse(path.read_text("utf-8")) for name, path in modules.items()}
-    return {name: imports(tree, modules) for name, tree in trees.items()}
-
-
-def layer(module: str) -> int:
-    return LAYERS.index(module.split(".")[1])
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
+from draw_layers import LAYERS, PICTURE, edges, graph, svg
 
 
 def test_each_part_of_the_package_is_a_layer() -> None:
@@ -52,13 +18,31 @@ def test_each_part_of_the_package_is_a_layer() -> None:
 
 
 def test_imports_run_downward() -> None:
-    edges = [(name, other) for name, others in graph().items() for other in others]
-    inside = [(a, b) for a, b in edges if "." in a and "." in b]
+    order = list(LAYERS)
+    inside = [(a, b) for a, found in graph().items() for b in found if "." in a and "." in b]
+
+    def layer(module: str) -> int:
+        return order.index(module.split(".")[1])
+
     assert [f"{a} -> {b}" for a, b in inside if layer(b) < layer(a)] == []
 
 
 def test_no_circle() -> None:
     graphlib.TopologicalSorter(graph()).prepare()  # CycleError names the circle
+
+
+def test_the_picture_is_that_of_the_imports() -> None:
+    drawn = svg(LAYERS, edges(graph()))
+    assert PICTURE.read_text("utf-8") == drawn, "run python tools/draw_layers.py"
+
+
+def test_an_import_adds_a_dot() -> None:
+    layers = {"a": "above", "b": "below & beside"}
+    pair = edges({"audiorl": {"audiorl.a"}, "audiorl.a.x": {"audiorl.b", "audiorl.a"}})
+    assert pair == {("a", "b")}
+    drawn, empty = svg(layers, pair), svg(layers, set())
+    assert drawn.count("<circle") == 1 and empty.count("<circle") == 0
+    assert "below &amp; beside" in drawn
 
 
 def test_a_circle_and_the_modules_in_a_function_are_noticed(tmp_path: Path) -> None:
