@@ -10,12 +10,13 @@ import argparse
 import importlib
 import importlib.util
 import itertools
+import os
 import re
 import shlex
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ import pytest
 from audiorl.config import load_config
 from audiorl.config.keys import key_values
 from audiorl.config.matrix import load_matrix
+from audiorl.config.rewards import REWARDS, RewardOptions
 from audiorl.config.schema import Config
 from audiorl.errors import UserError
 
@@ -275,6 +277,37 @@ def test_pages_are_short_and_in_the_index(page: Path) -> None:
     assert words <= MOST_WORDS, f"{page}: {words} words; split it, or leave something out"
     index = page.parent / "README.md"
     assert page == index or f"({page.name})" in index.read_text(encoding="utf-8"), page
+
+
+def test_every_reward_and_option_is_in_the_page_of_rewards() -> None:
+    page = (ROOT / "docs" / "rewards.md").read_text(encoding="utf-8")
+    common = {field.name for field in fields(RewardOptions)}
+    for name in REWARDS:
+        row = re.search(rf"^\| `{name}` \|.*$", page, re.MULTILINE)
+        assert row, f"no row for {name}"
+        own = {field.name for field in fields(REWARDS.module(name).Options)} - common
+        assert own <= set(re.findall(r"`(\w+)`", row[0].rpartition(" | ")[2])), (name, own)
+
+
+def test_the_reward_module_of_the_page_is_a_reward(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "rewards.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n([^`]*class Options[^`]*)```", page)
+    (tmp_path / "rewards").mkdir()
+    (tmp_path / "rewards" / "brevity.py").write_text(code, encoding="utf-8")
+    lines = (
+        "from audiorl.config.rewards import reward_options",
+        "from audiorl.config.schema import ScoreConfig",
+        "from audiorl.data.utterance import Utterance",
+        "from audiorl.rewards import Context, Sample, build_reward",
+        "reward = build_reward(reward_options('brevity', longest=3), Context(ScoreConfig()))",
+        "said = Utterance('u', '', 'yes', 's')",
+        "samples = [Sample(said, text, True) for text in ('yes', 'yes yes')]",
+        "assert reward.function(samples) == [0.0, -1.0] and reward.penalty",
+    )
+    environment = {**os.environ, "AUDIORL_PLUGINS": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", "\n".join(lines)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def anchors(document: Path) -> set[str]:
