@@ -1,4 +1,4 @@
-"""Writing files so that a crash never leaves half of one, and showing progress."""
+"""Atomic writing of files, hashes, and progress bars."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from audiorl.errors import UserError
 
 @contextlib.contextmanager
 def disk_errors(path: str | Path) -> Iterator[None]:
-    """Turns what the disk refuses (full, read-only) while `path` is written into a UserError."""
+    """Raise UserError instead of OSError (disk full, read-only) while `path` is written."""
     try:
         yield
     except OSError as error:
         reason = error.strerror or error
         raise UserError(
-            f"{path}: cannot be written ({reason}); free the disk or mend access, then run again."
+            f"{path}: cannot be written ({reason}); free the disk or fix access, then run again."
         ) from error
 
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yields a temporary name beside `path`; renames it to `path` when the block ends well.
+    """Yield a temporary name beside `path`; rename it to `path` when the block ends well.
 
-    Raises UserError when the disk refuses (full, read-only); the old file survives.
+    Raises UserError when the disk is full or read-only; the old file survives.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -48,21 +48,21 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Opens a file for writing that takes its place at `path` only when the block ends well."""
+    """Open a file for writing that appears at `path` only when the block ends well."""
     text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
     with atomic_path(path) as temporary, open(temporary, mode, **text) as stream:
         yield stream
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Writes `value` as indented JSON, whole or not at all."""
+    """Write `value` as indented JSON, whole or not at all."""
     with atomic_write(path) as stream:
         json.dump(value, stream, indent=2, ensure_ascii=False)
         stream.write("\n")
 
 
 def sha256(path: str | Path) -> str:
-    """The hash of what a file holds."""
+    """Return the hexadecimal SHA-256 of a file's content."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -70,7 +70,7 @@ def sha256(path: str | Path) -> str:
 def progress(
     iterable: Iterable | None = None, desc: str = "", total: int | None = None, unit: str = "it"
 ):
-    """A tqdm bar on the terminal; silent where standard error is a file or a pipe.
+    """Return a tqdm bar on the terminal; silent if standard error is a file or a pipe.
 
     A recipe logs the standard error of its stages, and names its terminal in AUDIORL_PROGRESS.
     """

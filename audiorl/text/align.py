@@ -15,7 +15,7 @@ from rapidfuzz.distance import Levenshtein
 
 @dataclass(frozen=True)
 class Counts:
-    """Errors of one or many utterances. They are summed; error rates are never averaged."""
+    """Errors of one or many utterances: counts are added, error rates are never averaged."""
 
     hits: int = 0
     substitutions: int = 0
@@ -44,8 +44,8 @@ class Counts:
         """Errors per reference unit, as a fraction (it may pass 1).
 
         An empty reference counts as one unit: the rate is then the number of insertions, as in
-        jiwer, and 0 when the hypothesis is empty too. This concerns single utterances only; in a
-        sum its insertions count, and no unit is invented.
+        jiwer, and 0 if the hypothesis is empty too. This holds for a single utterance; in a sum
+        its insertions count, and no unit is added.
         """
         return self.errors / max(self.units, 1)
 
@@ -65,7 +65,7 @@ class Alignment:
 
 
 def align(ref: Sequence[str], hyp: Sequence[str]) -> Alignment:
-    """Aligns with the fewest errors (Levenshtein; rapidfuzz, the engine of jiwer).
+    """Return the alignment with the fewest errors (Levenshtein).
 
     Where several alignments have equally few errors, rapidfuzz's choice is taken; sclite weighs
     substitutions differently and may split the same total otherwise.
@@ -83,7 +83,7 @@ def align(ref: Sequence[str], hyp: Sequence[str]) -> Alignment:
 
 
 def count_errors(ref: Sequence[str], hyp: Sequence[str]) -> Counts:
-    """The counts of `align`, without its list of steps."""
+    """Return the counts of `align` without building its list of steps."""
     return _count(_opcodes(ref, hyp))
 
 

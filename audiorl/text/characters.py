@@ -1,4 +1,4 @@
-"""The characters of transcripts as labels of CTC."""
+"""Characters of transcripts as labels for CTC."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from audiorl.text.normalise import spoken
 
 
 class Characters:
-    """Label n is the n-th of its symbols, from 1 on: 0 is left to CTC's blank."""
+    """Symbols numbered from 1; label 0 is the blank of CTC."""
 
     def __init__(self, symbols: Sequence[str]) -> None:
         self.symbols = list(symbols)
@@ -16,13 +16,13 @@ class Characters:
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> Characters:
-        """Those of `texts`, as they are spoken."""
+        """Return the characters of `texts` in their spoken form."""
         return cls(sorted(set().union(*map(spoken, texts))))
 
     def labels(self, text: str) -> list[int]:
-        """Of a text; a character that is not known cannot be heard."""
+        """Return the labels of a text, without characters that are not among the symbols."""
         return [self._labels[c] for c in spoken(text) if c in self._labels]
 
     def text(self, labels: Iterable[int]) -> str:
-        """Of labels, with single spaces."""
+        """Return the text of labels, with single spaces."""
         return " ".join("".join(self.symbols[label - 1] for label in labels).split())

@@ -1,8 +1,8 @@
-"""Detectors of hallucination: which units of a hypothesis cannot have been said.
+"""Detectors of hallucination: units of a hypothesis that cannot have been said.
 
-Each is a plain function that returns spans of the hypothesis (empty: nothing found). Rewards and
-scoring use the same ones. Units are words, or characters of a text without spaces; texts are
-normalised. A reference, where there is one, excuses what the speaker did himself.
+Each is a function that returns spans of the hypothesis (an empty list: nothing found). Rewards and
+scoring share them. Units are words, or characters of a text without spaces; texts are normalised.
+A reference, where there is one, excuses repetitions by the speaker.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ class Span(NamedTuple):
 
 
 def covered(spans: Sequence[Span]) -> int:
-    """How many units lie in any of the spans."""
+    """Return how many units lie in any of the spans."""
     return len(set().union(*(range(*span) for span in spans)))
 
 
 def loops(hyp: Sequence[str], ref: Sequence[str] = ()) -> list[Span]:
-    """What repeats an n-gram over and over: `REPETITIONS` times, `REPETITIONS` - 1 more than `ref`.
+    """Return loops: an n-gram `REPETITIONS` times, and `REPETITIONS` - 1 times more than in `ref`.
 
-    The first time the n-gram stands there is not in the span. A unit in which letters loop is one
-    as well, unless `ref` has one too.
+    The first occurrence of the n-gram is not in the span. A unit in which letters repeat is a span,
+    too, unless `ref` has such a unit.
     """
     spans = [
         Span(i, i + 1)
@@ -63,23 +63,26 @@ def loops(hyp: Sequence[str], ref: Sequence[str] = ()) -> list[Span]:
 
 
 def token_loops(tokens: Sequence[int], least: int) -> list[Span]:
-    """Where an n-gram of speech tokens repeats itself over `least` of them or more.
+    """Return spans of at least `least` speech tokens in which an n-gram repeats.
 
-    Less than that is a pause or a long sound, whose tokens are alike.
+    Shorter spans are pauses or long sounds, whose tokens are alike.
     """
     return [span for span, _ in _loops(tokens) if span.end - span.start >= least]
 
 
 def compressible(hyp: Sequence[str], text: str, ref_text: str = "") -> list[Span]:
-    """The whole hypothesis, if its text compresses better than Whisper allows and the other not."""
+    """Return the whole hypothesis if its text, unlike `ref_text`, compresses as loops do.
+
+    The threshold is Whisper's (`COMPRESSION_RATIO`).
+    """
     degenerate = compression_ratio(text) > COMPRESSION_RATIO >= compression_ratio(ref_text)
     return [Span(0, len(hyp))] if degenerate else []
 
 
 def concealed(hyp: Sequence[str], text: str, ref_text: str = "") -> list[Span]:
-    """The whole hypothesis, if its text as it was output repeats itself and the reference's not.
+    """Return the whole hypothesis if its text before normalisation loops and `ref_text` does not.
 
-    A normaliser may take away what is repeated (um, brackets, signs), or make one number of it.
+    A normaliser may remove the repetitions (um, brackets, signs) or make one number of them.
     """
     if compressible(hyp, text, ref_text):
         return [Span(0, len(hyp))]
@@ -88,13 +91,13 @@ def concealed(hyp: Sequence[str], text: str, ref_text: str = "") -> list[Span]:
 
 
 def compression_ratio(text: str) -> float:
-    """Bytes of the text over its bytes after zlib, as in Whisper; 0 for an empty text."""
+    """Return bytes of the text over its bytes after zlib, as in Whisper; 0 for an empty text."""
     data = text.encode()
     return len(data) / len(zlib.compress(data)) if data else 0.0
 
 
 def bursts(alignment: Alignment) -> list[Span]:
-    """Runs of `BURST` or more insertions."""
+    """Return runs of `BURST` or more insertions."""
     spans, start, at = [], 0, 0
     for op in alignment.ops:
         if op.kind != "I":
@@ -106,29 +109,30 @@ def bursts(alignment: Alignment) -> list[Span]:
 
 
 def count_words(units: Sequence[str]) -> float:
-    """How much is said, whether with spaces or without: `LETTERS` letters or a CJK character: 1.
+    """Return the amount of text in words: `LETTERS` letters or one CJK character count as 1.
 
-    Words alone are a poor measure of what a policy makes up: it learns to leave out the spaces.
+    Words by spaces are a poor measure of invented text: a policy learns to leave out the spaces.
     """
     return sum(1.0 if CJK_UNIT.match(unit) else len(unit) / LETTERS for unit in units)
 
 
 def on_silence(hyp: Sequence[str]) -> list[Span]:
-    """Whatever is output where nobody speaks, but for lone punctuation."""
+    """Return the whole hypothesis of audio without speech, unless it is punctuation alone."""
     return [Span(0, len(hyp))] if any(map(str.isalnum, "".join(hyp))) else []
 
 
 def overlong(hyp: Sequence[str], ref: Sequence[str]) -> list[Span]:
-    """What goes beyond twice the length of the reference."""
+    """Return the units beyond twice the length of the reference."""
     return [Span(2 * len(ref), len(hyp))] if len(hyp) > 2 * len(ref) else []
 
 
 def beyond_audio(
     hyp: Sequence[str], seconds: float | None, rate: float, said: int = 0
 ) -> list[Span]:
-    """The units for which the audio has no time at `rate` units a second; None: not known.
+    """Return the units for which the audio has no time at `rate` units a second.
 
-    `said`: the length of the reference, which had its time whatever the rate.
+    seconds: duration of the audio, None if unknown (no span). said: length of the reference, which
+    fits at any rate.
     """
     if seconds is None:
         return []
@@ -137,12 +141,12 @@ def beyond_audio(
 
 
 def foreign(hyp: Sequence[str], ref: Sequence[str]) -> list[Span]:
-    """What is in another script or language than the reference: translated, say, not transcribed.
+    """Return units in another script or language than the reference, such as a translation.
 
-    Units of a script that the reference does not use, `FOREIGN` in a row, or any if they are half
-    of the hypothesis. In Latin script the whole hypothesis, when `FOREIGN` words or more are
-    function words of another language, and more than twice as many as of the reference's; a
-    reference with fewer than two function words is of no known language.
+    Units of a script that the reference does not use count if `FOREIGN` stand in a row, or if they
+    are half of the hypothesis. In Latin script the span is the whole hypothesis if at least
+    `FOREIGN` words are function words of another language, and more than twice as many as of the
+    reference's language; a reference with fewer than two function words has no known language.
     """
     known = {script(unit) for unit in ref} - {""}
     if not known:
@@ -162,16 +166,16 @@ def foreign(hyp: Sequence[str], ref: Sequence[str]) -> list[Span]:
 
 
 def _in_another_language(hyp: Sequence[str], ref: Sequence[str]) -> bool:
-    heard, said = languages(hyp), languages(ref)
-    home = max(said, key=said.get, default="")
-    return said[home] >= 2 and any(
-        name != home and count - said[name] >= FOREIGN and count > 2 * heard[home]
-        for name, count in heard.items()
+    hyp_counts, ref_counts = languages(hyp), languages(ref)
+    home = max(ref_counts, key=ref_counts.get, default="")
+    return ref_counts[home] >= 2 and any(
+        name != home and count - ref_counts[name] >= FOREIGN and count > 2 * hyp_counts[home]
+        for name, count in hyp_counts.items()
     )
 
 
 def _loops(units: Sequence[Hashable]) -> Iterator[tuple[Span, int]]:
-    """Where an n-gram follows itself `REPETITIONS` times or more, and n."""
+    """Yield (span, n) of each n-gram that follows itself `REPETITIONS` times or more."""
     if len(units) - len(set(units)) < REPETITIONS - 1:
         return  # too few repeated units for any
     for match in LOOP.finditer(_as_characters(units)):
@@ -179,13 +183,13 @@ def _loops(units: Sequence[Hashable]) -> Iterator[tuple[Span, int]]:
 
 
 def _as_characters(units: Sequence[Hashable]) -> str:
-    """One character for each unit, the same for the same, so that regular expressions apply."""
+    """Return one character for each distinct unit, so that regular expressions apply."""
     ids: dict[Hashable, int] = {}
     return "".join(chr(0x10000 + ids.setdefault(unit, len(ids))) for unit in units)
 
 
 def _repetitions(units: Sequence[str], n: int) -> int:
-    """How often an n-gram follows itself at most; 1 if none does, or if there are no units."""
+    """Return the most repetitions in a row of any n-gram; 1 if there is none."""
     text = _as_characters(units)
     found = re.finditer(rf"(.{{{n}}})\1+", text, re.DOTALL)
     return max((len(match[0]) // n for match in found), default=1)

@@ -1,9 +1,9 @@
-"""Keywords: how many are recognised, and the error rates of keywords and of all else.
+"""Keywords: precision and recall, and the error rates of keywords and of all other units.
 
-A phrase is a keyword split into units (Latin by word, CJK by character). Keywords are looked for
+A phrase is a keyword split into units (Latin by word, CJK by character). Keywords are searched
 twice, with numbers normalised and with number words as they are, and the higher count is taken:
-`english` makes 711 of "seven eleven", where no "eleven" is found, but finds "twenty two" in 22.
-B-WER and U-WER divide the units of the error rate, which have their numbers normalised.
+`english` makes 711 of "seven eleven", which hides "eleven", but finds "twenty two" in 22. B-WER and
+U-WER split the units of the error rate, in which numbers are normalised.
 """
 
 from __future__ import annotations
@@ -17,47 +17,47 @@ from audiorl.text.align import Alignment, Counts
 from audiorl.text.normalise import normal_units
 
 UNIT = "mixed"
-LITERAL = {"english": "english_words"}  # where numbers are normalised by the word: without that
+LITERAL = {"english": "english_words"}  # normaliser -> the one that leaves number words
 
 Phrase = tuple[str, ...]
 
 
 class Reading(NamedTuple):
-    """The units of a text or keyword, in both ways that keywords are looked for."""
+    """Units of a text or keyword in the two forms in which keywords are searched."""
 
     normal: Phrase
-    literal: Phrase  # words of numbers as they are
+    literal: Phrase  # number words as they are
 
 
 def read(text: str, normalizer_name: str) -> Reading:
-    """The units of a text or keyword."""
+    """Return the units of a text or keyword."""
     literal = LITERAL.get(normalizer_name, normalizer_name)
     return Reading(*(normal_units(text, name, UNIT) for name in (normalizer_name, literal)))
 
 
 def read_all(keywords: Iterable[str], normalizer_name: str) -> set[Reading]:
-    """Keywords, but for those of which the normaliser leaves nothing."""
+    """Return the keywords of which the normaliser leaves something."""
     readings = (read(keyword, normalizer_name) for keyword in set(keywords))
     return {reading for reading in readings if all(reading)}
 
 
-def compare_keywords(said: Counter[Phrase], heard: Counter[Phrase]) -> Counts:
-    """How many keywords of a reference the hypothesis has: hits, deletions, insertions.
+def compare_keywords(ref: Counter[Phrase], hyp: Counter[Phrase]) -> Counts:
+    """Return hits, deletions and insertions of keywords.
 
-    A keyword said twice must be recognised twice, and one put where it was not said counts against
-    precision. One that is listed but neither said nor heard does not count.
+    A keyword that stands twice in the reference must be recognised twice; one that is inserted
+    lowers precision. Listed keywords that stand in neither text do not count.
     """
     return Counts(
-        hits=(said & heard).total(),
-        deletions=(said - heard).total(),
-        insertions=(heard - said).total(),
+        hits=(ref & hyp).total(),
+        deletions=(ref - hyp).total(),
+        insertions=(hyp - ref).total(),
     )
 
 
 def count_loosely(
     ref: Reading, hyp: Reading, keywords: Collection[Reading], boundary: int
 ) -> Counts:
-    """The keywords of a reference that the hypothesis has, with fuzzy boundaries of words.
+    """Return hits, deletions and insertions of keywords with fuzzy word boundaries.
 
     A phrase may be written as one word or several ("new york", "newyork"), and a word may begin
     before it or end after it by `boundary` letters ("zephyras"), but by no more than a quarter of
@@ -76,29 +76,29 @@ def count_loosely(
 
 
 def keyword_scores(counts: Counts) -> dict[str, float | int]:
-    """Precision, recall and F1 with their counts.
+    """Return precision, recall and F1 with their counts.
 
-    All are 1 where nothing was said and nothing is heard, so that a list of names that might have
-    been said (a biasing list) costs nothing; where there is nothing else to divide by they are 0.
+    All are 1 if no keyword stands in either text, so that a biasing list of names that were not
+    spoken costs nothing; with another zero denominator they are 0.
     """
-    said, heard = counts.hits + counts.deletions, counts.hits + counts.insertions
-    nothing = not said and not heard
+    reference, hypothesis = counts.hits + counts.deletions, counts.hits + counts.insertions
+    nothing = not reference and not hypothesis
     return {
-        "reference": said,
-        "hypothesis": heard,
+        "reference": reference,
+        "hypothesis": hypothesis,
         "hits": counts.hits,
-        "precision": 1.0 if nothing else counts.hits / max(heard, 1),
-        "recall": 1.0 if nothing else counts.hits / max(said, 1),
-        "f1": 1.0 if nothing else 2 * counts.hits / (said + heard),
+        "precision": 1.0 if nothing else counts.hits / max(hypothesis, 1),
+        "recall": 1.0 if nothing else counts.hits / max(reference, 1),
+        "f1": 1.0 if nothing else 2 * counts.hits / (reference + hypothesis),
     }
 
 
 def biased_errors(alignment: Alignment, phrases: Collection[Phrase]) -> tuple[Counts, Counts]:
-    """The errors behind B-WER and U-WER: of the units in biasing phrases, and of all others.
+    """Return the errors behind B-WER (units in biasing phrases) and U-WER (all other units).
 
     As defined with the LibriSpeech biasing lists (Le et al., arXiv 2104.02194): an error belongs to
-    its reference unit, an insertion to the inserted one, and biasing is what the utterance's own
-    list holds. There a phrase is one word; a unit of a longer one counts inside that phrase only.
+    its reference unit, an insertion to the inserted unit, and the biasing phrases are those of the
+    utterance's own list. There a phrase is one word; a unit of a longer one counts only inside it.
     """
     ref_biased = _inside([op.ref for op in alignment.ops if op.ref], phrases)
     hyp_biased = _inside([op.hyp for op in alignment.ops if op.hyp], phrases)
@@ -112,7 +112,7 @@ def biased_errors(alignment: Alignment, phrases: Collection[Phrase]) -> tuple[Co
 
 
 def find_keywords(text: Reading, keywords: Collection[Reading]) -> Counter[Phrase]:
-    """How often each of the keywords, by its normal phrase, stands in a text."""
+    """Count the occurrences of each keyword in a text, by its normal phrase."""
     known = {keyword.literal: keyword.normal for keyword in keywords}
     normal = Counter(phrase for _, phrase in _places(text.normal, set(known.values())))
     literal = Counter(known[phrase] for _, phrase in _places(text.literal, known))
@@ -120,13 +120,13 @@ def find_keywords(text: Reading, keywords: Collection[Reading]) -> Counter[Phras
 
 
 def _inside(units: Sequence[str], phrases: Collection[Phrase]) -> set[int]:
-    """The places of the units that lie in a phrase."""
+    """Return the positions of units that lie in a phrase."""
     places = _places(units, phrases)
     return {at for start, phrase in places for at in range(start, start + len(phrase))}
 
 
 def _places(units: Sequence[str], phrases: Collection[Phrase]) -> list[tuple[int, Phrase]]:
-    """(first unit, phrase) of every occurrence."""
+    """Return (position of the first unit, phrase) of every occurrence."""
     return [
         (start, phrase)
         for n in {len(phrase) for phrase in phrases}
@@ -136,7 +136,7 @@ def _places(units: Sequence[str], phrases: Collection[Phrase]) -> list[tuple[int
 
 
 def _count(units: Sequence[str], letters: str, boundary: int) -> int:
-    """How often a phrase's letters begin and end about where words do; no overlaps."""
+    """Count occurrences of a phrase's letters near word boundaries, without overlaps."""
     text = "".join(units)
     edges = {0, *accumulate(map(len, units))}
     reach = range(min(boundary, len(letters) // 4) + 1)

@@ -1,4 +1,7 @@
-"""Which script a text is in, by its letters, and which language in Latin script, by small words."""
+"""Script of a text, by its letters, and language in Latin script, by function words.
+
+By hand, because rewards need evidence: langdetect takes "mister quilter is" for German.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +23,8 @@ SCRIPTS = {
     "MICRO": "GREEK",
     "MODIFIER": "",
 }
-# Frequent words that English has not, or seldom, and the frequent ones of English: three of a
-# language are evidence of it. Letters stand without their marks, as the normaliser leaves them.
+# Frequent words of English, and frequent words of other languages that English lacks or rarely has:
+# three of a language are evidence of it. Without diacritics, as the normaliser leaves them.
 FUNCTION_WORDS = {
     "en": "the and of to is that it with for you this are not have from they what there would "
     "which when your their were been our could should about how he she my his her him by or if who "
@@ -48,9 +51,9 @@ for _name, _words in FUNCTION_WORDS.items():
 
 @functools.lru_cache(maxsize=65536)
 def script(unit: str) -> str:
-    """The script of a unit's first letter, as Unicode names it (LATIN, CJK, CYRILLIC, …).
+    """Return the script of a unit's first letter by its Unicode name (LATIN, CJK, CYRILLIC, …).
 
-    Hiragana and Katakana are KANA. Empty for digits, punctuation and the like.
+    Hiragana and Katakana are KANA; the script of digits and punctuation is empty.
     """
     letter = next(filter(str.isalpha, unit), "")
     name = unicodedata.name(letter, "").partition(" ")[0] if letter else ""
@@ -58,7 +61,7 @@ def script(unit: str) -> str:
 
 
 def languages(words: Sequence[str]) -> Counter[str]:
-    """How many of the words (lower case) are function words of which language in Latin script."""
+    """Count the function words of each language in Latin script among lower-case words."""
     return Counter(name for word in words for name in WORD_LANGUAGES.get(_unmarked(word), ()))
 
 

@@ -1,7 +1,8 @@
 """Numbers in Mandarin text, written in characters as they are read.
 
-What could be read in several ways is rewritten only where it is safe: 10:30 is a time and 1:0 a
-score, 3/4 a fraction and 2024/5/1 none, 100-200 a range and 737-800 none.
+Ambiguous forms are rewritten only where it is safe: 10:30 is a time and 1:0 a score, 3/4 a fraction
+and 2024/5/1 none, 100-200 a range and 737-800 none. By hand, because cn2an reads 10:30 as 十:三十,
+leaves $5, takes 010-62345678 for a negative number, and WeTextProcessing needs compiled grammars.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ MOBILE = re.compile(r"1[3-9]\d{9}")
 MEASURES = "个只次天位件种条张块台辆家倍遍岁"  # before these, 2 is read 两
 
 FRACTION = re.compile(r"(?<![a-z\d./-])(\d{1,8})([/⁄])(\d{1,8})(?!\.?\d|[a-z/⁄年月日号-])")
-RATIO = re.compile(r"(?<![a-z\d:.])(\d+):(?=\d+(?![\d:]))")  # what is left once times are read
+RATIO = re.compile(r"(?<![a-z\d:.])(\d+):(?=\d+(?![\d:]))")  # after times are read
 RANGE = re.compile(
     r"(?<![a-z\d.:/-])(\d{1,8})[-–](\d{1,8})(?![\d:/-]|\.\d)"
     f"(?=([{MEASURES}元人年月日号秒米]|分钟|小时|%)?)"
@@ -30,7 +31,7 @@ DEGREES = {r"°c(?![a-z])": "摄氏度", r"°f(?![a-z])": "华氏度", r"°(?![a
 
 
 def read_numbers(text: str) -> str:
-    """Writes the numbers of a text that is half-width and in lower case as they are read."""
+    """Write the numbers of a half-width, lower-case text in characters as they are read."""
     text = _read_pairs(text)
     text = re.sub(r"\d{4}(?=年|到\d{4}年)", lambda match: _spell(match[0]), text)  # by digit
     text = CODE.sub(lambda match: _spell(match[0].replace("-", "")), text)
@@ -42,7 +43,7 @@ def read_numbers(text: str) -> str:
 
 
 def _read_pairs(text: str) -> str:
-    """Says what stands between two numbers."""
+    """Write signs between two numbers (fraction, time, score, range) in characters."""
     text = FRACTION.sub(_fraction, text)
     text = re.sub(r"(?<![\d:])(\d{1,2}):([0-5]\d)(?![\d:])", r"\1点\2", text)  # of the clock
     text = RATIO.sub(r"\1比", text)
@@ -51,14 +52,14 @@ def _read_pairs(text: str) -> str:
 
 
 def _fraction(match: re.Match) -> str:
-    """3/4 -> 4分之3; 24/7 and 1/02 are none, but ½ (1⁄2) always is."""
+    """Return 3/4 as 4分之3; 24/7 and 1/02 are no fractions, but ½ (1⁄2) always is one."""
     over, under = match[1], match[3]
     proper = 0 < int(over) < int(under) and over[0] != "0" and under[0] != "0"
     return f"{under}分之{over}" if proper or match[2] == "⁄" else match[0]
 
 
 def _range(match: re.Match) -> str:
-    """100-200 -> 100到200 if it ascends and is counted (3-5天) or round; 3-201 may be a room."""
+    """Return 100-200 as 100到200 if it ascends and has a unit (3-5天) or is round, unlike 3-201."""
     low, high, counted = match.groups()
     ascends = low[0] != "0" and high[0] != "0" and int(low) < int(high)
     if not ascends or not (counted or low[-1] == high[-1] == "0"):
@@ -67,7 +68,7 @@ def _range(match: re.Match) -> str:
 
 
 def _number(match: re.Match) -> str:
-    """A number as it is read; with a leading 0, or long and not round, a code, read by digit."""
+    """Return a number as it is read; by digit if it has a leading 0, or is long and not round."""
     whole = match["whole"]
     big = len(whole) <= 16 and whole.endswith("0000") and not MOBILE.fullmatch(whole)
     code = (len(whole) > 8 and not big) or (whole[0] == "0" and len(whole) > 1)
@@ -84,7 +85,7 @@ def _spell(digits: str) -> str:
 
 
 def _read_integer(number: int) -> str:
-    """0 <= number < 10^16: 10 -> 十, 105 -> 一百零五, 20030 -> 二万零三十, 10^8 -> 一亿."""
+    """Return the reading of 0 <= number < 10^16: 10 -> 十, 105 -> 一百零五, 20030 -> 二万零三十."""
     for unit, name in ((10**8, "亿"), (10**4, "万")):
         if number >= unit:
             high, low = divmod(number, unit)

@@ -1,12 +1,12 @@
-"""Text normalisation and the units that error rates are counted in.
+"""Text normalisation, and the units in which error rates are counted.
 
 | name     | for                                                                              |
 | -------- | -------------------------------------------------------------------------------- |
-| none     | corpora whose transcripts are normalised already, and scores that must be literal |
+| none     | corpora with normalised transcripts, and literal comparison                       |
 | english  | WER of English, as Whisper's authors and most later papers count it               |
 | mandarin | CER of Mandarin and mixed error rate of Mandarin with English words in it         |
 
-Both reference and hypothesis go through the same one, in rewards as in scoring.
+Reference and hypothesis are normalised alike, in rewards as in scoring.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ UNITS = ("word", "char", "mixed")
 
 @functools.cache
 def normalizer(name: str) -> Callable[[str], str]:
-    """Returns the function that normalises a text; it remembers recent texts.
+    """Return the function that normalises a text; it caches recent texts.
 
     none: strips, and makes every run of white space one space.
     english: Whisper's EnglishTextNormalizer with its table of British spellings: lower case,
@@ -39,9 +39,8 @@ def normalizer(name: str) -> Callable[[str], str]:
     mandarin: full-width to half-width (NFKC), punctuation removed, lower case, numbers, years,
         times, scores, fractions, ranges, amounts of money, degrees and percentages written in
         characters as they are read, no spaces but around Latin words.
-    But for none, marks without width are removed.
-    english_words: english, but for numbers, whose words stay as they are, and apart.
-    Raises UserError for any other name.
+    english_words: english, but number words stay as they are.
+    All but none remove marks without width. Raises UserError for any other name.
     """
     makers = {
         "none": lambda: _collapse,
@@ -56,14 +55,15 @@ def normalizer(name: str) -> Callable[[str], str]:
 
 @functools.lru_cache(maxsize=CACHED_TEXTS)
 def normal_units(text: str, normalizer_name: str, unit: str) -> tuple[str, ...]:
-    """The units of a text once it is normalised; recent texts are remembered."""
+    """Return the units of a text after normalisation; recent texts are cached."""
     return tuple(split_units(normalizer(normalizer_name)(text), unit))
 
 
 def split_units(text: str, unit: str) -> list[str]:
-    """Splits a text into what is counted: `word`, `char` (without spaces) or `mixed`.
+    """Return the units of a text: `word`, `char` (without spaces) or `mixed`.
 
     mixed: CJK by character, everything else by word, the convention of Mandarin error rates.
+    Raises UserError for any other unit.
     """
     if unit == "word":
         return text.split()
@@ -75,12 +75,12 @@ def split_units(text: str, unit: str) -> list[str]:
 
 
 def spoken(text: str) -> str:
-    """What can be heard of a text: letters, their marks, digits and apostrophes, in lower case."""
+    """Return the audible part of a text: letters, marks, digits and apostrophes, in lower case."""
     text = unicodedata.normalize("NFKC", text).lower().replace("’", "'")
-    return _collapse("".join(c if _is_heard(c) else " " for c in text))
+    return _collapse("".join(c if _is_audible(c) else " " for c in text))
 
 
-def _is_heard(character: str) -> bool:
+def _is_audible(character: str) -> bool:
     return character == "'" or unicodedata.category(character)[0] in "LMN"
 
 
@@ -109,14 +109,14 @@ def _english(numbers: bool) -> Callable[[str], str]:
 
     @functools.lru_cache(maxsize=CACHED_TEXTS)
     def alone(word: str) -> str | None:
-        """A word's spelling, or None if Whisper's normaliser may do more to it than to spell it."""
+        """Return a word's spelling, or None if Whisper's normaliser may change more than that."""
         spelling = spellings.get(word, word)
         plain = word not in of_numbers and normalize(word).strip() == spelling
         return spelling if plain else None
 
     def english(text: str) -> str:
-        # Whisper's takes 0.1 ms a text, which rewards would notice; but it changes words one by
-        # one, but for numbers, and most texts hold none that it changes.
+        # Whisper's normaliser takes 0.1 ms a text, too long for rewards; numbers aside it changes
+        # words one by one, and most texts have no word that it changes.
         if PLAIN.fullmatch(text := text.lower()):
             words = [alone(word) for word in text.split()]
             if None not in words:
@@ -132,7 +132,7 @@ MIXED_FRACTION = re.compile(r"(?<=\d)(?=[¼-¾⅐-⅞])")  # 3½, of which NFKC 
 
 
 class _Invisible(dict):
-    """Table of str.translate: zero-width marks (category Cf) are taken out."""
+    """Table of str.translate that removes zero-width marks (category Cf)."""
 
     def __missing__(self, code: int) -> int | None:
         self[code] = None if unicodedata.category(chr(code)) == "Cf" else code
@@ -140,7 +140,7 @@ class _Invisible(dict):
 
 
 class _Separators(dict):
-    """Table of str.translate: punctuation, symbols, marks of layout and control become spaces."""
+    """Table of str.translate that makes spaces of punctuation, symbols and control characters."""
 
     def __missing__(self, code: int) -> str:
         character = chr(code)
