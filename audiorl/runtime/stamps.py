@@ -23,7 +23,7 @@ ABSENT = "absent"
 
 
 class Stamp:
-    """What some outputs are made from, as it is now, and the file that says what it was then."""
+    """Inputs and settings of outputs as they are now, and the file that records the former ones."""
 
     def __init__(
         self,
