@@ -22,28 +22,13 @@ def main() -> None:
     )
     args = options.parse_args()
     config = load_config(args.config, args.set)
-    from audiorl.infer.decode import decode_set, is_decoded
-    from audiorl.models import WEIGHTS, load_model
-    from audiorl.runtime.device import pick_device, setup_torch
+    from audiorl.infer.decode import Transcriber, decode_sets
+    from audiorl.runtime.device import setup_torch
 
     setup_torch(config.num_threads)
     for experiment in args.experiments:
         refuse_other_task(experiment, "asr")
-        folder = experiment / f"decode_{config.decode.name}"
-        wanted = [
-            name
-            for name in config.data.test
-            if not is_decoded(
-                config, experiment / "model" / WEIGHTS, args.dump / name, folder / name
-            )
-        ]
-        if not wanted:
-            print(f"{folder} is complete: nothing to do")
-            continue
-        model = load_model(experiment / "model", str(pick_device(config.device)))
-        for name in wanted:
-            decode_set(model, config, args.dump / name, folder / name)
-            print(f"wrote {folder / name}")
+    decode_sets(Transcriber(config), args.dump, args.experiments)
 
 
 if __name__ == "__main__":

@@ -24,45 +24,14 @@ def main() -> None:
     )
     args = options.parse_args()
     config = load_config(args.config, args.set)
-    from audiorl.data.speech_tokens import check_codec
-    from audiorl.data.utterance import read_utterances
-    from audiorl.infer.synthesise import DONE, is_made, speaker_vectors, synthesise_set
-    from audiorl.infer.voices import VOICES, read_voices
-    from audiorl.models import WEIGHTS, load_model
-    from audiorl.models.codec import codec_info, load_codec
-    from audiorl.runtime.device import pick_device, setup_torch
+    from audiorl.infer.decode import decode_sets
+    from audiorl.infer.synthesise import Synthesiser
+    from audiorl.runtime.device import setup_torch
 
     setup_torch(config.num_threads)
-    device = str(pick_device(config.device))
-    codec, voices = None, {}
     for experiment in args.experiments:
         refuse_other_task(experiment, "tts")
-        folder = experiment / f"decode_{config.decode.name}"
-        weights = experiment / "model" / WEIGHTS
-        sets = {name: args.dump / name for name in config.data.test}
-        wanted = {
-            name: data
-            for name, data in sets.items()
-            if not is_made(config, weights, data, folder / name / DONE)
-        }
-        if not wanted:
-            print(f"{folder} is complete: nothing to do")
-            continue
-        if codec is None:
-            codec = load_codec(args.codec / "model", device)
-            texts = [u for data in sets.values() for u in read_utterances(data, texts_alone=True)]
-            speakers = {u.speaker for u in texts}
-            if (args.codec / VOICES).exists():
-                voices = read_voices(args.codec / VOICES, speakers)
-            else:
-                train = read_utterances(args.dump / config.data.train)
-                voices = speaker_vectors(codec, train, speakers)
-        model = load_model(experiment / "model", device)
-        fix = f"name the codec that {experiment} was trained on"
-        check_codec(codec_info(codec), model.facts.codec, str(args.codec), str(experiment), fix)
-        for name, data in wanted.items():
-            synthesise_set(model, codec, voices, config, data, weights, folder / name)
-            print(f"wrote {folder / name}")
+    decode_sets(Synthesiser(config, args.dump, args.codec), args.dump, args.experiments)
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ def _format_set(
     stamp = _stamp(source, out, config, checks, filtered, hashes)
     if stamp.is_current(out):
         print(f"{out}: up to date.")
-        return stamp.read()["row"]
+        return stamp.facts()["row"]
     report = examine(source, checks)
     if report.problems:
         print(summary(report.problems))
@@ -187,8 +187,7 @@ def _write(made: DataDir, out: Path, stamp: Stamp, row: list, checks: Checks) ->
     if not recordings:
         del made.tables[AUDIO_HASH]
     made.write_tables(beside)
-    stamp.path, stamp.outputs = beside / STAMP, table_files(beside)
-    stamp.write(row=row)
+    stamp.at(beside / STAMP, table_files(beside)).write(row=row)
     replace_dir(beside, out)
 
 

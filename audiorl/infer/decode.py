@@ -1,76 +1,114 @@
-"""Stage 6: decodes test sets with the model of an experiment."""
+"""Stage 6: decoding of test sets with the models of experiments, and its part for recognition."""
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Protocol
 
 from audiorl.config.schema import Config
+from audiorl.data.tables import set_files
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.infer.transcribe import Hypothesis, transcribe
+from audiorl.models import load_model
 from audiorl.models.audio_llm import AudioLLM
-from audiorl.runtime.files import atomic_write, write_json
+from audiorl.models.policy import Policy
+from audiorl.runtime.device import pick_device
+from audiorl.runtime.files import atomic_write
+from audiorl.runtime.locks import exclusive
+from audiorl.runtime.stamps import Stamp, folder_files
+
+DONE = "decode.json"  # of a decoded set: its stamp, and what decoding took
 
 
-def decode_set(model: AudioLLM, config: Config, data: Path, out: Path) -> None:
-    """Writes out/text, nbest.jsonl (n-best only) and, last, decode.json."""
-    utterances = read_utterances(data)
-    started = time.perf_counter()
-    found = transcribe(
-        model,
-        utterances,
-        max_length=config.decode.max_completion_length,
-        batch_seconds=config.decode.batch_seconds,
-        num_beams=1 if config.decode.method == "greedy" else config.decode.num_beams,
-        desc=data.name,
-    )
-    seconds = time.perf_counter() - started
-    _write(utterances, found, config, seconds, out)
+class Decoder(Protocol):
+    """Decoding as one task does it."""
+
+    config: Config
+
+    def stamp(self, experiment: Path, data: Path, out: Path) -> Stamp:
+        """Return the stamp out/DONE: what decoding the set `data` follows from."""
+
+    def load(self, experiment: Path) -> Policy:
+        """Return the experiment's model. Raises UserError when it cannot decode."""
+
+    def decode(self, model: Policy, data: Path, stamp: Stamp) -> None:
+        """Decode the set `data` into the folder of `stamp`, which is written last."""
 
 
-def is_decoded(config: Config, weights: Path, data: Path, out: Path) -> bool:
-    """Whether `out` holds the hypotheses of these weights for this set with these settings."""
-    path = out / "decode.json"
-    if not path.exists():
-        return False
-    newest = max(weights.stat().st_mtime, (data / "text").stat().st_mtime)
-    return path.stat().st_mtime >= newest and json.loads(path.read_text())["settings"] == _settings(
-        config
-    )
+def decode_sets(decoder: Decoder, dump: Path, experiments: Iterable[Path]) -> None:
+    """Decode the test sets in `dump` with each experiment, where that is out of date.
+
+    Writes <experiment>/decode_<name>/<set>. Raises UserError when another process is at work there.
+    """
+    config = decoder.config
+    for experiment in experiments:
+        folder = experiment / f"decode_{config.decode.name}"
+        stamps = {n: decoder.stamp(experiment, dump / n, folder / n) for n in config.data.test}
+        wanted = {n: s for n, s in stamps.items() if not s.is_current(folder / n)}
+        if not wanted:
+            print(f"{folder} is complete: nothing to do")
+            continue
+        model = decoder.load(experiment)
+        with exclusive(folder):
+            for name, stamp in wanted.items():
+                decoder.decode(model, dump / name, stamp)
+                print(f"wrote {folder / name}")
 
 
-def _settings(config: Config) -> dict[str, object]:
-    decode = config.decode
-    beams = {"num_beams": decode.num_beams} if decode.method == "nbest" else {}
-    return {"method": decode.method, "max_completion_length": decode.max_completion_length, **beams}
+class Transcriber:
+    """Decoding of recognition: out/text and, of n-best decoding, out/nbest.jsonl."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def stamp(self, experiment: Path, data: Path, out: Path) -> Stamp:
+        keys = ["method", "max_completion_length"]
+        outputs = [out / "text"]
+        if self.config.decode.method == "nbest":
+            keys.append("num_beams")
+            outputs.append(out / "nbest.jsonl")
+        settings = {key: getattr(self.config.decode, key) for key in keys}
+        inputs = {**folder_files(experiment / "model"), **set_files(data)}
+        return Stamp(out / DONE, settings, inputs, outputs)
+
+    def load(self, experiment: Path) -> Policy:
+        return load_model(experiment / "model", str(pick_device(self.config.device)))
+
+    def decode(self, model: AudioLLM, data: Path, stamp: Stamp) -> None:
+        keys, utterances = self.config.decode, read_utterances(data)
+        started = time.perf_counter()
+        found = transcribe(
+            model,
+            utterances,
+            max_length=keys.max_completion_length,
+            batch_seconds=keys.batch_seconds,
+            num_beams=1 if keys.method == "greedy" else keys.num_beams,
+            desc=data.name,
+        )
+        seconds = time.perf_counter() - started
+        _write(utterances, found, keys.method, stamp.path.parent)
+        audio = sum(u.duration for u in utterances)
+        stamp.write(
+            method=keys.method,
+            seconds=round(seconds, 3),
+            audio_seconds=round(audio, 3),
+            rtf=round(seconds / audio, 5),
+            truncated=[u.id for u in utterances if not found[u.id][0].finished],
+        )
 
 
 def _write(
-    utterances: list[Utterance],
-    found: dict[str, list[Hypothesis]],
-    config: Config,
-    seconds: float,
-    out: Path,
+    utterances: list[Utterance], found: dict[str, list[Hypothesis]], method: str, out: Path
 ) -> None:
     with atomic_write(out / "text") as stream:
         # One line each, whatever white space a pretrained LLM may write.
         stream.writelines(" ".join([u.id, *found[u.id][0].text.split()]) + "\n" for u in utterances)
-    if config.decode.method == "nbest":
+    if method == "nbest":
         with atomic_write(out / "nbest.jsonl") as stream:
             for u in utterances:
                 listed = [{"text": h.text, "logp": round(h.logp, 4)} for h in found[u.id]]
                 line = {"id": u.id, "hypotheses": listed}
                 stream.write(json.dumps(line, ensure_ascii=False) + "\n")
-    audio = sum(u.duration for u in utterances)
-    write_json(
-        out / "decode.json",
-        {
-            "settings": _settings(config),
-            "method": config.decode.method,
-            "seconds": round(seconds, 3),
-            "audio_seconds": round(audio, 3),
-            "rtf": round(seconds / audio, 5),
-            "truncated": [u.id for u in utterances if not found[u.id][0].finished],
-        },
-    )

@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from audiorl.config.schema import Config
-from audiorl.data.speech_tokens import TOKENS, read_tokens, write_tokens
-from audiorl.data.tables import write_table
+from audiorl.data.speech_tokens import CODEC, TOKENS, read_tokens, write_tokens
+from audiorl.data.tables import set_files, write_table
 from audiorl.data.utterance import Utterance, read_utterances
-from audiorl.infer.synthesise import DONE, speaker_vectors, write_waves
+from audiorl.infer.decode import DONE
+from audiorl.infer.synthesise import SAMPLED, SOUND, made_in, speaker_vectors, write_waves
 from audiorl.infer.tokenise import tokenise
 from audiorl.models.codec import codec_info
 from audiorl.runtime.files import write_json
+from audiorl.runtime.stamps import Stamp
 from audiorl.score.tts import REFERENCE
 
 if TYPE_CHECKING:
@@ -54,36 +56,44 @@ def write_natural(dump: Path, config: Config, exp: Path) -> None:
     """`exp`/decode_<name>/<set>/wav.scp of the recordings themselves."""
     for name, utterances in recorded_sets(dump, config).items():
         folder = exp / f"decode_{config.decode.name}" / name
-        recordings = {u.id: u.audio for u in utterances}
-        if _is_newer(folder / DONE, dump / name / "wav.scp"):
-            continue
-        write_table(folder / "wav.scp", recordings)
-        write_json(folder / DONE, {"method": "natural", "truncated": []})
+        stamp = Stamp(folder / DONE, {}, set_files(dump / name), [folder / "wav.scp"])
+        if not stamp.is_current(folder):
+            write_table(folder / "wav.scp", {u.id: u.audio for u in utterances})
+            stamp.write(method="natural", truncated=[])
     _note(exp, "natural recordings")
 
 
 def write_resynthesis(codec: Codec, weights: Path, dump: Path, config: Config, exp: Path) -> None:
     """As stage 6, with the tokens of the recordings in place of a model's.
 
-    Voices are those that systems get: of each speaker's recordings in the train set. What is
-    newer than the codec's `weights` and the set is left; a run that was cut off goes on.
+    Voices are those that systems get: of each speaker's recordings in the train set. What follows
+    from the codec's `weights` and the sets as they are is left; a run that was cut off continues.
     """
-    sets = recorded_sets(dump, config)
+    sets, train = recorded_sets(dump, config), dump / config.data.train
     speakers = {u.speaker for utterances in sets.values() for u in utterances}
-    voices = speaker_vectors(codec, read_utterances(dump / config.data.train), speakers)
+    voices = speaker_vectors(codec, read_utterances(train), speakers)
+    sound = {f"{SOUND}{name}": path for name, path in set_files(train).items()}
     for name, utterances in sets.items():
         folder = exp / f"decode_{config.decode.name}" / name
-        if not _is_newer(folder / TOKENS, weights, dump / name / "wav.scp"):
+        inputs = {"codec": weights, **set_files(dump / name), **sound}
+        stamp = Stamp(folder / DONE, {"seed": config.seed}, inputs, made_in(folder))
+        if stamp.is_current(folder):
+            continue
+        encoded = stamp.at(folder / SAMPLED, [folder / TOKENS, folder / CODEC], without=SOUND)
+        if not encoded.is_current():
             tokens = tokenise(codec, utterances, config.decode.batch_seconds)
             write_tokens(folder, {u: row.tolist() for u, row in tokens.items()}, codec_info(codec))
-        if _is_newer(folder / DONE, folder / TOKENS):
-            continue
+            encoded.write()
         started = time.perf_counter()
         tokens, _ = read_tokens(folder)
-        audio = write_waves(codec, voices, utterances, tokens, config, folder)
+        audio = write_waves(codec, voices, utterances, tokens, config, stamp)
         seconds = round(time.perf_counter() - started, 3)
-        report = {"method": "resynthesis", "wave_seconds": seconds, "truncated": []}
-        write_json(folder / DONE, {**report, "audio_seconds": round(audio, 3)})
+        stamp.write(
+            method="resynthesis",
+            wave_seconds=seconds,
+            truncated=[],
+            audio_seconds=round(audio, 3),
+        )
     _note(exp, "natural tokens, resynthesised")
 
 
@@ -91,8 +101,3 @@ def _note(exp: Path, reference: str) -> None:
     """Says that `exp` is no system, and what it is."""
     if not (exp / REFERENCE).exists():
         write_json(exp / REFERENCE, {"reference": reference})
-
-
-def _is_newer(made: Path, *sources: Path) -> bool:
-    newest = max(path.stat().st_mtime for path in sources)
-    return made.exists() and made.stat().st_mtime >= newest

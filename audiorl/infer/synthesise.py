@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import functools
+import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import soundfile
 import torch
@@ -15,21 +15,26 @@ from torch import Tensor
 
 from audiorl.config.schema import Config
 from audiorl.data.audio import read_audio
-from audiorl.data.speech_tokens import TOKENS, read_tokens, write_tokens
-from audiorl.data.tables import write_table
+from audiorl.data.speech_tokens import CODEC, TOKENS, check_codec, read_tokens, write_tokens
+from audiorl.data.tables import set_files, write_table
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.errors import UserError
+from audiorl.infer.decode import DONE
 from audiorl.infer.speak import speak
+from audiorl.infer.voices import VOICES, read_voices
+from audiorl.models import WEIGHTS, load_model
+from audiorl.models.codec import Codec, codec_info, load_codec
 from audiorl.models.speech_lm import SpeechLM
 from audiorl.runtime.batching import batches_by_seconds
-from audiorl.runtime.files import atomic_path, progress, write_json
-
-if TYPE_CHECKING:
-    from audiorl.models.codec.base import Codec
+from audiorl.runtime.device import pick_device
+from audiorl.runtime.files import atomic_path, progress
+from audiorl.runtime.stamps import Stamp, folder_files
 
 RECORDINGS = 20  # of a speaker, at most, whose vectors the mean is of
-# Reports: of the tokens; of all, written last.
-SAMPLED, DONE = "sampled.json", "decode.json"
+SAMPLED = "sampled.json"  # stamp of the tokens
+WAVES_BEGUN = "waves.json"  # what the waves that are there were made from, written before them
+SOUND = "sound/"  # beginning of the names of inputs that tokens do not follow from
+FREE = ("name", "method", "num_beams", "batch_seconds", "batch_size")  # keys that change no sound
 
 
 @torch.no_grad()
@@ -58,44 +63,89 @@ def speaker_vectors(
     return vectors
 
 
+class Synthesiser:
+    """Decoding of synthesis: out/tokens, out/wav/<id>.wav and out/wav.scp.
+
+    Voices are the speakers' in the train set or, of a system that was unpacked, its own.
+    """
+
+    def __init__(self, config: Config, dump: Path, codec: Path) -> None:
+        """`codec`: its experiment, which is read when it is first needed."""
+        self.config, self.dump, self.folder = config, dump, codec
+
+    def stamp(self, experiment: Path, data: Path, out: Path) -> Stamp:
+        decode = {k: v for k, v in asdict(self.config.decode).items() if k not in FREE}
+        voices = self.folder / VOICES
+        train = self.dump / self.config.data.train
+        sound = {"voices": voices} if voices.exists() else set_files(train)
+        sound["codec"] = self.folder / "model" / WEIGHTS
+        inputs = {**folder_files(experiment / "model"), **set_files(data)}
+        inputs |= {f"{SOUND}{name}": path for name, path in sound.items()}
+        return Stamp(out / DONE, {**decode, "seed": self.config.seed}, inputs, made_in(out))
+
+    def load(self, experiment: Path) -> SpeechLM:
+        device = str(pick_device(self.config.device))
+        codec, _ = self._codec_and_voices
+        model = load_model(experiment / "model", device)
+        fix = f"name the codec that {experiment} was trained on"
+        check_codec(codec_info(codec), model.facts.codec, str(self.folder), str(experiment), fix)
+        return model
+
+    def decode(self, model: SpeechLM, data: Path, stamp: Stamp) -> None:
+        synthesise_set(model, *self._codec_and_voices, self.config, data, stamp)
+
+    @functools.cached_property
+    def _codec_and_voices(self) -> tuple[Codec, dict[str, Tensor]]:
+        codec = load_codec(self.folder / "model", str(pick_device(self.config.device)))
+        sets = [self.dump / name for name in self.config.data.test]
+        speakers = {u.speaker for data in sets for u in read_utterances(data, texts_alone=True)}
+        if (self.folder / VOICES).exists():
+            return codec, read_voices(self.folder / VOICES, speakers)
+        train = read_utterances(self.dump / self.config.data.train)
+        return codec, speaker_vectors(codec, train, speakers)
+
+
+def made_in(out: Path) -> list[Path]:
+    """Return the files of a synthesised set whose content its stamp knows; waves are too many."""
+    return [out / TOKENS, out / WAVES_BEGUN, out / "wav.scp"]
+
+
 def synthesise_set(
     model: SpeechLM,
     codec: Codec,
     voices: Mapping[str, Tensor],
     config: Config,
     data: Path,
-    weights: Path,
-    out: Path,
+    stamp: Stamp,
 ) -> None:
-    """Speaks the set `data`: out/tokens, out/wav/<id>.wav, out/wav.scp and, last, decode.json.
+    """Speak the set `data` into the folder of `stamp`: tokens, wav/<id>.wav, wav.scp.
 
-    Goes on where it was cut off, to the same waves. `voices`: speaker vectors [S] by speaker.
+    Continues where it was cut off, to the same waves. `voices`: speaker vectors [S] by speaker.
     UserError, before anything is made, for a text that cannot be spoken.
     """
-    utterances = read_utterances(data, texts_alone=True)
+    out, utterances = stamp.path.parent, read_utterances(data, texts_alone=True)
     model.refuse_texts(utterances, config.decode.max_completion_length)
-    if not is_made(config, weights, data, out / SAMPLED):
+    sampled = stamp.at(out / SAMPLED, [out / TOKENS, out / CODEC], without=SOUND)
+    if not sampled.is_current():
         started = time.perf_counter()
         spoken = speak(model, utterances, config.decode, config.seed, data.name)
         write_tokens(out, {n: s.tokens for n, s in spoken.items()}, model.facts.codec)
-        report = {
-            "settings": _settings(config),
-            "method": "sample",
-            "seconds": round(time.perf_counter() - started, 3),
-            "truncated": sorted(name for name, s in spoken.items() if not s.finished),
-            "silent": sorted(name for name, s in spoken.items() if not s.tokens),
-        }
-        write_json(out / SAMPLED, report)
-    report = json.loads((out / SAMPLED).read_text(encoding="utf-8"))
+        sampled.write(
+            method="sample",
+            seconds=round(time.perf_counter() - started, 3),
+            truncated=sorted(name for name, s in spoken.items() if not s.finished),
+            silent=sorted(name for name, s in spoken.items() if not s.tokens),
+        )
+    report = sampled.facts()
     tokens, _ = read_tokens(out)
     started = time.perf_counter()
-    audio = write_waves(codec, voices, utterances, tokens, config, out)
+    audio = write_waves(codec, voices, utterances, tokens, config, stamp)
     report |= {
         "audio_seconds": round(audio, 3),
         "rtf": round(report["seconds"] / audio, 5),  # of the LM; waves come on top
         "wave_seconds": round(time.perf_counter() - started, 3),
     }
-    write_json(out / DONE, report)
+    stamp.write(**report)
 
 
 def write_waves(
@@ -104,20 +154,24 @@ def write_waves(
     utterances: Sequence[Utterance],
     tokens: Mapping[str, Sequence[int]],
     config: Config,
-    out: Path,
+    stamp: Stamp,
 ) -> float:
-    """Writes out/wav/<id>.wav (16 bit) and out/wav.scp; batches that are there already are left.
+    """Write wav/<id>.wav (16 bit) and wav.scp into the folder of `stamp`.
 
-    Returns the seconds of audio. The batches are of like length, `decode.batch_seconds` each with
-    padding. An utterance without tokens becomes silence as long as one.
+    Batches are left that are there already and were begun with what `stamp` says. Returns the
+    seconds of audio. The batches are of like length, `decode.batch_seconds` each with padding. An
+    utterance without tokens becomes silence as long as one.
     """
+    out = stamp.path.parent
+    begun = stamp.at(out / WAVES_BEGUN)
+    if not begun.is_current():
+        shutil.rmtree(out / "wav", ignore_errors=True)
+        begun.write()
     paths = {u.id: out / "wav" / f"{u.id}.wav" for u in utterances}
-    made = (out / TOKENS).stat().st_mtime
     timed = [replace(u, duration=max(1, len(tokens[u.id])) / codec.token_rate) for u in utterances]
     with progress(desc=f"{out.name}: waves", total=len(timed), unit="utt") as bar:
         for batch in batches_by_seconds(timed, config.decode.batch_seconds):
-            there = (paths[u.id] for u in batch)
-            if not all(path.exists() and path.stat().st_mtime >= made for path in there):
+            if not all(paths[u.id].exists() for u in batch):
                 torch.manual_seed(config.seed)  # for codecs that draw: a batch is always the same
                 for name, wave in _decode(codec, voices, batch, tokens):
                     with atomic_path(paths[name]) as file:
@@ -144,18 +198,3 @@ def _decode(
     for u in batch:
         if not tokens[u.id]:
             yield u.id, torch.zeros(round(u.duration * codec.sample_rate))
-
-
-def is_made(config: Config, weights: Path, data: Path, report: Path) -> bool:
-    """Whether a report tells of these weights, this set and these settings."""
-    if not report.exists():
-        return False
-    newest = max(weights.stat().st_mtime, (data / "text").stat().st_mtime)
-    settings = json.loads(report.read_text(encoding="utf-8"))["settings"]
-    return report.stat().st_mtime >= newest and settings == _settings(config)
-
-
-def _settings(config: Config) -> dict[str, object]:
-    free = ("name", "method", "num_beams", "batch_seconds", "batch_size")
-    decode = {key: value for key, value in asdict(config.decode).items() if key not in free}
-    return {**decode, "seed": config.seed}

@@ -20,6 +20,7 @@ from audiorl.runtime.files import sha256, write_json
 FORMAT = 1  # of stamps; with another number, all is made again
 SETTLED = 2_000_000_000  # ns; a file younger than that may change and keep its times
 ABSENT = "absent"
+PARTS = ("format", "settings", "inputs", "outputs")
 
 
 class Stamp:
@@ -41,8 +42,21 @@ class Stamp:
         content = {"format": FORMAT, "settings": dict(settings), "inputs": digests}
         self.content = json.loads(json.dumps(content))
 
-    def read(self) -> dict[str, Any]:
-        """Return the stamp as it was written; empty when it is absent or broken."""
+    def at(self, path: Path, outputs: Iterable[Path] = (), without: str = "") -> Stamp:
+        """Return a stamp of other outputs that follow from the same.
+
+        `without`: beginning of the names of inputs that they do not follow from.
+        """
+        inputs = self.content["inputs"].items()
+        kept = {n: i for n, i in inputs if not (without and n.startswith(without))}
+        return Stamp(path, self.content["settings"], kept, outputs)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what was written beside the stamp's own parts."""
+        return {name: v for name, v in self._read().items() if name not in PARTS}
+
+    def _read(self) -> dict[str, Any]:
+        """Return the file; empty when it is absent or broken."""
         try:
             found = json.loads(self.path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -54,7 +68,7 @@ class Stamp:
 
         `found`: a stamp that is kept elsewhere than in the file.
         """
-        then, now = self.read(), {**self.content, "outputs": self._made()}
+        then, now = self._read(), {**self.content, "outputs": self._made()}
         if found is not None:
             then, now = found, self.content
         if then.get("format") != FORMAT:

@@ -50,7 +50,6 @@ def dump(tmp_path: Path) -> Path:
     for seed, (name, count) in enumerate((("train", 6), ("test", 5), ("hard", 4))):
         write_set(tmp_path / "dump" / name, sentences(count, seed=seed), seed)
     (tmp_path / "weights").write_bytes(b"")
-    os.utime(tmp_path / "weights", (1, 1))
     return tmp_path / "dump"
 
 
@@ -98,11 +97,17 @@ def test_what_is_made_is_left(dump: Path) -> None:
     (exp / "decode_greedy" / "hard" / "decode.json").unlink()  # cut off after the waves
     resynthesise(codec, dump)
     assert (codec.encoded, codec.decoded) == (9, 9)
-    os.utime(dump.parent / "weights")  # another codec
-    later = (exp / "decode_greedy" / "hard" / "tokens").stat().st_mtime + 10
-    os.utime(dump.parent / "weights", (later, later))
+    os.utime(dump.parent / "weights", (4e9, 4e9))
     resynthesise(codec, dump)
-    assert codec.encoded == 18
+    assert (codec.encoded, codec.decoded) == (9, 9)
+    (dump.parent / "weights").write_bytes(b"another codec")
+    os.utime(dump.parent / "weights", (1, 1))
+    resynthesise(codec, dump)
+    assert (codec.encoded, codec.decoded) == (18, 18)
+    keywords = dump / "train" / "utt2keywords"  # any change where the voices come from
+    keywords.write_text("s0-train000 ba\n")
+    resynthesise(codec, dump)
+    assert (codec.encoded, codec.decoded) == (18, 27)
 
 
 def test_texts_alone_have_no_reference(dump: Path, tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import sys
-import types
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,20 +17,21 @@ from tiny_speech import CODEC, tiny_speech_config, tiny_speech_lm
 from torch import Tensor
 
 from audiorl.bin import synthesise
-from audiorl.config import dump_config
+from audiorl.config import Config, dump_config
 from audiorl.data.speech_tokens import read_tokens
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.errors import UserError
+from audiorl.infer.decode import DONE
 from audiorl.infer.speak import speak
 from audiorl.infer.synthesise import (
-    DONE,
     RECORDINGS,
-    is_made,
+    Synthesiser,
     speaker_vectors,
     synthesise_set,
     write_waves,
 )
 from audiorl.models import save_model
+from audiorl.runtime.stamps import Stamp
 
 RATE = 8000
 CONFIG = tiny_speech_config({"decode.batch_seconds": 3.0, "decode.name": "sampled"})
@@ -77,9 +77,15 @@ def model():
 
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
-    (tmp_path / "model.safetensors").write_bytes(b"")
-    os.utime(tmp_path / "model.safetensors", (1, 1))
-    return tmp_path / "model.safetensors"
+    path = tmp_path / "exp" / "model" / "model.safetensors"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"")
+    return path
+
+
+def stamp_of(config: Config, data: Path, weights: Path, out: Path) -> Stamp:
+    root = weights.parents[2]
+    return Synthesiser(config, data.parent, root / "codec").stamp(weights.parents[1], data, out)
 
 
 def outcome(out: Path) -> dict[str, bytes]:
@@ -89,7 +95,7 @@ def outcome(out: Path) -> dict[str, bytes]:
 
 def test_every_utterance_is_heard(data: Path, model, weights: Path, tmp_path: Path) -> None:
     codec, out = ToyCodec(), tmp_path / "out"
-    synthesise_set(model, codec, VOICES, CONFIG, data, weights, out)
+    synthesise_set(model, codec, VOICES, CONFIG, data, stamp_of(CONFIG, data, weights, out))
     utterances = read_utterances(data)
     spoken = speak(model, utterances, CONFIG.decode, CONFIG.seed)
     tokens, info = read_tokens(out)
@@ -121,9 +127,8 @@ def test_every_utterance_is_heard(data: Path, model, weights: Path, tmp_path: Pa
 def test_no_tokens_are_silence(data: Path, tmp_path: Path) -> None:
     utterances = read_utterances(data)[:3]
     tokens = {utterances[0].id: [], utterances[1].id: [1, 2], utterances[2].id: []}
-    (tmp_path / "tokens").touch()
-    codec = ToyCodec()
-    seconds = write_waves(codec, VOICES, utterances, tokens, CONFIG, tmp_path)
+    codec, stamp = ToyCodec(), Stamp(tmp_path / DONE, {}, {})
+    seconds = write_waves(codec, VOICES, utterances, tokens, CONFIG, stamp)
     assert seconds == pytest.approx(0.16)
     assert codec.batches == [[2]]
     lengths = [len(soundfile.read(tmp_path / "wav" / f"{u.id}.wav")[0]) for u in utterances]
@@ -133,13 +138,17 @@ def test_no_tokens_are_silence(data: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("death", [1, 2, 3])
 def test_it_goes_on_to_the_same_waves(death: int, data, model, weights, tmp_path, monkeypatch):
     whole, out = ToyCodec(), tmp_path / "out"
-    synthesise_set(model, whole, VOICES, CONFIG, data, weights, tmp_path / "plain")
+    synthesise_set(
+        model, whole, VOICES, CONFIG, data, stamp_of(CONFIG, data, weights, tmp_path / "plain")
+    )
     with pytest.raises(KeyboardInterrupt):
-        synthesise_set(model, ToyCodec(death), VOICES, CONFIG, data, weights, out)
+        synthesise_set(
+            model, ToyCodec(death), VOICES, CONFIG, data, stamp_of(CONFIG, data, weights, out)
+        )
     assert not (out / DONE).exists()
     monkeypatch.setattr("audiorl.infer.synthesise.speak", None)  # the tokens are there
     codec = ToyCodec()
-    synthesise_set(model, codec, VOICES, CONFIG, data, weights, out)
+    synthesise_set(model, codec, VOICES, CONFIG, data, stamp_of(CONFIG, data, weights, out))
     assert len(codec.batches) == len(whole.batches) - (death - 1)
     expected = {n: b for n, b in outcome(tmp_path / "plain").items() if n != "wav.scp"}
     assert {n: b for n, b in outcome(out).items() if n != "wav.scp"} == expected
@@ -147,25 +156,61 @@ def test_it_goes_on_to_the_same_waves(death: int, data, model, weights, tmp_path
 
 def test_what_is_made_is_known(data: Path, model, weights: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert not is_made(CONFIG, weights, data, out / DONE)
-    synthesise_set(model, ToyCodec(), VOICES, CONFIG, data, weights, out)
-    assert is_made(CONFIG, weights, data, out / DONE)
-    same = tiny_speech_config({"decode.batch_seconds": 9.0, "decode.batch_size": 3})
-    assert is_made(same, weights, data, out / DONE)
+
+    def is_made(config: Config) -> bool:
+        return stamp_of(config, data, weights, out).is_current()
+
+    assert not is_made(CONFIG)
+    made = stamp_of(CONFIG, data, weights, out)
+    synthesise_set(model, ToyCodec(), VOICES, CONFIG, data, made)
+    assert is_made(CONFIG)
+    assert is_made(tiny_speech_config({"decode.batch_seconds": 9.0, "decode.batch_size": 3}))
     for key, value in {"decode.top_p": 0.5, "seed": 2, "decode.repetition_window": 3}.items():
-        assert not is_made(tiny_speech_config({key: value}), weights, data, out / DONE)
-    later = (out / DONE).stat().st_mtime + 5
-    os.utime(weights, (later, later))
-    assert not is_made(CONFIG, weights, data, out / DONE)
+        assert not is_made(tiny_speech_config({key: value}))
+    os.utime(weights, (4e9, 4e9))
+    assert is_made(CONFIG)
+    weights.write_bytes(b"others")
+    os.utime(weights, (1, 1))
+    assert not is_made(CONFIG)
+    weights.write_bytes(b"")
+    assert is_made(CONFIG)
+    codec = tmp_path / "codec" / "model" / "model.safetensors"
+    codec.parent.mkdir(parents=True)
+    codec.write_bytes(b"which sounds otherwise")
+    assert not is_made(CONFIG)
+    codec.unlink()
+    (out / "tokens").write_text("cut")
+    assert not is_made(CONFIG)
+
+
+def test_another_sound_of_the_same_tokens(data, model, weights, tmp_path, monkeypatch) -> None:
+    """Waves of another codec are not mixed with those of an earlier one, even when it is killed."""
+    out = tmp_path / "out"
+
+    def synthesise(codec: ToyCodec, content: bytes) -> None:
+        (tmp_path / "codec" / "model").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "codec" / "model" / "model.safetensors").write_bytes(content)
+        stamp = stamp_of(CONFIG, data, weights, out)
+        if not stamp.is_current():
+            synthesise_set(model, codec, VOICES, CONFIG, data, stamp)
+
+    whole = ToyCodec()
+    synthesise(whole, b"one")
+    before = outcome(out)
+    monkeypatch.setattr("audiorl.infer.synthesise.speak", None)  # the tokens are there
+    with pytest.raises(KeyboardInterrupt):
+        synthesise(ToyCodec(breaks_at=2), b"two")
+    back = ToyCodec()
+    synthesise(back, b"one")
+    assert len(back.batches) == len(whole.batches)
+    assert outcome(out) == before
 
 
 def test_other_settings_are_spoken_anew(data: Path, model, weights: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    synthesise_set(model, ToyCodec(), VOICES, CONFIG, data, weights, out)
+    out, other = tmp_path / "out", tiny_speech_config({"seed": 5})
+    synthesise_set(model, ToyCodec(), VOICES, CONFIG, data, stamp_of(CONFIG, data, weights, out))
     before = outcome(out)
-    for path in out.rglob("*"):
-        os.utime(path, (path.stat().st_mtime - 9,) * 2)
-    synthesise_set(model, ToyCodec(), VOICES, tiny_speech_config({"seed": 5}), data, weights, out)
+    synthesise_set(model, ToyCodec(), VOICES, other, data, stamp_of(other, data, weights, out))
     after = outcome(out)
     assert after.keys() == before.keys()
     assert after["tokens"] != before["tokens"]
@@ -178,9 +223,8 @@ def test_bad_texts_are_refused_before_anything_is_made(model, weights, tmp_path:
     text = tmp_path / "test" / "text"
     text.write_text(text.read_text().replace("ki lu", "ki 2"))
     with pytest.raises(UserError, match=r"^s1-test001: the speech LM never read 2 "):
-        synthesise_set(
-            model, ToyCodec(), VOICES, CONFIG, tmp_path / "test", weights, tmp_path / "o"
-        )
+        stamp = stamp_of(CONFIG, tmp_path / "test", weights, tmp_path / "o")
+        synthesise_set(model, ToyCodec(), VOICES, CONFIG, tmp_path / "test", stamp)
     assert not (tmp_path / "o").exists()
 
 
@@ -230,10 +274,9 @@ def command(data: Path, model, tmp_path: Path, monkeypatch) -> Callable[..., str
     (tmp_path / "c.yaml").write_text(dump_config(config))
 
     def run(capsys, **info: object) -> str:
-        codec = types.SimpleNamespace(
-            load_codec=lambda folder, device: ToyCodec(), codec_info=lambda _: {**CODEC, **info}
-        )
-        monkeypatch.setitem(sys.modules, "audiorl.models.codec", codec)
+        made = "audiorl.infer.synthesise"
+        monkeypatch.setattr(f"{made}.load_codec", lambda folder, device: ToyCodec())
+        monkeypatch.setattr(f"{made}.codec_info", lambda _: {**CODEC, **info})
         options = ["--config", "c.yaml", "--dump", "dump", "--codec", "exp/codec", "sft", "grpo"]
         monkeypatch.setattr(sys, "argv", ["synthesise", *options])
         monkeypatch.chdir(tmp_path)

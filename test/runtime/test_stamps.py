@@ -168,8 +168,20 @@ def test_inputs_are_those_of_the_beginning(stamp, tmp_path: Path) -> None:
 
 def test_facts_are_kept_beside_it(stamp) -> None:
     stamp().write(seconds=1.5)
-    assert stamp().read()["seconds"] == 1.5
+    assert stamp().facts() == {"seconds": 1.5}
     assert stamp().is_current()
+
+
+def test_other_outputs_of_the_same(stamp, tmp_path: Path) -> None:
+    (tmp_path / "part").touch()
+    part = stamp().at(tmp_path / "part.json", [tmp_path / "part"], without="lin")
+    part.write()
+    assert stamp(lines="x").at(tmp_path / "part.json", [tmp_path / "part"], "lin").is_current()
+    assert stamp(lines="x").at(tmp_path / "part.json", [tmp_path / "part"]).changes() == ["lines"]
+    (tmp_path / "made").unlink()
+    assert part.is_current() and not part.changes()
+    (tmp_path / "part").write_text("1")
+    assert part.changes() == ["part"]
 
 
 def test_a_stamp_may_stand_elsewhere(stamp) -> None:
