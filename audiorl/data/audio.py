@@ -34,7 +34,7 @@ ARCHIVED_AUDIO = (b"RIFF", b"fLaC", b"AUDIO")  # kaldiio would also unpickle: ne
 
 
 class AudioError(UserError):
-    """A recording that cannot be used: a few constant words, what is wrong, what mends it."""
+    """Recording that cannot be used: kind in a few constant words, message, and fix."""
 
     def __init__(self, kind: str, reason: str, fix: str):
         super().__init__(f"{reason}; {fix}.")
@@ -43,7 +43,7 @@ class AudioError(UserError):
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What a recording's header promises."""
+    """Contents of a recording's header."""
 
     duration: float  # s
     sample_rate: int  # Hz
@@ -52,12 +52,12 @@ class AudioInfo:
 
 
 def is_pipe(audio: str) -> bool:
-    """Whether a wav.scp entry is a command whose output is the audio."""
+    """Return whether a wav.scp entry is a command whose output is the audio."""
     return audio.rstrip().endswith("|")
 
 
 def archive_entry(audio: str) -> tuple[str, int] | None:
-    """(path, byte offset) of an `x.ark:123` entry; None for a plain path, even one with a colon."""
+    """Return (path, byte offset) of an `x.ark:123` entry; None for a path, even with a colon."""
     match = ARCHIVE_ENTRY.fullmatch(audio)
     if match is None or os.path.exists(audio):
         return None
@@ -78,7 +78,7 @@ def audio_digests(recordings: Mapping[str, str], nj: int = 1, desc: str = "") ->
 
 
 def read_audio(utterance: Utterance, sample_rate: int, allow_pipes: bool = False) -> np.ndarray:
-    """Returns the utterance's samples as float32 [S], mono, at `sample_rate` Hz.
+    """Return the utterance's samples as float32 [S], mono, at `sample_rate` Hz.
 
     Only the segment is read where the format can seek. Raises UserError when the audio is
     missing or unreadable, holds NaN, ends before the segment does, or is a command and
@@ -108,7 +108,7 @@ def read_audio(utterance: Utterance, sample_rate: int, allow_pipes: bool = False
 
 
 def resample(samples: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
-    """Returns `samples` [S] at `new_rate` Hz (torchaudio's windowed sinc)."""
+    """Return `samples` [S] at `new_rate` Hz (torchaudio's windowed sinc)."""
     import torch
 
     with torch.inference_mode():
@@ -123,7 +123,7 @@ def _resampler(rate: int, new_rate: int):
 
 
 def audio_info(audio: str, allow_pipes: bool = False) -> AudioInfo:
-    """Reads the header of a file; an archive entry or a command is read whole.
+    """Read the header of a file; read an archive entry or the output of a command whole.
 
     Raises UserError when the audio is missing, empty or not audio.
     """
@@ -146,9 +146,9 @@ LACKING = {".flac": 0, ".mp3": 2304}
 
 
 def check_audio(audio: str, allow_pipes: bool = False) -> AudioInfo:
-    """`audio_info`, and raises AudioError when the file is shorter than its header promises.
+    """Return `audio_info`; raise AudioError when the file is shorter than its header says.
 
-    Seen in wav, flac, mp3 and archives; the other formats' headers promise nothing.
+    Checked in wav, flac, mp3 and archives; headers of other formats state no length.
     """
     path, offset = archive_entry(audio) or (audio, 0)
     if not is_pipe(audio) and os.path.isfile(path):
@@ -169,9 +169,9 @@ def check_audio(audio: str, allow_pipes: bool = False) -> AudioInfo:
 
 
 def _promised_bytes(stream: BinaryIO, offset: int) -> tuple[int, int]:
-    """(bytes of audio that a RIFF or kaldiio header promises, bytes that follow it).
+    """Return (bytes of audio in a RIFF or kaldiio header, bytes that follow it).
 
-    (0, 0) for other formats, and when the writer could not know the size: tools that write to a
+    (0, 0) for other formats, and when the writer did not know the size: tools that write to a
     pipe put almost 2^31 or 2^32 there.
     """
     size = stream.seek(0, io.SEEK_END)
@@ -191,7 +191,7 @@ def _promised_bytes(stream: BinaryIO, offset: int) -> tuple[int, int]:
 
 
 def _decode_end(audio: str, info: AudioInfo, lacking: int) -> None:
-    """Decodes the last samples of a file: a cut one has a good header and no end."""
+    """Decode the last samples of a file: a truncated one has a good header and no end."""
     import soundfile
 
     last = min(info.frames, info.sample_rate)
@@ -209,7 +209,7 @@ def _decode_end(audio: str, info: AudioInfo, lacking: int) -> None:
 def read_samples(
     audio: str, start: float = 0.0, end: float | None = None, allow_pipes: bool = False
 ) -> tuple[np.ndarray, int]:
-    """Samples [S, C] as float32 between `start` and `end` seconds, and the sample rate in Hz.
+    """Return samples [S, C] as float32 from `start` to `end` seconds, and the sample rate in Hz.
 
     Raises AudioError when the audio is missing or unreadable, or a command that is not allowed.
     """
@@ -232,17 +232,17 @@ def read_samples(
 
 
 def _span(audio: str, start: float, end: float | None, frames: int, rate: int) -> tuple[int, int]:
-    """(first sample, number of samples) of a segment in a recording of `frames` samples."""
+    """Return (first sample, number of samples) of a segment in a recording of `frames`."""
     if end is not None and end > frames / rate + OVERSHOOT:
         reason = f"{audio} lasts {frames / rate:.2f} s and the segment ends at {end:g} s"
-        raise AudioError("truncated audio", reason, "mend segments or copy the file again")
+        raise AudioError("truncated audio", reason, "fix segments or copy the file again")
     first = min(round(start * rate), frames)
     last = frames if end is None else min(round(end * rate), frames)
     return first, max(last - first, 0)
 
 
 def _read_archive(path: str, offset: int) -> tuple[np.ndarray, int]:
-    """Samples [S, C] as float32 and sample rate of the archive entry at a byte offset."""
+    """Return samples [S, C] as float32 and sample rate of the archive entry at an offset."""
     import kaldiio
     import numpy as np
 
@@ -269,7 +269,10 @@ def _read_archive(path: str, offset: int) -> tuple[np.ndarray, int]:
 
 
 def run_pipe(audio: str, allow_pipes: bool) -> bytes:
-    """Output of a `command |` entry. Raises UserError unless `allow_pipes`, or when it fails."""
+    """Return the output of a `command |` entry.
+
+    Raises UserError unless `allow_pipes` is set, or when the command fails.
+    """
     if not allow_pipes:
         reason = f"`{audio}` is a command, and those of a data directory are not run unless asked"
         raise AudioError("command", reason, "write a file, or pass --allow-pipes if you trust it")
@@ -285,9 +288,9 @@ def run_pipe(audio: str, allow_pipes: bool) -> bytes:
 
 
 def _unreadable(audio: str, error: Exception) -> AudioError:
-    """Why soundfile or the system refused a file."""
+    """Return the error of a file that soundfile or the system refused."""
     if not os.path.exists(audio):
-        fix = "mend the path or bring the file back"
+        fix = "fix the path or restore the file"
         return AudioError("missing audio", f"{audio} does not exist", fix)
     if os.path.isdir(audio):
         return AudioError("missing audio", f"{audio} is a folder", "name an audio file")

@@ -1,4 +1,4 @@
-"""What a recording sounds like elsewhere: louder or softer, and with noise."""
+"""Augmentation of recordings: gain and noise."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ COLOURS = (0.0, 2.0)  # noise power falls with frequency to this power: white to
 
 
 def augment(waves: Sequence[Tensor], noise: float) -> list[Tensor]:
-    """Waves [S_i] at another gain, a share `noise` of them with coloured noise.
+    """Return waves [S_i] at a random gain, a share `noise` of them with coloured noise.
 
-    Drawn from torch's generator: the same seed, the same waves.
+    Drawn from torch's generator: equal seeds give equal waves.
     """
     return [_augment(wave, noise) for wave in waves]
 
@@ -31,7 +31,7 @@ def _augment(wave: Tensor, noise: float) -> Tensor:
 
 
 def coloured_noise(samples: int, exponent: float) -> Tensor:
-    """[S] of power 1, which falls with frequency ** exponent: 0 white, 1 pink, 2 brown."""
+    """Return noise [S] of power 1 that falls with frequency ** exponent (1 pink, 2 brown)."""
     spectrum = torch.fft.rfft(torch.randn(samples))
     frequency = torch.arange(len(spectrum)).clamp(min=1)
     shaped = torch.fft.irfft(spectrum * frequency ** (-exponent / 2), n=samples)

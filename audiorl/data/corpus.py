@@ -1,10 +1,10 @@
-"""Stage 1: what the data preparation of every recipe shares, once it has found audio and texts.
+"""Stage 1: steps of data preparation that recipes share, after they have found audio and texts.
 
 A recipe's local/prepare.py knows the layout of its corpus. Here audio is joined with transcripts,
 the parts are counted against the official numbers, held-out sets that a partial corpus lacks are
-carved out of its training data (for recognition: voices that training never hears; for synthesis:
-sentences of voices that it does), and sets are written where they changed. Whatever is left out is
-counted and named. A recipe that makes its audio claims the folder for it.
+carved out of its training data (recognition: voices that are not in training; synthesis: sentences
+of voices that are), and sets are written if they changed. Utterances that are left out are counted
+and named. A recipe that makes its audio claims the folder for it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def join(
     texts: Mapping[str, str],
     speaker: Callable[[str], str],
 ) -> list[Utterance]:
-    """The utterances of a part that have both audio and a transcript, sorted by id.
+    """Return the utterances of a part that have both audio and a transcript, sorted by id.
 
     Prints how many have only one of them, or an empty transcript, and the first of their ids.
     """
@@ -55,13 +55,13 @@ def join(
 
 
 def _first(names: Sequence[str]) -> str:
-    """Some names, and how many more there are."""
+    """Return some names and the number of the others."""
     more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
     return f"{', '.join(names[:SHOWN])}{more}"
 
 
 def compare_counts(parts: Mapping[str, Sequence[Utterance]], official: Mapping[str, int]) -> None:
-    """Prints a table: of each part how many utterances are there, beside the official number."""
+    """Print a table: number of utterances in each part beside the official number."""
     width = max(map(len, official))
     print(f"{'part':{width}}  utterances    official")
     for part, expected in official.items():
@@ -76,10 +76,11 @@ def carve(
     names: Sequence[str],
     voice: Callable[[Utterance], str] = lambda utterance: utterance.speaker,
 ) -> tuple[dict[str, list[Utterance]], list[Utterance]]:
-    """Takes one in 20 of `train` for each of `names`, always the same -> (those sets, the rest).
+    """Take one in 20 of `train` for each of `names`; return (these sets, the rest).
 
-    Whole voices are taken where there are 20 of them, single utterances otherwise. Prints what it
-    did: scores on such sets are comparable with nobody's. Raises UserError below 20 utterances.
+    Deterministic. Whole voices are taken if there are 20 of them, single utterances otherwise.
+    Prints the choice, because results on such sets cannot be compared with published ones.
+    Raises UserError below 20 utterances.
     """
     if not names:
         return {}, list(train)
@@ -111,7 +112,7 @@ def carve(
 def hold_out(
     train: Sequence[Utterance], names: Sequence[str]
 ) -> tuple[dict[str, list[Utterance]], list[Utterance]]:
-    """Takes sentences of the voices of `train` for each of `names` -> (those sets, the rest).
+    """Take sentences of the voices of `train` for each of `names`; return (these sets, the rest).
 
     For synthesis: every voice of these sets stays in training, and the utterances, always the same,
     are spread over all who say more than there are sets: one in 20, at most 500 a set. Texts with a
@@ -153,9 +154,9 @@ def hold_out(
 def readable(
     sets: Mapping[str, Sequence[Utterance]], train: str = "train"
 ) -> dict[str, list[Utterance]]:
-    """The sets without the utterances that have characters which the training set lacks.
+    """Return the sets without utterances that have characters which the training set lacks.
 
-    For synthesis: a model cannot speak what it never read. Prints how many are left out, and which.
+    For synthesis: a model cannot speak unknown characters. Prints the ids that are left out.
     """
     known = set().union(*(u.text for u in sets[train]))
     kept = {}
@@ -172,7 +173,7 @@ def readable(
 
 
 def write_set(out: Path, utterances: Iterable[Utterance], genders: Mapping[str, str]) -> None:
-    """Writes the Kaldi data directory `out`, unless that is what it holds already.
+    """Write the Kaldi data directory `out`, unless it has this content already.
 
     Each tag of the utterances becomes a file utt2<tag>.
     genders: speaker -> m or f; spk2gender is written when all speakers of the set have one.
@@ -205,7 +206,7 @@ def write_set(out: Path, utterances: Iterable[Utterance], genders: Mapping[str, 
 
 
 def claim(out: Path, origin: dict[str, object]) -> None:
-    """Notes in `out` what the corpus is made from; refuses a folder that holds another one."""
+    """Write the origin of the corpus into `out`; raise UserError if it holds another corpus."""
     note = out / "corpus.json"
     if not note.exists():
         write_json(note, origin)

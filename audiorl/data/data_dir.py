@@ -1,4 +1,4 @@
-"""A whole Kaldi data directory, and making new ones of it: subset, split, combine.
+"""Kaldi data directories as a whole: reading, writing, subset, split, combine.
 
 Every directory written here is complete or absent, sorted as in the C locale, with `spk2utt` the
 exact inverse of `utt2spk` and absolute paths in `wav.scp`. Commands in `wav.scp` are copied, never
@@ -24,14 +24,14 @@ Tables = dict[str, dict[str, str]]  # file name -> id -> value
 
 @dataclass
 class DataDir:
-    """The tables of a data directory in memory."""
+    """Tables of a data directory in memory."""
 
     path: Path
     tables: Tables
 
     @classmethod
     def read(cls, path: str | Path) -> DataDir:
-        """Reads all tables, audio paths made absolute. Raises UserError for a broken line."""
+        """Read all tables, with absolute audio paths. Raises UserError for a broken line."""
         path = Path(path)
         if not (path / "utt2spk").exists():
             raise UserError(f"{path} is not a data directory: it has no utt2spk; name another.")
@@ -53,7 +53,7 @@ class DataDir:
         return dict(sorted(speakers.items()))
 
     def spk2utt(self) -> dict[str, str]:
-        """The exact inverse of utt2spk."""
+        """Return the exact inverse of utt2spk."""
         return {name: " ".join(utterances) for name, utterances in self.speakers().items()}
 
     def recordings(self) -> dict[str, str]:
@@ -72,7 +72,7 @@ class DataDir:
         return {name: seconds for name, seconds in known.items() if seconds is not None}
 
     def select(self, keep: Iterable[str]) -> DataDir:
-        """The directory of these utterances alone, with their speakers and recordings."""
+        """Return a directory of these utterances alone, with their speakers and recordings."""
         utterances = set(keep) & self.tables["utt2spk"].keys()
         recordings = self.recordings()
         ids = {
@@ -91,7 +91,7 @@ class DataDir:
         return DataDir(self.path, tables)
 
     def write(self, out: str | Path) -> DataDir:
-        """Writes the directory; an older data directory at `out` is replaced when all is written.
+        """Write the directory; an older data directory at `out` is replaced at the end.
 
         Raises UserError when `out` is something else, the source itself, or cannot be written.
         """
@@ -104,13 +104,13 @@ class DataDir:
         return DataDir(out, self.tables)
 
     def write_tables(self, out: Path) -> None:
-        """Writes the tables into a folder that is not in use yet."""
+        """Write the tables into a folder that is not in use yet."""
         for file, table in (self.tables | {"spk2utt": self.spk2utt()}).items():
             write_table(out / file, table)
 
 
 def replace_dir(beside: Path, out: Path) -> None:
-    """Moves the finished folder `beside` to `out`; what was there goes away last."""
+    """Move the finished folder `beside` to `out`; remove the old one last."""
     old = out.with_name(f".{out.name}.old")
     try:
         shutil.rmtree(old, ignore_errors=True)
@@ -118,7 +118,7 @@ def replace_dir(beside: Path, out: Path) -> None:
             os.rename(out, old)
         os.rename(beside, out)
     except OSError as error:
-        raise UserError(f"{out} cannot be written ({error.strerror}); mend its access.") from error
+        raise UserError(f"{out} cannot be written ({error.strerror}); fix its access.") from error
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -141,11 +141,11 @@ def subset(
     ids: str | Path | None = None,
     seed: int = 0,
 ) -> DataDir:
-    """Writes a part of a directory: exactly one of the ways to choose is given.
+    """Write a part of a directory, chosen in exactly one of these ways.
 
-    first, shortest: that many utterances; sample: so many at random; speakers: all utterances of
-    so many speakers at random; ids: those whose ids begin the lines of a file. The same `seed`
-    always chooses the same. Raises UserError when there are fewer than asked for.
+    first, shortest: number of utterances; sample: number of random utterances; speakers: number of
+    random speakers, all utterances of each; ids: file whose lines begin with ids. Equal seeds
+    choose equally. Raises UserError when there are fewer than asked for.
     """
     source = DataDir.read(path)
     utterances = source.utterances
@@ -172,7 +172,7 @@ def subset(
         if unknown := [name for name in keep if name not in source.tables["utt2spk"]]:
             raise UserError(
                 f"{ids}: {path} lacks {len(unknown)} of its {len(keep)} utterances, {unknown[0]} "
-                "for one; mend the list."
+                "for one; fix the list."
             )
     return source.select(keep).write(out)
 
@@ -184,7 +184,7 @@ def _take(items: list, count: int, what: str, path: str | Path) -> list:
 
 
 def split(path: str | Path, shards: int, per_utt: bool = False) -> list[DataDir]:
-    """Writes `split<shards>/<1..shards>` (per_utt: `split<shards>utt/…`) below the directory.
+    """Write `split<shards>/<1..shards>` (per_utt: `split<shards>utt/…`) below the directory.
 
     A speaker stays in one shard unless `per_utt`; the shards are as even as that allows.
     Raises UserError when there are fewer speakers (utterances) than shards.
@@ -205,11 +205,11 @@ def split(path: str | Path, shards: int, per_utt: bool = False) -> list[DataDir]
 
 
 def combine(paths: list[str | Path], out: str | Path) -> DataDir:
-    """Writes several directories as one.
+    """Write several directories as one.
 
-    Raises UserError when an utterance stands in two of them, or when two give one speaker or
-    recording different values, or only some have segments. Files of Kaldi's that not all of them
-    have are left out and named on standard output.
+    Files that only some of them have are left out and named on standard output. Raises UserError
+    when an utterance stands in two of them, when two give one speaker or recording different
+    values, or when only some have segments.
     """
     sources = [DataDir.read(path) for path in paths]
     _refuse_to_replace(Path(out), [source.path for source in sources])

@@ -1,6 +1,6 @@
-"""Mending a data directory in place: sorted, the same utterances everywhere, nothing unusable.
+"""Fixing a data directory in place: sorted, equal utterances in all files, nothing unusable.
 
-What cannot be mended is removed and counted by reason; the originals stay in `.backup`.
+Unusable utterances are removed and counted by reason; the originals stay in `.backup`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MOST_DROPPED = 0.5  # a larger share is a wrong path or a half-finished corpus, 
 
 
 def fix(path: str | Path, checks: Checks, force: bool = False) -> Report:
-    """Mends the directory, prints `kept N of M` and why, and returns the Report of what is left.
+    """Fix the directory, print `kept N of M` with reasons, and return the Report of the result.
 
     Utterances are removed when a file lacks them or their line, transcript or audio is unusable.
     Files that are computed from the audio (utt2dur …) are removed when they are wrong anywhere.
@@ -32,7 +32,7 @@ def fix(path: str | Path, checks: Checks, force: bool = False) -> Report:
     for problem in report.errors:
         if problem.kind == "no content" and problem.file.name != "spk2utt":
             raise UserError(str(problem))
-    if not any(_mendable(problem) for problem in report.problems):
+    if not any(_fixable(problem) for problem in report.problems):
         print(f"{path}: nothing to fix, kept all {len(report.directory.utterances)} utterances.")
         return report
     reasons = _reasons(report)
@@ -42,21 +42,21 @@ def fix(path: str | Path, checks: Checks, force: bool = False) -> Report:
     for reason, count in Counter(reasons.values()).most_common():
         account += f"\n  {count} removed: {reason}"
     if not kept or (len(reasons) > MOST_DROPPED * total and not force):
-        advice = "mend the data preparation" if not kept else "mend that, or pass --force"
+        advice = "fix the data preparation" if not kept else "fix that, or pass --force"
         raise UserError(f"nothing was changed, as only few would be left; {advice}.\n{account}")
     _write(report, kept)
     print(account)
     return examine(path, checks)
 
 
-def _mendable(problem: Problem) -> bool:
+def _fixable(problem: Problem) -> bool:
     if problem.kind == "odd character":
         return True
     return not problem.warning and problem.kind not in NEEDS_A_HAND
 
 
 def _reasons(report: Report) -> dict[str, str]:
-    """Utterance -> the first reason why it cannot stay."""
+    """Return utterance -> the first reason to remove it."""
     directory = report.directory
     members: dict[tuple[str, str], list[str]] = {}
     for name, speaker in directory.tables["utt2spk"].items():
@@ -76,10 +76,10 @@ def _write(report: Report, kept: list[str]) -> None:
     wrong = {problem.file.name: problem for problem in report.errors}
     tables = {file: dict(scan.values) for file, scan in report.scans.items()}
     tables["text"] = {name: clean_text(text) for name, text in tables["text"].items()}
-    mended = DataDir(path, tables).select(kept)
-    mended.tables["spk2utt"] = mended.spk2utt()
+    fixed = DataDir(path, tables).select(kept)
+    fixed.tables["spk2utt"] = fixed.spk2utt()
     backup = _backup(path)
-    for file, table in mended.tables.items():
+    for file, table in fixed.tables.items():
         if file in DERIVED and file in wrong:
             print(f"{path / file} removed ({wrong[file].kind}); format_data writes it again.")
             (path / file).unlink()
@@ -95,7 +95,7 @@ def _write(report: Report, kept: list[str]) -> None:
 
 
 def _backup(path: Path) -> Path:
-    """Copies the tables to `.backup`, or `.backup.1` … where there are older ones."""
+    """Copy the tables to `.backup`, or to `.backup.1` … if there are older ones."""
     names = itertools.chain([".backup"], (f".backup.{number}" for number in itertools.count(1)))
     backup = next(path / name for name in names if not (path / name).exists())
     backup.mkdir()

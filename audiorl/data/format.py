@@ -1,7 +1,7 @@
 """Stage 2: from data/<set> to dump/<set>, validated, with absolute paths and durations.
 
-Train and RL sets lose what is too long or too short, and say so; development and test sets stay
-whole, or their scores could not be compared with anybody else's. An empty transcript (a set of
+Train and RL sets lose utterances that are too long or too short, which is printed; development and
+test sets stay whole, so that results on them can be compared. An empty transcript (a set of
 `data.no_speech`) is written as the utterance id alone, which Kaldi and ESPnet read as no words.
 RL, RL development and test sets of synthesis may be texts alone, without wav.scp.
 """
@@ -36,7 +36,7 @@ COLUMNS = ("set", "utterances", "speakers", "hours", "mean s", "words", "most/s"
 def format_sets(
     config: Config, data: Path, dump: Path, nj: int = 1, allow_pipes: bool = False
 ) -> None:
-    """Writes dump/<set> for every set that the config names, and prints a table of them.
+    """Write dump/<set> for every set that the config names, and print a table of them.
 
     A set whose files, audio and limits are those of its stamp is left as it is. Raises UserError
     when a set is missing or not valid, after the valid ones are written.
@@ -62,7 +62,7 @@ def format_sets(
             broken.append(str(data / name))
     if broken:
         raise UserError(
-            f"{len(broken)} of {len(trained | held_out)} sets are not valid (see above); mend the "
+            f"{len(broken)} of {len(trained | held_out)} sets are not valid (see above); fix the "
             f"data preparation, or run `python -m audiorl.bin.data_dir fix {' '.join(broken)}`."
         )
     print(_table(rows))
@@ -71,9 +71,9 @@ def format_sets(
 def _format_set(
     source: Path, out: Path, config: DataConfig, checks: Checks, filtered: bool
 ) -> list | None:
-    """Returns the set's row of the table; None when the set is not valid."""
+    """Return the set's row of the table; None when the set is not valid."""
     if not source.is_dir():
-        raise UserError(f"{source} does not exist; run stage 1, or mend the set's name in data.*.")
+        raise UserError(f"{source} does not exist; run stage 1, or fix the set's name in data.*.")
     hashes = _audio_digests(source, checks)
     stamp = _stamp(source, out, config, checks, filtered, hashes)
     if stamp.is_current(out):
@@ -91,7 +91,7 @@ def _format_set(
     kept = [name for name in names if not filtered or name not in limits]
     why = _why(limits)
     if not kept:
-        raise UserError(f"{source}: no utterance is left ({why}); mend these limits (data.*).")
+        raise UserError(f"{source}: no utterance is left ({why}); fix these limits (data.*).")
     if filtered:
         print(f"{out}: kept {len(kept)} of {len(names)}{': ' + why if why else ''}")
     elif limits:
@@ -118,18 +118,18 @@ def _format_set(
 
 
 def _tagged(directory: DataDir, tag: str) -> dict[str, str]:
-    """The values of a tag, which every utterance has to have."""
+    """Return the values of a tag; raise UserError if an utterance lacks it."""
     values = directory.tables.get(f"utt2{tag}", {})
     if lacking := [name for name in directory.utterances if not values.get(name)]:
         raise UserError(
             f"{directory.path / f'utt2{tag}'}: {len(lacking):,} utterances have no {tag}, "
-            f"{lacking[0]} for one; add it, or mend data.text_tag."
+            f"{lacking[0]} for one; add it, or fix data.text_tag."
         )
     return values
 
 
 def _outside_limits(report: Report, config: DataConfig) -> dict[str, str]:
-    """Utterance -> why it is not fit for training."""
+    """Return utterance -> reason why it is left out of training."""
     outside = {}
     seconds = report.seconds()
     for name, text in report.directory.tables["text"].items():
@@ -148,7 +148,7 @@ def _why(limits: dict[str, str]) -> str:
 
 
 def _audio_digests(source: Path, checks: Checks) -> dict[str, str]:
-    """Digests of the recordings by name; empty where there are none."""
+    """Return digests of the recordings by name; empty if there are none."""
     if not (source / "wav.scp").exists():
         return {}
     audio = absolute_audio(source / "wav.scp", scan_table(source / "wav.scp").values)
@@ -163,7 +163,7 @@ def _stamp(
     filtered: bool,
     hashes: dict[str, str],
 ) -> Stamp:
-    """All that decides the outcome: tables, limits, the content of every recording."""
+    """Return the stamp of a set: its tables, limits and the content of every recording."""
     limits = ("min_duration", "max_duration", "max_text_length")
     settings = {key: getattr(config, key) for key in limits if filtered}
     settings |= {key: getattr(config, key) for key in ("sample_rate", "text_tag")}
@@ -174,7 +174,7 @@ def _stamp(
 
 
 def _write(made: DataDir, out: Path, stamp: Stamp, row: list, checks: Checks) -> None:
-    """Writes the set beside its place and moves it there when it is complete."""
+    """Write the set beside its place and move it there when it is complete."""
     beside = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(beside, ignore_errors=True)
     recordings = made.tables.get("wav.scp", {})
@@ -192,7 +192,7 @@ def _write(made: DataDir, out: Path, stamp: Stamp, row: list, checks: Checks) ->
 
 
 def _save_output(command: str, path: Path, checks: Checks) -> None:
-    """Runs a command of wav.scp once, so that no later stage has to."""
+    """Run a command of wav.scp once, so that no later stage has to."""
     import soundfile
 
     samples, rate = read_samples(command, allow_pipes=checks.allow_pipes)
@@ -201,7 +201,7 @@ def _save_output(command: str, path: Path, checks: Checks) -> None:
 
 
 def _table(rows: Sequence[Sequence]) -> str:
-    """Columns as wide as they need, the set's name to the left and numbers to the right."""
+    """Return a table with aligned columns: names to the left, numbers to the right."""
     cells = [COLUMNS, *([f"{c:,}" if isinstance(c, int) else str(c) for c in row] for row in rows)]
     columns = []
     for column in zip(*cells, strict=True):

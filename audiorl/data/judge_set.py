@@ -1,7 +1,7 @@
 """Stage 1 of synthesis: recordings for the judge alone.
 
-A judge that has heard what the codec and the reward model learn from may make their mistakes. So
-one part in four of the training data is its own, and nothing else learns from it.
+A judge trained on the data of the codec and the reward model may make the same mistakes. So one
+part in four of the training data is for the judge, and no other model trains on it.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ FEWEST = 200  # utterances; of fewer, codec and speech LM want them all
 def set_aside(
     train: Sequence[Utterance], part: Callable[[Utterance], str], parts: str
 ) -> tuple[list[Utterance], list[Utterance]]:
-    """Takes the judge's recordings out of `train`, always the same -> (those, the rest).
+    """Take the judge's recordings out of `train`; return (these, the rest).
 
-    part: what is taken whole, the speaker or the chapter of an utterance; `parts`: what to call
-    them. Prints what it did. Of a small corpus nothing is taken, and the first list is empty.
+    Deterministic. part: the unit that is taken whole, speaker or chapter of an utterance; parts:
+    its name in the printed line. The first list is empty for a small corpus.
     """
     ordered = sorted(train, key=lambda utterance: utterance.id)
     if len(ordered) < FEWEST:

@@ -1,6 +1,6 @@
-"""What LibriSpeech and LibriTTS share: parts like train-clean-100, readers, chapters, archives.
+"""Layout of LibriSpeech and LibriTTS: parts like train-clean-100, readers, chapters, archives.
 
-Below a corpus lie <part>/<reader>/<chapter>/, and every part is an archive of its own.
+A corpus has folders <part>/<reader>/<chapter>/, and each part is one archive.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from audiorl.runtime.files import progress
 def download_parts(
     name: str, checksums: Mapping[str, str], parts: Sequence[str], folder: Path, mirror: str
 ) -> None:
-    """Fetches what `folder`/`name` lacks of `parts`; archives go away once unpacked.
+    """Download the parts that `folder`/`name` lacks; remove their archives after unpacking.
 
-    checksums: part -> SHA-256 of its archive. Raises UserError for a part that is none.
+    checksums: part -> SHA-256 of its archive. Raises UserError for an unknown part.
     """
     if unknown := [part for part in parts if part not in checksums]:
         raise UserError(
@@ -42,7 +42,10 @@ def download_parts(
 
 
 def find_parts(name: str, parts: Sequence[str], given: str, size: str) -> Path:
-    """The folder that holds parts: the given one, or `name` in it; `size` of the whole is said."""
+    """Return the folder that holds parts: the given one, or `name` in it.
+
+    size: of the whole corpus, for the message. Raises UserError when there is no such folder.
+    """
     if not given:
         raise UserError(
             f"--corpus is needed: the folder of {name} that holds train-clean-100 and others; "
@@ -58,12 +61,12 @@ def find_parts(name: str, parts: Sequence[str], given: str, size: str) -> Path:
 
 
 def chapters(part: Path) -> Iterator[Path]:
-    """The folders of a part's chapters, in order."""
+    """Return the folders of a part's chapters, in order."""
     return progress(sorted(part.glob("*/*")), f"reading {part.name}", unit="chapter")
 
 
 def read_genders(path: Path) -> dict[str, str]:
-    """Reader -> m or f, from the `reader | F | …` lines of SPEAKERS.TXT, where there is one."""
+    """Return reader -> m or f, from the `reader | F | …` lines of SPEAKERS.TXT, if it exists."""
     if not path.exists():
         return {}
     rows = [line.split("|") for line in path.read_text(encoding="utf-8").splitlines()]

@@ -1,4 +1,4 @@
-"""Audio of batches, read while the batch before is computed."""
+"""Audio of batches, read while the previous batch is computed."""
 
 from __future__ import annotations
 

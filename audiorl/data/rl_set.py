@@ -1,4 +1,4 @@
-"""The RL set on disk: JSON lines, each an utterance, why it is there, and how hard it is.
+"""RL set on disk: JSON lines, each an utterance, its subsets with reasons, and its difficulty.
 
     {"id": …, "audio": …, "text": …, …,
      "subsets": {"hard": {"weight": 1.0, "reason": "hypotheses differ by 0.42"}},
@@ -6,7 +6,7 @@
      "provenance": {"set": "rl", "policy": "exp/sft", "seed": 1}}
 
 Any data directory or list of utterances is an RL set, too: one subset, of unknown difficulty. A
-prompt of synthesis is a text, its `audio` empty.
+prompt of synthesis is a text with empty `audio`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ WHOLE = "all"  # the subset of utterances that belong to none
 
 @dataclass(frozen=True)
 class Item:
-    """An utterance, and what the order of prompts looks at."""
+    """Utterance with the facts that decide the order of prompts."""
 
     utterance: Utterance
     subsets: dict[str, float] = field(default_factory=lambda: {WHOLE: 1.0})  # name -> weight
@@ -32,9 +32,9 @@ class Item:
 
 
 def read_rl_set(path: Path, texts_alone: bool = False) -> list[Item]:
-    """The items of an RL set, sorted by id. Raises UserError where the file is malformed.
+    """Return the items of an RL set, sorted by id. Raises UserError if the file is malformed.
 
-    texts_alone: they need no audio.
+    texts_alone: accept items without audio.
     """
     utterances = read_utterances(path, texts_alone=texts_alone)
     if path.is_dir():

@@ -19,7 +19,7 @@ SAME_CODEC = f"{AGAIN} with the same codec, or train what reads them again"
 
 
 class CodecInfo(TypedDict):
-    """Of which codec tokens are: what a language model of them depends on."""
+    """Codec of some tokens: its facts on which a language model of the tokens depends."""
 
     fingerprint: str
     codebook_size: int
@@ -27,21 +27,21 @@ class CodecInfo(TypedDict):
 
 
 class CodebookUse(NamedTuple):
-    """How much of a codebook is used."""
+    """Use of a codebook."""
 
     share: float  # of the codes that occur at all
     perplexity: float  # how many codes, all alike frequent, would have the same entropy
 
 
 def write_tokens(folder: Path, tokens: Mapping[str, Sequence[int]], info: CodecInfo) -> None:
-    """Writes the tokens of a set, lines `<id> 12 5 700 …` sorted by id, and `info` last."""
+    """Write the tokens of a set, lines `<id> 12 5 700 …` sorted by id, and `info` last."""
     (folder / CODEC).unlink(missing_ok=True)
     write_table(folder / TOKENS, {name: " ".join(map(str, row)) for name, row in tokens.items()})
     write_json(folder / CODEC, info)
 
 
 def read_tokens(folder: Path) -> tuple[dict[str, list[int]], CodecInfo]:
-    """The tokens of a set by utterance id, and what codec they are of.
+    """Return the tokens of a set by utterance id, and their codec.
 
     Raises UserError when a file is missing, or when a line holds anything but whole numbers from 0
     up to the codebook's size.
@@ -65,7 +65,7 @@ def read_tokens(folder: Path) -> tuple[dict[str, list[int]], CodecInfo]:
 def read_tokens_of(
     utterances: Iterable[Utterance], folder: Path
 ) -> tuple[dict[str, list[int]], CodecInfo]:
-    """As `read_tokens`; UserError too if some of the utterances have no tokens."""
+    """Return `read_tokens`; raise UserError also if some of the utterances have no tokens."""
     tokens, info = read_tokens(folder)
     wanted = [u.id for u in utterances]
     if missing := [name for name in wanted if not tokens.get(name)]:
@@ -79,9 +79,9 @@ def read_tokens_of(
 def check_codec(
     found: CodecInfo, expected: CodecInfo, name: str, other: str, fix: str = SAME_CODEC
 ) -> None:
-    """Raises UserError unless both are of one codec: tokens, a codec, or what reads tokens.
+    """Raise UserError unless both (tokens, a codec or a model of tokens) are of one codec.
 
-    name, other: what to call the two, `exp/codec/tokens/train` and `exp/sft`, say.
+    name, other: names of the two, such as `exp/codec/tokens/train` and `exp/sft`.
     """
     if found == expected:
         return
@@ -93,7 +93,7 @@ def check_codec(
 
 
 def codebook_use(tokens: Iterable[Sequence[int]], codebook_size: int) -> CodebookUse:
-    """Which share of the codes occurs in `tokens`, and their perplexity."""
+    """Return the share of the codes that occurs in `tokens`, and their perplexity."""
     import numpy as np
 
     counts = np.zeros(codebook_size)

@@ -1,4 +1,4 @@
-"""The text files of a Kaldi data directory: `<id> <value>` lines, sorted by id as in the C locale.
+"""Text files of a Kaldi data directory: `<id> <value>` lines, sorted by id as in the C locale.
 
 Utterance ids key `text`, `segments`, `utt2*` and, where there is no `segments`, `wav.scp`. With
 `segments`, `wav.scp` and `reco2*` are keyed by recording. `spk2*` are keyed by speaker.
@@ -27,7 +27,7 @@ COMPLETE = DERIVED | {
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong in a data directory, where it is, and what mends it."""
+    """Problem in a data directory with its place and its fix."""
 
     file: Path
     line: int | None  # from 1; None: the whole file, or a line that is missing
@@ -45,7 +45,7 @@ class Problem:
 
 @dataclass
 class Table:
-    """One file: id -> value in the order of its lines, and what is wrong with the lines."""
+    """File as id -> value in the order of its lines, and the problems of its lines."""
 
     values: dict[str, str] = field(default_factory=dict)
     lines: dict[str, int] = field(default_factory=dict)  # id -> line number
@@ -53,9 +53,9 @@ class Table:
 
 
 def scan_table(path: Path) -> Table:
-    """Reads what can be read of a file and lists every broken line.
+    """Read the good lines of a file and list every broken one.
 
-    Carriage returns are cut off, of several lines with one id the first is kept, lines that are
+    Carriage returns are removed, the first of several lines with one id is kept, lines that are
     not UTF-8 are left out. Raises UserError when the file cannot be opened.
     """
     try:
@@ -106,7 +106,7 @@ def scan_table(path: Path) -> Table:
 
 
 def read_table(path: Path) -> dict[str, str]:
-    """Reads a file as id -> value. Raises UserError when the file or an id is not readable."""
+    """Read a file as id -> value. Raises UserError when the file or an id is not readable."""
     table = scan_table(path)
     for problem in table.problems:
         if problem.kind in ("not UTF-8", "empty line", "duplicate id"):
@@ -115,13 +115,13 @@ def read_table(path: Path) -> dict[str, str]:
 
 
 def write_table(path: Path, values: Mapping[str, str]) -> None:
-    """Writes `<id> <value>` lines, sorted; an empty value leaves the id alone on its line."""
+    """Write `<id> <value>` lines, sorted; an empty value leaves the id alone on its line."""
     with atomic_write(path) as stream:
         stream.writelines(f"{name} {values[name]}".rstrip(" ") + "\n" for name in sorted(values))
 
 
 def table_files(path: Path) -> list[Path]:
-    """The files of a data directory that are tables, by name."""
+    """Return the files of a data directory that are tables, by name."""
     return sorted({file for pattern in PATTERNS for file in path.glob(pattern) if file.is_file()})
 
 
@@ -131,7 +131,7 @@ def set_files(path: Path) -> dict[str, Path]:
 
 
 def keyed_by(file: str, has_segments: bool) -> str:
-    """What the ids of a file are: `utt`, `reco` or `spk`."""
+    """Return the kind of ids in a file: `utt`, `reco` or `spk`."""
     if file.startswith("spk2") or file == "cmvn.scp":
         return "spk"
     if has_segments and (file.startswith("reco2") or file == "wav.scp"):
@@ -140,5 +140,5 @@ def keyed_by(file: str, has_segments: bool) -> str:
 
 
 def lost_with(file: str, has_segments: bool) -> str:
-    """Whose utterances are lost with a line of a file: `keyed_by`, or nobody's (empty)."""
+    """Return the kind of id whose utterances are lost with a line of a file; empty: none."""
     return keyed_by(file, has_segments) if file in COMPLETE - DERIVED else ""

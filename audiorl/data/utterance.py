@@ -1,4 +1,4 @@
-"""The utterance, and reading it from a Kaldi data directory or a JSON-lines list."""
+"""Utterances, read from a Kaldi data directory or a JSON-lines list."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FIX = "python -m audiorl.bin.data_dir fix"  # named in messages
 
 @dataclass(frozen=True)
 class Utterance:
-    """One stretch of speech by one speaker, and what was said; or what is to be said."""
+    """Stretch of speech by one speaker with its transcript; or a text to be spoken."""
 
     id: str
     audio: str  # absolute path, `archive.ark:offset`, or `command |`; empty: a text alone
@@ -37,10 +37,10 @@ class Utterance:
 def read_utterances(
     path: str | Path, allow_pipes: bool = False, texts_alone: bool = False
 ) -> list[Utterance]:
-    """Reads a data directory or a `.jsonl` file, sorted by id as in the C locale.
+    """Read a data directory or a `.jsonl` file, sorted by id as in the C locale.
 
-    texts_alone: there need not be audio, as where it is to be synthesised. Raises UserError when
-    there is none otherwise, when a file is missing or malformed, when the ids of two files differ,
+    texts_alone: accept utterances without audio, to be synthesised. Raises UserError when there is
+    none otherwise, when a file is missing or malformed, when the ids of two files differ,
     or when the audio is a command and `allow_pipes` is off.
     """
     path = Path(path)
@@ -59,7 +59,7 @@ def read_utterances(
 def write_utterances_jsonl(
     path: str | Path, utterances: Iterable[Utterance], extras: dict[str, dict] | None = None
 ) -> None:
-    """Writes one JSON object a line; `extras[id]` adds keys to an utterance's object."""
+    """Write one JSON object a line; `extras[id]` adds keys to an utterance's object."""
     with atomic_write(path) as stream:
         for utterance in utterances:
             item = asdict(utterance) | (extras or {}).get(utterance.id, {})
@@ -67,7 +67,7 @@ def write_utterances_jsonl(
 
 
 def absolute_audio(wav_scp: Path, entries: dict[str, str]) -> dict[str, str]:
-    """wav.scp's entries with absolute paths; commands stay as they are.
+    """Return the entries of wav.scp with absolute paths; commands stay as they are.
 
     Kaldi reads relative paths from the working directory, which is the recipe's folder. When the
     first one does not exist there, they are looked up from the folder that holds data/.
@@ -89,7 +89,7 @@ def _audio_base(wav_scp: Path, audio: str) -> Path:
 
 
 def parse_segment(value: str) -> tuple[str, float, float] | None:
-    """`<recording> <start> <end>` of a segments line in seconds; None when it makes no sense."""
+    """Return `<recording> <start> <end>` of a segments line in seconds; None if it is invalid."""
     try:
         recording, start, end = value.split()
         span = float(start), float(end)
@@ -99,7 +99,7 @@ def parse_segment(value: str) -> tuple[str, float, float] | None:
 
 
 def parse_seconds(value: str) -> float | None:
-    """A duration above 0 s; None when it is not one."""
+    """Return a duration above 0 s; None for any other text."""
     try:
         seconds = float(value)
     except ValueError:
@@ -180,7 +180,7 @@ def _read_same_ids(path: Path, speakers: dict[str, str]) -> dict[str, str]:
 
 
 def _compare_ids(path: Path, table: dict, speakers: dict[str, str]) -> None:
-    """Raises UserError unless a file has exactly the utterances of utt2spk."""
+    """Raise UserError unless a file has exactly the utterances of utt2spk."""
     if table.keys() == speakers.keys():
         return
     missing = sorted(speakers.keys() - table.keys())
@@ -193,7 +193,7 @@ def _compare_ids(path: Path, table: dict, speakers: dict[str, str]) -> None:
 
 
 def _read_jsonl(path: Path) -> Iterator[Utterance]:
-    """Keys beyond an Utterance's are for others."""
+    """Read utterances from JSON lines; other keys than those of Utterance are ignored."""
     known, seen = set(Utterance.__dataclass_fields__), set()
     with open(path, encoding="utf-8") as stream:
         for number, line in enumerate(stream, start=1):

@@ -1,6 +1,6 @@
-"""What is wrong in a data directory: all of it at once, each with its place and what mends it.
+"""Validation of a data directory: all problems at once, each with its place and its fix.
 
-The rules are those of Kaldi's validate_data_dir.sh, and what it misses: audio that is missing,
+The rules are those of Kaldi's validate_data_dir.sh and more: audio that is missing,
 empty, cut short or unreadable, sample rates, empty transcripts, segments beyond their recording,
 durations that do not fit the audio, and ids that cannot be file names.
 """
@@ -48,7 +48,7 @@ FILES_PER_PROCESS = 50  # fewer are read sooner than a process starts
 
 @dataclass(frozen=True)
 class Checks:
-    """What is checked beyond the text files."""
+    """Optional checks beyond the text files."""
 
     audio: bool = True  # open every recording
     sample_rate: int | None = None  # Hz; another rate is a warning
@@ -60,7 +60,7 @@ class Checks:
 
 @dataclass
 class Report:
-    """The outcome of `examine`."""
+    """Result of `examine`."""
 
     directory: DataDir  # what could be read, audio paths absolute
     scans: dict[str, Table]  # by file name: values as they are written, and their lines
@@ -72,13 +72,13 @@ class Report:
         return [problem for problem in self.problems if not problem.warning]
 
     def add(self, file: str, name: str, *what: str, warning: bool = False) -> None:
-        """Notes (kind, message, fix[, drops]) of `name` in `file`, with its line if it has one."""
+        """Add (kind, message, fix[, drops]) of `name` in `file`, with its line if it has one."""
         line = self.scans[file].lines.get(name) if file in self.scans else None
         problem = Problem(self.directory.path / file, line, name, *what, warning=warning)
         self.problems.append(problem)
 
     def seconds(self) -> dict[str, float]:
-        """Duration of every utterance whose recording could be opened, by audio and segment."""
+        """Return the duration of every utterance whose recording could be opened."""
         if "segments" not in self.directory.tables:
             return {name: info.duration for name, info in self.audio.items()}
         seconds = {}
@@ -91,12 +91,12 @@ class Report:
 
 
 def validate(path: str | Path, checks: Checks = Checks()) -> list[Problem]:
-    """Returns every problem of a data directory. Raises UserError when there is no directory."""
+    """Return every problem of a data directory. Raises UserError when there is no directory."""
     return examine(path, checks).problems
 
 
 def summary(problems: Iterable[Problem], limit: int = 20) -> str:
-    """One line for each problem; of a kind in a file the first `limit`, then how many more."""
+    """Return one line for each problem: the first `limit` of a kind and file, then a count."""
     counts: Counter[tuple[Path, str]] = Counter()
     lines = []
     for problem in problems:
@@ -110,7 +110,7 @@ def summary(problems: Iterable[Problem], limit: int = 20) -> str:
 
 
 def examine(path: str | Path, checks: Checks = Checks()) -> Report:
-    """`validate`, and what was read on the way: the tables and the headers of the audio."""
+    """Validate a directory; return problems, tables and headers of the audio."""
     path = Path(path)
     if not path.is_dir():
         raise UserError(f"{path} is not a directory; run the data preparation that writes it.")
@@ -137,7 +137,7 @@ def examine(path: str | Path, checks: Checks = Checks()) -> Report:
 
 
 def _check_ids(report: Report) -> None:
-    """Every file has the ids of utt2spk (recordings: of segments), and ids can be file names."""
+    """Check that files have the ids of utt2spk (or segments), and that ids can be file names."""
     directory = report.directory
     known = {
         "utt": directory.tables["utt2spk"].keys(),
@@ -190,11 +190,11 @@ def _check_values(report: Report) -> None:
         for name, value in report.scans[file].values.items():
             if not accepts(value):
                 message = f"`{value}` is not {wanted}" if value else f"has no value, not {wanted}"
-                report.add(file, name, "bad value", message, "mend the line", drops)
+                report.add(file, name, "bad value", message, "fix the line", drops)
 
 
 def _check_speakers(report: Report) -> None:
-    """spk2utt is the inverse of utt2spk, and utterances are sorted by speaker as well."""
+    """Check that spk2utt is the inverse of utt2spk, and utterances are sorted by speaker."""
     directory = report.directory
     inverse = directory.spk2utt()
     stated = directory.tables.get("spk2utt", {})
@@ -219,7 +219,7 @@ def _check_speakers(report: Report) -> None:
 
 
 def clean_text(text: str) -> str:
-    """White space as single spaces, invisible characters removed: what `fix` writes."""
+    """Return a text with single spaces and without invisible characters, as `fix` writes it."""
     if text.isprintable():
         return text
     spaced = "".join(" " if character.isspace() else character for character in text)
@@ -245,7 +245,7 @@ def _check_texts(report: Report, checks: Checks) -> None:
 
 
 def _check_recordings(report: Report, checks: Checks) -> None:
-    """Opens every recording, and compares it with segments, durations and sample rate."""
+    """Open every recording, and compare it with segments, durations and sample rate."""
     directory = report.directory
     entries = {
         name: audio
@@ -263,7 +263,7 @@ def _check_recordings(report: Report, checks: Checks) -> None:
             over = segment[2] - report.audio[segment[0]].duration
             message = f"the segment ends {over:.2f} s after its recording {segment[0]}"
             if over > OVERSHOOT or segment[1] >= report.audio[segment[0]].duration:
-                report.add("segments", name, "beyond the recording", message, "mend it", "utt")
+                report.add("segments", name, "beyond the recording", message, "fix it", "utt")
             elif over > 0.01:
                 fix = "nothing to do, the audio ends it"
                 report.add("segments", name, "end cut off", message, fix, warning=True)
@@ -293,7 +293,7 @@ def _check_sample_rates(report: Report, checks: Checks) -> None:
 def inspect_audio(
     recordings: dict[str, str], checks: Checks, desc: str
 ) -> dict[str, AudioInfo | tuple[str, str, str]]:
-    """Recording -> its header, or (kind, what is wrong, what mends it), in `nj` processes."""
+    """Return recording -> its header, or (kind, message, fix), read in `nj` processes."""
     look = partial(_look, allow_pipes=checks.allow_pipes)
     bar = partial(progress, desc=f"{desc}: opening audio", total=len(recordings), unit="file")
     nj = min(checks.nj, len(recordings) // FILES_PER_PROCESS + 1)

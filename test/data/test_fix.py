@@ -1,4 +1,4 @@
-"""Fixing in place: what is mended, what goes and why, what is refused, and the backup."""
+"""Fixing in place: what is fixed, what goes and why, what is refused, and the backup."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_valid_directory_is_left_alone(data_dir: Path, capsys: pytest.CaptureFix
     assert "nothing to fix, kept all 5" in capsys.readouterr().out
 
 
-def test_mends_without_losing_anything(
+def test_fixes_without_losing_anything(
     data_dir: Path, edit: Edit, kaldi_accepts: Accepts, capsys: pytest.CaptureFixture
 ) -> None:
     edit(data_dir / "utt2spk", "anna-2 anna\nbob-1 bob", "bob-1 bob\nanna-2 anna")
@@ -153,4 +153,4 @@ def test_speaker_order_needs_a_hand(data_dir: Path, edit: Edit) -> None:
     for _ in range(2):
         left = fix(data_dir, Checks()).problems
         assert [problem.kind for problem in left] == ["not sorted by speaker"]
-    assert not (data_dir / ".backup.1").exists()  # the second call had nothing that it can mend
+    assert not (data_dir / ".backup.1").exists()  # the second call had nothing that it can fix

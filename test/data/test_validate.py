@@ -77,7 +77,7 @@ def test_broken_line(
     assert not problem.warning
     text = str(problem)
     assert text.startswith(f"{data_dir / file}:{line}: " if line else f"{data_dir / file}: ")
-    assert text.endswith(".") and text.count("; ") == 1  # what is wrong; what mends it
+    assert text.endswith(".") and text.count("; ") == 1  # what is wrong; its fix
     assert re.search(words, text)
 
 
