@@ -48,3 +48,37 @@ def own_logging() -> Iterator[None]:
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
+
+
+@pytest.fixture
+def plugins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[str, str], Path]]:
+    """Write a reward of the user by name, as if AUDIORL_PLUGINS had been set at the start."""
+    import sys
+
+    from audiorl import rewards
+    from audiorl.config.rewards import REWARDS
+    from audiorl.config.variants import extend_path
+
+    folder = tmp_path / "plugins" / "rewards"
+    folder.mkdir(parents=True)
+    known = set(sys.modules)
+    monkeypatch.setenv("AUDIORL_PLUGINS", str(folder.parent))
+    monkeypatch.setattr(rewards, "__path__", extend_path(rewards.__name__, rewards.__path__))
+
+    def forget() -> None:
+        for name in ("_names", "_folders"):
+            REWARDS.__dict__.pop(name, None)
+
+    def write(name: str, text: str) -> Path:
+        path = folder / f"{name}.py"
+        path.write_text(text)
+        forget()
+        return path
+
+    yield write
+    forget()
+    for name in set(sys.modules) - known:
+        if name.startswith("audiorl.rewards."):
+            del sys.modules[name]

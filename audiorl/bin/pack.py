@@ -31,7 +31,13 @@ META = "meta.json"
 CODEC = "codec"  # of synthesis: its codec and its voices, below the experiment once unpacked
 REQUIRED = ("config.yaml", "model/config.yaml", "model/model.safetensors")
 EXPECTED = ("env.json", "run.sh", "RESULTS.md", "report.html")
-PATTERNS = ("model/**/*", "images/*", "decode_*/result.json", "decode_*/*/result.json")
+PATTERNS = (
+    "model/**/*",
+    "rewards/*.py",
+    "images/*",
+    "decode_*/result.json",
+    "decode_*/*/result.json",
+)
 
 
 def main() -> None:

@@ -51,6 +51,11 @@ class Variants(Collection):
     def __contains__(self, name: object) -> bool:
         return name in self._names
 
+    def plugin(self, name: str) -> Path | None:
+        """Return the file of a variant of the user; None for one of the package itself."""
+        path = self._names[name]
+        return None if str(path.parent) == self._folders[0] else path
+
     def module(self, name: str) -> ModuleType:
         """Import the module of a variant; UserError if it is the user's and cannot be used."""
         path = self._names[name]
@@ -67,12 +72,16 @@ class Variants(Collection):
         return module
 
     @functools.cached_property
+    def _folders(self) -> list[str]:
+        return list(importlib.import_module(self.package).__path__)
+
+    @functools.cached_property
     def _names(self) -> dict[str, Path]:
         """Name to file. UserError if AUDIORL_PLUGINS is wrong or a name is taken."""
         for root in filter(None, os.environ.get(PLUGINS, "").split(os.pathsep)):
             if not os.path.isdir(root):
                 raise UserError(f"{PLUGINS}: there is no folder {root}; fix the variable.")
-        own, *others = importlib.import_module(self.package).__path__
+        own, *others = self._folders
         taken = {module.name for module in pkgutil.iter_modules([own])}
         found = {name: Path(own, f"{name}.py") for name in _variants(own)}
         for folder in others:

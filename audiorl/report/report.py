@@ -156,7 +156,9 @@ def reward_code(exp: Path) -> dict[str, str]:
     """The users' own reward files that a system was trained with, as training kept them."""
     path = exp / "config.yaml"
     rewards = load_config(path).rl.rewards if path.exists() else []
-    return {str(path): _read(exp / path) for reward in rewards for path in reward.files}
+    files = [exp / path for reward in rewards for path in reward.files]
+    files += sorted(exp.glob("rewards/*.py"))
+    return {path.relative_to(exp).as_posix(): _read(path) for path in files}
 
 
 def environment_table(path: Path) -> Table:

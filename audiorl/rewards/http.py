@@ -30,7 +30,7 @@ MAY_PASS = (408, 429)  # of the 4xx: too late, too many requests; the others bla
 class Options(WaveOptions):
     """The server, and what is sent to it."""
 
-    url: str = key("", "where samples are posted; request and answer: egs/README.md")
+    url: str = key("", "where samples are posted; request and answer: docs/rewards.md")
     timeout: float = key(30.0, "s to wait for a whole answer", gt=0)
     retries: int = key(2, "attempts after the first", ge=0)
     batch_size: int = key(64, "samples in one request", ge=1)

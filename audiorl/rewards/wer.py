@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from audiorl.rewards.core.counting import UnitOptions, error_reward
+from audiorl.rewards.core.counting import UnitOptions as Options
+from audiorl.rewards.core.counting import error_reward
 from audiorl.rewards.core.reward import Context, Reward
-
-
-@dataclass
-class Options(UnitOptions):
-    """The unit of the error rate."""
 
 
 def build(options: Options, context: Context) -> Reward:

@@ -37,7 +37,8 @@ def build_rl_data(
     pool = read_pool(config, dump)
     others = read_hypotheses(config, pool)
     utterances = sorted({u.id: u for part in pool.values() for u in part}.values(), key=_by_id)
-    contents = {str(path): sha256(path) for path in (weights, *reward_files(config))}
+    code = {str(weights): weights, **reward_files(config)}
+    contents = {name: sha256(path) for name, path in code.items()}
     file = ProbeFile(out.with_suffix(".probe.jsonl"), {**probe_settings(config), **contents})
     with scoring(config) as rewards:
         probes = probe(model, utterances, rewards, file)
@@ -75,7 +76,7 @@ def is_built(config: Config, policy: str, dump: Path, out: Path, weights: Path) 
     data, rl_data = config.data, config.rl_data
     sets = {subset.source_in(data) for subset in subsets_of(config)}
     sets |= {data.train, *held_out_sets(config)}
-    inputs = [weights, *reward_files(config), *(dump / name / "text" for name in sets)]
+    inputs = [weights, *reward_files(config).values(), *(dump / name / "text" for name in sets)]
     inputs += [Path(path) for path in (*rl_data.hypotheses, rl_data.background) if path]
     newest = max(path.stat().st_mtime for path in inputs if path.exists())
     return meta.stat().st_mtime >= newest and json.loads(meta.read_text()) == settings(

@@ -71,9 +71,9 @@ class Experiment:
                 "another with --exp."
             )
 
-    def keep(self, path: Path) -> None:
-        """Copies a file of the recipe into the folder, under its relative path, as its own part."""
-        with atomic_path(self.folder / path) as copy:
+    def keep(self, name: str, path: Path) -> None:
+        """Copy the user's code into the folder, under the relative path `name`."""
+        with atomic_path(self.folder / name) as copy:
             shutil.copyfile(path, copy)
 
     def _check_config(self, relevant: tuple[str, ...]) -> None:

@@ -97,10 +97,10 @@ def train_rl(
     weights = init / "model" / WEIGHTS
     if not weights.exists():
         raise UserError(f"{weights}: there is no model to start from; run the stage before.")
-    code = {str(path): path for path in reward_files(config)}
+    code = reward_files(config)
     experiment.check_inputs(train=train, dev=dev, init=weights, **code, **task.inputs())
-    for path in code.values():
-        experiment.keep(path)
+    for name, path in code.items():
+        experiment.keep(name, path)
     if experiment.is_complete:
         log.info("%s is complete: nothing to do", out)
         return

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import io
 import json
 import logging
 import math
@@ -12,13 +14,17 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
+import torch
 
 from audiorl.config.rewards import reward_options
 from audiorl.config.schema import Config, ScoreConfig
 from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
 from audiorl.rewards import Context, Sample, build_reward, build_rewards, http
+from audiorl.rewards.core.workers import scoring
 
 MINE = """
 from dataclasses import dataclass
@@ -249,6 +255,58 @@ def test_no_server_at_all(server: Server, caplog) -> None:
     server.url = "http://127.0.0.1:9/score"
     assert server.score(retries=1) == [None, None, None]
     assert "Connection refused" in caplog.text
+
+
+def recordings(tmp_path: Path) -> list[Sample]:
+    """Hypotheses of two recordings of 0.1 s at 8 kHz; the first is louder."""
+    found = []
+    for name, level in (("u1", 0.5), ("u2", 0.25)):
+        path = tmp_path / f"{name}.wav"
+        soundfile.write(path, np.full(800, level), 8000, subtype="PCM_16")
+        utterance = Utterance(name, str(path), "a", "s", duration=0.1)
+        found += [Sample(utterance, text, True) for text in ("a", "b")]
+    return found
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_users_file_has_the_recording(mine: Callable, tmp_path: Path, workers: int) -> None:
+    text = """
+def reward(samples):
+    assert all(s.sample_rate == 8000 and len(s.wave) == 800 for s in samples)
+    return [float(s.wave.max()) for s in samples]
+"""
+    config = mine(text, waves=True)
+    config.data.sample_rate, config.rl.reward_workers = 8000, workers
+    with scoring(config) as rewards:
+        assert rewards.submit(recordings(tmp_path))().total == [0.5, 0.5, 0.25, 0.25]
+
+
+def test_a_server_has_the_recording(server: Server, tmp_path: Path) -> None:
+    def loudness(request: dict) -> tuple[int, bytes]:
+        files = [io.BytesIO(base64.b64decode(s["wave"])) for s in request["samples"]]
+        assert all(soundfile.info(file).subtype == "PCM_16" for file in files)
+        waves = [soundfile.read(file.seek(0) or file) for file in files]
+        assert all(len(wave) == 800 and rate == 8000 for wave, rate in waves)
+        return says(json.dumps({"rewards": [wave.max() for wave, _ in waves]}))(request)
+
+    server.answers = [loudness]
+    config = Config()
+    config.data.sample_rate = 8000
+    config.rl.rewards = [reward_options("http", url=server.url, waves=True)]
+    assert build_rewards(config)(recordings(tmp_path)).total == [0.5, 0.5, 0.25, 0.25]
+
+
+def test_a_server_has_the_spoken_wave(server: Server) -> None:
+    server.answers = [lambda request: says('{"rewards": [1, 0]}')(request)]
+    utterance = Utterance("u1", "", "a", "s")
+    spoken = Sample(utterance, "a", True, (1,), torch.linspace(-1, 2, 7), 24000)
+    options = reward_options("http", url=server.url, waves=True)
+    reward = build_reward(options, Context(ScoreConfig()))
+    assert reward.function([spoken, Sample(utterance, "", True)]) == [1, 0]
+    sent, none = (sample["wave"] for sample in server.requests[0]["samples"])
+    wave, rate = soundfile.read(io.BytesIO(base64.b64decode(sent)))
+    assert rate == 24000 and none is None
+    assert wave == pytest.approx([-1, -0.5, 0, 0.5, 1, 1, 1], abs=1e-4)
 
 
 def test_numbers_that_are_none_are_unscorable(server: Server) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -219,6 +220,28 @@ def test_a_users_reward_file_belongs_to_the_run(corpus: Corpus, tmp_path, monkey
     mine.unlink()
     with pytest.raises(UserError, match=r"local/mine.py does not exist; fix reward_file"):
         corpus.rl(tmp_path / "other", keys)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_reward_that_is_one_file_of_the_user(
+    corpus: Corpus, tmp_path: Path, plugins: Callable, workers: int
+) -> None:
+    text = """
+from audiorl.config.rewards import RewardOptions as Options
+from audiorl.rewards import Reward
+
+def build(options, context):
+    return Reward(lambda samples: [float(len(s.text)) for s in samples])
+"""
+    path = plugins("letters", text)
+    keys = {**SHORT, "rl.rewards": [reward_options("letters")], "rl.reward_workers": workers}
+    corpus.rl(tmp_path / "exp", keys)
+    assert (tmp_path / "exp" / "rewards" / "letters.py").read_text() == text
+    for line in lines(tmp_path / "exp" / "completions.jsonl"):
+        assert line["reward"] == line["rewards"]["letters"] == len(line["completion"])
+    path.write_text(text + "# edited\n")
+    with pytest.raises(UserError, match=r"begun with other inputs .* \(rewards/letters.py changed"):
+        corpus.rl(tmp_path / "exp", keys)
 
 
 def test_all_recommended_rewards_together(corpus: Corpus, tmp_path: Path) -> None:

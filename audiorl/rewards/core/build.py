@@ -41,10 +41,17 @@ def wants_waves(config: Config) -> bool:
     return any("wave" in options.needs for options in config.rl.rewards)
 
 
-def reward_files(config: Config) -> list[Path]:
-    """Return the users' files among the rewards; UserError if one does not exist."""
-    files = [path for options in config.rl.rewards for path in options.files]
-    for path in files:
+def reward_files(config: Config) -> dict[str, Path]:
+    """Return the users' code among the rewards, by its path in the experiment.
+
+    Raises UserError if a `reward_file` does not exist.
+    """
+    files = {}
+    for options in config.rl.rewards:
+        if plugin := REWARDS.plugin(options.name):
+            files[f"rewards/{plugin.name}"] = plugin
+        files |= {str(path): path for path in options.files}
+    for path in files.values():
         if not path.is_file():
             raise UserError(f"{path} does not exist; fix reward_file of rl.rewards.")
     return files
