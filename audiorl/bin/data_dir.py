@@ -1,4 +1,4 @@
-"""Checks, mends, and makes Kaldi data directories.
+"""Check, fix, and make Kaldi data directories.
 
 Examples:
     python -m audiorl.bin.data_dir validate data/train data/dev --nj 4
@@ -52,7 +52,7 @@ def _validate(args: argparse.Namespace) -> None:
             print(f"{path}: valid, {_size(report.directory)}")
     if broken:
         raise UserError(
-            f"{', '.join(broken)} not valid; mend the preparation, or run "
+            f"{', '.join(broken)} not valid; fix the preparation, or run "
             f"`python -m audiorl.bin.data_dir fix {' '.join(broken)}`."
         )
 

@@ -16,9 +16,7 @@ from audiorl.runtime.locks import exclusive
 def main() -> None:
     options = parser(__doc__)
     options.add_argument("--dump", type=Path, required=True, help="folder of the formatted sets")
-    options.add_argument(
-        "--out", type=Path, required=True, help="experiment to write or go on with"
-    )
+    options.add_argument("--out", type=Path, required=True, help="experiment to write or continue")
     args = options.parse_args()
     config = load_config(args.config, args.set)
     from audiorl.train.codec import train_codec

@@ -84,7 +84,7 @@ def unpack(source: Path, folder: Path) -> dict:
     except OSError as error:
         raise UserError(
             f"{source} cannot be unpacked to {folder} ({error.strerror or error}); free the disk "
-            "or mend access, then run again."
+            "or fix access, then run again."
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

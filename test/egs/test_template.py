@@ -128,7 +128,7 @@ def test_its_preparation_serves_synthesis(corpus: Path, tmp_path: Path) -> None:
     (root / "egs").mkdir(parents=True)
     for name in ("audiorl", "conf", "utils", "tools", "setup.py", "egs/ljspeech", "egs/TEMPLATE"):
         (root / name).symlink_to(ROOT / name)
-    told = (EGS / "README.md").read_text(encoding="utf-8")
+    told = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
     (block,) = (b for b in told.split("```") if "egs/TEMPLATE/local/*" in b)
     lines = block.removeprefix("sh").replace("cp -r", "cp -rL").replace("/data/mine", '"$1"')
     run("bash", "-euc", lines, "bash", corpus, cwd=root)

@@ -60,7 +60,7 @@ def read_list(path: Path) -> list[Utterance]:
         if len(fields) not in (2, 3):
             raise UserError(
                 f"{path}:{number} has {len(fields)} columns, not audio, transcript and perhaps "
-                "speaker, with a tab between them; mend the line."
+                "speaker, with a tab between them; fix the line."
             )
         file = path.parent / fields[0]
         name, speaker = identify(file, fields[2] if len(fields) == 3 else "")

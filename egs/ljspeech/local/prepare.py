@@ -99,7 +99,7 @@ def read_metadata(path: Path) -> dict[str, str]:
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         fields = line.split("|")
         if len(fields) != 3 or fields[0] < "LJ":
-            raise UserError(f"{path}:{number} is not `LJ…|text|normalised text`; mend the line.")
+            raise UserError(f"{path}:{number} is not `LJ…|text|normalised text`; fix the line.")
         texts[fields[0]] = fields[2]
     return texts
 
