@@ -14,6 +14,7 @@ from pathlib import Path
 
 from audiorl.bin.cli import parser, run
 from audiorl.config import load_config
+from audiorl.runtime.locks import exclusive
 
 
 def main() -> None:
@@ -26,7 +27,7 @@ def main() -> None:
     args = options.parse_args()
     config = load_config(args.config, args.set)
     from audiorl.models import WEIGHTS, load_model
-    from audiorl.rl_data.build import build_rl_data, is_built
+    from audiorl.rl_data.build import build_rl_data, rl_set_stamp
     from audiorl.runtime.device import pick_device, setup_torch
 
     policy, weights = str(args.init), args.init / "model" / WEIGHTS
@@ -35,9 +36,10 @@ def main() -> None:
 
         setup_torch(config.num_threads)
         model = load_model(args.init / "model", str(pick_device(config.device)))
-        build_speech_rl_set(model, policy, weights, config, args.dump, args.out)
+        with exclusive(args.out.parent, args.out.name):
+            build_speech_rl_set(model, policy, weights, config, args.dump, args.out)
         return
-    if is_built(config, policy, args.dump, args.out, weights):
+    if rl_set_stamp(config, policy, args.dump, args.out, weights).is_current(args.out):
         print(f"{args.out} is complete: nothing to do")
         return
     logging.basicConfig(format="%(message)s")  # processes that score have no other way to say why
@@ -45,7 +47,8 @@ def main() -> None:
     model = load_model(args.init / "model", str(pick_device(config.device)))
     for section in ("seed", "rl", "score", "decode"):
         setattr(model.config, section, getattr(config, section))
-    build_rl_data(model, policy, weights, config, args.dump, args.out)
+    with exclusive(args.out.parent, args.out.name):
+        build_rl_data(model, policy, weights, config, args.dump, args.out)
 
 
 if __name__ == "__main__":

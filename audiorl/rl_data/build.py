@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from audiorl.config.schema import Config
+from audiorl.data.tables import set_files
 from audiorl.data.utterance import Utterance, write_utterances_jsonl
 from audiorl.errors import UserError
 from audiorl.models.audio_llm import AudioLLM
@@ -19,7 +19,8 @@ from audiorl.rl_data.pool import held_out_sets, read_hypotheses, read_pool, subs
 from audiorl.rl_data.probe import ProbeFile, probe
 from audiorl.rl_data.report import draw, print_tables
 from audiorl.rl_data.subsets import Candidate, Choice, choose
-from audiorl.runtime.files import progress, sha256, write_json
+from audiorl.runtime.files import progress, sha256
+from audiorl.runtime.stamps import Stamp
 
 
 def build_rl_data(
@@ -34,6 +35,7 @@ def build_rl_data(
     Raises UserError where fewer utterances qualify for a subset than its size, and where rewards
     fail or apply to none.
     """
+    stamp = rl_set_stamp(config, policy, dump, out, weights)
     pool = read_pool(config, dump)
     others = read_hypotheses(config, pool)
     utterances = sorted({u.id: u for part in pool.values() for u in part}.values(), key=_by_id)
@@ -60,28 +62,23 @@ def build_rl_data(
             "them, or name other sets in rl_data.subsets."
         )
     choices = _choose(config, pool, scored)
-    # If it is killed here, the settings of an earlier build must not vouch for this one.
-    out.with_suffix(".meta.json").unlink(missing_ok=True)
     _write(out, config, policy, pool, scored, choices)
     print_tables(list(scored.values()), choices)
     draw(list(scored.values()), choices, out.with_suffix(".png"))
-    write_json(out.with_suffix(".meta.json"), settings(config, policy, dump))
+    stamp.write()
 
 
-def is_built(config: Config, policy: str, dump: Path, out: Path, weights: Path) -> bool:
-    """Whether `out` was built with these settings, after its inputs."""
-    meta = out.with_suffix(".meta.json")
-    if not (meta.exists() and out.exists()):
-        return False
+def rl_set_stamp(config: Config, policy: str, dump: Path, out: Path, weights: Path) -> Stamp:
+    """Return the stamp of the RL set `out`: all that its content follows from."""
     data, rl_data = config.data, config.rl_data
     sets = {subset.source_in(data) for subset in subsets_of(config)}
     sets |= {data.train, *held_out_sets(config)}
-    inputs = [weights, *reward_files(config).values(), *(dump / name / "text" for name in sets)]
-    inputs += [Path(path) for path in (*rl_data.hypotheses, rl_data.background) if path]
-    newest = max(path.stat().st_mtime for path in inputs if path.exists())
-    return meta.stat().st_mtime >= newest and json.loads(meta.read_text()) == settings(
-        config, policy, dump
-    )
+    texts = filter(None, (*rl_data.hypotheses, rl_data.background))
+    files = [*map(Path, texts), *reward_files(config).values()]
+    inputs = {"weights": weights, **{str(file): file for file in files}}
+    for name in sets:
+        inputs |= set_files(dump / name)
+    return Stamp(out.with_suffix(".meta.json"), settings(config, policy, dump), inputs, [out])
 
 
 def settings(config: Config, policy: str, dump: Path) -> dict[str, object]:

@@ -6,19 +6,19 @@ DiffRO on fixed histories learns along these tokens, as its paper synthesised it
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from audiorl.config.schema import Config
-from audiorl.data.speech_tokens import HISTORIES, write_tokens
+from audiorl.data.speech_tokens import CODEC, HISTORIES, TOKENS, write_tokens
+from audiorl.data.tables import set_files
 from audiorl.data.utterance import write_utterances_jsonl
 from audiorl.errors import UserError
 from audiorl.infer.speak import Spoken, speak, speech_sampling
 from audiorl.models.speech_lm import SpeechLM
 from audiorl.rl_data.pool import held_out_sets, read_pool
-from audiorl.runtime.files import write_json
+from audiorl.runtime.stamps import Stamp
 from audiorl.text.detectors import token_loops
 
 
@@ -32,9 +32,8 @@ def build_speech_rl_set(
     Texts whose speech does not end, is empty or loops are left out, and counted. UserError for a
     text that cannot be spoken, and if none is left.
     """
-    stamp = out.with_suffix(".meta.json")
-    settings = _settings(config, policy, weights, dump)
-    if out.exists() and stamp.exists() and json.loads(stamp.read_text()) == settings:
+    stamp = _stamp(config, policy, weights, dump, out)
+    if stamp.is_current(out):
         print(f"{out} is complete: nothing to do")
         return
     ((source, utterances),) = read_pool(config, dump).items()
@@ -51,11 +50,9 @@ def build_speech_rl_set(
     rate = model.facts.codec["token_rate"]
     # So that the reward `tempo` knows how long a text alone takes.
     kept = [u if u.audio else replace(u, duration=len(tokens[u.id]) / rate) for u in kept]
-    # If it is killed here, the stamp of an earlier build must not vouch for a mixture of both.
-    stamp.unlink(missing_ok=True)
     write_tokens(out.parent / HISTORIES, tokens, model.facts.codec)
     write_utterances_jsonl(out, kept, dict.fromkeys(tokens, provenance))
-    write_json(stamp, settings)
+    stamp.write()
 
 
 def _fault(spoken: Spoken, loop_tokens: int) -> str:
@@ -67,11 +64,10 @@ def _fault(spoken: Spoken, loop_tokens: int) -> str:
     return "looping" if token_loops(spoken.tokens, loop_tokens) else ""
 
 
-def _settings(config: Config, policy: str, weights: Path, dump: Path) -> dict[str, object]:
-    """What the content of the set follows from."""
+def _stamp(config: Config, policy: str, weights: Path, dump: Path, out: Path) -> Stamp:
+    """All that the content of the set follows from."""
     sets = [config.data.rl or config.data.train, *held_out_sets(config)]
-    states = [p.stat() for p in (weights, *(dump / s / "text" for s in sets)) if p.exists()]
-    return {
+    settings = {
         "policy": policy,
         "sampling": asdict(speech_sampling(config.decode)),
         "max_completion_length": config.decode.max_completion_length,
@@ -79,5 +75,10 @@ def _settings(config: Config, policy: str, weights: Path, dump: Path) -> dict[st
         "loop_tokens": config.diffro.loop_tokens,
         "sets": sets,
         "normalizer": config.score.normalizer,  # texts are held out as they are scored
-        "files": [[state.st_size, state.st_mtime_ns] for state in states],
     }
+    inputs = {"weights": weights}
+    for name in sets:
+        inputs |= set_files(dump / name)
+    histories = out.parent / HISTORIES
+    outputs = [out, histories / TOKENS, histories / CODEC]
+    return Stamp(out.with_suffix(".meta.json"), settings, inputs, outputs)

@@ -21,7 +21,7 @@ from audiorl.data.utterance import read_utterances
 from audiorl.errors import UserError
 from audiorl.models import save_model
 from audiorl.rl_data import build as rl_data_build
-from audiorl.rl_data.build import build_rl_data, is_built
+from audiorl.rl_data.build import build_rl_data, rl_set_stamp
 from audiorl.rl_data.probe import ProbeFile
 
 SETS = {"data.rl": "rl", "data.dev": "dev", "data.test": ["test"], "rl.num_generations": 3}
@@ -65,6 +65,10 @@ def build(dump: Path, out: Path, keys: dict | None = None) -> Config:
     weights.touch()
     build_rl_data(model, "exp/sft", weights, model.config, dump, out)
     return model.config
+
+
+def is_built(config: Config, policy: str, dump: Path, out: Path, weights: Path) -> bool:
+    return rl_set_stamp(config, policy, dump, out, weights).is_current()
 
 
 def read_lines(path: Path) -> dict[str, dict]:
@@ -336,7 +340,6 @@ def test_a_killed_build_of_other_settings_is_not_taken_for_the_first(
     other = {"rl_data.probe_utterances": 2}
     killed(lambda: build(dump, out, other), after(rl_data_build, "_write", lambda *_: True))
     assert len(read_utterances(out)) == 2
-    os.utime(dump / "weights", (0, 0))  # `build` touched them
     assert not is_built(config, "exp/sft", dump, out, dump / "weights")
 
 
@@ -431,10 +434,17 @@ def test_what_is_built_is_known(dump: Path, tmp_path: Path) -> None:
     assert is_built(tiny_config({**SETS, "rl.learning_rate": 1.0}), *arguments)
     assert is_built(tiny_config({**SETS, "score.bootstrap_samples": 100}), *arguments)
     assert not is_built(config, "exp/other", *arguments[1:])
-    later = out.with_suffix(".meta.json").stat().st_mtime + 5
-    for path in (weights, dump / "test" / "text"):
-        before = path.stat().st_mtime
-        os.utime(path, (later, later))
+    for path in (weights, dump / "test" / "text", dump / "rl" / "wav.scp"):
+        content, state = path.read_bytes(), path.stat()
+        os.utime(path, (4e9, 4e9))
+        assert is_built(config, *arguments), path
+        path.write_bytes(content + b" ")
+        os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
         assert not is_built(config, *arguments), path
-        os.utime(path, (before, before))
-    assert is_built(config, *arguments)
+        path.write_bytes(content)
+        assert is_built(config, *arguments), path
+    out.write_text(out.read_text().partition("\n")[2])  # cut at a line
+    assert not is_built(config, *arguments)
+    for text in ("", "[", '{"format": 99}'):
+        out.with_suffix(".meta.json").write_text(text)
+        assert not is_built(config, *arguments)
