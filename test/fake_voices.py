@@ -11,8 +11,9 @@ import soundfile
 from fake_systems import RATE, WORDS, recognise, write_table
 
 from audiorl.config import Config, dump_config
+from audiorl.runtime.stamps import Stamp
 from audiorl.score.sound import measure
-from audiorl.score.tts import REFERENCE, Judged, write_judged
+from audiorl.score.tts import JUDGED, REFERENCE, Judged, write_judged
 
 SPEAKERS = {"ann": 210.0, "bob": 110.0, "eve": 250.0}  # Hz
 SETS = ("test", "test_hard")
@@ -111,7 +112,7 @@ def decode(
     truncated = [next(iter(texts))] if share > 0.3 else []
     (folder / "decode.json").write_text(json.dumps({"seconds": 2.0, "truncated": truncated}))
     if judged:
-        write_judged(folder, found, f"{system} {name}", "exp/judge")
+        write_judged(Stamp(folder / JUDGED, {}, {}), found, "exp/judge")
 
 
 def _train(folder: Path, generator: random.Random) -> None:

@@ -7,9 +7,6 @@ set whose waves, recordings and judge have not changed is left alone.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
@@ -22,7 +19,7 @@ from torch import Tensor
 
 import audiorl
 from audiorl.config.schema import Config
-from audiorl.data.audio import audio_info, read_audio, resample
+from audiorl.data.audio import audio_digests, audio_info, read_audio, resample
 from audiorl.data.tables import read_table
 from audiorl.data.utterance import Utterance, absolute_audio, read_utterances
 from audiorl.errors import UserError
@@ -31,10 +28,11 @@ from audiorl.models import WEIGHTS, load_model
 from audiorl.models.audio_llm import AudioLLM
 from audiorl.models.judge import LABELS, Judge
 from audiorl.runtime.batching import batches_by_seconds
-from audiorl.runtime.files import progress, sha256
+from audiorl.runtime.files import progress
+from audiorl.runtime.stamps import Stamp
 from audiorl.score.asr import check_ids
 from audiorl.score.sound import measure, spectral_distance, speech_span
-from audiorl.score.tts import Judged, is_judged, write_judged
+from audiorl.score.tts import JUDGED, Judged, write_judged
 
 RECORDINGS = 20  # of a speaker, from the train set
 FORMAT = 1  # of what is measured; another number, and all is measured again
@@ -96,7 +94,7 @@ def hear(
 
 def judge_systems(judge: Path, exps: Iterable[Path], dump: Path, cfg: Config, device: str) -> None:
     """Writes judged.json of every set of every system, where it is out of date."""
-    weights = sha256(judge / "model" / WEIGHTS) if (judge / "model" / WEIGHTS).exists() else ""
+    weights = judge / "model" / WEIGHTS
     listener = None
     for name in cfg.data.test:
         texts = read_utterances(dump / name, texts_alone=True)
@@ -104,14 +102,14 @@ def judge_systems(judge: Path, exps: Iterable[Path], dump: Path, cfg: Config, de
         for exp in exps:
             folder = exp / f"decode_{cfg.decode.name}" / name
             waves = _synthesised(folder, texts, dump / name)
-            inputs = _fingerprint(weights, waves, [*texts, *recordings])
-            if is_judged(folder, inputs):
+            stamp = _stamp(folder, weights, waves, [*texts, *recordings])
+            if stamp.is_current(folder / JUDGED):
                 continue
             listener = listener or load_listener(judge, device)
             seconds = cfg.decode.batch_seconds
             natural = natural or _Natural(listener, texts, recordings, seconds, str(dump / name))
             judged = _judge(listener, waves, natural, seconds, str(folder))
-            write_judged(folder, judged, inputs, str(judge))
+            write_judged(stamp, judged, str(judge))
 
 
 def _recordings(utterances: Sequence[Utterance], train: Path) -> list[Utterance]:
@@ -238,17 +236,13 @@ def _read(u: Utterance, rate: int) -> np.ndarray:
     return read_audio(u, rate) if u.duration else np.zeros(0, np.float32)
 
 
-def _fingerprint(weights: str, waves: list[Utterance], natural: Sequence[Utterance]) -> str:
+def _stamp(
+    folder: Path, weights: Path, waves: list[Utterance], natural: Sequence[Utterance]
+) -> Stamp:
     """Of the judge, the waves, and the texts and recordings that they are held against."""
-    files = [(u.id, u.audio, _size_and_time(u.audio)) for u in waves]
-    natural = [(asdict(u), _size_and_time(u.audio)) for u in natural]
-    parts = json.dumps([audiorl.__version__, FORMAT, weights, files, natural])
-    return hashlib.sha256(parts.encode()).hexdigest()
-
-
-def _size_and_time(path: str) -> tuple[int, int] | None:
-    try:
-        state = os.stat(path)
-    except OSError:
-        return None  # an archive's entry; a missing file is named when it is read
-    return state.st_size, state.st_mtime_ns
+    inputs = {f"texts/{u.id}": [u.text, u.speaker, u.start, u.end, u.duration] for u in natural}
+    for kind, utterances in (("wav", waves), ("recordings", natural)):
+        found = audio_digests({u.id: u.audio for u in utterances if u.audio})
+        inputs |= {f"{kind}/{name}": content for name, content in found.items()}
+    inputs["judge"] = weights
+    return Stamp(folder / JUDGED, {"audiorl": audiorl.__version__, "judging": FORMAT}, inputs)

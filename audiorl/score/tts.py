@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from audiorl.errors import UserError
-from audiorl.runtime.files import write_json
+from audiorl.runtime.stamps import Stamp
 from audiorl.score.ratio import UTTERANCES, Metric
 from audiorl.text.align import Counts, count_errors
 from audiorl.text.normalise import normalizer, split_units
@@ -93,10 +93,9 @@ def character_errors(texts: Sequence[str], heard: Sequence[str], normalize: str)
     return sum(counts, Counts())
 
 
-def write_judged(folder: Path, judged: dict[str, Judged], inputs: str, judge: str) -> None:
-    """Writes judged.json; `inputs`: fingerprint of all that it follows from."""
-    found = {uid: asdict(one) for uid, one in judged.items()}
-    write_json(folder / JUDGED, {"inputs": inputs, "judge": judge, "utterances": found})
+def write_judged(stamp: Stamp, judged: dict[str, Judged], judge: str) -> None:
+    """Write judged.json, which is its own stamp."""
+    stamp.write(judge=judge, utterances={uid: asdict(one) for uid, one in judged.items()})
 
 
 def read_judged(folder: Path) -> dict[str, Judged]:
@@ -109,11 +108,3 @@ def read_judged(folder: Path) -> dict[str, Judged]:
         raise UserError(f"{path} does not exist; let the judge hear the set (stage 7).") from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{path} is not whole ({error!r}); remove it and score again.") from error
-
-
-def is_judged(folder: Path, inputs: str) -> bool:
-    """Whether judged.json follows from these inputs."""
-    try:
-        return json.loads((folder / JUDGED).read_text(encoding="utf-8"))["inputs"] == inputs
-    except (OSError, ValueError, TypeError, KeyError):
-        return False

@@ -8,19 +8,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import audiorl
-from audiorl.config import Config, config_differences, dump_config
+from audiorl.config import Config, config_differences
 from audiorl.config.loader import refuse_if_any
 from audiorl.config.matrix import WARM_START, Experiments
 from audiorl.data.speech_tokens import HISTORIES
+from audiorl.data.tables import set_files
 from audiorl.errors import nearest
+from audiorl.runtime.stamps import Stamp
 from audiorl.score.asr import POOLED
 from audiorl.score.metrics import Metric, metrics_of
 
@@ -43,23 +43,19 @@ class Job:
     def file(self, ending: str) -> Path:
         return self.path.with_name(self.path.name + ending)
 
-    @property
-    def stamp(self) -> Path:
-        return self.file(".done.json")
-
-    def fingerprint(self) -> str:
-        """Of all that the output follows from: another one, and the job is to be done again."""
+    def stamp(self) -> Stamp:
+        """Return the stamp of the job as its inputs are now."""
         named = [Path(text) for text in _texts(asdict(self.config)) if os.path.isfile(text)]
-        files = [(str(path), _size_and_time(path)) for path in (*self.inputs, *named)]
-        parts = [audiorl.__version__, dump_config(self.config), self.commands, files]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+        inputs = {str(path): path for path in (*self.inputs, *named) if not path.is_dir()}
+        for path in filter(Path.is_dir, self.inputs):
+            inputs |= set_files(path)
+        settings = {"audiorl": audiorl.__version__, "config": asdict(self.config)}
+        settings["commands"] = self.commands
+        return Stamp(self.file(".done.json"), settings, inputs)
 
     def is_done(self) -> bool:
-        try:
-            made = json.loads(self.stamp.read_text(encoding="utf-8"))["inputs"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
-        return made == self.fingerprint() and self.output.exists()
+        """Whether the output is there and follows from the inputs as they are."""
+        return self.output.exists() and self.stamp().is_current()
 
 
 @dataclass(frozen=True)
@@ -214,7 +210,7 @@ class _JobMaker:
         if self.speaks:
             models += [self.init.parent / name for name in RL_NEEDS]
         weights = (model / WEIGHTS for model in models)
-        return (*weights, *(self.dump / name / "text" for name in sorted(sets)))
+        return (*weights, *(self.dump / name for name in sorted(sets)))
 
 
 def _stage(name: str, path: Path, *arguments: str) -> tuple[str, ...]:
@@ -228,11 +224,3 @@ def _texts(node: object) -> Iterator[str]:
     elif isinstance(node, (dict, list)):
         for value in node.values() if isinstance(node, dict) else node:
             yield from _texts(value)
-
-
-def _size_and_time(path: Path) -> tuple[int, int] | None:
-    try:
-        state = path.stat()
-    except OSError:
-        return None
-    return state.st_size, state.st_mtime_ns

@@ -7,9 +7,10 @@ import textwrap
 
 from audiorl.errors import UserError
 from audiorl.report.tables import WIDTH, as_text
+from audiorl.runtime.locks import exclusive
 from audiorl.table.plan import WEIGHTS, Plan
 from audiorl.table.report import write_results
-from audiorl.table.runner import exclusive, run_jobs
+from audiorl.table.runner import run_jobs
 
 
 def run_table(plan: Plan, slots: int) -> None:
@@ -28,7 +29,7 @@ def run_table(plan: Plan, slots: int) -> None:
     if models:
         raise UserError(f"{models[0]}: it belongs beside the warm start; train it (stage 3).")
     if absent:
-        sets = ", ".join(str(path.parent) for path in absent)
+        sets = ", ".join(map(str, absent))
         raise UserError(f"{sets}: no such set; prepare and format it (stage 2).")
     with exclusive(plan.out) as lock:
         failures = run_jobs([plan.warm_start, *plan.data], slots, lock)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import shlex
 import signal
@@ -11,18 +9,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO
 
 from audiorl.config import dump_config
-from audiorl.errors import UserError
-from audiorl.runtime.files import atomic_write, disk_errors, write_json
+from audiorl.runtime.files import atomic_write
+from audiorl.runtime.locks import Lock
 from audiorl.table.plan import Job
-
-Lock = IO[str]
 
 
 @dataclass(frozen=True)
@@ -41,26 +36,6 @@ class Failure:
         lines = self.job.file(".log").read_text(encoding="utf-8", errors="replace").splitlines()
         told = [line for line in lines if line.strip()]
         return f"{self.job.name}: {self.command[0]} ({code}): {told[-1]}"
-
-
-@contextlib.contextmanager
-def exclusive(folder: Path) -> Iterator[Lock]:
-    """Holds a folder for one driver and the programs that it starts.
-
-    The lock goes with them: programs that outlive a killed driver keep the next one out.
-    """
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = open(folder / ".lock", "a", encoding="utf-8")
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                f"{folder}: another run_table, or a training that it started, is at work there; "
-                "wait for it or end it (`fuser` on the file .lock there shows which)."
-            ) from error
-        yield lock
 
 
 def run_jobs(
@@ -92,7 +67,7 @@ def run_jobs(
 
 def _do(job: Job, programs: _Programs) -> Failure | None:
     started = time.monotonic()
-    fingerprint = job.fingerprint()
+    stamp = job.stamp()
     with atomic_write(job.file(".yaml")) as stream:
         stream.write(dump_config(job.config))
     print(f"{job.name}: started, see {job.file('.log')}", flush=True)
@@ -103,7 +78,7 @@ def _do(job: Job, programs: _Programs) -> Failure | None:
                 failure = Failure(job, command, code)
                 print(f"FAILED {failure}", flush=True)
                 return failure
-    write_json(job.stamp, {"inputs": fingerprint})
+    stamp.write()
     print(f"{job.name}: done in {time.monotonic() - started:.0f} s", flush=True)
     return None
 

@@ -128,6 +128,13 @@ def test_what_changed_is_named(settings, inputs, names: str, stamp, capsys) -> N
     assert capsys.readouterr().out == (f"it is out of date: {names} changed\n" if names else "")
 
 
+def test_of_many_changes_the_first_are_named(stamp, capsys) -> None:
+    stamp().write()
+    assert not stamp(**{f"wav{i}": "x" for i in range(8)}).is_current("it")
+    told = "it is out of date: wav0, wav1, wav2, wav3, wav4 and 3 more changed\n"
+    assert capsys.readouterr().out == told
+
+
 BROKEN = ["", "{", "[1]", "null", "{}", '{"format": 0}', '{"format": "1"}', "\xff"]
 
 

@@ -101,10 +101,10 @@ def test_what_a_job_is_made_from(plan) -> None:
     found = plan()
     assert [str(path) for path in found.rows["b"][3].inputs] == [
         "exp/table/data/hard.jsonl", "exp/sft/model/model.safetensors",
-        "dump/one/text", "dump/rl_dev/text", "dump/silence/text", "dump/two/text",
+        "dump/one", "dump/rl_dev", "dump/silence", "dump/two",
     ]  # fmt: skip
-    names = [path.parent.name for path in found.data[0].inputs]
-    assert names == ["model", "dev", "one", "rl_dev", "silence", "train", "two"]
+    names = [path.name for path in found.data[0].inputs]
+    assert names == ["model.safetensors", "dev", "one", "rl_dev", "silence", "train", "two"]
 
 
 def test_the_first_seed_comes_first(plan) -> None:

@@ -14,8 +14,9 @@ import pytest
 
 from audiorl.config import Config, load_config
 from audiorl.errors import UserError
+from audiorl.runtime.locks import exclusive
 from audiorl.table.plan import Job
-from audiorl.table.runner import Failure, exclusive, run_jobs
+from audiorl.table.runner import Failure, run_jobs
 
 ROOT = Path(__file__).resolve().parents[2]
 # A stage that appends its words to a file, and fails or waits when asked to.
@@ -91,8 +92,23 @@ def test_what_changes_is_done_again(tmp_path: Path, job) -> None:
     assert not one.is_done()
     one.output.touch()
     assert one.is_done()
-    one.stamp.write_text("[")
+    for text in ("", "[", '{"inputs": "x"}', '{"format": 99}'):
+        one.file(".done.json").write_text(text)
+        assert not one.is_done()
+
+
+def test_contents_count_and_not_dates(tmp_path: Path, job) -> None:
+    one, path = job("one", "a"), tmp_path / "input"
+    run(tmp_path, one)
+    state = path.stat()
+    for times in ((1, 1), (4e9, 4e9)):
+        os.utime(path, times)
+        assert one.is_done()
+    path.write_text("2")
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
     assert not one.is_done()
+    path.write_text("1")
+    assert one.is_done()
 
 
 def test_a_failure_stops_no_other(tmp_path: Path, job, capsys) -> None:
@@ -137,7 +153,8 @@ from pathlib import Path
 from audiorl.bin import cli
 from audiorl.config import Config
 from audiorl.table.plan import Job
-from audiorl.table.runner import exclusive, run_jobs
+from audiorl.runtime.locks import exclusive
+from audiorl.table.runner import run_jobs
 folder = Path(sys.argv[1])
 jobs = [Job(folder / n, n, Config(), (("stage", str(folder / n), "wait"),), (), folder / n)
         for n in "abc"]
@@ -170,7 +187,7 @@ def test_terminated_it_ends_what_it_started(tmp_path: Path, job) -> None:
 
 def test_what_outlives_a_killed_driver_keeps_the_next_one_out(tmp_path: Path, job) -> None:
     driver = started(tmp_path, expect=2)
-    with pytest.raises(UserError, match=r"another run_table, or a training that it started"):
+    with pytest.raises(UserError, match=r"is being written by process .*, or by a program that it"):
         run(tmp_path, job("x", "a"))
     children = Path(f"/proc/{driver.pid}/task/{driver.pid}/children")
     if not children.exists():
@@ -182,7 +199,7 @@ def test_what_outlives_a_killed_driver_keeps_the_next_one_out(tmp_path: Path, jo
     driver.kill()
     driver.wait()
     try:
-        with pytest.raises(UserError, match="is at work there"):
+        with pytest.raises(UserError, match="is being written by process"):
             run(tmp_path, job("x", "a"))
     finally:
         for pid in left:

@@ -10,7 +10,6 @@ from fake_systems import make_systems
 
 from audiorl.config import dump_config
 from audiorl.config.matrix import load_matrix
-from audiorl.runtime.files import write_json
 from audiorl.score.asr import score_systems
 from audiorl.score.results import write_system
 from audiorl.table.plan import Job, Plan, make_plan
@@ -50,7 +49,7 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
 def finish(job: Job, plan: Plan) -> None:
     (system,) = score_systems([job.output.parent.parent], Path("dump"), plan.config)
     write_system(system, "word", system)
-    write_json(job.stamp, {"inputs": job.fingerprint()})
+    job.stamp().write()
 
 
 def test_what_is_there_and_what_is_not(plan: Plan) -> None:
@@ -92,7 +91,7 @@ def test_curves_of_rows_are_means_over_seeds(plan: Plan) -> None:
 
 def test_without_its_baseline_it_has_no_differences(plan: Plan) -> None:
     for job in plan.rows["good"].values():
-        job.stamp.unlink()
+        job.stamp().path.unlink()
     titles = [table.title for table in write_results(plan)]
     assert titles == ["Means over seeds", "Seed by seed", "What the rows are"]
     assert "Differences" not in (plan.out / "report.html").read_text()
