@@ -65,6 +65,7 @@ def keep_voices(exp: Path, codec: Path, dump: Path) -> None:
     """
     from audiorl.config import load_config
     from audiorl.data.speech_tokens import check_codec
+    from audiorl.data.tables import set_files
     from audiorl.data.utterance import read_utterances
     from audiorl.infer.synthesise import speaker_vectors
     from audiorl.infer.voices import write_voices
@@ -72,6 +73,7 @@ def keep_voices(exp: Path, codec: Path, dump: Path) -> None:
     from audiorl.models.codec import codec_info, load_codec
     from audiorl.models.speech_lm import FACTS
     from audiorl.runtime.device import pick_device, setup_torch
+    from audiorl.runtime.stamps import Stamp
 
     if not (exp / "model" / FACTS).is_file():
         return
@@ -82,11 +84,13 @@ def keep_voices(exp: Path, codec: Path, dump: Path) -> None:
     fix = f"name the codec that {exp} was trained on"
     check_codec(codec_info(loaded), expected, str(codec), str(exp), fix)
     voices, train = exp / CODEC / VOICES, dump / config.data.train
-    newest = max(path.stat().st_mtime for path in (codec / "model" / WEIGHTS, train / "utt2spk"))
-    if not voices.exists() or voices.stat().st_mtime < newest:
+    inputs = {"codec": codec / "model" / WEIGHTS, **set_files(train)}
+    stamp = Stamp(voices.with_name(f"{VOICES}.json"), {}, inputs, [voices])
+    if not stamp.is_current(voices):
         recordings = read_utterances(train)
         speakers = {u.speaker for u in recordings}
         write_voices(voices, speaker_vectors(loaded, recordings, speakers))
+        stamp.write()
 
 
 def pack(exp: Path, out: Path, created: datetime.datetime, codec: Path | None = None) -> bool:

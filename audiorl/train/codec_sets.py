@@ -10,13 +10,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from audiorl.data.speech_tokens import CODEC, codebook_use, read_tokens, write_tokens
+from audiorl.data.speech_tokens import CODEC, TOKENS, codebook_use, write_tokens
+from audiorl.data.tables import set_files
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.infer.tokenise import read_waves, tokenise
 from audiorl.models.codec import Codec, NativeCodec, codec_info
 from audiorl.models.codec.native import FLOOR
 from audiorl.models.frontend import Frontend
 from audiorl.runtime.batching import shown_batches
+from audiorl.runtime.stamps import Stamp
 from audiorl.text.align import Counts, count_errors
 from audiorl.text.normalise import spoken
 
@@ -43,14 +45,15 @@ class References:
 
 def write_set_tokens(codec: Codec, dump: Path, out: Path) -> None:
     """Writes the tokens of the set `dump` to the folder `out`, unless they are there already."""
-    info, utterances = codec_info(codec), read_utterances(dump)
-    if (out / CODEC).exists():
-        tokens, found = read_tokens(out)
-        if found == info and tokens.keys() == {u.id for u in utterances}:
-            print(f"{out} is complete: nothing to do")
-            return
+    info = codec_info(codec)
+    stamp = Stamp(out / "stamp.json", info, set_files(dump), [out / TOKENS, out / CODEC])
+    if stamp.is_current(out):
+        print(f"{out} is complete: nothing to do")
+        return
+    utterances = read_utterances(dump)
     tokens = tokenise(codec, utterances, codec.config.codec.batch_seconds)
     write_tokens(out, {name: row.tolist() for name, row in tokens.items()}, info)
+    stamp.write()
     share, perplexity = codebook_use((row.numpy() for row in tokens.values()), codec.codebook_size)
     mean = sum(map(len, tokens.values())) / len(tokens)
     used = f"{100 * share:.1f} % of {codec.codebook_size} codes, perplexity {perplexity:.0f}"
