@@ -23,6 +23,7 @@ REQUIRED = [
     "tensorboard>=2.18",
     "pyyaml>=6.0",
     "espeakng-loader>=0.2.4",
+    "jinja2>=3.1",
     "matplotlib>=3.9",
     "pillow>=11.0",
     "tqdm>=4.66",
@@ -54,7 +55,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["audiorl", "audiorl.*"]),
-    package_data={"audiorl.report": ["report.css"]},
+    package_data={"audiorl.report": ["templates/*"]},
     install_requires=REQUIRED,
     extras_require=EXTRAS,
 )

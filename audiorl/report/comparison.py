@@ -17,24 +17,12 @@ from audiorl.report.changes import (
     no_speech_table,
 )
 from audiorl.report.charts import rate_charts
-from audiorl.report.examples import example_sections
-from audiorl.report.markup import details, document, element, section, table
-from audiorl.report.page import about, charts_section, headline, synthesis_sections
+from audiorl.report.page import about, headline, render, utterance_sections
 from audiorl.report.tables import WIDTH, Table, as_text, overview, paired_table, verdict
 from audiorl.score.asr import SystemScore, score_systems
 from audiorl.score.results import read_result
 
 SHOWN = 8  # changed utterances in each direction, and speakers, on a terminal
-LINKS = {
-    "result": "Result",
-    "tables": "Error rates",
-    "changes": "What changes",
-    "conditions": "Conditions",
-    "better": "Utterances",
-    "systems": "Speech",
-    "voices": "Listen",
-    "all": "All changed utterances",
-}
 
 
 @dataclass(frozen=True)
@@ -136,37 +124,18 @@ def _change_lines(change: Change) -> list[str]:
 
 
 def as_page(analysis: Analysis, images: Path) -> str:
-    """As one page that needs nothing but itself; pictures also go to `images`."""
+    """Return one page that needs no other file; pictures also go to `images`."""
     first, second = systems = [analysis.first, analysis.second]
     scoring = first.scoring
-    listed = changes_table(analysis.changes)
-    main = element(
-        "main",
-        section(
-            "result",
-            "Result",
-            headline(first, second, scoring.unit),
-            element("ul", *(element("li", sentence) for sentence in analysis.sentences)),
-        ),
-        section(
-            "tables",
-            "Error rates",
-            table(overview(systems, scoring.unit)),
-            table(paired_table(systems)),
-        ),
-        section("changes", "What changes", *map(table, analysis.kinds)),
-        charts_section("conditions", "By condition", rate_charts(systems, scoring, images)),
-        section("breakdown", "By condition, in numbers", *map(table, analysis.breakdowns)),
-        *(
-            synthesis_sections(systems, second, scoring.unit)
-            if second.pooled.sound
-            else example_sections(first, second, Config().data.sample_rate)
-        ),
-        section(
-            "all",
-            "All changed utterances",
-            details(f"{len(listed.rows)} utterances", table(listed, text=True)),
-        ),
+    return render(
+        "comparison",
+        analysis=analysis,
+        first=first,
+        second=second,
+        about=about(second),
+        headline=headline(first, second, scoring.unit),
+        tables=[overview(systems, scoring.unit), paired_table(systems)],
+        charts=rate_charts(systems, scoring, images),
+        listed=changes_table(analysis.changes),
+        **utterance_sections(systems, second, scoring.unit, Config().data.sample_rate),
     )
-    title = f"{second.label} compared with {first.label}"
-    return document(title, about(second), main, LINKS)

@@ -13,7 +13,7 @@ from audiorl.config.dump import flow
 from audiorl.config.keys import key_values
 from audiorl.report import charts
 from audiorl.report.charts import Chart
-from audiorl.report.page import page
+from audiorl.report.page import report_page
 from audiorl.report.tables import (
     Table,
     as_markdown,
@@ -31,7 +31,7 @@ from audiorl.score.results import write_system
 
 
 @dataclass(frozen=True)
-class Report:
+class Contents:
     """What RESULTS.md and the page show."""
 
     systems: list[SystemScore]
@@ -73,7 +73,10 @@ def write_report(exps: list[Path], dump: Path, out: Path, cfg: Config, command: 
     if all(_ends_with(out / name, stamp) for name in ("RESULTS.md", "report.html")):
         return False
     report = gather(systems, focus, cfg, out / "images", command)
-    for name, text in (("RESULTS.md", results_markdown(report)), ("report.html", page(report))):
+    for name, text in (
+        ("RESULTS.md", results_markdown(report)),
+        ("report.html", report_page(report)),
+    ):
         with atomic_write(out / name) as stream:
             stream.write(text + stamp)
     return True
@@ -81,7 +84,7 @@ def write_report(exps: list[Path], dump: Path, out: Path, cfg: Config, command: 
 
 def gather(
     systems: list[SystemScore], focus: SystemScore, cfg: Config, images: Path, command: str
-) -> Report:
+) -> Contents:
     """Collects what is shown; draws the pictures into `images`."""
     metrics = {s.label: charts.read_metrics(s.exp) for s in systems}
     curves = {
@@ -90,7 +93,7 @@ def gather(
     shared = charts.side_by_side(metrics, images) if cfg.task == "tts" else []
     phases = charts.phase_times(metrics, images)
     scripts = {s.label: _read(s.exp / "run.sh") for s in systems}
-    return Report(
+    return Contents(
         systems=systems,
         focus=focus,
         unit=cfg.score.unit,
@@ -109,7 +112,7 @@ def gather(
     )
 
 
-def results_markdown(report: Report) -> str:
+def results_markdown(report: Contents) -> str:
     """RESULTS.md in the style of ESPnet's."""
     systems, compared, unit = report.systems, report.compared, report.unit
     tables = []

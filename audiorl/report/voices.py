@@ -1,13 +1,13 @@
-"""Synthesised speech to listen to: the same sentence by every system, and the worst of each.
+"""Synthesized speech to listen to: the same sentence by every system, and the worst of each.
 
-What is shown is chosen by error rate, of each set on its own: by errors, or of all sets together,
-it would be what is long and hard, which no system says so that one understands it.
+Utterances are chosen by error rate within each set. A choice by the number of errors, or over all
+sets, would show only long and hard sentences, on which all systems fail.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,42 +16,51 @@ from audiorl.data.audio import read_audio
 from audiorl.data.tables import read_table
 from audiorl.data.utterance import absolute_audio
 from audiorl.errors import UserError
-from audiorl.report.examples import LEGEND
-from audiorl.report.examples import marked as aligned
-from audiorl.report.markup import Html, details, element, join, section
-from audiorl.report.media import LONGEST, player, spectrogram
+from audiorl.report.media import LONGEST, AudioClip, clip
 from audiorl.score.asr import ScoredUtterance, SystemScore
 
 WORST = 10  # of each system, shared by the sets
 RATE = 16000  # Hz in the page: MP3 has it, and speech needs no more
 
-NOTE = join(
-    "Under each spectrogram stands what the judge hears, not what was to be said. ",
-    LEGEND,
-    " Pictures of a row have one scale of time.",
-)
+
+@dataclass(frozen=True)
+class Take:
+    """One system's speech of a sentence."""
+
+    label: str
+    scored: ScoredUtterance
+    clip: AudioClip
+    width: float  # of the picture, as a share of the longest one in the row
 
 
-def voice_sections(systems: list[SystemScore], focus: SystemScore) -> list[Html]:
-    """The same sentences by all systems, references included, and the worst of each system."""
+@dataclass(frozen=True)
+class SentenceRow:
+    """One sentence by one or all systems, side by side."""
+
+    text: str
+    facts: list[str]
+    takes: list[Take]
+
+
+def same_sentences(systems: list[SystemScore], focus: SystemScore) -> list[SentenceRow]:
+    """Return some sentences by all systems, references included."""
     waves = _Waves()
     chosen = _sentences(systems[0], focus)
-    shown = [waves.row(systems, place, why) for place, why in chosen.items()]
-    count = max(1, WORST // len(_by_set(focus)))
-    worst = [
-        details(f"{system.label}: {count} worst of each set", *_worst(waves, system, count))
+    return [waves.row(systems, place, why) for place, why in chosen.items()]
+
+
+def worst_sentences(systems: list[SystemScore], focus: SystemScore) -> dict[str, list[SentenceRow]]:
+    """Return, by title, the sentences of each set on which a system has the highest error rate."""
+    waves, count = _Waves(), max(1, WORST // len(_by_set(focus)))
+    return {
+        f"{system.label}: {count} worst of each set": _worst(waves, system, count)
         for system in systems
         if not system.is_reference
-    ]
-    note = element("p", NOTE, class_="note")
-    return [
-        section("voices", "The same sentence", note, *shown),
-        section("worst-voices", "The worst of each system", note, *worst),
-    ]
+    }
 
 
 def _by_set(system: SystemScore) -> dict[str, list[int]]:
-    """Places of the pooled utterances, by set."""
+    """Return the places of the pooled utterances, by set."""
     places = defaultdict(list)
     for place, u in enumerate(system.pooled.utterances):
         places[u.set].append(place)
@@ -63,7 +72,7 @@ def _rate(system: SystemScore, place: int) -> float:
 
 
 def _sentences(first: SystemScore, focus: SystemScore) -> dict[int, str]:
-    """Places of utterances, and why: of each set an ordinary one, then what changed most."""
+    """Return places of utterances and reasons: a median one a set, then the largest changes."""
     sets = _by_set(focus).values()
     chosen = {}
     for places in sets:
@@ -79,41 +88,42 @@ def _sentences(first: SystemScore, focus: SystemScore) -> dict[int, str]:
     return chosen
 
 
-def _worst(waves: _Waves, system: SystemScore, count: int) -> list[Html]:
-    """Of each set, by error rate."""
-    said = system.pooled.utterances
+def _worst(waves: _Waves, system: SystemScore, count: int) -> list[SentenceRow]:
+    scored = system.pooled.utterances
 
     def badness(place: int) -> tuple:
-        return -_rate(system, place), -said[place].errors, said[place].utterance.id
+        return -_rate(system, place), -scored[place].errors, scored[place].utterance.id
 
     worst = (sorted(places, key=badness)[:count] for places in _by_set(system).values())
     return [waves.row([system], place) for places in worst for place in places]
 
 
 class _Waves:
-    """Reads what systems have synthesised; the tables of their waves once."""
+    """Reads synthesized waves; each table of them once."""
 
     def __init__(self) -> None:
         self._tables: dict[Path, dict[str, str]] = {}
 
-    def row(self, systems: list[SystemScore], place: int, why: str = "") -> Html:
-        """One sentence by each of the systems, side by side; `why` it is shown."""
-        said = [(system.label, system.pooled.utterances[place]) for system in systems]
-        heard = [self._read(s, u) for s, (_, u) in zip(systems, said, strict=True)]
-        longest = max((len(w) for w in heard if not isinstance(w, str)), default=1)
-        longest = min(longest, LONGEST * RATE)
-        clips = (_clip(label, u, w, longest) for (label, u), w in zip(said, heard, strict=True))
-        u = said[0][1]
-        facts = [u.set, u.utterance.id, f"speaker {u.utterance.speaker}", *([why] if why else [])]
-        return element(
-            "article",
-            element("h3", u.utterance.text),
-            element("p", " · ".join(facts), class_="note"),
-            element("div", *clips, class_="voices"),
-        )
+    def row(self, systems: list[SystemScore], place: int, why: str = "") -> SentenceRow:
+        """Return one sentence by each of the systems; `why` it is shown."""
+        scored = [system.pooled.utterances[place] for system in systems]
+        waves = [self._read(*pair) for pair in zip(systems, scored, strict=True)]
+        longest = max((len(w) for w in waves if not isinstance(w, str)), default=1)
+        longest = max(1, min(longest, LONGEST * RATE))
+        takes = []
+        for system, u, wave in zip(systems, scored, waves, strict=True):
+            name = f"{u.utterance.id} by {system.label}"
+            if isinstance(wave, str):
+                takes.append(Take(system.label, u, AudioClip(name, error=wave), 0.0))
+            else:
+                made = clip(wave, RATE, name, picture=True)
+                takes.append(Take(system.label, u, made, min(1.0, len(wave) / longest)))
+        u = scored[0].utterance
+        facts = [scored[0].set, u.id, f"speaker {u.speaker}", *([why] if why else [])]
+        return SentenceRow(u.text, facts, takes)
 
     def _read(self, system: SystemScore, u: ScoredUtterance) -> np.ndarray | str:
-        """Samples [S], or why there are none."""
+        """Return samples [S], or why there are none."""
         path = system.folder / u.set / "wav.scp"
         try:
             if path not in self._tables:
@@ -123,25 +133,4 @@ class _Waves:
             utterance = u.utterance if own else replace(u.utterance, audio=audio, start=0, end=None)
             return read_audio(utterance, RATE)
         except (UserError, KeyError) as error:
-            return f"No audio: {error}"
-
-
-def _clip(label: str, u: ScoredUtterance, wave: np.ndarray | str, longest: int) -> Html:
-    """One system's wave: spectrogram, player, and what was heard in it."""
-    count = f"{u.errors} error{'s' * (u.errors != 1)}"
-    facts = [count, *(flag.replace("_", " ") for flag in u.flags)]
-    if u.judged.similarity is not None:
-        facts.append(f"similarity {100 * u.judged.similarity:.0f} %")
-    name = f"{u.utterance.id} by {label}"
-    if isinstance(wave, str):
-        shown = [element("p", wave, class_="note")]
-    else:
-        width = f"width: {100 * min(1.0, len(wave) / longest):.1f}%"
-        picture = element("div", spectrogram(wave, RATE, name), style=width)
-        shown = [picture, player(wave, RATE, name)]
-    return element(
-        "figure",
-        element("figcaption", label, element("small", " · ".join(facts))),
-        *shown,
-        element("p", aligned(u.alignment)),
-    )
+            return str(error)

@@ -18,20 +18,12 @@ from audiorl.report.charts import (
     read_metrics,
     side_by_side,
 )
-from audiorl.report.markup import document, element, section, table
-from audiorl.report.page import charts_section
+from audiorl.report.page import render
 from audiorl.report.tables import Table, as_markdown, with_interval
 from audiorl.runtime.files import atomic_write
 from audiorl.table.plan import Plan
 from audiorl.table.summary import Difference, Estimate, estimate, subtract
 
-LINKS = {
-    "table": "Table",
-    "differences": "Differences",
-    "pictures": "Pictures",
-    "curves": "Curves",
-    "seeds": "Seeds",
-}
 NOTHING = "-"
 
 
@@ -151,21 +143,20 @@ def write_results(plan: Plan) -> list[Table]:
 
 def _page(results: Results, made: list[Table]) -> str:
     plan = results.plan
-    means, *differences, seeds, what = made
-    pictures = [_picture(results, index, plan.out / "images") for index in range(len(plan.columns))]
-    curves = _curves(plan)
-    links = {name: title for name, title in LINKS.items() if curves or name != "curves"}
-    main = element(
-        "main",
-        section("table", "Table", table(means)),
-        section("differences", "Differences", *map(table, differences)) if differences else None,
-        charts_section("pictures", "Pictures", pictures),
-        charts_section("curves", "Training, means over seeds", curves),
-        section("seeds", "Seeds and rows", table(seeds), table(what, text=True)),
-    )
+    means, *differences, seeds, rows = made
+    images = plan.out / "images"
     runs = sum(job.is_done() for job in plan.runs)
-    about = f"{len(plan.rows)} rows and the warm start · {runs} of {len(plan.runs)} runs done"
-    return document(f"{plan.out.name}: a table of experiments", about, main, links)
+    return render(
+        "experiments",
+        name=plan.out.name,
+        about=f"{len(plan.rows)} rows and the warm start · {runs} of {len(plan.runs)} runs done",
+        means=means,
+        differences=differences,
+        pictures=[_picture(results, index, images) for index in range(len(plan.columns))],
+        curves=_curves(plan),
+        seeds=seeds,
+        rows=rows,
+    )
 
 
 def _curves(plan: Plan) -> list[Chart]:

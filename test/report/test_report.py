@@ -19,11 +19,14 @@ from audiorl.config.rewards import reward_options
 from audiorl.config.schema import Config
 from audiorl.errors import UserError
 from audiorl.report import breakdown, charts
-from audiorl.report.markup import Html, element, join
+from audiorl.report.examples import Card, CardGroup
+from audiorl.report.media import AudioClip
+from audiorl.report.page import TEMPLATES
 from audiorl.report.report import config_differences, environment_table, write_report
 from audiorl.report.tables import Table, as_markdown, as_text, error_table, overview, verdict
 from audiorl.score.asr import SystemScore, score_systems
 from audiorl.score.significance import Comparison
+from audiorl.text.align import align
 
 SYSTEMS = ("sft", "supervised", "grpo")
 
@@ -227,12 +230,30 @@ def test_svg_follows_the_page(recipe, tmp_path: Path) -> None:
 # Markup and page
 
 
-def test_elements_escape() -> None:
-    made = element("a", "<b>", Html("<i></i>"), None, href='"x"&', class_="c", aria_label="l")
-    assert made == ('<a href="&quot;x&quot;&amp;" class="c" aria-label="l">&lt;b&gt;<i></i></a>')
-    assert element("br") == "<br>"
-    assert element("audio", controls=True, muted=False, src=None) == "<audio controls></audio>"
-    assert join("a", Html("<hr>"), None) == "a<hr>"
+def test_templates_escape(systems: list[SystemScore]) -> None:
+    """Ids, speakers, texts, titles, paths and code of users never become markup."""
+    evil = "<script>'\"&"
+    u = systems[0].pooled.utterances[0]
+    alignment = align([evil, "a", evil], ["b", evil, evil])
+    u = replace(u, flags=(evil,), alignment=replace(alignment, ops=[*alignment.ops]))
+    utterance = replace(u.utterance, id=evil, speaker=evil)
+    cards = [
+        Card(utterance, [evil], evil, [(evil, u)], made)
+        for made in (AudioClip(evil, error=evil), AudioClip(evil, audio=evil), None)
+    ]
+    table = Table(evil, [evil, evil], [[evil, evil]], evil)
+    macros = TEMPLATES.get_template("macros.html.j2").module
+    shown = [
+        macros.examples([CardGroup(evil, evil, cards)], [table]),
+        macros.code(evil),
+        macros.sentences([evil]),
+        macros.headline({evil: []}),
+        macros.charts(evil, evil, [charts.Chart(evil, evil, "<svg></svg>")]),
+    ]
+    page = Page("".join(shown))
+    assert page.open == [] and not page.all("script") and "<script" not in "".join(shown)
+    assert [a["aria-label"] for a in page.all("audio")] == [f"audio of {evil}"]
+    assert page.all("mark") and page.all("article")[2:] == [{}]
 
 
 class Page(HTMLParser):
@@ -296,7 +317,7 @@ def test_page_is_accessible(page: Page) -> None:
 
 def test_page_escapes_text(report: Path) -> None:
     text = (report / "report.html").read_text()
-    assert "&lt;script&gt;alert(&quot;x&quot;)&lt;/script&gt;" in text
+    assert "&lt;script&gt;alert(&#34;x&#34;)&lt;/script&gt;" in text
     assert "# &lt;b&gt;&amp;" in text  # of run.sh
 
 
@@ -304,7 +325,7 @@ def test_page_content(report: Path) -> None:
     text = (report / "report.html").read_text()
     for title in (
         "Changed most for the better", "Changed most for the worse", "Most errors of grpo",
-        "Output where nobody speaks", "Training of sft", "Training of grpo", "Time by phase",
+        "Output without speech", "Training of sft", "Training of grpo", "Time by phase",
         "WER by SNR (dB)", "WER by length (s)", "Config of grpo", "Environment",
         "looping, insertion burst", "Reward local/mine.py", "return [1 &lt; 2]",
     ):  # fmt: skip
@@ -317,7 +338,7 @@ def test_page_content(report: Path) -> None:
 
 def test_contrast_of_the_style() -> None:
     """WCAG AA: text 4.5:1 on both backgrounds, in light and dark."""
-    css = (Path(charts.__file__).with_name("report.css")).read_text()
+    css = (Path(charts.__file__).parent / "templates" / "report.css").read_text()
     blocks = re.findall(r":root \{([^}]*)\}", css)
     assert len(blocks) == 2
     for block in blocks:
