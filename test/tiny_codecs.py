@@ -19,7 +19,7 @@ from transformers import (
     Xcodec2Model,
 )
 
-from audiorl.models.codec import NativeCodec
+from audiorl.models.codec import CodecSettings, NativeCodec
 from audiorl.text.characters import Characters
 
 SIZES = {
@@ -42,8 +42,8 @@ SIZES = {
 def native_codec(keys: dict[str, Any] | None = None, seed: int = 0) -> NativeCodec:
     """A random one whose tokens differ, and whose flow listens, as before training it does not."""
     torch.manual_seed(seed)
-    config = tiny_config({**SIZES, **(keys or {})})
-    codec = NativeCodec(config, Characters.of([" ".join(WORDS)])).eval()
+    settings = CodecSettings.of(tiny_config({**SIZES, **(keys or {})}))
+    codec = NativeCodec(settings, Characters.of([" ".join(WORDS)])).eval()
     for block in codec.flow.blocks:
         torch.nn.init.normal_(block.modulation.weight, std=0.3)
     torch.nn.init.normal_(codec.flow.output.weight, std=0.1)

@@ -14,7 +14,7 @@ from audiorl.config.schema import Config
 from audiorl.data.speech_tokens import CodecInfo
 from audiorl.data.utterance import Utterance
 from audiorl.models.language_model import Prefix
-from audiorl.models.token_recogniser import Facts, TokenRecogniser
+from audiorl.models.token_recogniser import RecogniserFacts, RewardModelSettings, TokenRecogniser
 
 CODEC = CodecInfo(fingerprint="abc", codebook_size=6, token_rate=25.0)
 TEXTS = 8  # ids of text and marks; speech and stop follow
@@ -36,14 +36,18 @@ def speech_config(keys: dict[str, Any] | None = None) -> Config:
 
 def tiny_recogniser(
     keys: dict[str, Any] | None = None,
-    facts: Facts | None = None,
+    facts: RecogniserFacts | None = None,
     seed: int = 0,
     spread: float = 1.0,
 ) -> TokenRecogniser:
     """A random frozen one. A larger `spread` of its table makes it tell tokens apart."""
     torch.manual_seed(seed)
-    facts = facts or Facts(CODEC, " abc", {"speaker": ["s", "t"]}, [])
-    recogniser = TokenRecogniser(speech_config(keys), facts).eval().requires_grad_(False)
+    facts = facts or RecogniserFacts(CODEC, " abc", {"speaker": ["s", "t"]}, [])
+    recogniser = (
+        TokenRecogniser(RewardModelSettings.of(speech_config(keys)), facts)
+        .eval()
+        .requires_grad_(False)
+    )
     recogniser.table.weight.mul_(spread)
     return recogniser
 

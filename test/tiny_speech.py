@@ -16,7 +16,7 @@ from tiny import WORDS, tiny_config, tiny_tokenizer, write_set
 from audiorl.config.schema import Config
 from audiorl.data.speech_tokens import CodecInfo, write_tokens
 from audiorl.data.utterance import Utterance
-from audiorl.models.judge import Judge
+from audiorl.models.judge import Judge, JudgeSettings
 from audiorl.models.layouts import SpeechFacts, SpeechPrompt
 from audiorl.models.speech_lm import SpeechLM
 
@@ -65,7 +65,8 @@ def tiny_judge() -> Judge:
         "speaker_size": 4,
     }
     keys = {f"judge.{name}": size for name, size in sizes.items()}
-    return Judge.of(tiny_config({"task": "tts", **keys}), WORDS, SPEAKERS)
+    settings = JudgeSettings.of(tiny_config({"task": "tts", **keys}))
+    return Judge.of(settings, WORDS, SPEAKERS)
 
 
 def say(text: str, speaker: str) -> list[int]:

@@ -29,7 +29,8 @@ def main() -> None:
     setup_torch(config.num_threads)
     codec = load_codec(args.codec / "model", str(pick_device(config.device)))
     for name in args.sets or [config.data.train, config.data.dev]:
-        write_set_tokens(codec, args.dump / name, args.codec / "tokens" / name)
+        out = args.codec / "tokens" / name
+        write_set_tokens(codec, args.dump / name, out, config.codec.batch_seconds)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,11 @@ def dump_config(config: Config) -> str:
     return "\n".join(_section_lines(config, "", config.task)) + "\n"
 
 
+def dump_section(section: Any) -> str:
+    """Return a section, or any dataclass of keys, as YAML; `load_section` reads it back equal."""
+    return "\n".join(_section_lines(section, "", None)).lstrip() + "\n"
+
+
 def config_differences(config: Config, other: Config) -> list[str]:
     """`key: value -> other's value` for every key that differs."""
     values, others = key_values(config), key_values(other)
@@ -55,10 +60,11 @@ def clip(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
-def _section_lines(section: Any, indent: str, task: str) -> list[str]:
+def _section_lines(section: Any, indent: str, task: str | None) -> list[str]:
+    """The lines of a section, with the keys of one task, or of all (None)."""
     lines = []
     for name, (kind, field) in section_keys(type(section)).items():
-        if field.metadata["task"] not in (None, task):
+        if task and field.metadata["task"] not in (None, task):
             continue
         value = getattr(section, name)
         if is_dataclass(kind):

@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from audiorl.config.keys import schema_keys
 from audiorl.config.reader import Reader, build, sentence
 from audiorl.config.rules import broken_rules
 from audiorl.config.schema import Config
 from audiorl.errors import UserError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,14 @@ class Recipe:
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """The config in `path` with `--set` overrides; UserError lists all of its problems."""
     return load_recipe(path, overrides).config
+
+
+def load_section(kind: type[T], path: str | Path) -> T:
+    """Return the section of class `kind` in a file; UserError lists all of its problems."""
+    reader = Reader(kind)
+    settings = reader.attempt(reader.read_file, str(path))
+    refuse_if_any(str(path), reader.problems)
+    return build(kind, settings)
 
 
 def load_recipe(

@@ -12,7 +12,7 @@ BLANK = 0
 
 
 def ctc_log_likelihood(logits: Tensor, lengths: Tensor, labels: Sequence[Tensor]) -> Tensor:
-    """logits [T, B, U] of `lengths` [B] frames, labels [L_i] from 1 on -> log P(labels), [B].
+    """Return log P(labels) [B] by logits [T, B, U] of `lengths` [B] frames; labels [L_i] >= 1.
 
     Labels that need more frames than there are have no alignment: -inf, without a gradient.
     """
@@ -26,14 +26,15 @@ def ctc_log_likelihood(logits: Tensor, lengths: Tensor, labels: Sequence[Tensor]
 
 
 def frames_needed(labels: Tensor) -> int:
-    """Frames of the shortest alignment of labels [L]: a blank stands between two that are equal."""
+    """Return the frames of the shortest alignment of labels [L]: blanks part equal ones."""
     return len(labels) + int((labels[1:] == labels[:-1]).sum())
 
 
 def best_path(logits: Tensor, lengths: Tensor) -> list[list[int]]:
-    """logits [T, B, U], lengths [B] -> labels: the likeliest of each frame, repeats and blanks out.
+    """Return the likeliest label of each frame, without repeats and blanks.
 
-    It is the likeliest path, not the likeliest text, whose paths would have to be summed.
+    logits [T, B, U], lengths [B]. It is the likeliest path, not the likeliest text, whose paths
+    would have to be summed.
     """
     best = logits.argmax(-1).T.tolist()  # [B, T]
     paths = (row[:n] for row, n in zip(best, lengths.tolist(), strict=True))

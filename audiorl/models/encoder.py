@@ -57,7 +57,7 @@ ENCODERS = {
 class Encoder(nn.Module):
     """Features [B, T, n_mels] to frames [B, T', output_size].
 
-    The input layer `linear`, which no recipe can name, reads what is no spectrogram: T' = T.
+    The input layer `linear`, which no recipe can name, does not subsample: T' = T.
 
     ESPnet lets padding in at two places: the subsampling keeps a last frame that is partly padding,
     and the convolutions over time read beyond the end of an utterance. Two hooks close both, so
@@ -91,7 +91,7 @@ class Encoder(nn.Module):
             self._load_espnet(Path(config.init))
 
     def num_frames(self, features: Tensor) -> Tensor:
-        """Output frames of inputs with this many feature frames [B] -> [B]."""
+        """Return the numbers of output frames [B] of inputs with this many feature frames [B]."""
         frames = features
         for module in self._convolutions:
             frames = (
@@ -102,11 +102,11 @@ class Encoder(nn.Module):
 
     @property
     def shortest(self) -> int:
-        """Feature frames that give one output frame."""
+        """Least number of feature frames that give one output frame."""
         return next(n for n in range(1, 100) if self.num_frames(torch.tensor(n)) >= 1)
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """features [B, T, n_mels], lengths [B] -> frames [B, T', D], lengths [B]."""
+        """Return frames [B, T', D] and lengths [B] of features [B, T, n_mels], lengths [B]."""
         self._lengths = self.num_frames(lengths)
         longest = self.num_frames(torch.tensor(features.size(1))).item()
         self._real = (torch.arange(longest, device=features.device) < self._lengths[:, None])[

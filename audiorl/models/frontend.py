@@ -40,18 +40,18 @@ class Frontend(nn.Module):
         self.specaug = _specaug(config)
 
     def num_frames(self, samples: Tensor) -> Tensor:
-        """Frames of waves with this many samples [B] -> [B]."""
+        """Return the numbers of frames [B] of waves with this many samples [B]."""
         span = self.fft_size if self.config.type == "log_mel" else self.window
         return (samples - span).clamp(min=0) // self.hop + 1
 
     def num_samples(self, frames: int) -> int:
-        """Samples of the shortest wave with this many frames."""
+        """Return the samples of the shortest wave with this many frames."""
         return self.fft_size + (frames - 1) * self.hop
 
     def pad(
         self, waves: Sequence[Tensor], frames: int, device: torch.device
     ) -> tuple[Tensor, Tensor]:
-        """Waves [S_i] as a batch [B, S] and their samples [B], with silence up to `frames`."""
+        """Return waves [S_i] as a batch [B, S], with silence up to `frames`, and samples [B]."""
         shortest = self.num_samples(frames)
         samples = torch.tensor([max(len(wave), shortest) for wave in waves], device=device)
         padded = pad_sequence([wave.to(device) for wave in waves], batch_first=True)
@@ -59,7 +59,7 @@ class Frontend(nn.Module):
 
     @torch.no_grad()
     def forward(self, waves: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
-        """waves [B, S] in -1..1, samples [B] -> features [B, T, n_mels], frames [B]."""
+        """Return features [B, T, n_mels], frames [B] of waves [B, S] in -1..1, samples [B]."""
         frames = self.num_frames(samples)
         if self.config.type == "log_mel":
             features = self.mel(waves).clamp(min=1e-10).log().transpose(1, 2)

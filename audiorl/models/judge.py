@@ -1,33 +1,51 @@
-"""The independent judge of synthesis: what it hears in a wave, and whose voice it is.
+"""The independent judge of synthesis: the text of a wave, and its speaker.
 
-It learns from natural recordings alone, and shares neither weights nor architecture with what it
-judges: the codec has a Conformer, the reward model never sees a wave.
+It learns from natural recordings alone, and shares neither weights nor architecture with the models
+that it judges: the codec has a Conformer, the reward model never sees a wave.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from audiorl.config import dump_config, load_config
-from audiorl.config.schema import Config, EncoderConfig
+from audiorl.config.field import key
+from audiorl.config.schema import Config, EncoderConfig, FrontendConfig
+from audiorl.config.tts_schema import JudgeConfig
 from audiorl.errors import UserError
 from audiorl.models import WEIGHTS, load_weights, save_weights
 from audiorl.models.ctc import best_path, ctc_log_likelihood
 from audiorl.models.encoder import Encoder
 from audiorl.models.frontend import Frontend
-from audiorl.runtime.files import atomic_write, write_json
+from audiorl.models.settings import load_settings, save_settings
+from audiorl.runtime.files import write_json
 from audiorl.text.characters import Characters
 
 LABELS = "labels.json"  # characters and speakers, in the order of the outputs
-LABELS_A_FRAME = 2  # who talks fast says more characters than there are frames of 40 ms
+LABELS_A_FRAME = 2  # fast speech has more characters than there are frames of 40 ms
 SCALE, MARGIN = 20.0, 0.2  # of the speakers' softmax
 LEAST_SPREAD = 1e-4  # variance, under the root
+
+
+@dataclass
+class JudgeSettings:
+    """Sections that a judge is made of."""
+
+    kind: str = key("judge", "kind of model", choices=("judge",))
+    sample_rate: int = key(16000, "Hz", ge=1)
+    frontend: FrontendConfig = key(FrontendConfig, "features")
+    judge: JudgeConfig = key(JudgeConfig, "sizes and training")
+
+    @classmethod
+    def of(cls, config: Config) -> JudgeSettings:
+        """Return those of a recipe."""
+        return cls("judge", config.data.sample_rate, config.frontend, config.judge)
 
 
 class Voice(nn.Module):
@@ -51,7 +69,7 @@ class Voice(nn.Module):
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
         places = torch.arange(features.size(1), device=features.device)
         real = (places < lengths[:, None])[..., None]  # [B, T, 1]
-        hidden = features * real  # what lies beyond an utterance is silent in each layer
+        hidden = features * real  # padding is silent in each layer
         for layer, norm in zip(self.layers, self.norms, strict=True):
             hidden = norm(F.relu(layer(hidden.transpose(1, 2)).transpose(1, 2))) * real
         mean = hidden.sum(1) / lengths[:, None]  # [B, D]
@@ -63,19 +81,22 @@ class Voice(nn.Module):
 class Judge(nn.Module):
     """Waves to text, by CTC over characters on an E-Branchformer, and to vectors of speakers."""
 
-    def __init__(self, config: Config, characters: Sequence[str], speakers: Sequence[str]) -> None:
+    def __init__(
+        self, settings: JudgeSettings, characters: Sequence[str], speakers: Sequence[str]
+    ) -> None:
         super().__init__()
-        self.config = config
+        self.settings = settings
+        self.sample_rate = settings.sample_rate  # Hz
         self.characters = Characters(characters)
         self.speakers = list(speakers)
-        judge, n_mels = config.judge, config.frontend.n_mels
+        judge, n_mels = settings.judge, settings.frontend.n_mels
         sizes = ("output_size", "attention_heads", "linear_units", "num_blocks", "kernel_size")
         encoder = EncoderConfig(
             type="e_branchformer",
             dropout_rate=judge.dropout_rate,
             **{name: getattr(judge, name) for name in sizes},
         )
-        self.frontend = Frontend(config.frontend, config.data.sample_rate)
+        self.frontend = Frontend(settings.frontend, settings.sample_rate)
         self.encoder = Encoder(encoder, n_mels)
         units = len(self.characters.symbols) + 1
         self.head = nn.Linear(judge.output_size, LABELS_A_FRAME * units)
@@ -83,68 +104,65 @@ class Judge(nn.Module):
         self.voices = nn.Parameter(torch.randn(len(self.speakers), judge.speaker_size))
 
     @classmethod
-    def of(cls, config: Config, texts: Sequence[str], speakers: Sequence[str]) -> Judge:
-        """A new one that knows the characters of `texts`, and these speakers."""
-        return cls(config, Characters.of(texts).symbols, sorted(set(speakers)))
+    def of(cls, settings: JudgeSettings, texts: Sequence[str], speakers: Sequence[str]) -> Judge:
+        """Return a new one that knows the characters of `texts`, and these speakers."""
+        return cls(settings, Characters.of(texts).symbols, sorted(set(speakers)))
 
     @property
     def device(self) -> torch.device:
         return self.voices.device
 
-    @property
-    def sample_rate(self) -> int:
-        """Hz of the waves that it hears."""
-        return self.config.data.sample_rate
-
     @torch.no_grad()
     def transcribe(self, waves: Sequence[Tensor]) -> list[str]:
-        """What is said in waves [S_i]: the likeliest characters of each frame (greedy CTC)."""
+        """Return the texts of waves [S_i]: the likeliest characters of each frame (greedy CTC)."""
         return [self.characters.text(p) for p in best_path(*self._logits(*self._features(waves)))]
 
     @torch.no_grad()
     def speaker(self, waves: Sequence[Tensor]) -> Tensor:
-        """Who speaks in waves [S_i]: [B, S], of unit length; their products are similarities."""
+        """Return the speaker vectors [B, S] of waves [S_i], of unit length."""
         return self.voice(*self._features(waves))
 
     @torch.no_grad()
     def name_speakers(self, waves: Sequence[Tensor]) -> list[str]:
-        """The likeliest of the speakers that it has learnt from, for each wave [S_i]."""
+        """Return the likeliest of the known speakers for each wave [S_i]."""
         nearest = self._cosines(self.speaker(waves)).argmax(-1)
         return [self.speakers[place] for place in nearest.tolist()]
 
     def losses(
         self, waves: Sequence[Tensor], texts: Sequence[str], speakers: Sequence[str]
     ) -> tuple[Tensor, Tensor]:
-        """CTC per label, and cross entropy of the speakers with an additive angular margin.
+        """Return CTC per label, and cross entropy of speakers with an additive angular margin.
 
-        The margin (ArcFace; Deng et al., CVPR 2019) is a wish for vectors of one speaker to be
-        nearer to each other than telling them apart would need.
+        The margin (ArcFace; Deng et al., CVPR 2019) draws vectors of one speaker nearer to each
+        other than classification alone would.
         """
         features, lengths = self._features(waves)
         labels = [torch.tensor(self.characters.labels(text), dtype=torch.long) for text in texts]
         logp = ctc_log_likelihood(*self._logits(features, lengths), labels)  # [B]
         spelt = logp.isfinite()  # the others have no time for their characters
-        heard = -logp[spelt].sum() / max(1, sum(map(len, labels)))
+        text = -logp[spelt].sum() / max(1, sum(map(len, labels)))
         own = torch.tensor([self.speakers.index(s) for s in speakers], device=self.device)
         cosines = self._cosines(self.voice(features, lengths))
         margins = MARGIN * F.one_hot(own, len(self.speakers))
         angles = cosines.clamp(-1 + 1e-6, 1 - 1e-6).acos() + margins
-        return heard, F.cross_entropy(SCALE * angles.cos(), own)
+        return text, F.cross_entropy(SCALE * angles.cos(), own)
 
     def save(self, folder: Path) -> None:
-        """Writes config, labels and, last, weights."""
+        """Write settings, labels and, last, weights."""
         labels = {"characters": self.characters.symbols, "speakers": self.speakers}
         write_json(folder / LABELS, labels)
-        with atomic_write(folder / "config.yaml") as stream:
-            stream.write(dump_config(self.config))
+        save_settings(self.settings, folder)
         save_weights(self, folder / WEIGHTS)
 
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> Judge:
-        """The judge saved in `folder`; UserError if it is not there, or not whole."""
+        """Return the judge saved in `folder`, in evaluation mode.
+
+        Raises UserError if it is not there, not whole, or was written by an older audiorl.
+        """
         try:
             labels = json.loads((folder / LABELS).read_text(encoding="utf-8"))
-            judge = cls(load_config(folder / "config.yaml"), **labels)
+            judge = cls(load_settings(JudgeSettings, folder), **labels)
         except (OSError, ValueError, TypeError) as error:
             raise UserError(
                 f"{folder}: there is no whole judge ({error}); train it again (stage 3)."
@@ -153,16 +171,16 @@ class Judge(nn.Module):
         return judge.to(device).eval()
 
     def _features(self, waves: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """[B, T, n_mels], [B]"""
+        """Features [B, T, n_mels] and their lengths [B]."""
         return self.frontend(*self.frontend.pad(waves, self.encoder.shortest, self.device))
 
     def _logits(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Of the labels, `LABELS_A_FRAME` to a frame: [2 T', B, labels], and how many [B]."""
+        """Logits [2 T', B, labels], `LABELS_A_FRAME` to a frame, and their number [B]."""
         frames, lengths = self.encoder(features, lengths)
         batch, time, _ = frames.shape
         logits = self.head(frames).view(batch, time * LABELS_A_FRAME, -1)
         return logits.transpose(0, 1), lengths * LABELS_A_FRAME
 
     def _cosines(self, vectors: Tensor) -> Tensor:
-        """Of vectors [B, S] of unit length to those of its speakers: [B, speakers]."""
+        """Cosines [B, speakers] of vectors [B, S] of unit length to those of the speakers."""
         return vectors @ F.normalize(self.voices, dim=-1).T

@@ -3,7 +3,7 @@
 As in DiffRO (arXiv 2507.05911), an ASR model whose front end is a table of embeddings, one for each
 speech token: a mixture of tokens is a mixture of embeddings, so the text's probability has a
 gradient in the mixture. Here an ESPnet encoder with CTC and an attention decoder over characters;
-one layer of attention pooling for each further task (its section 2.3).
+one layer of attention pooling for each other task (its section 2.3).
 """
 
 from __future__ import annotations
@@ -24,15 +24,17 @@ from torch.nn.utils.rnn import pad_sequence
 with contextlib.redirect_stdout(io.StringIO()):  # ESPnet prints that flash_attn is not there
     from espnet2.asr.decoder.transformer_decoder import TransformerDecoder
 
-from audiorl.config import dump_config, load_config
+from audiorl.config.field import key
 from audiorl.config.schema import Config, EncoderConfig
+from audiorl.config.tts_schema import RewardModelConfig
 from audiorl.data.speech_tokens import CodecInfo
 from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError, reason
 from audiorl.models import WEIGHTS, load_weights, save_weights
 from audiorl.models.ctc import BLANK, best_path, ctc_log_likelihood, frames_needed
 from audiorl.models.encoder import Encoder
-from audiorl.runtime.files import atomic_write, write_json
+from audiorl.models.settings import load_settings, save_settings
+from audiorl.runtime.files import write_json
 from audiorl.text.normalise import spoken
 
 FACTS = "recogniser.json"
@@ -42,18 +44,31 @@ SENTENCE_EDGE = BLANK  # the attention decoder's first input and last output
 BATCH = 64  # utterances that are transcribed at once
 
 
+@dataclass
+class RewardModelSettings:
+    """Sections that a reward model is made of."""
+
+    kind: str = key("reward_model", "kind of model", choices=("reward_model",))
+    reward_model: RewardModelConfig = key(RewardModelConfig, "sizes and training")
+
+    @classmethod
+    def of(cls, config: Config) -> RewardModelSettings:
+        """Return those of a recipe."""
+        return cls("reward_model", config.reward_model)
+
+
 @dataclass(frozen=True)
-class Facts:
-    """What a recogniser learnt from, as far as its use depends on it."""
+class RecogniserFacts:
+    """Facts of the training data that the use of a recogniser depends on."""
 
     codec: CodecInfo
     characters: str  # label n is characters[n - 1]
-    tasks: dict[str, list[str]] = field(default_factory=dict)  # classes of each further task
+    tasks: dict[str, list[str]] = field(default_factory=dict)  # classes of each other task
     rate_bounds: list[float] = field(default_factory=list)  # characters a token, between RATES
 
 
 def refuse_unread(utterances: Iterable[Utterance], characters: Collection[str]) -> None:
-    """Raises UserError for the first text without probability for who read these characters."""
+    """Raise UserError for the first text with a character outside of `characters`."""
     for u in utterances:
         text = spoken(u.text)
         if not text:
@@ -67,7 +82,7 @@ def refuse_unread(utterances: Iterable[Utterance], characters: Collection[str]) 
 
 
 class AttentionPooling(nn.Module):
-    """Frames [B, T, D] to the logits [B, C] of a task, from a mean whose weights it learns."""
+    """Frames [B, T, D] to the logits [B, C] of a task, from a mean with learnt weights."""
 
     def __init__(self, size: int, classes: int) -> None:
         super().__init__()
@@ -75,18 +90,19 @@ class AttentionPooling(nn.Module):
         self.head = nn.Linear(size, classes)
 
     def forward(self, frames: Tensor, real: Tensor) -> Tensor:
-        scores = self.attention(frames).masked_fill(~real[:, :, None], -torch.inf)  # [B, T, 1]
-        return self.head((scores.softmax(1) * frames).sum(1))
+        weights = self.attention(frames).masked_fill(~real[:, :, None], -torch.inf)  # [B, T, 1]
+        return self.head((weights.softmax(1) * frames).sum(1))
 
 
 class TokenRecogniser(nn.Module):
     """Speech tokens in, log-probabilities of texts and of classes out."""
 
-    def __init__(self, config: Config, facts: Facts) -> None:
+    def __init__(self, settings: RewardModelSettings, facts: RecogniserFacts) -> None:
         super().__init__()
-        self.config = config
+        self.settings = settings
         self.facts = facts
-        model = config.reward_model
+        model = settings.reward_model
+        self.ctc_weight, self.frames_per_token = model.ctc_weight, model.frames_per_token
         shared = {f.name for f in fields(EncoderConfig)} & {f.name for f in fields(model)}
         encoder = EncoderConfig(
             **{name: getattr(model, name) for name in shared}, input_layer="linear"
@@ -121,18 +137,18 @@ class TokenRecogniser(nn.Module):
         return self.table.weight.device
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """Tokens [B, T] to embeddings [B, T, D]."""
+        """Return the embeddings [B, T, D] of tokens [B, T]."""
         return self.table(tokens)
 
     def embed_soft(self, weights: Tensor) -> Tensor:
-        """Mixtures of tokens [..., codebook], each of sum 1, to embeddings [..., D]."""
+        """Return embeddings [..., D] of mixtures of tokens [..., codebook], each of sum 1."""
         return weights @ self.table.weight
 
     def log_likelihood(self, embedded: Tensor, lengths: Tensor, texts: Sequence[str]) -> Tensor:
-        """log P(text | tokens) [B] in nats: `ctc_weight` of CTC's and the rest of attention's.
+        """Return log P(text | tokens) [B] in nats: CTC's and attention's, weighted.
 
-        embedded [B, T, D], lengths [B]. -inf where the tokens are too few for CTC to write the
-        text (`has_room`).
+        embedded [B, T, D], lengths [B]. `ctc_weight` is the share of CTC. -inf where the tokens are
+        too few for CTC to write the text (`has_room`).
         """
         return self.log_likelihoods(embedded, lengths, texts, {})[TEXT]
 
@@ -144,21 +160,21 @@ class TokenRecogniser(nn.Module):
         classes: Mapping[str, Sequence[str]],
         smoothing: float = 0.0,
     ) -> dict[str, Tensor]:
-        """The text's, and by task those of B classes each, [B]: the rewards of DiffRO (8) and (9).
+        """Return log P of text and of a class of each task, [B] each: DiffRO (8) and (9).
 
-        `smoothing` of the labels, for training: of all but CTC's.
+        `smoothing`: of the labels of all but CTC, for training.
         """
-        heard = lengths.clamp(min=1)  # an empty response is one frame, in which no text has room
-        frames, _ = self.encoder(embedded[:, : int(heard.max())], heard)
-        labels, weight = [self.spell(text) for text in texts], self.config.reward_model.ctc_weight
+        read = lengths.clamp(min=1)  # an empty response is one frame, in which no text has room
+        frames, _ = self.encoder(embedded[:, : int(read.max())], read)
+        labels, weight = [self.spell(text) for text in texts], self.ctc_weight
         found = {TEXT: weight * ctc_log_likelihood(*self._ctc_logits(frames, lengths), labels)}
         if self.decoder is not None:
-            attention = self._attention(frames, heard, labels, smoothing)
+            attention = self._attention(frames, read, labels, smoothing)
             found[TEXT] = found[TEXT] + (1 - weight) * attention
         for task, names in classes.items():
             known = self.facts.tasks[task]
             wanted = torch.tensor([known.index(name) for name in names], device=frames.device)
-            logits = self.tasks[task](frames, self._real(frames, heard)).float()
+            logits = self.tasks[task](frames, self._real(frames, read)).float()
             found[task] = -F.cross_entropy(
                 logits, wanted, reduction="none", label_smoothing=smoothing
             )
@@ -166,7 +182,7 @@ class TokenRecogniser(nn.Module):
 
     @torch.no_grad()
     def transcribe(self, tokens: Sequence[Sequence[int]]) -> list[str]:
-        """What is said in each list of tokens: the likeliest character of each frame (CTC)."""
+        """Return the text of each list of tokens: the likeliest character of each frame (CTC)."""
         texts = [""] * len(tokens)
         for rows, frames, lengths in self._batches(tokens):
             for i, path in zip(rows, best_path(*self._ctc_logits(frames, lengths)), strict=True):
@@ -176,7 +192,7 @@ class TokenRecogniser(nn.Module):
 
     @torch.no_grad()
     def classify(self, tokens: Sequence[Sequence[int]]) -> dict[str, list[str]]:
-        """The likeliest class of each list of tokens, by task; an empty list has the class ``."""
+        """Return the likeliest class of each list of tokens, by task; of an empty list ``."""
         found = {task: [""] * len(tokens) for task in self.tasks}
         for rows, frames, lengths in self._batches(tokens):
             for task, head in self.tasks.items():
@@ -188,7 +204,7 @@ class TokenRecogniser(nn.Module):
     def _batches(
         self, tokens: Sequence[Sequence[int]]
     ) -> Iterator[tuple[list[int], Tensor, Tensor]]:
-        """Places in the list, frames [B, T, D] and lengths [B] of all that are not empty."""
+        """Indices, frames [B, T, D] and lengths [B] of all lists that are not empty."""
         order = sorted(
             (i for i, row in enumerate(tokens) if len(row)), key=lambda i: len(tokens[i])
         )
@@ -198,28 +214,28 @@ class TokenRecogniser(nn.Module):
             yield rows, self.encoder(self.embed(padded), lengths)[0], lengths
 
     def pad(self, tokens: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        """Lists of tokens as a batch [B, T], of one column at least, and their lengths [B]."""
+        """Return lists of tokens as a batch [B, T], of one column at least, and lengths [B]."""
         lengths = torch.tensor([len(row) for row in tokens], device=self.device)
         rows = [torch.tensor(row or [0], dtype=torch.long) for row in map(list, tokens)]
         return pad_sequence(rows, batch_first=True).to(self.device), lengths
 
     def spell(self, text: str) -> Tensor:
-        """The labels [L] of a text's characters; ValueError for one that it does not know."""
+        """Return the labels [L] of a text's characters; ValueError for an unknown one."""
         return torch.tensor([self.facts.characters.index(c) + 1 for c in spoken(text)])
 
     def units(self, text: str) -> int:
-        """What its log-probability is a sum over: characters, and the end."""
+        """Return the number of terms in its log-probability: characters, and the end."""
         return len(spoken(text)) + 1
 
     def has_room(self, text: str, tokens: int) -> bool:
-        """Whether so many tokens can be heard as the text at all."""
-        return frames_needed(self.spell(text)) <= tokens * self.config.reward_model.frames_per_token
+        """Return whether so many tokens can be read as the text at all."""
+        return frames_needed(self.spell(text)) <= tokens * self.frames_per_token
 
     def class_of(self, task: str, utterance: Utterance, tokens: int | None = None) -> str:
-        """The class of an utterance: its speaker, or its tag of that name; empty without one.
+        """Return the class of an utterance: its speaker, or its tag of that name, or nothing.
 
-        Without a tag, of rate: how fast its text is said in `tokens` tokens, or, without these,
-        normal: what is asked of synthesis.
+        Without a tag, the rate follows from its text and the number of `tokens`; without these it
+        is normal, which synthesis aims at.
         """
         if task == "speaker":
             return utterance.speaker
@@ -231,29 +247,31 @@ class TokenRecogniser(nn.Module):
         return RATES[sum(pace > bound for bound in self.facts.rate_bounds)]
 
     def refuse_unknown(self, utterances: Sequence[Utterance], tasks: Sequence[str] = ()) -> None:
-        """Raises UserError for the first text or class (of `tasks`) that has no probability."""
+        """Raise UserError for the first text or class (of `tasks`) that has no probability."""
         refuse_unread(utterances, self.facts.characters)
         for u in utterances:
             for task in tasks:
                 if (name := self.class_of(task, u)) not in self.facts.tasks.get(task, ()):
                     raise UserError(
-                        f"{u.id}: its {task} `{name}` is none that the reward model learnt; mend "
+                        f"{u.id}: its {task} `{name}` is none that the reward model learnt; fix "
                         f"the set, or take {task} out of diffro.rewards."
                     )
 
     def save(self, folder: Path) -> None:
-        """Writes config, facts and, last, weights."""
+        """Write settings, facts and, last, weights."""
         write_json(folder / FACTS, asdict(self.facts))
-        with atomic_write(folder / "config.yaml") as stream:
-            stream.write(dump_config(self.config))
+        save_settings(self.settings, folder)
         save_weights(self, folder / WEIGHTS)
 
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> TokenRecogniser:
-        """The one saved in `folder`, frozen, to evaluate; UserError if it is not whole."""
+        """Return the one saved in `folder`, frozen, in evaluation mode.
+
+        Raises UserError if it is not whole, or was written by an older audiorl.
+        """
         try:
             facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-            recogniser = cls(load_config(folder / "config.yaml"), Facts(**facts))
+            recogniser = cls(load_settings(RewardModelSettings, folder), RecogniserFacts(**facts))
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise UserError(
                 f"{folder}: there is no whole reward model ({reason(error)}); train it (stage 3)."
@@ -263,12 +281,12 @@ class TokenRecogniser(nn.Module):
 
     @staticmethod
     def _real(frames: Tensor, lengths: Tensor) -> Tensor:
-        """Which frames [B, T, D] are no padding, [B, T]."""
+        """Mask [B, T] of the frames [B, T, D] that are no padding."""
         return torch.arange(frames.size(1), device=frames.device) < lengths[:, None]
 
     def _ctc_logits(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Frames [B, T, D] to [T * frames_per_token, B, units], and lengths [B] in these."""
-        upsampling = self.config.reward_model.frames_per_token
+        upsampling = self.frames_per_token
         logits = self.ctc_head(frames).reshape(len(frames), frames.size(1) * upsampling, -1)
         return logits.transpose(0, 1), lengths * upsampling
 

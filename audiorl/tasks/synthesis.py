@@ -227,7 +227,7 @@ class Synthesis:
         if compared and codec.speaker_size == 0:
             raise UserError(
                 f"rl.rewards: speaker_similarity compares speaker vectors, and {name} has none: "
-                f"the tokens of {codec.config.codec.type} carry the voice; take the reward out."
+                f"the tokens of {codec.settings.codec.type} carry the voice; take the reward out."
             )
         return codec
 

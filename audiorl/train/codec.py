@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from audiorl.config.schema import Config
+from audiorl.config.tts_schema import CodecConfig, FlowConfig
 from audiorl.data.loading import prefetch
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.errors import UserError
 from audiorl.infer.tokenise import read_waves, tokenise
-from audiorl.models.codec import NativeCodec, PretrainedCodec, new_codec
+from audiorl.models.codec import CodecSettings, NativeCodec, PretrainedCodec, new_codec
 from audiorl.runs.experiment import Experiment
 from audiorl.runs.reporter import Reporter
 from audiorl.runtime.batching import batch_stream, some
@@ -30,7 +31,7 @@ MEL_UTTERANCES = 200  # of the train set, that mean and spread of the mel bands 
 
 
 def train_codec(config: Config, dump: Path, out: Path) -> None:
-    """Trains a codec on dump/<data.train> into `out`; goes on with a run that was cut off.
+    """Train a codec on dump/<data.train> into `out`; continue a run that was cut off.
 
     A pretrained codec is only measured. Writes checkpoints/, metrics.jsonl and, at the end, model/:
     the best tokens by the error rate of their CTC on dump/<data.dev>, and on them the best sound by
@@ -44,7 +45,9 @@ def train_codec(config: Config, dump: Path, out: Path) -> None:
         return
     setup_torch(config.num_threads)
     torch.manual_seed(config.seed)
-    codec = new_codec(config, (u.text for u in train)).to(pick_device(config.device))
+    codec = new_codec(CodecSettings.of(config), (u.text for u in train)).to(
+        pick_device(config.device)
+    )
     log.info(describe(codec))
     dev = some(dev, config.codec.eval_utterances)
     if isinstance(codec, NativeCodec):
@@ -57,38 +60,46 @@ def train_codec(config: Config, dump: Path, out: Path) -> None:
 def _train(
     codec: NativeCodec, experiment: Experiment, train: list[Utterance], dev: list[Utterance]
 ) -> None:
+    config = experiment.config
     if not codec.characters.symbols:
         raise UserError(
-            f"the texts of {codec.config.data.train} have no words; tokens are learnt from "
-            "transcripts."
+            f"the texts of {config.data.train} have no words; tokens are learnt from transcripts."
         )
     codec.fit_mel(read_waves(codec, some(train, MEL_UTTERANCES)))
-    of_tokens, flow = schedule(codec.config.codec), codec.config.flow
+    of_tokens, flow = schedule(config.codec), config.flow
     of_sound = replace(
         of_tokens,
         max_steps=flow.max_steps,
         learning_rate=flow.learning_rate,
         muon_learning_rate=flow.muon_learning_rate,
     )
-    train_supervised(experiment, Tokens(codec, train, dev), of_tokens, "tokens")
+    tokens = Tokens(codec, train, dev, config.codec, config.seed)
+    train_supervised(experiment, tokens, of_tokens, "tokens")
     first = of_tokens.max_steps
-    train_supervised(experiment, Sound(codec, train, dev), of_sound, "sound", first=first)
+    sound = Sound(codec, train, dev, flow, config.codec.batch_seconds, config.seed)
+    train_supervised(experiment, sound, of_sound, "sound", first=first)
 
 
 class Tokens:
-    """Tokens that say the text, and how it sounds (a `SupervisedTask`)."""
+    """Training of the tokens: they carry the text, and its sound (a `SupervisedTask`)."""
 
     first_evaluation = 0
 
-    def __init__(self, codec: NativeCodec, train: list[Utterance], dev: list[Utterance]) -> None:
+    def __init__(
+        self,
+        codec: NativeCodec,
+        train: list[Utterance],
+        dev: list[Utterance],
+        keys: CodecConfig,
+        seed: int,
+    ) -> None:
         self.model, self.train, self.dev = codec, train, dev
-        self.keys = codec.config.codec
+        self.keys, self.seed = keys, seed
 
     def batches(self, first: int) -> Iterator[Loaded]:
-        """Utterances and their waves."""
-        config = self.model.config
-        stream = batch_stream(self.train, self.keys.batch_seconds, config.seed, first)
-        return prefetch(stream, config.data.sample_rate)
+        """Return utterances and their waves."""
+        stream = batch_stream(self.train, self.keys.batch_seconds, self.seed, first)
+        return prefetch(stream, self.model.sample_rate)
 
     def loss(self, batch: Loaded, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         utterances, waves = batch
@@ -96,33 +107,41 @@ class Tokens:
         return ctc + self.keys.echo_weight * echo, {"loss_ctc": ctc, "loss_echo": echo}
 
     def evaluate(self, step: int, reporter: Reporter) -> float:
-        """The error rate of the CTC."""
+        """Return the error rate of the CTC."""
         report = tokens_report(self.model.eval(), self.dev, self.keys.batch_seconds)
         reporter.log(step, report)
         return report["eval/cer"]
 
 
 class Sound:
-    """Recordings from their tokens and another recording of the voice (a `SupervisedTask`)."""
+    """Training of the sound: from tokens and another recording (a `SupervisedTask`)."""
 
     first_evaluation = 0
 
-    def __init__(self, codec: NativeCodec, train: list[Utterance], dev: list[Utterance]) -> None:
+    def __init__(
+        self,
+        codec: NativeCodec,
+        train: list[Utterance],
+        dev: list[Utterance],
+        keys: FlowConfig,
+        codec_seconds: float,
+        seed: int,
+    ) -> None:
+        """`codec_seconds`: seconds of audio that are encoded, or evaluated, at once."""
         self.model, self.train, self.dev = codec, train, dev
+        self.keys, self.codec_seconds, self.seed = keys, codec_seconds, seed
         self.references = References(train)
         self.tokens: dict[str, Tensor] = {}
 
     def batches(self, first: int) -> Iterator[Loaded]:
-        """Utterances and as many references after them, and the waves of both."""
-        config = self.model.config
-        self.tokens = tokenise(self.model.eval(), self.train, config.codec.batch_seconds)
-        return prefetch(self._pairs(first), config.data.sample_rate)
+        """Return utterances and as many references after them, and the waves of both."""
+        self.tokens = tokenise(self.model.eval(), self.train, self.codec_seconds)
+        return prefetch(self._pairs(first), self.model.sample_rate)
 
     def _pairs(self, first: int) -> Iterator[list[Utterance]]:
-        config = self.model.config
-        stream = batch_stream(self.train, config.flow.batch_seconds, config.seed, first)
+        stream = batch_stream(self.train, self.keys.batch_seconds, self.seed, first)
         for step, batch in enumerate(stream, start=first):
-            yield [*batch, *self.references.draw(batch, config.seed, step)]
+            yield [*batch, *self.references.draw(batch, self.seed, step)]
 
     def loss(self, batch: Loaded, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         utterances, waves = batch
@@ -132,9 +151,8 @@ class Sound:
         return flow + draft, {"loss_flow": flow, "loss_draft": draft}
 
     def evaluate(self, step: int, reporter: Reporter) -> float:
-        """The mel error."""
-        seconds = self.model.config.codec.batch_seconds
-        report = sound_report(self.model.eval(), self.dev, seconds)
+        """Return the mel error."""
+        report = sound_report(self.model.eval(), self.dev, self.codec_seconds)
         reporter.log(step, report)
         return report["eval/mel_db"]
 
@@ -142,8 +160,8 @@ class Sound:
 def _report(
     codec: NativeCodec | PretrainedCodec, experiment: Experiment, dev: Sequence[Utterance]
 ) -> None:
-    """Logs what the finished codec does with `dev`, and lets hear the first utterance."""
-    config = codec.config
+    """Log the quality of the finished codec on `dev`, and the sound of its first utterance."""
+    config = experiment.config
     trained = config.codec.max_steps + config.flow.max_steps
     step, reporter = trained + 1, Reporter(experiment.folder, trained)
     seconds = config.codec.batch_seconds
@@ -155,10 +173,10 @@ def _report(
         reporter.audio(step, f"eval/{name}", sound.numpy(), codec.sample_rate, dev[0].text)
     reporter.close()
     used = f"{100 * report['eval/codes_used']:.1f} % of {codec.codebook_size} codes used"
-    heard = f"CTC error rate {100 * report['eval/cer']:.2f} %, " if "eval/cer" in report else ""
+    ctc = f"CTC error rate {100 * report['eval/cer']:.2f} %, " if "eval/cer" in report else ""
     log.info(
         "dev: %s%s (perplexity %.0f), mel error %.2f dB",
-        heard,
+        ctc,
         used,
         report["eval/perplexity"],
         report["eval/mel_db"],
@@ -166,10 +184,10 @@ def _report(
 
 
 def describe(codec: NativeCodec | PretrainedCodec) -> str:
-    """Parameters in millions, codes and their rate; what is left out of a pretrained codec."""
+    """Return millions of parameters, codes, their rate, and codebooks that are left out."""
     size = sum(p.numel() for p in codec.parameters()) / 1e6
     rate = f"{codec.token_rate:g} tokens a second of {codec.codebook_size} codes"
     left = ""
     if isinstance(codec, PretrainedCodec) and codec.codebooks > 1:
         left = f"; the first of its {codec.codebooks} codebooks is used, the others are left out"
-    return f"{codec.config.codec.type} codec: {size:.2f} M parameters, {rate}{left}"
+    return f"{codec.settings.codec.type} codec: {size:.2f} M parameters, {rate}{left}"

@@ -1,4 +1,4 @@
-"""What a codec makes of a set of recordings: its tokens, and how good they and their sound are."""
+"""Tokens of a set of recordings, and the quality of tokens and of resynthesis."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DECIBELS = 10 / math.log(10)  # of a power, in one natural logarithm
 
 
 class References:
-    """For each utterance another of the same speaker, who gives the voice; itself if alone."""
+    """Another utterance of the same speaker for each, which gives the voice; itself if alone."""
 
     def __init__(self, utterances: Sequence[Utterance]) -> None:
         self.by_speaker: dict[str, list[Utterance]] = defaultdict(list)
@@ -34,7 +34,7 @@ class References:
             self.by_speaker[u.speaker].append(u)
 
     def draw(self, utterances: Sequence[Utterance], *seed: int) -> list[Utterance]:
-        """One for each of `utterances`, as `seed` decides."""
+        """Return one for each of `utterances`, as `seed` decides."""
         rng = np.random.default_rng(seed)
         drawn = []
         for u in utterances:
@@ -43,15 +43,18 @@ class References:
         return drawn
 
 
-def write_set_tokens(codec: Codec, dump: Path, out: Path) -> None:
-    """Writes the tokens of the set `dump` to the folder `out`, unless they are there already."""
+def write_set_tokens(codec: Codec, dump: Path, out: Path, seconds: float) -> None:
+    """Write the tokens of the set `dump` to the folder `out`, unless they are there already.
+
+    `seconds` of audio, padding included, are encoded at once.
+    """
     info = codec_info(codec)
     stamp = Stamp(out / "stamp.json", info, set_files(dump), [out / TOKENS, out / CODEC])
     if stamp.is_current(out):
         print(f"{out} is complete: nothing to do")
         return
     utterances = read_utterances(dump)
-    tokens = tokenise(codec, utterances, codec.config.codec.batch_seconds)
+    tokens = tokenise(codec, utterances, seconds)
     write_tokens(out, {name: row.tolist() for name, row in tokens.items()}, info)
     stamp.write()
     share, perplexity = codebook_use((row.numpy() for row in tokens.values()), codec.codebook_size)
@@ -61,25 +64,25 @@ def write_set_tokens(codec: Codec, dump: Path, out: Path) -> None:
 
 
 def tokens_report(codec: Codec, utterances: Sequence[Utterance], seconds: float) -> dict:
-    """How much of the codebook is used; and, of a native codec, the error rate of its CTC."""
+    """Return the use of the codebook; and, of a native codec, the error rate of its CTC."""
     tokens = tokenise(codec, utterances, seconds)
     share, perplexity = codebook_use((row.numpy() for row in tokens.values()), codec.codebook_size)
     report = {"eval/codes_used": share, "eval/perplexity": perplexity}
     if isinstance(codec, NativeCodec):
         counts = Counts()
         for batch in shown_batches("evaluation", utterances, seconds):
-            for u, heard in zip(batch, codec.transcribe(read_waves(codec, batch)), strict=True):
-                counts += count_errors(list(spoken(u.text)), list(heard))
+            for u, text in zip(batch, codec.transcribe(read_waves(codec, batch)), strict=True):
+                counts += count_errors(list(spoken(u.text)), list(text))
         report["eval/cer"] = counts.rate
     return report
 
 
 def sound_report(codec: Codec, utterances: Sequence[Utterance], seconds: float) -> dict:
-    """How far recordings come back from their tokens, in another recording's voice.
+    """Return the error of resynthesis from tokens, in the voice of another recording.
 
-    The mean absolute difference of log-mel values in dB, over frames and bands.
+    It is the mean absolute difference of log-mel values in dB, over frames and bands.
     """
-    frontend = Frontend(codec.config.frontend, codec.sample_rate)
+    frontend = Frontend(codec.settings.frontend, codec.sample_rate)
     references = References(utterances)
     total = count = 0.0
     for batch in shown_batches("resynthesis", utterances, seconds):

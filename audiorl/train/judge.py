@@ -1,4 +1,4 @@
-"""Training of the judge: what is said and who says it, on natural recordings alone."""
+"""Training of the judge, which names texts and speakers, on natural recordings alone."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from audiorl.config.schema import Config
+from audiorl.config.tts_schema import JudgeConfig
 from audiorl.data.audio import read_audio
 from audiorl.data.augment import augment
 from audiorl.data.loading import prefetch
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.errors import UserError
-from audiorl.models.judge import Judge
+from audiorl.models.judge import Judge, JudgeSettings
 from audiorl.runs.experiment import Experiment
 from audiorl.runs.reporter import Reporter
 from audiorl.runtime.batching import batch_stream, batches_by_seconds, some
@@ -31,7 +32,7 @@ RELEVANT = ("data.sample_rate", "frontend.", "judge.")
 
 
 def train_judge(config: Config, dump: Path, out: Path) -> None:
-    """Trains a judge on dump/<judge.train> into `out`; goes on with a run that was cut off.
+    """Train a judge on dump/<judge.train> into `out`; continue a run that was cut off.
 
     Writes checkpoints/, metrics.jsonl and, at the end, model/: the mean of the best by character
     error rate on dump/<data.dev>. Does nothing if `out` is complete.
@@ -43,24 +44,27 @@ def train_judge(config: Config, dump: Path, out: Path) -> None:
     if experiment.is_complete:
         log.info("%s is complete: nothing to do", out)
         return
-    _tell_of_shared(train, sets[0], dump / config.data.train)
+    _warn_of_shared(train, sets[0], dump / config.data.train)
     setup_torch(config.num_threads)
     torch.manual_seed(config.judge.seed)
-    judge = Judge.of(config, [u.text for u in train], [u.speaker for u in train])
+    settings = JudgeSettings.of(config)
+    judge = Judge.of(settings, [u.text for u in train], [u.speaker for u in train])
     if not judge.characters.symbols:
         raise UserError(f"{dump / sets[0] / 'text'} has no words; a judge learns from transcripts.")
     judge.to(pick_device(config.device))
     size = sum(p.numel() for p in judge.parameters()) / 1e6
     known = f"{len(judge.characters.symbols)} characters, {len(judge.speakers)} speakers"
     log.info("judge: %.2f M parameters, %s", size, known)
-    task = Judging(judge, train, some(dev, config.judge.eval_utterances))
+    dev = some(dev, config.judge.eval_utterances)
+    limits = (config.decode.batch_seconds, config.score.normalizer)
+    task = Judging(judge, train, dev, config.judge, *limits)
     train_supervised(experiment, task, schedule(config.judge), "judge", config.judge.seed)
     judge.eval().save(experiment.model_folder)
     log.info("wrote %s", experiment.model_folder)
 
 
-def _tell_of_shared(train: Sequence[Utterance], name: str, others: Path) -> None:
-    """Warns of recordings that the codec and the reward model learn from, too."""
+def _warn_of_shared(train: Sequence[Utterance], name: str, others: Path) -> None:
+    """Warn of recordings that the codec and the reward model learn from, too."""
     learnt = {u.id for u in read_utterances(others)} if (others / "text").exists() else set()
     if shared := sum(u.id in learnt for u in train):
         log.warning(
@@ -71,40 +75,56 @@ def _tell_of_shared(train: Sequence[Utterance], name: str, others: Path) -> None
 
 
 class Judging:
-    """What is said and who says it (a `SupervisedTask`)."""
+    """Training of texts and speakers (a `SupervisedTask`)."""
 
     first_evaluation = 0
 
-    def __init__(self, judge: Judge, train: list[Utterance], dev: list[Utterance]) -> None:
-        self.model, self.train, self.dev = judge, train, dev
+    def __init__(
+        self,
+        judge: Judge,
+        train: list[Utterance],
+        dev: list[Utterance],
+        keys: JudgeConfig,
+        dev_seconds: float,
+        style: str,
+    ) -> None:
+        """`dev_seconds`: audio that is evaluated at once; `style`: the normalizer of texts."""
+        self.model, self.train, self.dev, self.keys = judge, train, dev, keys
+        self.dev_seconds, self.style = dev_seconds, style
 
     def batches(self, first: int) -> Iterator[Loaded]:
-        """Utterances and their waves."""
-        config, keys = self.model.config, self.model.config.judge
-        stream = batch_stream(self.train, keys.batch_seconds, keys.seed, first)
-        return prefetch(stream, config.data.sample_rate)
+        """Return utterances and their waves."""
+        stream = batch_stream(self.train, self.keys.batch_seconds, self.keys.seed, first)
+        return prefetch(stream, self.model.sample_rate)
 
     def loss(self, batch: Loaded, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Text and voice have no weights in common, so their losses are just added."""
+        """Return the sum of the losses of text and voice, which have no weights in common."""
         utterances, waves = batch
-        heard = augment(waves, self.model.config.judge.noise)
+        noisy = augment(waves, self.keys.noise)
         texts, speakers = [u.text for u in utterances], [u.speaker for u in utterances]
-        ctc, speaker = self.model.losses(heard, texts, speakers)
+        ctc, speaker = self.model.losses(noisy, texts, speakers)
         return ctc + speaker, {"loss_ctc": ctc, "loss_speaker": speaker}
 
     def evaluate(self, step: int, reporter: Reporter) -> float:
-        return evaluate(self.model, self.dev, step, reporter)
+        return evaluate(self.model, self.dev, step, reporter, self.dev_seconds, self.style)
 
 
-def evaluate(judge: Judge, dev: Sequence[Utterance], step: int, reporter: Reporter) -> float:
-    """Character error rate on `dev`; also logs how many of its known speakers are recognised."""
+def evaluate(
+    judge: Judge,
+    dev: Sequence[Utterance],
+    step: int,
+    reporter: Reporter,
+    seconds: float,
+    style: str,
+) -> float:
+    """Return the character error rate on `dev`; log the share of known speakers recognised."""
     judge.eval()
     started = time.perf_counter()
     counts, recognised, known = Counts(), 0, 0
-    for batch in batches_by_seconds(dev, judge.config.decode.batch_seconds):
+    for batch in batches_by_seconds(dev, seconds):
         waves = [torch.from_numpy(read_audio(u, judge.sample_rate)) for u in batch]
-        texts, heard = [u.text for u in batch], judge.transcribe(waves)
-        counts += character_errors(texts, heard, judge.config.score.normalizer)
+        texts, found = [u.text for u in batch], judge.transcribe(waves)
+        counts += character_errors(texts, found, style)
         named = zip(batch, judge.name_speakers(waves), strict=True)
         recognised += sum(u.speaker == speaker for u, speaker in named)
         known += sum(u.speaker in judge.speakers for u in batch)

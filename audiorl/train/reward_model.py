@@ -1,4 +1,4 @@
-"""Training of the reward model: what is said in speech tokens, on recordings and their texts."""
+"""Training of the reward model, which reads texts in speech tokens."""
 
 from __future__ import annotations
 
@@ -12,10 +12,17 @@ import torch
 from torch import Tensor
 
 from audiorl.config.schema import Config
+from audiorl.config.tts_schema import RewardModelConfig
 from audiorl.data.speech_tokens import TOKENS, CodecInfo, check_codec, read_tokens_of
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.errors import UserError
-from audiorl.models.token_recogniser import RATES, TEXT, Facts, TokenRecogniser
+from audiorl.models.token_recogniser import (
+    RATES,
+    TEXT,
+    RecogniserFacts,
+    RewardModelSettings,
+    TokenRecogniser,
+)
 from audiorl.runs.experiment import Experiment
 from audiorl.runs.reporter import Reporter
 from audiorl.runtime.batching import batch_stream, some
@@ -31,9 +38,9 @@ Tokens = Mapping[str, Sequence[int]]  # by utterance id
 
 
 def train_reward_model(config: Config, dump: Path, tokens: Path, out: Path) -> None:
-    """Trains on dump/<data.train> and the tokens in tokens/<data.train> into `out`.
+    """Train on dump/<data.train> and the tokens in tokens/<data.train> into `out`.
 
-    Goes on with a run that was cut off. Writes checkpoints/, metrics.jsonl and, at the end, model/:
+    Continues a run that was cut off. Writes checkpoints/, metrics.jsonl and, at the end, model/:
     the mean of the best by character error rate on <data.dev>. Does nothing if `out` is complete.
     """
     experiment = Experiment(out, config, ("reward_model.",))
@@ -49,13 +56,15 @@ def train_reward_model(config: Config, dump: Path, tokens: Path, out: Path) -> N
         return
     setup_torch(config.num_threads)
     torch.manual_seed(config.seed)
-    model = TokenRecogniser(config, collect_facts(config, train, spoken_train, codec))
+    facts = collect_facts(config, train, spoken_train, codec)
+    model = TokenRecogniser(RewardModelSettings.of(config), facts)
     model.to(pick_device(config.device))
     train = with_room(model, train, spoken_train)
     size, known = sum(p.numel() for p in model.parameters()) / 1e6, len(model.facts.characters)
     log.info("reward model: %.2f M parameters, %d characters", size, known)
     held_out = some(dev, config.reward_model.eval_utterances)
-    task = Reading(model, train, held_out, {**spoken_train, **spoken_dev})
+    tokens = {**spoken_train, **spoken_dev}
+    task = Reading(model, train, held_out, tokens, config.reward_model, config.seed)
     train_supervised(experiment, task, schedule(config.reward_model), "reward model")
     model.eval().save(experiment.model_folder)
     log.info("wrote %s", experiment.model_folder)
@@ -63,8 +72,8 @@ def train_reward_model(config: Config, dump: Path, tokens: Path, out: Path) -> N
 
 def collect_facts(
     config: Config, train: Sequence[Utterance], tokens: Tokens, codec: CodecInfo
-) -> Facts:
-    """The characters and classes of a set; rates are bounded so that a third of it is normal."""
+) -> RecogniserFacts:
+    """Return characters and classes of a set; rates are bounded so that a third is normal."""
     characters = "".join(sorted(set("".join(spoken(u.text) for u in train))))
     if not characters:
         raise UserError(f"{config.data.train} has no words; a reward model learns from texts.")
@@ -76,7 +85,7 @@ def collect_facts(
             tasks[task] = list(RATES)
         else:
             tasks[task] = sorted({u.speaker if task == "speaker" else _tag(u, task) for u in train})
-    return Facts(codec, characters, tasks, bounds)
+    return RecogniserFacts(codec, characters, tasks, bounds)
 
 
 def _tag(utterance: Utterance, task: str) -> str:
@@ -91,7 +100,7 @@ def _tag(utterance: Utterance, task: str) -> str:
 def with_room(
     model: TokenRecogniser, train: Sequence[Utterance], tokens: Tokens
 ) -> list[Utterance]:
-    """The utterances that have words, and tokens enough for them."""
+    """Return the utterances that have words, and tokens enough for them."""
     kept = [u for u in train if spoken(u.text) and model.has_room(u.text, len(tokens[u.id]))]
     if not kept:
         raise UserError(
@@ -108,7 +117,7 @@ def with_room(
 
 
 class Reading:
-    """Texts and classes from tokens (a `SupervisedTask`)."""
+    """Training of texts and classes from tokens (a `SupervisedTask`)."""
 
     first_evaluation = 0
 
@@ -118,28 +127,29 @@ class Reading:
         train: list[Utterance],
         dev: list[Utterance],
         tokens: Tokens,
+        keys: RewardModelConfig,
+        seed: int,
     ) -> None:
         self.model, self.train, self.dev, self.tokens = model, train, dev, tokens
+        self.keys, self.seed = keys, seed
 
     def batches(self, first: int) -> Iterator[Loaded]:
-        """Utterances and their tokens."""
-        config = self.model.config
-        size = config.reward_model.batch_seconds
-        for batch in batch_stream(self.train, size, config.seed, first):
+        """Yield utterances and their tokens."""
+        for batch in batch_stream(self.train, self.keys.batch_seconds, self.seed, first):
             yield batch, [self.tokens[u.id] for u in batch]
 
     def loss(self, batch: Loaded, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """That of disturbed embeddings and, with `adversarial`, of their worst change, too."""
-        model, keys = self.model, self.model.config.reward_model
+        """Return the loss on disturbed embeddings; half of it at their worst change, if wanted."""
+        model, keys = self.model, self.keys
         utterances, rows = batch
         tokens, lengths = model.pad(rows)
         embedded = disturbed(tokens, lengths, model.table.weight, keys)
-        loss, parts = reading_loss(model, embedded, lengths, utterances)
+        loss, parts = reading_loss(model, embedded, lengths, utterances, keys)
         if keys.adversarial:
             (gradient,) = torch.autograd.grad(loss, embedded, retain_graph=True)
             size = keys.adversarial * model.table.weight.detach().norm(dim=1).mean()
             worse = embedded + worst_change(gradient, lengths, size)
-            at_worst, _ = reading_loss(model, worse, lengths, utterances)
+            at_worst, _ = reading_loss(model, worse, lengths, utterances, keys)
             parts["loss_adversarial"] = at_worst
             loss = (loss + at_worst) / 2
         return loss, parts
@@ -149,13 +159,17 @@ class Reading:
 
 
 def reading_loss(
-    model: TokenRecogniser, embedded: Tensor, lengths: Tensor, utterances: Sequence[Utterance]
+    model: TokenRecogniser,
+    embedded: Tensor,
+    lengths: Tensor,
+    utterances: Sequence[Utterance],
+    keys: RewardModelConfig,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Mean over the utterances of the text's loss per character, and of the tasks' losses.
+    """Return the mean over utterances of the text's loss per character, and of the tasks' losses.
 
-    embedded [B, T, D], lengths [B]. Returns the parts, too.
+    embedded [B, T, D], lengths [B]. The parts are returned, too.
     """
-    keys, texts = model.config.reward_model, [u.text for u in utterances]
+    texts = [u.text for u in utterances]
     spoken_for = list(zip(utterances, lengths.tolist(), strict=True))
     classes = {task: [model.class_of(task, u, n) for u, n in spoken_for] for task in keys.tasks}
     found = model.log_likelihoods(embedded, lengths, texts, classes, keys.label_smoothing)
@@ -173,7 +187,7 @@ def evaluate(
     step: int,
     reporter: Reporter,
 ) -> float:
-    """Character error rate on `dev`; also logs how many classes of each task are right."""
+    """Return the character error rate on `dev`; log the share of right classes of each task."""
     model.eval()
     started, counts = time.perf_counter(), Counts()
     rows = [tokens[u.id] for u in dev]

@@ -1,8 +1,8 @@
-"""What makes a reward model robust: a policy finds and exploits what its reward has never seen.
+"""Noise that makes a reward model robust: a policy exploits whatever its reward has never seen.
 
 After RRPO (arXiv 2512.04552; paper.md 2.8): noise on tokens and embeddings, mixing, and the worst
-small change of the embeddings. DiffRO reads mixtures of tokens, so mixing shows it what lies
-between the embeddings. What differs from RRPO: another utterance is mixed in as a disturbance, its
+small change of the embeddings. DiffRO reads mixtures of tokens, so mixing trains the
+space between the embeddings. Unlike in RRPO, another utterance is mixed in as a disturbance, its
 text is not a label; the changes are those of embeddings of tokens, not of pooled vectors. All is
 drawn from torch's generator, so that a step draws the same when it is done again.
 """
@@ -16,7 +16,7 @@ from audiorl.config.schema import RewardModelConfig
 
 
 def disturbed(tokens: Tensor, lengths: Tensor, table: Tensor, keys: RewardModelConfig) -> Tensor:
-    """Embeddings [B, T, D] of tokens [B, T], by all of the noise but the adversarial."""
+    """Return embeddings [B, T, D] of tokens [B, T] with all noise but the adversarial."""
     random = torch.randint_like(tokens, len(table))
     swapped = torch.rand(tokens.shape, device=tokens.device) < keys.token_noise
     embedded = table[torch.where(swapped, random, tokens)]
@@ -27,7 +27,7 @@ def disturbed(tokens: Tensor, lengths: Tensor, table: Tensor, keys: RewardModelC
 
 
 def mixed(embedded: Tensor, lengths: Tensor, most: float) -> Tensor:
-    """Each row [T, D] with a share, up to `most`, of the next of the batch, while that lasts."""
+    """Return each row [T, D] with a share, up to `most`, of the next row, while that lasts."""
     share = most * torch.rand(len(embedded), 1, 1, device=embedded.device)
     others, ends = embedded.roll(1, 0), lengths.roll(1, 0)
     lasts = torch.arange(embedded.size(1), device=embedded.device) < ends[:, None]  # [B, T]
@@ -35,7 +35,7 @@ def mixed(embedded: Tensor, lengths: Tensor, most: float) -> Tensor:
 
 
 def spans(lengths: Tensor, time: int, count: int, width: float) -> Tensor:
-    """Places [B, T] inside of `count` spans of each row, up to `width` of its length."""
+    """Return a mask [B, T] of `count` spans of each row, each up to `width` of its length."""
     shape, device = (len(lengths), count, 1), lengths.device
     long = lengths[:, None, None]
     spread = (torch.rand(shape, device=device) * ((width * long).floor() + 1)).floor()
@@ -45,11 +45,11 @@ def spans(lengths: Tensor, time: int, count: int, width: float) -> Tensor:
 
 
 def worst_change(gradient: Tensor, lengths: Tensor, size: float) -> Tensor:
-    """The change [B, T, D] of `size` a place, on average, that raises a loss of `gradient` most."""
+    """Return the change [B, T, D] of mean `size` per token that raises the loss most."""
     norms = gradient.flatten(1).norm(dim=1).clamp(min=torch.finfo(gradient.dtype).tiny)  # [B]
     return gradient * (size * lengths.sqrt() / norms)[:, None, None]
 
 
 def size_of(table: Tensor) -> Tensor:
-    """The deviation of a table's entries, [K, D] -> []."""
+    """Return the deviation of a table's entries, [K, D] -> []."""
     return table.detach().std()

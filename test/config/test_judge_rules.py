@@ -36,11 +36,11 @@ def test_a_broken_rule_is_one_sentence(tmp_path, options, key: str, reason: str)
 
 def test_rules_are_the_encoders(tmp_path) -> None:
     """What passes can be built and run."""
-    from audiorl.models.judge import Judge
+    from audiorl.models.judge import Judge, JudgeSettings
 
     options = ["judge.output_size=12", "judge.attention_heads=2", "judge.linear_units=10"]
     config = load(tmp_path, [*options, "judge.kernel_size=1", "judge.num_blocks=1"])
-    judge = Judge.of(config, ["ab"], ["ann"]).eval()
+    judge = Judge.of(JudgeSettings.of(config), ["ab"], ["ann"]).eval()
     assert len(judge.transcribe([torch.zeros(8000)])) == 1
 
 

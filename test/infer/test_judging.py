@@ -22,7 +22,7 @@ from audiorl.errors import UserError
 from audiorl.infer import judging as listen
 from audiorl.infer.judging import AudioLLMListener, hear, judge_systems, load_listener
 from audiorl.models import save_model
-from audiorl.models.judge import Judge
+from audiorl.models.judge import Judge, JudgeSettings
 from audiorl.score.asr import score_systems
 from audiorl.score.tts import read_judged
 
@@ -212,7 +212,8 @@ def test_voices_are_unknown_to_a_recogniser(recipe, monkeypatch) -> None:
 
 
 def test_the_judge_of_a_folder(tmp_path: Path) -> None:
-    Judge.of(tiny_config({"task": "tts"}), ["ba"], ["ann"]).save(tmp_path / "judge" / "model")
+    settings = JudgeSettings.of(tiny_config({"task": "tts"}))
+    Judge.of(settings, ["ba"], ["ann"]).save(tmp_path / "judge" / "model")
     assert isinstance(load_listener(tmp_path / "judge"), Judge)
     with pytest.raises(UserError, match="there is no model; run the training stage"):
         load_listener(tmp_path / "none")

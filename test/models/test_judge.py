@@ -10,7 +10,7 @@ import torch
 from tiny import sing, tiny_config
 
 from audiorl.errors import UserError
-from audiorl.models.judge import MARGIN, SCALE, Judge
+from audiorl.models.judge import MARGIN, SCALE, Judge, JudgeSettings
 from audiorl.text.normalise import spoken
 
 KEYS = {
@@ -27,9 +27,9 @@ SPEAKERS = ["bob", "ann", "bob"]
 
 
 def judge(seed: int = 0) -> Judge:
-    config = tiny_config(KEYS)
+    settings = JudgeSettings.of(tiny_config(KEYS))
     torch.manual_seed(seed)
-    return Judge.of(config, TEXTS, SPEAKERS).eval()
+    return Judge.of(settings, TEXTS, SPEAKERS).eval()
 
 
 def waves() -> list[torch.Tensor]:

@@ -11,7 +11,7 @@ from tiny_speaker import CODEC, tiny_recogniser, utterance
 
 from audiorl.errors import UserError
 from audiorl.models.ctc import best_path, ctc_log_likelihood, frames_needed
-from audiorl.models.token_recogniser import Facts, TokenRecogniser
+from audiorl.models.token_recogniser import RecogniserFacts, TokenRecogniser
 
 TOKENS = [[0, 3, 5, 1], [2], [4, 4, 1, 0, 5, 2, 3], [1, 2, 3]]
 SAID = ["ab a", "c", "b cab", "cc"]
@@ -152,7 +152,9 @@ def test_classes_are_those_of_the_likelihood() -> None:
 
 
 def test_classes_of_utterances() -> None:
-    facts = Facts(CODEC, " abc", {"rate": ["slow", "normal", "fast"], "style": ["calm"]}, [0.5, 1])
+    facts = RecogniserFacts(
+        CODEC, " abc", {"rate": ["slow", "normal", "fast"], "style": ["calm"]}, [0.5, 1]
+    )
     recogniser = tiny_recogniser(facts=facts)
     u = utterance("u", "abc", "s7", style="calm")  # 4 units with the end
     rates = {n: recogniser.class_of("rate", u, n) for n in (3, 4, 7, 8, 9)}

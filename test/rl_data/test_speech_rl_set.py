@@ -27,7 +27,7 @@ from audiorl.errors import UserError
 from audiorl.infer.speak import Spoken, speak
 from audiorl.models import save_model
 from audiorl.models.codec import codec_info
-from audiorl.models.token_recogniser import Facts, TokenRecogniser
+from audiorl.models.token_recogniser import RecogniserFacts, RewardModelSettings, TokenRecogniser
 from audiorl.rl_data import speech
 from audiorl.rl_data.speech import build_speech_rl_set
 from audiorl.runtime.stamps import Stamp
@@ -290,7 +290,9 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     info = codec_info(codec)
     save_model(tiny_speech_lm(spread=2.0, codec=info), root / "exp" / "sft" / "model")
     letters = "".join(sorted(set(" ".join(WORDS))))
-    reward_model = TokenRecogniser(tiny_speech_config(SPEECH), Facts(info, letters))
+    reward_model = TokenRecogniser(
+        RewardModelSettings.of(tiny_speech_config(SPEECH)), RecogniserFacts(info, letters)
+    )
     reward_model.save(root / "exp" / "reward_model" / "model")
     write_set(root / "dump" / "train", WORDS[:3])
     write_set(root / "dump" / "dev", WORDS[:2])

@@ -218,14 +218,14 @@ def test_texts_without_words_are_refused(tmp_path: Path) -> None:
 def test_tokens_of_a_set(corpus: Corpus, tmp_path: Path, capsys) -> None:
     codec = native_codec()
     dev, out = corpus.dump / "dev", tmp_path / "tokens" / "dev"
-    write_set_tokens(codec, dev, out)
+    write_set_tokens(codec, dev, out, 3.0)
     assert "3 utterances of" in capsys.readouterr().out
     tokens, info = read_tokens(out)
     assert info == codec_info(codec)
     for u in read_utterances(dev):
         wave = read_waves(codec, [u])
         assert tokens[u.id] == codec.encode(wave)[0].tolist()
-    write_set_tokens(codec, dev, out)
+    write_set_tokens(codec, dev, out, 3.0)
     assert "is complete: nothing to do" in capsys.readouterr().out
-    write_set_tokens(native_codec(seed=1), dev, out)
+    write_set_tokens(native_codec(seed=1), dev, out, 3.0)
     assert read_tokens(out)[1] == codec_info(native_codec(seed=1)) != info

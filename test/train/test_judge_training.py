@@ -100,7 +100,7 @@ def undisturbed(dump: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
 
 DEATHS = {
     "before the first checkpoint": after(BestWeights, "offer", lambda self, step, *_: step == 3),
-    "between checkpoints": before(training, "evaluate", lambda judge, dev, step, _: step == 6),
+    "between checkpoints": before(training, "evaluate", lambda judge, dev, step, *_: step == 6),
     "after a checkpoint": after(Checkpoints, "save", lambda self, step, *_: step == 6),
     "before the model": before(Judge, "save", lambda *_: True),
 }

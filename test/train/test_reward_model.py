@@ -16,7 +16,7 @@ from tiny_speaker import speech_config
 from audiorl.data.speech_tokens import CodecInfo, write_tokens
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.errors import UserError
-from audiorl.models.token_recogniser import TEXT, TokenRecogniser
+from audiorl.models.token_recogniser import TEXT, RewardModelSettings, TokenRecogniser
 from audiorl.runs.checkpoint import Checkpoints
 from audiorl.runs.reporter import Reporter
 from audiorl.text.normalise import spoken
@@ -157,9 +157,13 @@ def test_the_loss_is_the_mean_over_utterances(spoken_corpus: Spoken) -> None:
     train = read_utterances(spoken_corpus.dump / "train")[:5]
     tokens = {u.id: speak(u, 0) for u in train}
     torch.manual_seed(0)
-    model = TokenRecogniser(config, collect_facts(config, train, tokens, CODEC)).eval()
+    model = TokenRecogniser(
+        RewardModelSettings.of(config), collect_facts(config, train, tokens, CODEC)
+    ).eval()
     padded, lengths = model.pad(list(tokens.values()))
-    loss, parts = reward_model.reading_loss(model, model.embed(padded), lengths, train)
+    loss, parts = reward_model.reading_loss(
+        model, model.embed(padded), lengths, train, config.reward_model
+    )
     texts, tasks = 0.0, 0.0
     for u in train:
         row, n = model.pad([tokens[u.id]])
@@ -175,7 +179,9 @@ def test_a_third_of_the_rates_is_normal(spoken_corpus: Spoken) -> None:
     config = speech_config(KEYS)
     train = read_utterances(spoken_corpus.dump / "train")
     tokens = {u.id: speak(u, 0) for u in train}
-    model = TokenRecogniser(config, collect_facts(config, train, tokens, CODEC))
+    model = TokenRecogniser(
+        RewardModelSettings.of(config), collect_facts(config, train, tokens, CODEC)
+    )
     rates = [model.class_of("rate", u, len(tokens[u.id])) for u in train]
     assert all(10 <= rates.count(rate) <= 17 for rate in ("slow", "normal", "fast"))
     pace = [len(u.text) / len(tokens[u.id]) for u in train]

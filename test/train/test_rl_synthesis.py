@@ -24,8 +24,8 @@ from audiorl.data.utterance import Utterance, write_utterances_jsonl
 from audiorl.errors import UserError
 from audiorl.infer.judging import AudioLLMListener
 from audiorl.models import save_model
-from audiorl.models.codec import PretrainedCodec, codec_info
-from audiorl.models.token_recogniser import Facts, TokenRecogniser
+from audiorl.models.codec import CodecSettings, PretrainedCodec, codec_info
+from audiorl.models.token_recogniser import RecogniserFacts, RewardModelSettings, TokenRecogniser
 from audiorl.runs.optimizer import Optimizers
 from audiorl.runs.reporter import Reporter
 from audiorl.tasks import synthesis as rl_synthesis
@@ -80,7 +80,9 @@ class World:
     def save_reward_model(self, name: str, info: dict, characters: str = "") -> None:
         torch.manual_seed(1)
         known = characters or "".join(sorted(set(" ".join(WORDS))))
-        model = TokenRecogniser(tiny_speech_config(SPEECH), Facts(info, known)).eval()
+        model = TokenRecogniser(
+            RewardModelSettings.of(tiny_speech_config(SPEECH)), RecogniserFacts(info, known)
+        ).eval()
         with torch.no_grad():
             model.table.weight.mul_(3.0)
         model.save(self.exp / name / "model")
@@ -365,7 +367,7 @@ def test_similarity_without_speaker_vectors(spoilt: World, tmp_path: Path) -> No
     """It would be one constant for all samples."""
     save_pretrained_codec(tmp_path / "hub", "dac")
     keys = {**SIZES, "codec.type": "dac", "codec.pretrained": str(tmp_path / "hub")}
-    codec = PretrainedCodec(tiny_config(keys), tmp_path / "hub")
+    codec = PretrainedCodec(CodecSettings.of(tiny_config(keys)), tmp_path / "hub")
     codec.save(spoilt.exp / "codec" / "model")
     spoilt.save_policy(codec_info(codec))
     message = r"^rl\.rewards: speaker_similarity compares speaker vectors, and .*/codec has none: "

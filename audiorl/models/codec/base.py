@@ -1,4 +1,4 @@
-"""What every speech codec offers: tokens of a wave, and a wave of tokens."""
+"""Interface of speech codecs: tokens of a wave, and a wave of tokens."""
 
 from __future__ import annotations
 
@@ -11,34 +11,36 @@ import torch
 from torch import Tensor, nn
 
 from audiorl.data.speech_tokens import CodecInfo
+from audiorl.models.codec.settings import CodecSettings
 
 
 class Codec(Protocol):
     """Speech as a row of whole numbers below `codebook_size`, `token_rate` of them a second."""
 
+    settings: CodecSettings
     codebook_size: int
     token_rate: float  # Hz
     sample_rate: int  # Hz, of the waves that it reads and makes
     speaker_size: int  # of its speaker vectors; 0: its tokens carry the voice
 
     def encode(self, waves: Sequence[Tensor]) -> list[Tensor]:
-        """Waves [S_i] in -1..1 to tokens [T_i] (long, on the host)."""
+        """Return the tokens [T_i] (long, on the host) of waves [S_i] in -1..1."""
 
     def decode(self, tokens: Sequence[Tensor], speakers: Tensor) -> list[Tensor]:
-        """Tokens [T_i], and a speaker vector for each [B, speaker_size], to waves [S_i]."""
+        """Return waves [S_i] of tokens [T_i] in the voices of speaker vectors [B, speaker_size]."""
 
     def speaker(self, waves: Sequence[Tensor]) -> Tensor:
-        """Reference recordings [S_i] to speaker vectors [B, speaker_size]."""
+        """Return the speaker vectors [B, speaker_size] of reference recordings [S_i]."""
 
     def fingerprint(self) -> str:
-        """Of all that tokens depend on: tokens of another fingerprint mean other sounds."""
+        """Return a hash of all that tokens depend on: under another, they mean other sounds."""
 
     def save(self, folder: Path) -> None:
-        """Writes all that `load_codec` needs, the weights last."""
+        """Write all that `load_codec` needs, the weights last."""
 
 
 def codec_info(codec: Codec) -> CodecInfo:
-    """What a language model of its tokens has to know of a codec."""
+    """Return what a language model of its tokens has to know of a codec."""
     return {
         "fingerprint": codec.fingerprint(),
         "codebook_size": codec.codebook_size,
@@ -47,7 +49,7 @@ def codec_info(codec: Codec) -> CodecInfo:
 
 
 def weights_hash(*modules: nn.Module) -> str:
-    """A hash over the names and values of all weights and buffers that are saved."""
+    """Return a hash over the names and values of all weights and buffers that are saved."""
     digest = hashlib.sha256()
     for module in modules:
         for name, tensor in sorted(module.state_dict().items()):

@@ -1,4 +1,4 @@
-"""The layers of the flow decoder and of the speaker encoder."""
+"""Layers of the flow decoder and of the speaker encoder."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ EXPANSION = 3
 class ConvBlock(nn.Module):
     """A ConvNeXt block over time (Liu et al., CVPR 2022): [B, T, size] -> [B, T, size].
 
-    With a `condition_size` its norm is scaled and shifted by a vector, that of time and speaker.
-    What lies beyond the end of a sequence is read as 0, so that padding changes nothing.
+    With a `condition_size`, its norm is scaled and shifted by a vector of time and speaker.
+    Positions beyond the end of a sequence are read as 0, so that padding changes nothing.
     """
 
     def __init__(self, size: int, kernel_size: int, condition_size: int = 0) -> None:
@@ -27,10 +27,10 @@ class ConvBlock(nn.Module):
             nn.init.zeros_(self.modulation.bias)
 
     def forward(self, hidden: Tensor, real: Tensor, condition: Tensor | None = None) -> Tensor:
-        """real [B, T, 1]: which positions are of the sequence; condition [B, condition_size]."""
-        heard = self.depthwise((hidden * real).transpose(1, 2)).transpose(1, 2)
-        heard = self.norm(heard)
+        """Return the new states; real [B, T, 1]: True inside of a sequence; condition [B, size]."""
+        mixed = self.depthwise((hidden * real).transpose(1, 2)).transpose(1, 2)
+        mixed = self.norm(mixed)
         if self.modulation is not None:
             scale, shift = self.modulation(condition)[:, None].chunk(2, -1)
-            heard = heard * (1 + scale) + shift
-        return hidden + self.outer(F.gelu(self.inner(heard)))
+            mixed = mixed * (1 + scale) + shift
+        return hidden + self.outer(F.gelu(self.inner(mixed)))

@@ -23,8 +23,8 @@ class FlowDecoder(nn.Module):
     network learns its velocity x_1 - x_0 at every t (optimal-transport flow matching, Lipman et
     al., ICLR 2023). To speak is to follow the velocity from t = 0 to 1 in Euler steps. The codes
     are read at their own rate first and then interpolated to that of the frames (CosyVoice 3).
-    What they say in this voice is drafted first, as the frames' mean, which the flow then looks at:
-    a small network learns much faster so (Matcha-TTS, Mehta et al., ICASSP 2024).
+    A draft, the mean of the frames given codes and voice, is made first, and the flow reads it: a
+    small network learns much faster so (Matcha-TTS, Mehta et al., ICASSP 2024).
     """
 
     def __init__(self, config: FlowConfig, dims: int, n_mels: int, stride: int) -> None:
@@ -54,11 +54,11 @@ class FlowDecoder(nn.Module):
     def loss(
         self, mel: Tensor, frames: Tensor, codes: Tensor, lengths: Tensor, speakers: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Mean squared errors of the velocity at a random time of each utterance, and of the draft.
+        """Return mean squared errors: of the velocity at one random time each, and of the draft.
 
         mel [B, stride * T, n_mels], normalised, of which `frames` [B] are real; codes [B, T, dims],
         of which `lengths` [B] are. A share of the utterances has neither codes nor speaker, so that
-        the network also learns what guidance leads away from.
+        the network also learns the unconditional velocity, which guidance leads away from.
         """
         batch = len(mel)
         times = torch.rand(batch, device=mel.device)
@@ -75,11 +75,11 @@ class FlowDecoder(nn.Module):
         return flow, ((draft - mel) ** 2 * wanted).sum() / values
 
     def sample(self, codes: Sequence[Tensor], speakers: Tensor, seed: int) -> list[Tensor]:
-        """Normalised log-mel frames [stride * T_i, n_mels] of each utterance's codes [T_i, dims].
+        """Return normalised log-mel frames [stride * T_i, n_mels] of codes [T_i, dims].
 
         The noise of an utterance depends on `seed` and its length alone, and padding changes
-        nothing: the same frames come out alone and in any batch. Less noise than in training, by
-        `temperature`, says the likelier (as in Matcha-TTS).
+        nothing: the same frames come out alone and in any batch. A `temperature` below 1, less
+        noise than in training, gives likelier frames (as in Matcha-TTS).
         """
         device = speakers.device
         lengths = torch.tensor([len(row) for row in codes], device=device)
@@ -103,7 +103,7 @@ class FlowDecoder(nn.Module):
         return [row[:n] for row, n in zip(mel, counts, strict=True)]
 
     def _draft(self, codes: Tensor, lengths: Tensor, speakers: Tensor, real: Tensor) -> Tensor:
-        """The frames' mean: codes [B, T, dims], speakers [B, S] -> [B, stride * T, n_mels]."""
+        """Mean of the frames: codes [B, T, dims], speakers [B, S] -> [B, stride * T, n_mels]."""
         of_codes = _real(lengths, codes.size(1))
         hidden = self.codes(codes)
         for block in self.token_blocks:
@@ -131,7 +131,7 @@ class FlowDecoder(nn.Module):
 
 
 def _real(lengths: Tensor, longest: int) -> Tensor:
-    """Which positions are no padding: [B] -> [B, longest, 1]."""
+    """Mask of the positions that are no padding: [B] -> [B, longest, 1]."""
     return (torch.arange(longest, device=lengths.device) < lengths[:, None])[..., None]
 
 

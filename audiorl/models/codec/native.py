@@ -1,4 +1,4 @@
-"""The codec that a recipe trains: tokens that carry what is said, and a flow that speaks them."""
+"""The codec that a recipe trains: tokens that carry the text, and a flow that speaks them."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from audiorl.config import dump_config
-from audiorl.config.schema import Config, EncoderConfig
+from audiorl.config.schema import EncoderConfig
+from audiorl.config.tts_schema import CodecConfig
 from audiorl.models import WEIGHTS, save_weights
 from audiorl.models.codec.base import weights_hash
 from audiorl.models.codec.flow import FlowDecoder
 from audiorl.models.codec.quantiser import FiniteScalarQuantiser
+from audiorl.models.codec.settings import CodecSettings
 from audiorl.models.codec.speaker import SpeakerEncoder
 from audiorl.models.codec.vocoder import GriffinLim
 from audiorl.models.ctc import best_path, ctc_log_likelihood
 from audiorl.models.encoder import Encoder
 from audiorl.models.frontend import Frontend
-from audiorl.runtime.files import atomic_write, write_json
+from audiorl.models.settings import save_settings
+from audiorl.runtime.files import write_json
 from audiorl.text.characters import Characters
 
 CHARACTERS = "characters.json"
@@ -34,32 +36,32 @@ FLOOR = 1e-5  # least power of a mel band: 80 dB below loud speech
 class NativeCodec(nn.Module):
     """Wave -> log-mel -> Conformer -> FSQ -> tokens; tokens, speaker -> flow -> log-mel -> wave.
 
-    What follows the quantiser in training, a Conformer with CTC over characters, sees the tokens
+    In training, a Conformer with CTC over characters follows the quantiser and sees the tokens
     alone: they have to hold the text (the supervised tokens of CosyVoice, arXiv 2407.05407). The
     flow decoder and the speaker encoder are trained on the finished tokens.
     """
 
-    def __init__(self, config: Config, characters: Characters) -> None:
+    def __init__(self, settings: CodecSettings, characters: Characters) -> None:
         super().__init__()
-        self.config = config
+        self.settings = settings
         self.characters = characters
-        codec, flow, n_mels = config.codec, config.flow, config.frontend.n_mels
-        self.frontend = Frontend(config.frontend, config.data.sample_rate)
-        self.sample_rate = config.data.sample_rate
+        codec, flow, n_mels = settings.codec, settings.flow, settings.frontend.n_mels
+        self.frontend = Frontend(settings.frontend, settings.sample_rate)
+        self.sample_rate = settings.sample_rate
         self.token_rate = self.sample_rate / (STRIDE * self.frontend.hop)
         self.speaker_size = flow.speaker_size
 
-        self.encoder = Encoder(_conformer(config, "conv2d", codec.num_blocks), n_mels)
+        self.encoder = Encoder(_conformer(codec, "conv2d", codec.num_blocks), n_mels)
         self.quantiser = FiniteScalarQuantiser(codec.output_size, codec.fsq_dims, codec.fsq_levels)
         self.codebook_size = self.quantiser.codebook_size
-        self.reader = Encoder(_conformer(config, "linear", codec.num_blocks_after), codec.fsq_dims)
+        self.reader = Encoder(_conformer(codec, "linear", codec.num_blocks_after), codec.fsq_dims)
         self.head = nn.Linear(codec.output_size, len(characters.symbols) + 1)  # 0 is the blank
         self.echo = nn.Linear(codec.output_size, STRIDE * n_mels)
 
         self.flow = FlowDecoder(flow, codec.fsq_dims, n_mels, STRIDE)
         self.voice = SpeakerEncoder(flow, n_mels)
         self.vocoder = GriffinLim(self.frontend, flow.griffin_lim_steps)
-        # Of the log-mel values of the training data, band by band.
+        # Mean and deviation of the log-mel values of the training data, by band.
         self.register_buffer("mel_mean", torch.zeros(n_mels))
         self.register_buffer("mel_spread", torch.ones(n_mels))
 
@@ -74,16 +76,16 @@ class NativeCodec(nn.Module):
 
     @torch.no_grad()
     def decode(self, tokens: Sequence[Tensor], speakers: Tensor) -> list[Tensor]:
-        """As `Codec.decode`, in one padded batch; the mean of some speaker vectors is one, too.
+        """Return waves as `Codec.decode`, in one padded batch; without tokens an empty wave.
 
-        No tokens make no sound: an empty wave.
+        Speaker vectors may be means of several.
         """
         waves = [torch.zeros(0) for _ in tokens]
         spoken = [place for place, row in enumerate(tokens) if len(row)]
         if spoken:
             codes = [self.quantiser.codes(tokens[place].to(self.device)) for place in spoken]
             speakers = F.normalize(speakers.to(self.device)[spoken], dim=-1)
-            mels = self.flow.sample(codes, speakers, self.config.seed)
+            mels = self.flow.sample(codes, speakers, self.settings.seed)
             mels = [mel * self.mel_spread + self.mel_mean for mel in mels]
             for place, wave in zip(spoken, self.vocoder(mels), strict=True):
                 waves[place] = wave.cpu()
@@ -95,17 +97,17 @@ class NativeCodec(nn.Module):
 
     @torch.no_grad()
     def transcribe(self, waves: Sequence[Tensor]) -> list[str]:
-        """What the tokens of waves [S_i] say, by greedy CTC."""
+        """Return the texts that the tokens of waves [S_i] carry, by greedy CTC."""
         codes, _, lengths = self._quantise(waves)
         hidden, _ = self.reader(codes, lengths)
         paths = best_path(self.head(hidden).transpose(0, 1), lengths)
         return [self.characters.text(path) for path in paths]
 
     def tokens_loss(self, waves: Sequence[Tensor], texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """What the tokens of waves [S_i] lose of their text and of their sound.
+        """Return the losses of the tokens of waves [S_i]: of their text, and of their sound.
 
         CTC per character; and the mean squared error of the normalised log-mel frames that a
-        linear layer finds in what the reader makes of the tokens.
+        linear layer predicts from the reader's states.
         """
         codes, _, lengths = self._quantise(waves)
         hidden, _ = self.reader(codes, lengths)
@@ -121,8 +123,10 @@ class NativeCodec(nn.Module):
     def flow_loss(
         self, waves: Sequence[Tensor], tokens: Sequence[Tensor], references: Sequence[Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """The flow's losses on waves [S_i], given their tokens and other recordings of the voices:
-        of the velocity, and of the frames' draft."""
+        """Return the flow's losses on waves [S_i]: of the velocity, and of the draft.
+
+        The waves' tokens, and other recordings of the voices, are given.
+        """
         mel, frames = self._mel(waves)
         lengths = torch.tensor([len(row) for row in tokens], device=self.device)
         codes = self.quantiser.codes(pad_sequence(list(tokens), batch_first=True).to(self.device))
@@ -131,19 +135,18 @@ class NativeCodec(nn.Module):
 
     @torch.no_grad()
     def fit_mel(self, waves: Sequence[Tensor]) -> None:
-        """Sets mean and spread of each mel band to those of waves [S_i]."""
+        """Set mean and deviation of each mel band to those of waves [S_i]."""
         padded = (self.frontend.pad([wave], 1, self.device)[0] for wave in waves)
         mels = torch.cat([self._log_mel(wave)[0] for wave in padded])
         self.mel_mean.copy_(mels.mean(0))
         self.mel_spread.copy_(mels.std(0).clamp(min=1e-2))
 
     def fingerprint(self) -> str:
-        """Of the encoder, the quantiser, and what they read."""
+        """Return a hash of the encoder and the quantiser."""
         return weights_hash(self.encoder, self.quantiser)
 
     def save(self, folder: Path) -> None:
-        with atomic_write(folder / "config.yaml") as stream:
-            stream.write(dump_config(self.config))
+        save_settings(self.settings, folder)
         write_json(folder / CHARACTERS, self.characters.symbols)
         save_weights(self, folder / WEIGHTS)
 
@@ -168,14 +171,14 @@ class NativeCodec(nn.Module):
 
     @torch.no_grad()
     def _log_mel(self, waves: Tensor) -> Tensor:
-        """[B, S] -> [B, N, n_mels]"""
+        """Log-mel frames [B, N, n_mels] of waves [B, S]."""
         return self.frontend.mel(waves).clamp(min=FLOOR).log().transpose(1, 2)
 
 
-def _conformer(config: Config, input_layer: str, num_blocks: int) -> EncoderConfig:
+def _conformer(codec: CodecConfig, input_layer: str, num_blocks: int) -> EncoderConfig:
     sizes = ("output_size", "attention_heads", "linear_units", "kernel_size", "dropout_rate")
     return EncoderConfig(
         input_layer=input_layer,
         num_blocks=num_blocks,
-        **{name: getattr(config.codec, name) for name in sizes},
+        **{name: getattr(codec, name) for name in sizes},
     )

@@ -1,9 +1,9 @@
 """Pretrained codecs of `transformers`: xcodec2, mimi, dac.
 
-A language model here writes one token at a time, so one codebook is used. xcodec2 has one. Mimi's
-first carries what is said (it is distilled from WavLM), the others how it sounds; DAC's are all
-acoustic, coarse to fine. Their decoders were trained with fewer codebooks at random and speak the
-first alone, which is intelligible and poor in detail; `codebooks` says how many are left out.
+A language model here writes one token at a time, so one codebook is used. xcodec2 has one. The
+first codebook of Mimi carries the words (it is distilled from WavLM), the others the sound; those
+of DAC are all acoustic, coarse to fine. Their decoders were trained with fewer codebooks at random
+and decode the first alone, which is intelligible and poor in detail.
 """
 
 from __future__ import annotations
@@ -18,12 +18,11 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
 
-from audiorl.config import dump_config
-from audiorl.config.schema import Config
 from audiorl.errors import UserError, reason
 from audiorl.models import WEIGHTS, save_weights
 from audiorl.models.codec.base import weights_hash
-from audiorl.runtime.files import atomic_write
+from audiorl.models.codec.settings import CodecSettings
+from audiorl.models.settings import save_settings
 
 
 class PretrainedCodec(nn.Module):
@@ -34,11 +33,11 @@ class PretrainedCodec(nn.Module):
 
     speaker_size = 0
 
-    def __init__(self, config: Config, source: str | Path, saved: bool = False) -> None:
+    def __init__(self, settings: CodecSettings, source: str | Path, saved: bool = False) -> None:
         """`source`: folder or hub name; `saved`: written by `save`, its weights follow."""
         super().__init__()
-        self.config = config
-        self.type = config.codec.type
+        self.settings = settings
+        self.type = settings.codec.type
         self.extractor = None
         try:
             if saved:
@@ -83,7 +82,7 @@ class PretrainedCodec(nn.Module):
 
     @torch.no_grad()
     def decode(self, tokens: Sequence[Tensor], speakers: Tensor) -> list[Tensor]:
-        """As `Codec.decode`; speakers [B, 0]. No tokens make no sound: an empty wave."""
+        """Return waves as `Codec.decode`, without tokens an empty one; speakers [B, 0]."""
         return [self._decode(row).cpu() if len(row) else torch.zeros(0) for row in tokens]
 
     def speaker(self, waves: Sequence[Tensor]) -> Tensor:
@@ -93,15 +92,14 @@ class PretrainedCodec(nn.Module):
         return weights_hash(self.model)
 
     def save(self, folder: Path) -> None:
-        with atomic_write(folder / "config.yaml") as stream:
-            stream.write(dump_config(self.config))
+        save_settings(self.settings, folder)
         self.model.config.save_pretrained(folder)
         if self.extractor is not None:
             self.extractor.save_pretrained(folder)
         save_weights(self, folder / WEIGHTS)
 
     def _encode(self, wave: Tensor) -> Tensor:
-        """[S] -> [T], the first codebook's."""
+        """Tokens [T] of the first codebook for a wave [S]."""
         if self.type == "xcodec2":
             inputs = self.extractor(
                 audio=wave.cpu(), sampling_rate=self.sample_rate, return_tensors="pt"
@@ -114,6 +112,6 @@ class PretrainedCodec(nn.Module):
         return self.model.encode(wave, n_quantizers=1).audio_codes[0, 0]
 
     def _decode(self, tokens: Tensor) -> Tensor:
-        """[T] -> [S]"""
+        """Wave [S] of tokens [T]."""
         codes = tokens.to(self.device)[None, None]
         return self.model.decode(audio_codes=codes).audio_values.flatten().clamp(-1, 1)

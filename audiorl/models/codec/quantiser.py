@@ -25,9 +25,9 @@ class FiniteScalarQuantiser(nn.Module):
         self.register_buffer("bases", levels ** torch.arange(dims), persistent=False)  # [dims]
 
     def forward(self, hidden: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-        """Codes in -1..1, whose gradient ignores the rounding (straight-through), and tokens.
+        """Return codes in -1..1, whose gradient ignores the rounding, and tokens.
 
-        real [B, T]: what is no padding; codes and tokens of padding mean nothing.
+        real [B, T]: False on padding, whose codes and tokens mean nothing.
         """
         numbers = torch.zeros(*hidden.shape[:-1], len(self.bases), device=hidden.device)
         numbers[real] = self.norm(self.projection(hidden[real]))
@@ -37,6 +37,6 @@ class FiniteScalarQuantiser(nn.Module):
         return codes, ((rounded.long() + self.bound) * self.bases).sum(-1)
 
     def codes(self, tokens: Tensor) -> Tensor:
-        """The codes in -1..1 of tokens: [...] -> [..., dims]."""
+        """Return the codes in -1..1 of tokens: [...] -> [..., dims]."""
         digits = tokens[..., None] // self.bases % self.levels
         return (digits - self.bound) / self.bound

@@ -1,4 +1,4 @@
-"""The speaker vector: how a voice sounds, taken from a recording of it."""
+"""The speaker vector: the sound of a voice, taken from a recording of it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class SpeakerEncoder(nn.Module):
         self.output = nn.Linear(2 * size, config.speaker_size)
 
     def forward(self, mel: Tensor, lengths: Tensor) -> Tensor:
-        """lengths [B]: frames of each recording."""
+        """Return the vectors; lengths [B]: frames of each recording."""
         real = (torch.arange(mel.size(1), device=mel.device) < lengths[:, None])[..., None]
         hidden = self.input(mel)
         for block in self.blocks:

@@ -32,7 +32,7 @@ class GriffinLim(nn.Module):
         self.margin = self.size // self.hop + 1
 
     def forward(self, log_mels: Sequence[Tensor]) -> list[Tensor]:
-        """Waves [S_i] within -1..1, in one padded batch."""
+        """Return waves [S_i] within -1..1, from one padded batch."""
         powers = [(mel.exp() @ self.inverse).clamp(min=0) for mel in log_mels]
         padded = pad_sequence(powers, batch_first=True)  # [B, N, bins]
         padded = F.pad(padded, (0, 0, self.margin, self.margin))

@@ -10,7 +10,7 @@ from tiny import sing, tiny_config
 from tiny_codecs import SIZES, native_codec, waves
 
 from audiorl.errors import UserError
-from audiorl.models.codec import codec_info, load_codec, new_codec
+from audiorl.models.codec import CodecSettings, codec_info, load_codec, new_codec
 from audiorl.models.codec.native import BEFORE, STRIDE
 
 
@@ -193,6 +193,6 @@ def test_a_part_is_missing(file: str, tmp_path: Path) -> None:
 
 
 def test_a_new_codec_knows_the_characters_of_the_texts() -> None:
-    codec = new_codec(tiny_config(SIZES), ["Ba, dó", "ki!"])
+    codec = new_codec(CodecSettings.of(tiny_config(SIZES)), ["Ba, dó", "ki!"])
     assert codec.characters.symbols == list(" abdikó")
     assert codec.head.out_features == 8

@@ -10,7 +10,7 @@ from tiny import tiny_config
 from tiny_codecs import SIZES, save_pretrained_codec, waves
 
 from audiorl.errors import UserError
-from audiorl.models.codec import PretrainedCodec, codec_info, load_codec, new_codec
+from audiorl.models.codec import CodecSettings, PretrainedCodec, codec_info, load_codec, new_codec
 
 # kind: Hz of its audio, tokens a second, codes, codebooks
 KINDS = {
@@ -23,7 +23,7 @@ KINDS = {
 def pretrained(folder: Path, kind: str) -> PretrainedCodec:
     save_pretrained_codec(folder, kind)
     keys = {**SIZES, "codec.type": kind, "codec.pretrained": str(folder)}
-    return new_codec(tiny_config(keys), [])
+    return new_codec(CodecSettings.of(tiny_config(keys)), [])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -75,11 +75,11 @@ def test_another_kind_is_refused(tmp_path: Path) -> None:
     save_pretrained_codec(tmp_path, "dac")
     keys = {**SIZES, "codec.type": "mimi", "codec.pretrained": str(tmp_path)}
     with pytest.raises(UserError, match=r"codec\.pretrained: .* is of type dac, not mimi; set"):
-        new_codec(tiny_config(keys), [])
+        new_codec(CodecSettings.of(tiny_config(keys)), [])
 
 
 def test_what_is_no_codec_is_refused(tmp_path: Path) -> None:
     keys = {**SIZES, "codec.type": "dac", "codec.pretrained": str(tmp_path)}
     with pytest.raises(UserError, match=r"codec\.pretrained: .* cannot be loaded") as raised:
-        new_codec(tiny_config(keys), [])
+        new_codec(CodecSettings.of(tiny_config(keys)), [])
     assert "\n" not in str(raised.value)
