@@ -24,9 +24,10 @@ def main() -> None:
 
     from audiorl.config import load_config
     from audiorl.report.report import write_report
+    from audiorl.score.measures import measures_of
 
     cfg, exps = load_config(args.config, args.set), args.exp
-    if cfg.task == "tts":
+    if measures_of(cfg.task).judged:
         from audiorl.infer.references import scored_together
 
         exps = scored_together(exps, args.dump, cfg)

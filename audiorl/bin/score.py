@@ -32,10 +32,12 @@ def main() -> None:
     from audiorl.report.tables import WIDTH, as_text, overview
     from audiorl.report.tts_tables import systems_table
     from audiorl.score.asr import score_systems
+    from audiorl.score.measures import measures_of
     from audiorl.score.results import write_system
 
     cfg, exps = load_config(args.config, args.set), args.exp
-    if cfg.task == "tts":
+    judged = measures_of(cfg.task).judged
+    if judged:
         from audiorl.infer.judging import judge_systems
         from audiorl.infer.references import scored_together
         from audiorl.runtime.device import pick_device, setup_torch
@@ -49,7 +51,7 @@ def main() -> None:
         changed = write_system(system, cfg.score.unit, systems[0])
         print(f"{system.folder}: {'scored' if changed else 'unchanged since it was scored'}")
     tables = [overview([s for s in systems if not s.is_reference], cfg.score.unit)]
-    if cfg.task == "tts":
+    if judged:
         tables = [systems_table(systems, cfg.score.unit), *tables]
     for table in tables:
         print("", as_text(table), "", *textwrap.wrap(table.note, WIDTH), sep="\n")

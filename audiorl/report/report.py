@@ -90,7 +90,7 @@ def gather(
     curves = {
         label: charts.training_curves(label, series, images) for label, series in metrics.items()
     }
-    shared = charts.side_by_side(metrics, images) if cfg.task == "tts" else []
+    shared = charts.side_by_side(metrics, images) if focus.pooled.sound else []
     phases = charts.phase_times(metrics, images)
     scripts = {s.label: _read(s.exp / "run.sh") for s in systems}
     return Contents(

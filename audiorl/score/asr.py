@@ -22,6 +22,7 @@ from audiorl.data.utterance import Utterance, read_table, read_utterances
 from audiorl.errors import UserError
 from audiorl.runtime.files import progress
 from audiorl.score import failures, ratio, tts
+from audiorl.score.measures import measures_of
 from audiorl.score.ratio import Ratio
 from audiorl.score.significance import Comparison, compare, rate_interval
 from audiorl.score.tts import Judged
@@ -164,10 +165,11 @@ def score_set(dump: Path, folder: Path, name: str, cfg: Config) -> SetScore:
     Raises UserError when a hypothesis is missing or unknown, when a set with speech has no
     reference words, or when a set without speech has some.
     """
-    utterances = read_utterances(dump / name, texts_alone=cfg.task == "tts")
-    judged = tts.read_judged(folder / name) if cfg.task == "tts" else {}
+    measures = measures_of(cfg.task)
+    utterances = read_utterances(dump / name, texts_alone=measures.judged)
+    judged = tts.read_judged(folder / name) if measures.judged else {}
     ids = [u.id for u in utterances]
-    if cfg.task == "tts":
+    if measures.judged:
         hypotheses = {uid: one.heard for uid, one in judged.items()}
         check_ids(folder / name / tts.JUDGED, hypotheses, ids, dump / name)
     else:

@@ -9,19 +9,16 @@ import numpy as np
 
 from audiorl.config.schema import Config
 from audiorl.errors import UserError
-from audiorl.score import failures, tts
+from audiorl.score import failures
 from audiorl.score.asr import METRICS
+from audiorl.score.measures import OUTPUT, measures_of
 from audiorl.score.ratio import UTTERANCES, Metric
 
 
 def metrics_of(config: Config, name: str) -> dict[str, Metric]:
     """By name: what scoring knows of a test set, or of those with speech together (`pooled`)."""
-    output = {  # where nobody speaks, all of it is hallucinated
-        "output": Metric("output %", ("output",), (UTTERANCES,)),
-        "words_per_minute": Metric("words/min", ("output_words",), ("duration",), 60.0),
-    }
     if name in config.data.no_speech:
-        return output
+        return OUTPUT
     main = METRICS[config.score.unit]
     said, heard, hits = "keywords_said", "keywords_heard", "keyword_hits"
     spoken = {
@@ -39,7 +36,7 @@ def metrics_of(config: Config, name: str) -> dict[str, Metric]:
         "u_wer": Metric("U-WER %", ("unbiased_errors",), ("unbiased_words",)),
         **{name: Metric(name.replace("_", " "), (name,), factor=1.0) for name in failures.NAMES},
     }
-    return spoken | (tts.METRICS if config.task == "tts" else output)
+    return {**spoken, **measures_of(config.task).metrics}
 
 
 def read_columns(path: Path, names: Sequence[str]) -> tuple[list[str], np.ndarray]:
