@@ -1,4 +1,4 @@
-"""Error rates by condition: how long an utterance is, how noisy, and who speaks."""
+"""Error rates by condition: length, SNR and speaker."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Value = Callable[[ScoredUtterance], float | None]
 
 
 def length(u: ScoredUtterance) -> float | None:
-    """s"""
+    """Return the length in seconds."""
     return u.utterance.duration
 
 
 def snr(u: ScoredUtterance) -> float | None:
-    """dB; None for what is no finite number, `clean` and the like."""
+    """Return the SNR in dB; None where the tag is no finite number (`clean`)."""
     try:
         number = float(u.utterance.tags["snr"])
     except (KeyError, ValueError):

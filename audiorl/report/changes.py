@@ -1,4 +1,4 @@
-"""What changes from one system to another: errors of each kind, and the utterances they are in."""
+"""Changes from one system to another: errors of each kind, and their utterances."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ KINDS: dict[str, Callable[[ScoredUtterance], int]] = {
 
 @dataclass(frozen=True)
 class Change:
-    """An utterance that the second system hears otherwise than the first."""
+    """An utterance with different hypotheses of two systems."""
 
     before: ScoredUtterance
     after: ScoredUtterance
@@ -101,7 +101,7 @@ def changes_table(changes: list[Change]) -> Table:
 
 
 def no_speech_table(first: SystemScore, second: SystemScore) -> Table | None:
-    """Words output where nobody speaks, compared in pairs; None without such sets."""
+    """Return words output without speech, compared in pairs; None without such sets."""
     rows = []
     for name, score in first.no_speech.items():
         later = second.no_speech[name]
@@ -123,4 +123,4 @@ def no_speech_table(first: SystemScore, second: SystemScore) -> Table | None:
     for what in ("output %", "words/min"):
         header += [f"{what}, {first.label}", f"{what}, {second.label}"]
     header += [f"words/min, {second.label} - {first.label}", "p permutation"]
-    return Table("Where nobody speaks", header, rows) if rows else None
+    return Table("Output without speech", header, rows) if rows else None

@@ -27,7 +27,7 @@ SHOWN = 8  # changed utterances in each direction, and speakers, on a terminal
 
 @dataclass(frozen=True)
 class Analysis:
-    """What the terminal and the page show of two systems."""
+    """Contents of the terminal output and the page on two systems."""
 
     first: SystemScore
     second: SystemScore
@@ -47,8 +47,8 @@ class Analysis:
         worse = sum(c.errors > 0 for c in self.changes)
         total = len(self.first.pooled.utterances)
         changed = (
-            f"{len(self.changes)} of {total} utterances are heard otherwise: {better} with fewer "
-            f"errors, {worse} with more, {len(self.changes) - better - worse} with as many."
+            f"{len(self.changes)} of {total} utterances have another hypothesis: {better} with "
+            f"fewer errors, {worse} with more, {len(self.changes) - better - worse} with as many."
         )
         unit = self.first.scoring.unit
         return [*verdict([self.first, self.second], self.second, unit), changed, *self.notes]
@@ -106,7 +106,7 @@ def as_terminal(analysis: Analysis) -> str:
 
 
 def _cut(content: Table) -> Table:
-    """Of a table with many rows, those with the most utterances."""
+    """Return the rows with most utterances of a table with many rows."""
     if len(content.rows) <= 2 * SHOWN:
         return content
     kept = sorted(content.rows, key=lambda row: -int(row[1]))[: 2 * SHOWN]

@@ -32,7 +32,7 @@ from audiorl.score.results import write_system
 
 @dataclass(frozen=True)
 class Contents:
-    """What RESULTS.md and the page show."""
+    """Contents of RESULTS.md and of the page."""
 
     systems: list[SystemScore]
     focus: SystemScore  # what the report is about; the others are compared with the first

@@ -144,7 +144,7 @@ def error_tables(systems: list[SystemScore], unit: str) -> list[Table]:
 
 
 def verdict(systems: list[SystemScore], focus: SystemScore, unit: str) -> list[str]:
-    """What came out, in sentences; `focus` is the system that the report is about."""
+    """Return the results in sentences; `focus` is the system that the report is about."""
     metric, first = METRICS[unit], systems[0]
     rate = {s.label: 100 * s.pooled.summary[metric.lower()]["rate"] for s in systems}
     if focus is first:
@@ -180,7 +180,7 @@ def verdict(systems: list[SystemScore], focus: SystemScore, unit: str) -> list[s
     for name, score in focus.no_speech.items():
         now, then = (100 * s.summary["non_empty_rate"] for s in (score, first.no_speech[name]))
         sentences.append(
-            f"Where nobody speaks ({name}), {focus.label} outputs something for {now:.1f} % of the "
+            f"Without speech ({name}), {focus.label} outputs something for {now:.1f} % of the "
             f"recordings; {first.label} did for {then:.1f} %."
         )
     return sentences

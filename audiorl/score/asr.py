@@ -55,7 +55,7 @@ class ScoredUtterance:
 
     @property
     def sound_columns(self) -> dict[str, float]:
-        """Of synthesis: what its metrics sum (`tts.METRICS`)."""
+        """Return the columns that the metrics of synthesis sum up (`tts.METRICS`)."""
         failed = {name: int(name in self.flags) for name in failures.NAMES}
         one = {ratio.UTTERANCES: 1}
         return tts.columns(self.judged, self.counts["char"].units) | failed | one
@@ -66,7 +66,7 @@ class ScoredUtterance:
 
     @property
     def output_words(self) -> float:
-        """How much was output, see `count_words`."""
+        """Number of output words, see `count_words`."""
         return count_words(split_units(self.hyp, "mixed"))
 
     @property
@@ -181,7 +181,7 @@ def score_set(dump: Path, folder: Path, name: str, cfg: Config) -> SetScore:
     scored = []
     for u in utterances:
         one = _score_utterance(name, u, hypotheses[u.id], u.id in truncated, listed, cfg.score)
-        # Where nobody speaks, what a normaliser takes away (um, brackets) is made up, too.
+        # Without speech, words that a normalizer removes (um, brackets) are hallucinated, too.
         hyp = one.hyp if speech else spoken(hypotheses[u.id])
         scored.append(replace(one, hyp=hyp, judged=judged.get(u.id)))
     _check_references(dump / name / "text", scored, speech)
@@ -252,7 +252,7 @@ def _sound(utterances: list[ScoredUtterance], cfg: ScoreConfig) -> dict[str, Rat
 
 
 def _json(sound: dict[str, Ratio]) -> dict:
-    """What result.json holds of them: what is known."""
+    """Return the metrics with a known value, as result.json has them."""
     known = {name: one for name, one in sound.items() if one.known}
     shown = {name: {"value": one.value, "interval": one.interval} for name, one in known.items()}
     return {"sound": shown} if shown else {}

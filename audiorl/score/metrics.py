@@ -1,4 +1,4 @@
-"""What the numbers of a test set are made of: which columns of per_utt.tsv, over which."""
+"""Metrics of a test set as ratios of columns of per_utt.tsv."""
 
 from __future__ import annotations
 

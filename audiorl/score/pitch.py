@@ -23,7 +23,7 @@ CLEAREST = 1 - 1e-4  # autocorrelation that counts as most: 40 dB
 
 @dataclass(frozen=True)
 class Pitch:
-    """Of the voiced frames, in order."""
+    """Pitch of the voiced frames, in order."""
 
     f0: np.ndarray  # [V], Hz
     harmonicity: np.ndarray  # [V], dB: harmonics to noise

@@ -29,7 +29,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class Ratio:
-    """A number with what it is on other utterances; NaN where there is nothing to divide by."""
+    """A number and its bootstrap draws; NaN where the denominator is 0."""
 
     value: float
     draws: np.ndarray  # [samples]
@@ -50,7 +50,7 @@ class Ratio:
 
     @property
     def significant(self) -> bool:
-        """Of a difference: whether its interval excludes zero."""
+        """Return whether the interval of a difference excludes zero."""
         low, high = self.interval
         return low > 0 or high < 0
 

@@ -1,4 +1,6 @@
-"""How sure a number is: bootstrap intervals, and paired tests of a difference.
+"""Bootstrap intervals of numbers, and paired tests of a difference.
+
+Written on numpy, for scipy.stats.bootstrap cannot share its draws between sets of numbers.
 
 Utterances are what is drawn again, as in Bisani and Ney, "Bootstrap estimates for confidence
 intervals in ASR performance evaluation" (ICASSP 2004). Intervals are percentiles and cover 95 %.

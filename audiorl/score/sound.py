@@ -1,4 +1,4 @@
-"""What can be measured of speech without a trained model: its tempo, pitch, noise and spectrum.
+"""Measurements of speech without a trained model: its tempo, pitch, noise and spectrum.
 
 These numbers stand beside the judge's, not in its place. A mean opinion score would need a model
 that was trained on opinions; nothing here claims to be one.

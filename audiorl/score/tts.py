@@ -86,7 +86,7 @@ def columns(judged: Judged, chars: int) -> dict[str, float]:
 
 
 def character_errors(texts: Sequence[str], heard: Sequence[str], normalize: str) -> Counts:
-    """Of transcripts against texts, both normalised; their `rate` is the CER."""
+    """Return the errors of transcripts against texts, both normalized; `rate` is the CER."""
     clean = normalizer(normalize)
     pairs = zip(texts, heard, strict=True)
     counts = (count_errors(*(split_units(clean(t), "char") for t in pair)) for pair in pairs)
@@ -99,7 +99,7 @@ def write_judged(stamp: Stamp, judged: dict[str, Judged], judge: str) -> None:
 
 
 def read_judged(folder: Path) -> dict[str, Judged]:
-    """What was found in the utterances of decode_<name>/<set>, by id."""
+    """Return the measurements of the utterances of decode_<name>/<set>, by id."""
     path = folder / JUDGED
     try:
         found = json.loads(path.read_text(encoding="utf-8"))["utterances"]

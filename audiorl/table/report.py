@@ -29,7 +29,7 @@ NOTHING = "-"
 
 @dataclass(frozen=True)
 class Results:
-    """What is known of a table so far: row -> an estimate for each column."""
+    """Results of a table so far: row -> an estimate for each column."""
 
     plan: Plan
     rows: dict[str, list[Estimate]]
@@ -160,7 +160,7 @@ def _page(results: Results, made: list[Table]) -> str:
 
 
 def _curves(plan: Plan) -> list[Chart]:
-    """What the rows logged in training; nothing where they are too many to be told apart."""
+    """Return the curves of training; none for more rows than colors."""
     if len(plan.rows) > len(COLOURS):
         return []
     logged = {

@@ -134,7 +134,7 @@ def test_the_command(recipe: Path, monkeypatch, capsys) -> None:
     assert max(map(len, shown.splitlines())) <= 100
     for title in (
         "WER before and after", "Paired comparison with sft", "What changes",
-        "Where nobody speaks", "WER by length (s)", "WER by SNR (dB)", "WER by speaker",
+        "Output without speech", "WER by length (s)", "WER by SNR (dB)", "WER by speaker",
         "Changed most for the better (8 of ", "Changed most for the worse (",
     ):  # fmt: skip
         assert f"\n{title}" in shown
@@ -146,7 +146,7 @@ def test_the_command(recipe: Path, monkeypatch, capsys) -> None:
     for link in ("result", "tables", "changes", "conditions", "better", "all"):
         assert f'href="#{link}"' in page and f'id="{link}"' in page
     # Every changed utterance is on the page, and nothing else was written.
-    changed = int(shown.partition(" utterances are heard otherwise")[0].split()[-3])
+    changed = int(shown.partition(" utterances have another hypothesis")[0].split()[-3])
     listed = page.partition('id="all"')[2]
     assert listed.count('scope="row"') == changed > 20
     images = {path.name for path in (recipe / "exp/grpo/compare_sft/images").iterdir()}
@@ -182,7 +182,7 @@ def test_sets_that_only_one_has_are_named(recipe: Path, monkeypatch, capsys) -> 
     shown = capsys.readouterr().out
     assert "Only one of them has test_noisy: left out." in shown
     assert "Only one of them has test_nospeech: left out." in shown
-    assert "of 40 utterances are heard otherwise" in shown.replace("\n", " ")
+    assert "of 40 utterances have another hypothesis" in shown.replace("\n", " ")
     none = ["--set", "data.test=[test_noisy]", "--set", "data.no_speech=[]"]
     call(monkeypatch, score, "--config", "c.yaml", "--dump", "dump", *none, "exp/sft")
     with pytest.raises(SystemExit):

@@ -129,7 +129,7 @@ def test_verdict(systems: list[SystemScore]) -> None:
     assert said(0.1, 0.2)[1] == "Set by set, supervised is worse on test_clean."
     assert "includes zero: no change is shown" in said(-0.1, 0.2)[0]
     assert said(-0.1, 0.2)[1] == "Set by set, supervised is not clearly different on test_clean."
-    assert said(0.1, 0.2)[2].startswith("Where nobody speaks (test_nospeech), supervised outputs")
+    assert said(0.1, 0.2)[2].startswith("Without speech (test_nospeech), supervised outputs")
     assert verdict([first], first, "word")[0].startswith("sft has a pooled WER of ")
 
 
