@@ -15,9 +15,10 @@ from torch import Tensor
 
 from audiorl.config.schema import Config
 from audiorl.data.utterance import Utterance
-from audiorl.models.audio_llm import AudioLLM
+from audiorl.engines.native import PolicyEngine
+from audiorl.models.audio_llm import AudioLLM, AudioLLMSettings
 from audiorl.rewards import Sample, WeightedSum
-from audiorl.rl.groups import read_text
+from audiorl.rl.groups import Sampler, read_text
 from audiorl.rl.grpo import GRPO
 from audiorl.runs.optimizer import Optimizers
 
@@ -76,7 +77,10 @@ def bench_model(shape: Shape, threads: int, micro_batch_tokens: int) -> AudioLLM
     config.rl.max_completion_length = shape.completion
     config.rl.micro_batch_tokens = micro_batch_tokens
     torch.manual_seed(0)
-    return AudioLLM(config, Words(shape.vocab)).eval()
+    settings = AudioLLMSettings.of(config, "audio_llm")
+    model = AudioLLM(settings, Words(shape.vocab)).eval()
+    model.recipe = config
+    return model
 
 
 def flop_rate(size: int = 1536, repeats: int = 5) -> float:
@@ -93,11 +97,12 @@ def flop_rate(size: int = 1536, repeats: int = 5) -> float:
 def learner(shape: Shape, threads: int, micro_batch_tokens: int) -> GRPO:
     model = bench_model(shape, threads, micro_batch_tokens)
     model.encoder.requires_grad_(False)
-    rl = model.config.rl
+    rl = model.recipe.rl
     optimizer = Optimizers([model.adaptor, model.llm], rl.learning_rate, rl.weight_decay)
     rewards = WeightedSum({"mean_word": (mean_word, 1.0)})
     read = read_text(model.tokenizer)
-    return GRPO(model, None, rewards, optimizer, ReadyFrames(shape), read)
+    sampler = Sampler(PolicyEngine(model), rl, model.recipe.seed)
+    return GRPO(sampler, None, rewards, optimizer, ReadyFrames(shape), read)
 
 
 def timed_step(grpo: GRPO, shape: Shape, step: int) -> dict:

@@ -23,10 +23,11 @@ from shapes import SHAPES, Shape
 
 from audiorl.bin.cli import parser, run
 from audiorl.data.utterance import Utterance
+from audiorl.engines.native import PolicyEngine
 from audiorl.infer.transcribe import encode_utterances
 from audiorl.models.audio_llm import AudioLLM
 from audiorl.rewards import WeightedSum
-from audiorl.rl.groups import read_text, sample_groups
+from audiorl.rl.groups import Sampler, read_text
 from audiorl.rl_data.probe import PROBE_STEP, ProbeFile, probe
 from audiorl.runtime.files import progress, write_json
 
@@ -89,16 +90,21 @@ def rewards() -> WeightedSum:
 
 def by_rollout(model: AudioLLM, utterances: list[Utterance], path: Path) -> int:
     """What a step of training does before it learns; returns the number of hypotheses."""
-    read, size, total = read_text(model.tokenizer), model.config.rl.num_prompts, 0
+    read, size, total = read_text(model.tokenizer), model.recipe.rl.num_prompts, 0
+    sampler = Sampler(PolicyEngine(model), model.recipe.rl, model.recipe.seed)
     for batch in (utterances[i : i + size] for i in range(0, len(utterances), size)):
         frames = encode_utterances(model, batch)
-        samples = read(batch, sample_groups(model, batch, frames, PROBE_STEP))
+        samples = read(
+            batch,
+            sampler.groups(batch, frames, PROBE_STEP),
+        )
         total += len(rewards()(samples).total)
     return total
 
 
 def by_probe(model: AudioLLM, utterances: list[Utterance], path: Path) -> int:
-    found = probe(model, utterances, rewards(), ProbeFile(path, {}))
+    sampler = Sampler(PolicyEngine(model), model.recipe.rl, model.recipe.seed)
+    found = probe(sampler, utterances, rewards(), ProbeFile(path, {}))
     return sum(len(probed.samples) for probed in found.values())
 
 

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2
 
 from audiorl.data.speech_tokens import CodecInfo
 from audiorl.models.layouts import SpeechFacts, SpeechPrompt
-from audiorl.models.speech_lm import SpeechLM
+from audiorl.models.speech_lm import SpeechLM, SpeechLMSettings
 from audiorl.models.tokenizer import PretrainedTokenizer
 
 CODES = 27
@@ -101,4 +101,5 @@ def pretrained_speech_lm(folder: Path, layout: str, **speech: str) -> SpeechLM:
     facts = FACTS[layout]
     if prompted:
         facts = SpeechFacts(facts.codec, ("s0",), {"s0": SpeechPrompt("ba ki", [5, 6, 7])})
-    return SpeechLM(tiny_config(keys), PretrainedTokenizer(folder), facts).eval()
+    settings = SpeechLMSettings.of(tiny_config(keys), "speech_lm")
+    return SpeechLM(settings, PretrainedTokenizer(folder), facts).eval()

@@ -14,12 +14,18 @@ from typing import Any
 import numpy as np
 import soundfile
 import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from audiorl.config.schema import Config
 from audiorl.data.utterance import Utterance, read_utterances
-from audiorl.models.audio_llm import AudioLLM
-from audiorl.models.language_model import Prefix
+from audiorl.engines.engine import Rollout
+from audiorl.engines.native import PolicyEngine
+from audiorl.engines.sampling import Sampling
+from audiorl.models.audio_llm import AudioLLM, AudioLLMSettings
+from audiorl.models.language_model import LanguageModel, Prefix
+from audiorl.models.policy import Policy
 from audiorl.models.tokenizer import SentencePieceTokenizer
+from audiorl.rl.groups import Sampler
 
 torch.set_num_threads(1)
 
@@ -73,12 +79,50 @@ def tiny_model(keys: dict[str, Any] | None = None, seed: int = 0, spread: float 
     """A random model in evaluation mode. A larger `spread` makes its predictions less uniform."""
     config = tiny_config(keys)
     torch.manual_seed(seed)
-    model = AudioLLM(config, tiny_tokenizer()).eval()
+    settings = AudioLLMSettings.of(config, "audio_llm")
+    model = AudioLLM(settings, tiny_tokenizer()).eval()
+    model.recipe = config  # for tests alone: models know their own sections only
     with torch.no_grad():
         for parameter in model.llm.parameters():
             if parameter.dim() > 1:
                 parameter.mul_(spread)
     return model
+
+
+def generate(
+    policy: Policy,
+    prefix: Prefix,
+    *,
+    group: int,
+    max_length: int,
+    sampling: Sampling,
+    uniforms: torch.Tensor | None = None,
+    **others: Any,
+) -> Rollout:
+    """A rollout of the native engine by given random numbers [B * group, max_length].
+
+    others: attributes that the policy has meanwhile, `forbidden` and `pad_id` say.
+    """
+    before = {name: getattr(policy, name) for name in others}
+    for name, value in others.items():
+        setattr(policy, name, value)
+    try:
+        return PolicyEngine(policy)._sample(prefix, group, max_length, sampling, uniforms)
+    finally:
+        for name, value in before.items():
+            setattr(policy, name, value)
+
+
+def plain_lm(llm: LanguageModel) -> PreTrainedModel:
+    """The model of transformers with these weights."""
+    lm = AutoModelForCausalLM.from_config(llm.config, dtype=llm.lm_head.weight.dtype)
+    lm.load_state_dict(llm.state_dict())
+    return lm.eval()
+
+
+def sampler(policy: Policy) -> Sampler:
+    """Groups of the native engine, by the recipe of a tiny model."""
+    return Sampler(PolicyEngine(policy), policy.recipe.rl, policy.recipe.seed)
 
 
 def sentences(count: int, seed: int = 0, longest: int = 5) -> list[str]:

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from audiorl.config.schema import Config
 from audiorl.data.speech_tokens import CodecInfo
 from audiorl.data.utterance import Utterance
-from audiorl.models.language_model import Prefix
+from audiorl.models.language_model import LanguageModel, Prefix
 from audiorl.models.token_recogniser import RecogniserFacts, RewardModelSettings, TokenRecogniser
 
 CODEC = CodecInfo(fingerprint="abc", codebook_size=6, token_rate=25.0)
@@ -59,11 +59,12 @@ class TinySpeaker(torch.nn.Module):
         self, keys: dict[str, Any] | None = None, codec: CodecInfo = CODEC, seed: int = 0
     ) -> None:
         super().__init__()
-        self.config = speech_config(keys)
+        self.recipe = speech_config(keys)
         torch.manual_seed(seed)
-        self.eos_id, self.pad_id = TEXTS + codec["codebook_size"], 0
+        stop, self.pad_id = TEXTS + codec["codebook_size"], 0
+        self.stop_ids = (stop,)
         sizes = {
-            "vocab_size": self.eos_id + 1,
+            "vocab_size": stop + 1,
             "hidden_size": 16,
             "intermediate_size": 32,
             "num_hidden_layers": 2,
@@ -72,12 +73,13 @@ class TinySpeaker(torch.nn.Module):
             "head_dim": 8,
             "tie_word_embeddings": False,
         }
-        self.llm = AutoModelForCausalLM.from_config(AutoConfig.for_model("qwen3", **sizes))
+        config = AutoConfig.for_model("qwen3", **sizes)
+        self.llm = LanguageModel.of(AutoModelForCausalLM.from_config(config))
         with torch.no_grad():
             for parameter in self.llm.parameters():
                 if parameter.dim() > 1:
                     parameter.mul_(8.0)  # its predictions differ from place to place
-        forbidden = torch.ones(self.eos_id + 1, dtype=torch.bool)
+        forbidden = torch.ones(stop + 1, dtype=torch.bool)
         forbidden[TEXTS:] = False
         self.register_buffer("forbidden", forbidden)
 
@@ -86,7 +88,7 @@ class TinySpeaker(torch.nn.Module):
         return self.forbidden.device
 
     def prefix(self, conditions: Sequence[Tensor]) -> Prefix:
-        return Prefix.join([self.llm.get_input_embeddings()(row) for row in conditions])
+        return Prefix.join([self.llm.embed(row) for row in conditions])
 
     def prefix_length(self, condition: Tensor) -> int:
         return len(condition)

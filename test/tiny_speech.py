@@ -18,7 +18,7 @@ from audiorl.data.speech_tokens import CodecInfo, write_tokens
 from audiorl.data.utterance import Utterance
 from audiorl.models.judge import Judge, JudgeSettings
 from audiorl.models.layouts import SpeechFacts, SpeechPrompt
-from audiorl.models.speech_lm import SpeechLM
+from audiorl.models.speech_lm import SpeechLM, SpeechLMSettings
 
 CODEC: CodecInfo = {"fingerprint": "toy", "codebook_size": 2 * len(WORDS) + 4, "token_rate": 25.0}
 SPEAKERS = ("s0", "s1", "s2")
@@ -46,7 +46,10 @@ def tiny_speech_lm(
     if config.speech.speakers == "prompt":
         prompts = {name: SpeechPrompt("ba ki", say("ba ki", name)) for name in SPEAKERS}
     torch.manual_seed(seed)
-    model = SpeechLM(config, tiny_tokenizer(), SpeechFacts(codec, SPEAKERS, prompts, 1.5)).eval()
+    settings = SpeechLMSettings.of(config, "speech_lm")
+    facts = SpeechFacts(codec, SPEAKERS, prompts, 1.5)
+    model = SpeechLM(settings, tiny_tokenizer(), facts).eval()
+    model.recipe = config  # for tests alone: models know their own sections only
     with torch.no_grad():
         for parameter in model.llm.parameters():
             if parameter.dim() > 1:

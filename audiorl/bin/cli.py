@@ -36,10 +36,9 @@ def add_set(options: argparse.ArgumentParser) -> None:
 
 def refuse_other_task(experiment: Path, task: str) -> None:
     """Raises UserError for an experiment whose model is not for `task`, asr or tts."""
-    from audiorl.config import load_config
+    from audiorl.models.policy import find_policy, saved_family
 
-    saved = experiment / "model" / "config.yaml"
-    if not saved.is_file() or load_config(saved).task == task:  # what is missing is named later
+    if find_policy(saved_family(experiment / "model")).task == task:
         return
     kind, command = {
         "asr": ("a speech LM, which speaks", "synthesise"),

@@ -28,6 +28,7 @@ from audiorl.infer.voices import VOICES
 from audiorl.runtime.files import atomic_path, progress, sha256
 
 META = "meta.json"
+SPEECH_FACTS = "speech.json"  # a speech LM has it beside its weights (models/speech_lm.py)
 CODEC = "codec"  # of synthesis: its codec and its voices, below the experiment once unpacked
 REQUIRED = ("config.yaml", "model/config.yaml", "model/model.safetensors")
 EXPECTED = ("env.json", "run.sh", "RESULTS.md", "report.html")
@@ -71,16 +72,15 @@ def keep_voices(exp: Path, codec: Path, dump: Path) -> None:
     from audiorl.infer.voices import write_voices
     from audiorl.models import WEIGHTS
     from audiorl.models.codec import codec_info, load_codec
-    from audiorl.models.speech_lm import FACTS
     from audiorl.runtime.device import pick_device, setup_torch
     from audiorl.runtime.stamps import Stamp
 
-    if not (exp / "model" / FACTS).is_file():
+    if not (exp / "model" / SPEECH_FACTS).is_file():
         return
     config = load_config(exp / "config.yaml")
     setup_torch(config.num_threads)
     loaded = load_codec(codec / "model", str(pick_device(config.device)))
-    expected = json.loads((exp / "model" / FACTS).read_text(encoding="utf-8"))["codec"]
+    expected = json.loads((exp / "model" / SPEECH_FACTS).read_text(encoding="utf-8"))["codec"]
     fix = f"name the codec that {exp} was trained on"
     check_codec(codec_info(loaded), expected, str(codec), str(exp), fix)
     voices, train = exp / CODEC / VOICES, dump / config.data.train
@@ -133,7 +133,7 @@ def _members(exp: Path, codec: Path) -> dict[str, Path]:
             if key.split(".")[-1] == "reward_file" and value:
                 member = _inside(exp, name, key, value)
                 files[member.as_posix()] = exp / member
-    if ("task", "tts") in _portable_strings(exp / "model" / "config.yaml"):
+    if (exp / "model" / SPEECH_FACTS).is_file():
         files |= _codec_members(exp, codec)
     return dict(sorted(files.items()))
 

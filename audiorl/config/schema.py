@@ -271,6 +271,9 @@ class RLConfig:
         "of tts also diffro, a reward that is differentiated, and both, the sum of the two losses",
         choices=("grpo", "supervised", "diffro", "both"),
     )
+    engine: str = key(
+        "native", "who samples: native, the policy itself, or another module of audiorl/engines"
+    )
     train: list[str] = key(
         ["adaptor", "llm"],
         "parts that learn; `encoder` may be added (then it is run in each update)",

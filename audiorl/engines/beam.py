@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
-from transformers import PreTrainedModel
 
 from audiorl.engines.sampling import Sampling, warp
 from audiorl.engines.shared_prefix import GroupDecoder, shared_prefix_attention
-from audiorl.models.language_model import Prefix, lm_logits
+from audiorl.models.language_model import Prefix
+from audiorl.models.policy import Policy
 
 
 @dataclass(frozen=True)
@@ -29,33 +28,27 @@ class Response:
 
 @torch.no_grad()
 def beam_search(
-    lm: PreTrainedModel,
-    prefix: Prefix,
-    *,
-    beams: int,
-    max_length: int,
-    eos_id: int,
-    forbidden: Tensor,
+    policy: Policy, prefix: Prefix, *, beams: int, max_length: int
 ) -> list[list[Response]]:
-    """The `beams` best responses to each prefix that as many beams find, by mean log-probability.
+    """Return the `beams` best responses to each prefix, by mean log-probability.
 
     A prefix is done when no beam, as it stands, is better per token than the worst response found
     (transformers' rule). Beams that the length limit cuts count as responses, too.
     """
     searches = [_Search(beams) for _ in prefix.embeds]
     active = list(range(len(searches)))
+    lm, stops = policy.llm, frozenset(policy.stop_ids)
+    candidates = (1 + len(stops)) * beams  # of so many, as many as there are beams continue
     decoder = GroupDecoder(lm, prefix, beams, max_length)
-    head = lm.get_output_embeddings()
     with shared_prefix_attention(lm):
         for t in range(max_length):
-            logp = warp(lm_logits(head, decoder.hidden), Sampling(), forbidden)  # [A * beams, V]
+            logp = warp(lm.logits(decoder.hidden), Sampling(), policy.forbidden)  # [A * beams, V]
             so_far = logp.new_tensor([b.logp for s in active for b in searches[s].alive])
             total = (so_far[:, None] + logp).view(len(active), -1)  # [A, beams * V]
-            # Every beam has one end token: of twice as many candidates, enough go on.
-            best = total.topk(min(2 * beams, total.size(1)))
+            best = total.topk(min(candidates, total.size(1)))
             ranked = torch.stack([best.indices // logp.size(1), best.indices % logp.size(1)], -1)
             parents = [
-                searches[s].advance(scores, places, eos_id)
+                searches[s].advance(scores, places, stops)
                 for s, scores, places in zip(
                     active, best.values.tolist(), ranked.tolist(), strict=True
                 )
@@ -82,13 +75,15 @@ class _Search:
         self.alive = [Response([], -torch.inf if i else 0.0, False) for i in range(beams)]
         self.found: list[Response] = []
 
-    def advance(self, logps: list[float], places: list[list[int]], eos_id: int) -> list[int]:
-        """One token on, to the best of `places` (beam, token). Returns the beams' parents."""
+    def advance(
+        self, logps: list[float], places: list[list[int]], stops: frozenset[int]
+    ) -> list[int]:
+        """Go one token on, to the best of `places` (beam, token); return the beams' parents."""
         ended: list[Response] = []
         going: list[Response] = []
         parents: list[int] = []
         for rank, (logp, (parent, token)) in enumerate(zip(logps, places, strict=True)):
-            response = Response([*self.alive[parent].ids, token], logp, token == eos_id)
+            response = Response([*self.alive[parent].ids, token], logp, token in stops)
             if response.finished:
                 ended += [response] * (rank < self.beams)
             elif len(going) < self.beams:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -75,17 +73,3 @@ def draw(logp: Tensor, uniforms: Tensor) -> Tensor:
     threshold = torch.minimum(uniforms[:, None] * total, below)
     tokens = torch.searchsorted(cumulative, threshold, right=True).squeeze(1)
     return tokens.clamp(max=logp.size(-1) - 1)  # NaN finds no place; its log-probability tells
-
-
-def uniform_table(seed: int, step: int, ids: list[str], group: int, length: int) -> Tensor:
-    """The random numbers of a rollout, [len(ids) * group, length] (fp64).
-
-    Row (utterance, member) depends on seed, step, utterance id and member alone: what an utterance
-    draws depends neither on its batch nor on what else used random numbers.
-    """
-    rows = [
-        np.random.default_rng([seed, step, zlib.crc32(name.encode()), member]).random(length)
-        for name in ids
-        for member in range(group)
-    ]
-    return torch.from_numpy(np.stack(rows))

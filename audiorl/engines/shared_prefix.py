@@ -13,11 +13,11 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AttentionInterface, Cache, DynamicCache, PreTrainedModel
+from transformers import AttentionInterface, Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from audiorl.errors import UserError
-from audiorl.models.language_model import Prefix, prefill
+from audiorl.models.language_model import LanguageModel, Prefix
 
 ATTENTION = "audiorl_shared_prefix"
 
@@ -29,28 +29,27 @@ class GroupDecoder:
     not made of keys and values that can be kept so.
     """
 
-    def __init__(self, lm: PreTrainedModel, prefix: Prefix, group: int, max_length: int) -> None:
+    def __init__(self, lm: LanguageModel, prefix: Prefix, group: int, max_length: int) -> None:
         self._lm = lm
+        if prefix.memory is not None:
+            raise UserError(
+                f"llm: a {lm.config.model_type} reads a second memory, which the native engine "
+                "cannot share; take another engine or LM."
+            )
         longest = int(prefix.lengths.max())
         _refuse_short_memory(lm, longest + max_length)
         last, self._prefixes = _read_prefixes(lm, prefix)
         self._padding = ~prefix.mask[:, None, None, -longest:]  # [B, 1, 1, P]
         self._owners = torch.arange(len(last), device=last.device).repeat_interleave(group)  # [N]
         self._own = Cache(layers=[_OwnLayer(max_length) for _ in self._prefixes])
-        self._positions = prefix.lengths[self._owners]  # [N], of the next token
+        # [N], of the next token: padding is on the left, so the last column is the last position.
+        self._positions = prefix.positions()[self._owners, -1] + 1
         self._arrange()
         self.hidden = last[self._owners]  # [N, H], predicts the next token of each row
 
     def read(self, tokens: Tensor) -> None:
         """Each row reads one token [N]; `hidden` then predicts the next."""
-        self.hidden = self._lm.base_model(
-            inputs_embeds=self._lm.get_input_embeddings()(tokens[:, None]),
-            attention_mask=None,
-            position_ids=self._positions[:, None],
-            past_key_values=self._own,
-            use_cache=True,
-            shared_prefix=self,
-        ).last_hidden_state[:, 0]
+        self.hidden = self._lm.step(tokens, self._positions, self._own, shared_prefix=self)
         self._positions = self._positions + 1
 
     def keep(self, rows: Tensor) -> None:
@@ -163,10 +162,10 @@ AttentionInterface.register(ATTENTION, _attention)
 
 
 @contextlib.contextmanager
-def shared_prefix_attention(lm: PreTrainedModel) -> Iterator[None]:
+def shared_prefix_attention(lm: LanguageModel) -> Iterator[None]:
     """Within it, `lm` runs in a GroupDecoder and nowhere else."""
     usual = lm.config._attn_implementation
-    lm.set_attn_implementation(ATTENTION)
+    lm.model.set_attn_implementation(ATTENTION)
     if lm.config._attn_implementation != ATTENTION:
         raise UserError(
             f"llm: the attention of a {lm.config.model_type} cannot be replaced, which rollout "
@@ -175,12 +174,10 @@ def shared_prefix_attention(lm: PreTrainedModel) -> Iterator[None]:
     try:
         yield
     finally:
-        lm.set_attn_implementation(usual)
+        lm.model.set_attn_implementation(usual)
 
 
-def _read_prefixes(
-    lm: PreTrainedModel, prefix: Prefix
-) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+def _read_prefixes(lm: LanguageModel, prefix: Prefix) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
     """Reads each prefix once, those of like length together.
 
     Returns the hidden state of each one's last position [B, H], and keys and values [B, K, P, D] of
@@ -192,7 +189,7 @@ def _read_prefixes(
     batches = _alike(lengths)
     for rows in batches:
         width = max(lengths[row] for row in rows)
-        last, cache = prefill(lm, Prefix(prefix.embeds[rows, -width:], prefix.mask[rows, -width:]))
+        last, cache = lm.prefill(prefix.select(rows, width))
         hidden.append(last[:, 0])
         parts.append(
             [
@@ -220,7 +217,7 @@ def _alike(lengths: list[int]) -> list[list[int]]:
     return [sorted(batch) for batch in batches]
 
 
-def _refuse_short_memory(lm: PreTrainedModel, length: int) -> None:
+def _refuse_short_memory(lm: LanguageModel, length: int) -> None:
     for layer in DynamicCache(config=lm.config).layers:
         if not isinstance(layer, DynamicLayer):
             raise UserError(

@@ -11,10 +11,10 @@ from typing import Protocol
 from audiorl.config.schema import Config
 from audiorl.data.tables import set_files
 from audiorl.data.utterance import Utterance, read_utterances
+from audiorl.engines.native import PolicyEngine
 from audiorl.infer.transcribe import Hypothesis, transcribe
-from audiorl.models import load_model
 from audiorl.models.audio_llm import AudioLLM
-from audiorl.models.policy import Policy
+from audiorl.models.policy import Policy, load_policy
 from audiorl.runtime.device import pick_device
 from audiorl.runtime.files import atomic_write
 from audiorl.runtime.locks import exclusive
@@ -75,13 +75,13 @@ class Transcriber:
         return Stamp(out / DONE, settings, inputs, outputs)
 
     def load(self, experiment: Path) -> Policy:
-        return load_model(experiment / "model", str(pick_device(self.config.device)))
+        return load_policy(experiment / "model", str(pick_device(self.config.device)))
 
     def decode(self, model: AudioLLM, data: Path, stamp: Stamp) -> None:
         keys, utterances = self.config.decode, read_utterances(data)
         started = time.perf_counter()
         found = transcribe(
-            model,
+            PolicyEngine(model),
             utterances,
             max_length=keys.max_completion_length,
             batch_seconds=keys.batch_seconds,

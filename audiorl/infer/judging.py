@@ -18,15 +18,18 @@ import torch
 from torch import Tensor
 
 import audiorl
+from audiorl.config import load_config
 from audiorl.config.schema import Config
 from audiorl.data.audio import audio_digests, audio_info, read_audio, resample
 from audiorl.data.tables import read_table
 from audiorl.data.utterance import Utterance, absolute_audio, read_utterances
+from audiorl.engines.native import PolicyEngine
 from audiorl.errors import UserError
 from audiorl.infer.transcribe import greedy
-from audiorl.models import WEIGHTS, load_model
+from audiorl.models import WEIGHTS
 from audiorl.models.audio_llm import AudioLLM
 from audiorl.models.judge import LABELS, Judge
+from audiorl.models.policy import load_policy
 from audiorl.runtime.batching import batches_by_seconds
 from audiorl.runtime.files import progress
 from audiorl.runtime.stamps import Stamp
@@ -52,15 +55,16 @@ class Listener(Protocol):
 class AudioLLMListener:
     """A recogniser that this toolkit has trained (egs/mini_asr/exp/sft, say) as the judge."""
 
-    def __init__(self, model: AudioLLM) -> None:
-        self.model = model
-        self.sample_rate = model.config.data.sample_rate
+    def __init__(self, model: AudioLLM, max_length: int) -> None:
+        """`max_length`: tokens of a transcript at most."""
+        self.model, self.engine = model, PolicyEngine(model)
+        self.sample_rate = model.sample_rate
+        self.max_length = max_length
 
     @torch.no_grad()
     def transcribe(self, waves: Sequence[Tensor]) -> list[str]:
         prefix = self.model.prefix(self.model.encode(waves))
-        longest = self.model.config.decode.max_completion_length
-        return [found.text for found in greedy(self.model, prefix, longest)]
+        return [found.text for found in greedy(self.engine, prefix, self.max_length)]
 
     def speaker(self, waves: Sequence[Tensor]) -> None:
         return None
@@ -70,10 +74,11 @@ def load_listener(exp: Path, device: str = "cpu") -> Listener:
     """The judge of an experiment: one by train_judge, or a recogniser by train_sft or train_rl."""
     if (exp / "model" / LABELS).exists():
         return Judge.load(exp / "model", device)
-    model = load_model(exp / "model", device)
+    model = load_policy(exp / "model", device)
     if not isinstance(model, AudioLLM):
         raise UserError(f"{exp} is no recogniser and cannot judge; name exp/judge, or one of ASR.")
-    return AudioLLMListener(model)
+    decode = load_config(exp / "config.yaml").decode
+    return AudioLLMListener(model, decode.max_completion_length)
 
 
 def hear(

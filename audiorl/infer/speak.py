@@ -9,15 +9,14 @@ import torch
 
 from audiorl.config.schema import DecodeConfig
 from audiorl.data.utterance import Utterance
-from audiorl.engines.native import generate
-from audiorl.engines.sampling import Sampling, uniform_table
-from audiorl.models.speech_lm import SpeechLM
+from audiorl.engines.engine import Draws, Engine
+from audiorl.engines.sampling import Sampling
 from audiorl.runtime.files import progress
 
 
 @dataclass(frozen=True)
 class Spoken:
-    """What the speech LM says."""
+    """Speech of an utterance by the speech LM."""
 
     tokens: list[int]  # the codec's
     finished: bool  # False if the length limit cut it
@@ -40,13 +39,14 @@ def speech_sampling(decode: DecodeConfig) -> Sampling:
 
 @torch.no_grad()
 def speak(
-    model: SpeechLM,
+    engine: Engine,
     utterances: Sequence[Utterance],
     decode: DecodeConfig,
     seed: int,
     desc: str = "synthesis",
 ) -> dict[str, Spoken]:
-    """Speaks the texts, by utterance id; what is drawn for one depends on its id and `seed`."""
+    """Return the speech of texts by utterance id; its draws follow from id and `seed`."""
+    model = engine.policy
     training = model.training
     model.eval()
     spoken: dict[str, Spoken] = {}
@@ -56,19 +56,15 @@ def speak(
         for first in range(0, len(ordered), decode.batch_size):
             batch = ordered[first : first + decode.batch_size]
             ids = [u.id for u in batch]
-            rollout = generate(
-                model.llm,
-                model.prefix([model.condition(u.text, u.speaker) for u in batch]),
+            rollout = engine.generate(
+                model.prefix(model.encode(batch)),
                 group=1,
                 max_length=decode.max_completion_length,
-                eos_id=model.eos_id,
-                pad_id=model.pad_id,
-                forbidden=model.forbidden,
                 sampling=speech_sampling(decode),
-                uniforms=uniform_table(seed, 0, ids, 1, decode.max_completion_length),
+                draws=Draws(seed, 0, ids),
             )
             rows = zip(ids, rollout.tokens, rollout.finished.tolist(), strict=True)
-            spoken |= {name: Spoken(model.speech_ids(row), done) for name, row, done in rows}
+            spoken |= {name: Spoken(model.speech_tokens(row), done) for name, row, done in rows}
             bar.update(len(batch))
     model.train(training)
     return spoken

@@ -18,12 +18,14 @@ from audiorl.data.audio import read_audio
 from audiorl.data.speech_tokens import CODEC, TOKENS, check_codec, read_tokens, write_tokens
 from audiorl.data.tables import set_files, write_table
 from audiorl.data.utterance import Utterance, read_utterances
+from audiorl.engines.native import PolicyEngine
 from audiorl.errors import UserError
 from audiorl.infer.decode import DONE
 from audiorl.infer.speak import speak
 from audiorl.infer.voices import VOICES, read_voices
-from audiorl.models import WEIGHTS, load_model
+from audiorl.models import WEIGHTS
 from audiorl.models.codec import Codec, codec_info, load_codec
+from audiorl.models.policy import load_policy
 from audiorl.models.speech_lm import SpeechLM
 from audiorl.runtime.batching import batches_by_seconds
 from audiorl.runtime.device import pick_device
@@ -86,7 +88,7 @@ class Synthesiser:
     def load(self, experiment: Path) -> SpeechLM:
         device = str(pick_device(self.config.device))
         codec, _ = self._codec_and_voices
-        model = load_model(experiment / "model", device)
+        model = load_policy(experiment / "model", device)
         fix = f"name the codec that {experiment} was trained on"
         check_codec(codec_info(codec), model.facts.codec, str(self.folder), str(experiment), fix)
         return model
@@ -128,7 +130,7 @@ def synthesise_set(
     sampled = stamp.at(out / SAMPLED, [out / TOKENS, out / CODEC], without=SOUND)
     if not sampled.is_current():
         started = time.perf_counter()
-        spoken = speak(model, utterances, config.decode, config.seed, data.name)
+        spoken = speak(PolicyEngine(model), utterances, config.decode, config.seed, data.name)
         write_tokens(out, {n: s.tokens for n, s in spoken.items()}, model.facts.codec)
         sampled.write(
             method="sample",

@@ -1,4 +1,4 @@
-"""Models: building, saving and loading."""
+"""Models: weights in files."""
 
 from __future__ import annotations
 
@@ -10,25 +10,7 @@ from audiorl.errors import UserError, reason
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from audiorl.models.audio_llm import AudioLLM
-    from audiorl.models.speech_lm import SpeechLM
-
-    Model = AudioLLM | SpeechLM
-
 WEIGHTS = "model.safetensors"
-
-
-def save_model(model: Model, folder: Path) -> None:
-    """Writes everything that decoding needs: config, tokenizer, LM config, weights (last)."""
-    from audiorl.config import dump_config
-    from audiorl.runtime.files import atomic_write
-
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_write(folder / "config.yaml") as stream:
-        stream.write(dump_config(model.config))
-    model.save_vocabulary(folder)
-    model.llm.config.save_pretrained(folder)
-    save_weights(model, folder / WEIGHTS)
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
@@ -90,29 +72,3 @@ def fill_weights(model: nn.Module, tensors: dict[str, Tensor]) -> None:
         names = sorted(tensors.keys() ^ expected)
         raise RuntimeError(f"{len(names)} tensors differ from the model's, {names[0]} first")
     model.load_state_dict(tensors, strict=False)  # tied weights are filled through their twin
-
-
-def load_model(folder: str | Path, device: str = "cpu") -> Model:
-    """The model saved in `folder`, in evaluation mode, with the config it was saved with.
-
-    An audio LLM or a speech LM, by the config's task.
-    """
-    from audiorl.config import load_config
-
-    folder = Path(folder)
-    if not (folder / "config.yaml").is_file():
-        raise UserError(f"{folder}: there is no model; run the training stage that writes it.")
-    config = load_config(folder / "config.yaml")
-    if config.task == "asr":
-        from audiorl.models.audio_llm import AudioLLM as model_type
-    else:
-        from audiorl.models.speech_lm import SpeechLM as model_type
-    try:
-        model = model_type.load(config, folder)
-    except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
-        raise UserError(
-            f"{folder}: the model is not whole ({reason(error)}); restore the folder or train "
-            "again."
-        ) from error
-    load_weights(model, folder / WEIGHTS)
-    return model.to(device).eval()

@@ -1,8 +1,8 @@
-"""The audio LLM: audio encoder, adaptor, and a language model that writes what was said."""
+"""The audio LLM: audio encoder, adaptor, and a language model that writes a transcript."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,13 +11,51 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from audiorl.config.schema import Config
+from audiorl.config.field import key
+from audiorl.config.schema import (
+    AdaptorConfig,
+    Config,
+    EncoderConfig,
+    FrontendConfig,
+    LLMConfig,
+    TokenizerConfig,
+)
 from audiorl.models.encoder import Encoder
 from audiorl.models.frontend import Frontend
-from audiorl.models.language_model import Prefix, build_lm, response_hidden
-from audiorl.models.tokenizer import Tokenizer, load_tokenizer
+from audiorl.models.language_model import Prefix, build_lm
+from audiorl.models.policy import Policy
+from audiorl.models.tokenizer import Tokenizer, load_tokenizer, make_tokenizer
 
-IGNORED = -100  # cross entropy's label of padding
+
+@dataclass
+class AudioLLMSettings:
+    """Sections that an audio LLM is made of."""
+
+    family: str = key("audio_llm", "policy family")
+    sample_rate: int = key(16000, "Hz", ge=1)
+    ctc_labels: str = key(
+        "byte", "labels of the encoder's CTC head", choices=("none", "byte", "token")
+    )
+    tokenizer: TokenizerConfig = key(TokenizerConfig, "text units")
+    frontend: FrontendConfig = key(FrontendConfig, "features")
+    encoder: EncoderConfig = key(EncoderConfig, "audio encoder")
+    adaptor: AdaptorConfig = key(AdaptorConfig, "encoder to LM")
+    llm: LLMConfig = key(LLMConfig, "language model")
+
+    @classmethod
+    def of(cls, config: Config, family: str) -> AudioLLMSettings:
+        """Return those of a recipe."""
+        wanted = config.sft.ctc_weight > 0 or config.sft.ctc_steps > 0
+        return cls(
+            family,
+            config.data.sample_rate,
+            config.sft.ctc_unit if wanted else "none",
+            config.tokenizer,
+            config.frontend,
+            config.encoder,
+            config.adaptor,
+            config.llm,
+        )
 
 
 class Adaptor(nn.Module):
@@ -41,123 +79,134 @@ class Adaptor(nn.Module):
 
 @dataclass
 class SupervisedLoss:
-    """What supervised training minimises, and its parts."""
+    """Loss of supervised training, and its parts."""
 
     total: Tensor
     lm: Tensor  # mean cross entropy per token, end token included
     ctc: Tensor  # mean CTC loss per label
 
 
-class AudioLLM(nn.Module):
-    """Audio in, text out: the `Policy` of recognition.
+class AudioLLM(Policy):
+    """Policy of recognition: audio in, text out.
 
     The prefix is the instruction with the audio embeddings in place of `{audio}`; the response is
     the transcript and the end token.
     """
 
-    def __init__(self, config: Config, tokenizer: Tokenizer, saved: str | None = None) -> None:
+    family, task = "audio_llm", "asr"
+    settings_type = AudioLLMSettings
+    part_names = ("adaptor", "llm", "encoder")
+
+    def __init__(
+        self, settings: AudioLLMSettings, tokenizer: Tokenizer, saved: str | None = None
+    ) -> None:
+        """`saved`: folder of a saved model, whose sizes of the LM are taken."""
         super().__init__()
-        self.config = config
+        self.settings = settings
         self.tokenizer = tokenizer
-        self.frontend = Frontend(config.frontend, config.data.sample_rate)
-        self.encoder = Encoder(config.encoder, config.frontend.n_mels)
-        self.llm = build_lm(config.llm, tokenizer.vocab_size, tokenizer.eos_id, saved)
-        hidden_size = self.llm.config.hidden_size
+        self.sample_rate = settings.sample_rate
+        self.frontend = Frontend(settings.frontend, settings.sample_rate)
+        self.encoder = Encoder(settings.encoder, settings.frontend.n_mels)
+        self.llm = build_lm(settings.llm, tokenizer.vocab_size, tokenizer.eos_id, saved)
+        frame_size = settings.encoder.output_size
         self.adaptor = Adaptor(
-            config.encoder.output_size,
-            config.adaptor.stack,
-            config.adaptor.hidden_size,
-            hidden_size,
+            frame_size,
+            settings.adaptor.stack,
+            settings.adaptor.hidden_size,
+            self.llm.config.hidden_size,
         )
         self.ctc_head = None
-        if config.sft.ctc_weight > 0 or config.sft.ctc_steps > 0:
-            units = 256 if config.sft.ctc_unit == "byte" else tokenizer.vocab_size
-            self.ctc_head = nn.Linear(config.encoder.output_size, units + 1)  # 0 is the blank
-        before, after = config.llm.prompt.split("{audio}")
+        if settings.ctc_labels != "none":
+            units = 256 if settings.ctc_labels == "byte" else tokenizer.vocab_size
+            self.ctc_head = nn.Linear(frame_size, units + 1)  # 0 is the blank
+        before, after = settings.llm.prompt.split("{audio}")
         self._before = tokenizer.encode(before.strip())
         self._after = tokenizer.encode(after.strip())
-        vocab = self.llm.get_output_embeddings().weight.size(0)
-        forbidden = torch.zeros(vocab, dtype=torch.bool)
-        forbidden[tokenizer.forbidden_ids] = True
-        forbidden[tokenizer.vocab_size :] = True  # rows that pad a pretrained embedding table
-        self.register_buffer("forbidden", forbidden, persistent=False)  # [V], never sampled
-        self.eos_id, self.pad_id = tokenizer.eos_id, tokenizer.pad_id
+        self.forbid(tokenizer.forbidden_ids, tokenizer.vocab_size)
+        self.stop_ids, self.pad_id = (tokenizer.eos_id,), tokenizer.pad_id
 
     @classmethod
-    def load(cls, config: Config, folder: Path) -> AudioLLM:
-        """The shape of the model saved in `folder`, its weights still to be filled."""
-        config.encoder.init = ""  # its weights are in the saved ones
-        return cls(config, load_tokenizer(config.tokenizer, folder), saved=str(folder))
+    def create(cls, config: Config, texts: Iterable[str]) -> AudioLLM:
+        """Return a new model for a recipe; its text units are learnt from `texts`."""
+        texts = [*texts, config.llm.prompt.replace("{audio}", " ")]
+        tokenizer = make_tokenizer(config.tokenizer, config.llm.pretrained, texts)
+        return cls(cls.settings_type.of(config, cls.family), tokenizer)
+
+    @classmethod
+    def from_settings(cls, settings: AudioLLMSettings, folder: Path) -> AudioLLM:
+        settings.encoder.init = ""  # its weights are in the saved ones
+        return cls(settings, load_tokenizer(settings.tokenizer, folder), saved=str(folder))
 
     def save_vocabulary(self, folder: Path) -> None:
-        """Writes the text units."""
         self.tokenizer.save(folder)
 
-    @property
-    def device(self) -> torch.device:
-        return self.forbidden.device
-
-    def encode(self, waves: Sequence[Tensor]) -> list[Tensor]:
-        """Waves [S_i] to encoder frames, one [T_i, D] for each utterance."""
-        padded = self.frontend.pad(waves, self.encoder.shortest, self.device)
+    def encode(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """Return the encoder frames [T_i, D] of waves [S_i] at `sample_rate`."""
+        padded = self.frontend.pad(inputs, self.encoder.shortest, self.device)
         frames, lengths = self.encoder(*self.frontend(*padded))
         return [row[:n] for row, n in zip(frames, lengths.tolist(), strict=True)]
 
-    def prefix(self, frames: Sequence[Tensor]) -> Prefix:
-        """Encoder frames [T_i, D] of each utterance to the prefix that the LM continues."""
-        embeddings = self.llm.get_input_embeddings()
-        before = embeddings(torch.tensor(self._before, dtype=torch.long, device=self.device))
-        after = embeddings(torch.tensor(self._after, dtype=torch.long, device=self.device))
-        padded = pad_sequence([row.to(self.device) for row in frames], batch_first=True)
+    def prefix(self, conditions: Sequence[Tensor]) -> Prefix:
+        """Return the instruction around the audio embeddings of encoder frames [T_i, D]."""
+        before, after = (
+            self.llm.embed(torch.tensor(ids, dtype=torch.long, device=self.device))
+            for ids in (self._before, self._after)
+        )
+        padded = pad_sequence([row.to(self.device) for row in conditions], batch_first=True)
         audio = self.adaptor(padded).to(before.dtype)  # [B, A, H]
-        lengths = [-(-len(row) // self.adaptor.stack) for row in frames]
+        lengths = [-(-len(row) // self.adaptor.stack) for row in conditions]
         return Prefix.join(
             [torch.cat([before, row[:n], after]) for row, n in zip(audio, lengths, strict=True)]
         )
 
     def prefix_length(self, condition: Tensor) -> int:
-        """Audio embeddings of an utterance's frames [T, D]; the instruction is a few more."""
+        """Return the audio embeddings of frames [T, D]; the instruction is a few more."""
         return len(condition) // self.adaptor.stack
 
     def responses(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Transcripts to token ids [B, R], each with its end token, and their mask [B, R]."""
-        rows = [
-            torch.tensor([*self.tokenizer.encode(text), self.tokenizer.eos_id]) for text in texts
-        ]
-        tokens = pad_sequence(rows, batch_first=True, padding_value=self.tokenizer.pad_id)
-        lengths = torch.tensor([len(row) for row in rows])
-        mask = torch.arange(tokens.size(1)) < lengths[:, None]
-        return tokens.to(self.device), mask.to(self.device)
+        """Return token ids [B, R] of transcripts, each with its end token, and their mask."""
+        end = self.stop_ids[0]
+        rows = [torch.tensor([*self.tokenizer.encode(text), end]) for text in texts]
+        return self.pad_responses(rows)
 
     def supervised_loss(
-        self, frames: Sequence[Tensor], texts: Sequence[str], ctc_weight: float
+        self,
+        frames: Sequence[Tensor],
+        texts: Sequence[str],
+        *,
+        ctc_weight: float = 0.0,
+        token_noise: float = 0.0,
+        label_smoothing: float = 0.0,
     ) -> SupervisedLoss:
-        """(1 - ctc_weight) * cross entropy of the transcripts + ctc_weight * CTC on the frames."""
+        """Return (1 - ctc_weight) * cross entropy of transcripts + ctc_weight * CTC on frames.
+
+        token_noise: share of the tokens the LM reads that are random ones, in training mode only:
+        it learns to listen sooner, and to recover.
+        """
         lm = ctc = frames[0].new_zeros(())
         if ctc_weight < 1:
-            lm = self._lm_loss(frames, texts)
+            lm = self._lm_loss(frames, texts, token_noise, label_smoothing)
         if ctc_weight > 0:
             ctc = self._ctc_loss(frames, texts)
         return SupervisedLoss((1 - ctc_weight) * lm + ctc_weight * ctc, lm.detach(), ctc.detach())
 
-    def _lm_loss(self, frames: Sequence[Tensor], texts: Sequence[str]) -> Tensor:
+    def _lm_loss(
+        self, frames: Sequence[Tensor], texts: Sequence[str], noise: float, smoothing: float
+    ) -> Tensor:
         """Mean over tokens, the end token included."""
         tokens, mask = self.responses(texts)
-        heard = self._noisy(tokens) if self.training else tokens
-        hidden = response_hidden(self.llm, self.prefix(frames), heard, share=False)
-        logits = self.llm.get_output_embeddings()(hidden[mask])  # [tokens, V]
-        smoothing = self.config.sft.label_smoothing
-        return F.cross_entropy(logits.float(), tokens[mask], label_smoothing=smoothing)
-
-    def _noisy(self, tokens: Tensor) -> Tensor:
-        """Replaces a share of what the LM reads: it learns to listen sooner, and to recover."""
-        random = torch.randint_like(tokens, self.tokenizer.vocab_size)
-        replaced = torch.rand(tokens.shape, device=tokens.device) < self.config.sft.token_noise
-        return torch.where(replaced, random, tokens)
+        read = tokens
+        if self.training:
+            random = torch.randint_like(tokens, self.tokenizer.vocab_size)
+            replaced = torch.rand(tokens.shape, device=tokens.device) < noise
+            read = torch.where(replaced, random, tokens)
+        states = self.llm.response_states(self.prefix(frames), read, share=False)
+        logits = self.llm.logits(states[mask])  # [tokens, V]
+        return F.cross_entropy(logits, tokens[mask], label_smoothing=smoothing)
 
     def _ctc_loss(self, frames: Sequence[Tensor], texts: Sequence[str]) -> Tensor:
         """Mean over labels. Byte labels need no vocabulary and, being short sounds, align soon."""
-        spell = self.tokenizer.encode if self.config.sft.ctc_unit == "token" else _utf8
+        spell = self.tokenizer.encode if self.settings.ctc_labels == "token" else _utf8
         labels = [torch.tensor(list(spell(text)), dtype=torch.long) + 1 for text in texts]
         logp = self.ctc_head(pad_sequence(list(frames))).float().log_softmax(-1)  # [T, B, units]
         lengths = torch.tensor([len(row) for row in frames])
@@ -176,3 +225,6 @@ class AudioLLM(nn.Module):
 
 def _utf8(text: str) -> bytes:
     return text.encode("utf-8")
+
+
+Family = AudioLLM

@@ -24,9 +24,9 @@ from torch import Tensor
 from transformers import AddedToken, AutoConfig, AutoTokenizer, PreTrainedModel, Qwen2ForCausalLM
 
 from audiorl.errors import UserError, reason
-from audiorl.models import load_model
 from audiorl.models.language_model import BiasedQwen2, has_biased_head
 from audiorl.models.layouts import V3_CONTROLS, speech_run
+from audiorl.models.policy import load_policy
 from audiorl.models.tokenizer import PretrainedTokenizer
 from audiorl.runtime.files import atomic_write
 
@@ -189,7 +189,7 @@ def _read_text_model(folder: Path) -> tuple:
 
 def _read_checkpoint(folder: Path) -> tuple[PreTrainedModel, PretrainedTokenizer]:
     if (folder / "config.yaml").exists():
-        model = load_model(folder)
+        model = load_policy(folder)
         return model.llm, model.tokenizer
     shape, _ = _read_text_model(folder)
     kind = BiasedQwen2 if has_biased_head(shape) else Qwen2ForCausalLM

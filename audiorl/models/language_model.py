@@ -1,11 +1,12 @@
-"""A Hugging Face causal LM that continues a prefix of embeddings.
+"""A causal language model that continues a prefix of embeddings.
 
-Everything that learns or samples, for recognition and for synthesis, goes through `Prefix` and
-`response_hidden`: the task only decides how the prefix is made.
+Everything that learns or samples, for recognition and for synthesis, passes through `Prefix` and
+`LanguageModel`: a policy only decides how the prefix is made.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +17,6 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     DynamicCache,
-    GenerationConfig,
     PretrainedConfig,
     PreTrainedModel,
     Qwen2Config,
@@ -26,23 +26,28 @@ from transformers import (
 from audiorl.config.schema import LLMConfig
 from audiorl.errors import UserError, reason
 
-SLICES = 8  # of the vocabulary, in `lm_logits`
+SLICES = 8  # of the vocabulary, in `LanguageModel.logits`
 
 
 @dataclass
 class Prefix:
-    """What a response continues; padded on the left, so that responses start in one column."""
+    """Embeddings that a response continues; padded on the left, so that responses start in line.
+
+    An encoder-decoder also reads a `memory` through cross attention: what its encoder made of an
+    utterance.
+    """
 
     embeds: Tensor  # [B, P, H]
     mask: Tensor  # [B, P] bool, True on real positions
+    position_ids: Tensor | None = None  # [B, P], of a family that does not just count
+    memory: Tensor | None = None  # [B, M, D], padded on the right
+    memory_mask: Tensor | None = None  # [B, M] bool
 
     @classmethod
-    def join(cls, rows: list[Tensor]) -> Prefix:
-        """Pads rows of embeddings [P_i, H] into one prefix."""
+    def join(cls, rows: Sequence[Tensor]) -> Prefix:
+        """Return rows of embeddings [P_i, H], padded to one prefix."""
         longest = max(len(row) for row in rows)
-        embeds = torch.stack(
-            [torch.nn.functional.pad(r, (0, 0, longest - len(r), 0)) for r in rows]
-        )
+        embeds = torch.stack([F.pad(row, (0, 0, longest - len(row), 0)) for row in rows])
         lengths = torch.tensor([len(row) for row in rows], device=embeds.device)
         mask = torch.arange(longest, device=embeds.device) >= longest - lengths[:, None]
         return cls(embeds, mask)
@@ -53,8 +58,37 @@ class Prefix:
         return self.mask.sum(1)
 
     def positions(self) -> Tensor:
-        """Position ids [B, P]: 0 on the first real position."""
+        """Position ids [B, P]; unless the family gives them, 0 on the first real position."""
+        if self.position_ids is not None:
+            return self.position_ids
         return (self.mask.cumsum(1) - 1).clamp(min=0)
+
+    def select(self, rows: list[int], width: int) -> Prefix:
+        """Return some of the rows, without the padding before the last `width` positions."""
+        values = {name: None if v is None else v[rows] for name, v in vars(self).items()}
+        for name in ("embeds", "mask", "position_ids"):
+            if values[name] is not None:
+                values[name] = values[name][:, -width:]
+        return Prefix(**values)
+
+    def cross_attention(self, group: int = 1) -> dict[str, Tensor]:
+        """Return the arguments that hand the memory, once a response, to a decoder's layers."""
+        if self.memory is None:
+            return {}
+        return {
+            "encoder_hidden_states": self.memory.repeat_interleave(group, 0),
+            "encoder_attention_mask": self.memory_mask.long().repeat_interleave(group, 0),
+        }
+
+    def continued(self, group: int, count: int) -> tuple[Tensor, Tensor]:
+        """Return mask and position ids [B * group, P + count] with `count` tokens behind it."""
+        mask = self.mask.repeat_interleave(group, 0)
+        mask = torch.cat([mask, mask.new_ones(len(mask), count)], 1)
+        if self.position_ids is None:
+            return mask, (mask.cumsum(1) - 1).clamp(min=0)
+        positions = self.position_ids.repeat_interleave(group, 0)
+        behind = torch.arange(1, count + 1, device=mask.device)
+        return mask, torch.cat([positions, positions[:, -1:] + behind], 1)
 
 
 class BiasedQwen2(Qwen2ForCausalLM):
@@ -65,10 +99,142 @@ class BiasedQwen2(Qwen2ForCausalLM):
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=True)
 
 
+class LanguageModel(nn.Module):
+    """Body, head and logits scaling of a causal LM.
+
+    Every pass enters through a method of this module (`ENTRIES`), so that the hooks of whoever
+    shards or adapts it run: embed, logits, prefill, response_states, step and forward.
+    """
+
+    ENTRIES = ("embed", "logits", "prefill", "response_states", "step", "forward")
+
+    def __init__(self, body: PreTrainedModel, head: nn.Linear, scale: float = 1.0) -> None:
+        """`scale`: what the head's outputs are divided by (Granite's `logits_scaling`)."""
+        super().__init__()
+        self.model = body
+        self.lm_head = head
+        self.scale = scale
+
+    @classmethod
+    def of(cls, lm: PreTrainedModel) -> LanguageModel:
+        """Return the parts of a causal LM of transformers; UserError for an unknown last step."""
+        config = lm.config
+        if getattr(config, "final_logit_softcapping", None):
+            raise UserError(
+                f"llm: a {config.model_type} caps its logits after the head "
+                "(final_logit_softcapping), which is not supported; take another LM."
+            )
+        scale = getattr(config, "logits_scaling", None) or 1.0
+        factor = getattr(config, "logit_scale", None) or 1.0
+        return cls(lm.base_model, lm.get_output_embeddings(), scale / factor)
+
+    @property
+    def config(self) -> PretrainedConfig:
+        """Sizes of the body, as transformers names them."""
+        return self.model.config
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the head; at least the ids in use."""
+        return self.lm_head.weight.size(0)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Return the embeddings [..., H] of token ids [...]."""
+        return self.model.get_input_embeddings()(ids)
+
+    def forward(self, embeds: Tensor) -> Tensor:
+        """Return the logits [B, T, V] of embeddings [B, T, H] without padding."""
+        return self.logits(self.model(inputs_embeds=embeds, use_cache=False).last_hidden_state)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Return logits [..., V] in fp32 of hidden states [..., H], whatever type the weights have.
+
+        A half-precision head would round its logits to 3 digits. Its weights are widened a slice of
+        the vocabulary at a time, since all of them would be as large as the logits of a chunk.
+        """
+        head = self.lm_head
+        if head.weight.dtype == torch.float32:
+            logits = head(hidden)
+        else:
+            hidden = hidden.float()
+            biases = [None] * SLICES if head.bias is None else head.bias.float().chunk(SLICES)
+            parts = zip(head.weight.chunk(SLICES), biases, strict=False)
+            logits = torch.cat([F.linear(hidden, w.float(), bias) for w, bias in parts], -1)
+        return logits if self.scale == 1 else logits / self.scale
+
+    def logits_among(self, hidden: Tensor, allowed: Tensor) -> Tensor:
+        """Return the logits [..., K] in fp32 of the K ids that `allowed` [V] (bool) has."""
+        weight, bias = (
+            None if p is None else p[allowed].float()
+            for p in (self.lm_head.weight, self.lm_head.bias)
+        )
+        logits = F.linear(hidden.float(), weight, bias)
+        return logits if self.scale == 1 else logits / self.scale
+
+    def prefill(self, prefix: Prefix) -> tuple[Tensor, DynamicCache]:
+        """Read each prefix once; return the last hidden states [B, 1, H] and the cache."""
+        cache = DynamicCache(config=self.config)
+        hidden = self.model(
+            inputs_embeds=prefix.embeds,
+            attention_mask=prefix.mask.long(),
+            position_ids=prefix.positions(),
+            past_key_values=cache,
+            use_cache=True,
+            **prefix.cross_attention(),
+        ).last_hidden_state
+        return hidden[:, -1:], cache
+
+    def step(self, tokens: Tensor, positions: Tensor, cache: DynamicCache, **extra) -> Tensor:
+        """Read one token [N] a row at its position [N]; return hidden states [N, H].
+
+        `extra` reaches the attention of the layers (`engines.shared_prefix`).
+        """
+        return self.model(
+            inputs_embeds=self.embed(tokens[:, None]),
+            attention_mask=None,
+            position_ids=positions[:, None],
+            past_key_values=cache,
+            use_cache=True,
+            **extra,
+        ).last_hidden_state[:, 0]
+
+    def response_states(self, prefix: Prefix, tokens: Tensor, share: bool) -> Tensor:
+        """Return the hidden states [B * G, R, H] that predict `tokens`, position t tokens[:, t].
+
+        prefix of B rows; tokens [B * G, R], the G responses of a prefix in consecutive rows, padded
+        on the right (the caller masks what padding predicts). With `share`, a prefix is read once
+        for its whole group, through an expanded cache whose keys and values carry gradients;
+        without, once per response. Both agree to rounding.
+        """
+        group = len(tokens) // len(prefix.embeds)
+        inputs = self.embed(tokens[:, :-1])  # [B * G, R - 1, H]
+        mask, positions = prefix.continued(group, inputs.size(1))
+        options = {"attention_mask": mask.long(), **prefix.cross_attention(group)}
+        if not share:
+            embeds = torch.cat([prefix.embeds.repeat_interleave(group, 0), inputs], 1)
+            hidden = self.model(
+                inputs_embeds=embeds, position_ids=positions, use_cache=False, **options
+            ).last_hidden_state
+            return hidden[:, prefix.embeds.size(1) - 1 :]
+        last, cache = self.prefill(prefix)
+        last = last.repeat_interleave(group, 0)
+        if inputs.size(1) == 0:
+            return last
+        cache.batch_repeat_interleave(group)
+        hidden = self.model(
+            inputs_embeds=inputs,
+            position_ids=positions[:, -inputs.size(1) :],
+            past_key_values=cache,
+            use_cache=True,
+            **options,
+        ).last_hidden_state
+        return torch.cat([last, hidden], 1)
+
+
 def build_lm(
-    config: LLMConfig, vocab_size: int, eos_id: int, saved: str | None = None
-) -> PreTrainedModel:
-    """A new LM of the configured sizes, a pretrained one, or the shape of a saved one.
+    config: LLMConfig, vocab_size: int, end_id: int, saved: str | None = None
+) -> LanguageModel:
+    """Return a new LM of the configured sizes, a pretrained one, or the shape of a saved one.
 
     A pretrained one that has fewer rows than `vocab_size` gets new ones.
     """
@@ -76,42 +242,31 @@ def build_lm(
     if saved is not None:
         shape = AutoConfig.from_pretrained(saved)
         if has_biased_head(shape):
-            return BiasedQwen2(shape).to(dtype)
-        return AutoModelForCausalLM.from_config(shape, dtype=dtype)
-    if config.pretrained:
-        try:
-            biased = has_biased_head(AutoConfig.from_pretrained(config.pretrained))
-            kind = BiasedQwen2 if biased else AutoModelForCausalLM
-            lm = kind.from_pretrained(config.pretrained, dtype=dtype)
-        except (OSError, ValueError, SafetensorError) as error:
-            raise UserError(
-                f"llm.pretrained: {config.pretrained} cannot be loaded ({reason(error)}); "
-                "give a folder or a hub name of a causal LM."
-            ) from error
-        if lm.get_input_embeddings().weight.size(0) < vocab_size:
-            lm.resize_token_embeddings(vocab_size, mean_resizing=False)
-    else:
-        lm = AutoModelForCausalLM.from_config(
-            _new_lm_config(config, vocab_size, eos_id), dtype=dtype
-        )
-    for name in ("final_logit_softcapping", "logits_scaling", "logit_scale"):
-        # Our log-probabilities apply the head to hidden states: what follows it would be skipped.
-        if getattr(lm.config, name, None) not in (None, 0, 1):
-            raise UserError(
-                f"llm: {lm.config.model_type} changes its logits after the head ({name}), which is "
-                "not supported; take another LM."
-            )
-    # Chat models bring defaults, a repetition penalty say, that would bend every beam search.
-    lm.generation_config = GenerationConfig()
-    return lm
+            return LanguageModel.of(BiasedQwen2(shape).to(dtype))
+        return LanguageModel.of(AutoModelForCausalLM.from_config(shape, dtype=dtype))
+    if not config.pretrained:
+        shape = _new_lm_config(config, vocab_size, end_id)
+        return LanguageModel.of(AutoModelForCausalLM.from_config(shape, dtype=dtype))
+    try:
+        biased = has_biased_head(AutoConfig.from_pretrained(config.pretrained))
+        kind = BiasedQwen2 if biased else AutoModelForCausalLM
+        lm = kind.from_pretrained(config.pretrained, dtype=dtype)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(
+            f"llm.pretrained: {config.pretrained} cannot be loaded ({reason(error)}); "
+            "give a folder or a hub name of a causal LM."
+        ) from error
+    if lm.get_input_embeddings().weight.size(0) < vocab_size:
+        lm.resize_token_embeddings(vocab_size, mean_resizing=False)
+    return LanguageModel.of(lm)
 
 
 def has_biased_head(shape: PretrainedConfig) -> bool:
-    """Whether it is a `BiasedQwen2`; others use that name for biases elsewhere."""
+    """Return whether it is a `BiasedQwen2`; others use that name for biases elsewhere."""
     return shape.model_type == "qwen2" and getattr(shape, "use_bias", False)
 
 
-def _new_lm_config(config: LLMConfig, vocab_size: int, eos_id: int) -> PretrainedConfig:
+def _new_lm_config(config: LLMConfig, vocab_size: int, end_id: int) -> PretrainedConfig:
     sizes = {
         "vocab_size": vocab_size,
         "hidden_size": config.hidden_size,
@@ -124,71 +279,7 @@ def _new_lm_config(config: LLMConfig, vocab_size: int, eos_id: int) -> Pretraine
         "max_position_embeddings": 4096,
         "tie_word_embeddings": True,
         "bos_token_id": None,
-        "eos_token_id": eos_id,
+        "eos_token_id": end_id,
         "pad_token_id": None,
     }
     return AutoConfig.for_model(config.architecture, **sizes)
-
-
-def prefill(lm: PreTrainedModel, prefix: Prefix) -> tuple[Tensor, DynamicCache]:
-    """Reads each prefix once -> hidden state of its last position [B, 1, H], and its cache."""
-    cache = DynamicCache(config=lm.config)
-    hidden = lm.base_model(
-        inputs_embeds=prefix.embeds,
-        attention_mask=prefix.mask.long(),
-        position_ids=prefix.positions(),
-        past_key_values=cache,
-        use_cache=True,
-    ).last_hidden_state
-    return hidden[:, -1:], cache
-
-
-def lm_logits(head: nn.Linear, hidden: Tensor) -> Tensor:
-    """Logits [..., V] in fp32 of hidden states [..., H], summed in fp32 whatever the weights are.
-
-    A half-precision head rounds its logits to 3 digits. Its weights are widened a slice of the
-    vocabulary at a time, since all of them would be as large as the logits that chunks avoid.
-    """
-    if head.weight.dtype == torch.float32:
-        return head(hidden)
-    hidden = hidden.float()
-    biases = [None] * SLICES if head.bias is None else head.bias.float().chunk(SLICES)
-    parts = zip(head.weight.chunk(SLICES), biases, strict=False)
-    return torch.cat([F.linear(hidden, weight.float(), bias) for weight, bias in parts], -1)
-
-
-def response_hidden(lm: PreTrainedModel, prefix: Prefix, tokens: Tensor, share: bool) -> Tensor:
-    """The hidden states that predict `tokens`.
-
-    prefix of B rows; tokens [B * G, R], the G responses of a prefix in consecutive rows, padded on
-    the right (what padding predicts is to be masked by the caller). Returns [B * G, R, H]: position
-    t predicts tokens[:, t]. With `share`, a prefix is read once for its whole group, through an
-    expanded cache whose keys and values carry gradients; without, once per response. Both agree to
-    rounding.
-    """
-    group = len(tokens) // len(prefix.embeds)
-    inputs = lm.get_input_embeddings()(tokens[:, :-1])  # [B * G, R - 1, H]
-    mask = prefix.mask.repeat_interleave(group, 0)
-    mask = torch.cat([mask, mask.new_ones(inputs.shape[:2])], 1)  # [B * G, P + R - 1]
-    if not share:
-        embeds = torch.cat([prefix.embeds.repeat_interleave(group, 0), inputs], 1)
-        hidden = lm.base_model(
-            inputs_embeds=embeds,
-            attention_mask=mask.long(),
-            position_ids=(mask.cumsum(1) - 1).clamp(min=0),
-            use_cache=False,
-        ).last_hidden_state
-        return hidden[:, prefix.embeds.size(1) - 1 :]
-    last, cache = prefill(lm, prefix)
-    last = last.repeat_interleave(group, 0)
-    if inputs.size(1) == 0:
-        return last
-    cache.batch_repeat_interleave(group)
-    hidden = lm.base_model(
-        inputs_embeds=inputs,
-        attention_mask=mask.long(),
-        position_ids=(mask.cumsum(1) - 1)[:, -inputs.size(1) :],
-        past_key_values=cache,
-        use_cache=True,
-    ).last_hidden_state
-    return torch.cat([last, hidden], 1)

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from audiorl.config.schema import Config
+from audiorl.config.tts_schema import SpeechConfig
 from audiorl.data.speech_tokens import CodecInfo
 from audiorl.errors import UserError
 from audiorl.models.tokenizer import PretrainedTokenizer, Tokenizer
@@ -61,11 +61,13 @@ class NativeLayout:
     speaks is theirs, and an LM without it would pick one of them at random.
     """
 
-    def __init__(self, config: Config, tokenizer: Tokenizer, facts: SpeechFacts) -> None:
+    def __init__(
+        self, speech: SpeechConfig, name: str, tokenizer: Tokenizer, facts: SpeechFacts
+    ) -> None:
         self._tokenizer = tokenizer
         self._text_mark = tokenizer.vocab_size
         self._speech_mark = self._text_mark + 1
-        speakers = facts.speakers if config.speech.speakers == "mark" else ()
+        speakers = facts.speakers if speech.speakers == "mark" else ()
         first = self._speech_mark + 1
         self._marks = {name: first + place for place, name in enumerate(speakers)}
         self.speech_offset = first + len(speakers)
@@ -88,13 +90,15 @@ class LlasaLayout:
     START, END = "<|SPEECH_GENERATION_START|>", "<|SPEECH_GENERATION_END|>"
     RATE = 50.0
 
-    def __init__(self, config: Config, tokenizer: PretrainedTokenizer, facts: SpeechFacts) -> None:
+    def __init__(
+        self, speech: SpeechConfig, name: str, tokenizer: PretrainedTokenizer, facts: SpeechFacts
+    ) -> None:
         self._tokenizer = tokenizer
         known = tokenizer.vocabulary()
-        self.speech_offset, count = speech_run(known, config.llm.pretrained)
+        self.speech_offset, count = speech_run(known, name)
         _refuse_other_codec(facts.codec, count, self.RATE)
-        self.stop_id = _id_of(self.END, known, config.llm.pretrained)
-        _id_of(self.START, known, config.llm.pretrained)
+        self.stop_id = _id_of(self.END, known, name)
+        _id_of(self.START, known, name)
         self.size = tokenizer.vocab_size
         self.pad_id = tokenizer.pad_id
 
@@ -119,11 +123,12 @@ class CosyVoiceLayout:
     RATE = 25.0
     END_OF_INSTRUCTION = "<|endofprompt|>"
 
-    def __init__(self, config: Config, tokenizer: PretrainedTokenizer, facts: SpeechFacts) -> None:
+    def __init__(
+        self, speech: SpeechConfig, name: str, tokenizer: PretrainedTokenizer, facts: SpeechFacts
+    ) -> None:
         self._tokenizer = tokenizer
-        self._instruction = config.speech.instruction
+        self._instruction = speech.instruction
         known = tokenizer.vocabulary()
-        name = config.llm.pretrained
         self.speech_offset, count = speech_run(known, name)
         self.version = 2 if "<|eos1|>" in known else 3
         if self.version == 2:
@@ -153,9 +158,11 @@ V3_CONTROLS = 200  # rows behind the codebook: sos, eos, task, fill, and room fo
 LAYOUTS = {"native": NativeLayout, "llasa": LlasaLayout, "cosyvoice": CosyVoiceLayout}
 
 
-def make_layout(config: Config, tokenizer: Tokenizer, facts: SpeechFacts) -> Layout:
-    """The layout of `speech.layout`; UserError if the tokenizer or the codec is not of it."""
-    return LAYOUTS[config.speech.layout](config, tokenizer, facts)
+def make_layout(
+    speech: SpeechConfig, name: str, tokenizer: Tokenizer, facts: SpeechFacts
+) -> Layout:
+    """Return the layout of `speech.layout` for the LM `name`; UserError if they do not fit."""
+    return LAYOUTS[speech.layout](speech, name, tokenizer, facts)
 
 
 def speech_run(vocabulary: dict[str, int], model: str) -> tuple[int, int]:

@@ -1,79 +1,105 @@
-"""The speech LM: a language model that reads a text and writes the tokens of its speech."""
+"""The speech LM: a language model that reads a text and writes speech tokens."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
+from torch import Tensor
 
-from audiorl.config.schema import Config
+from audiorl.config.field import key
+from audiorl.config.schema import Config, LLMConfig, TokenizerConfig
+from audiorl.config.tts_schema import SpeechConfig
 from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError, nearest
-from audiorl.models.language_model import Prefix, build_lm, response_hidden
+from audiorl.models.language_model import Prefix, build_lm
 from audiorl.models.layouts import SpeechFacts, SpeechPrompt, make_layout
-from audiorl.models.tokenizer import Tokenizer, load_tokenizer
+from audiorl.models.policy import Policy
+from audiorl.models.tokenizer import Tokenizer, load_tokenizer, make_tokenizer
 from audiorl.runtime.files import write_json
 
 FACTS = "speech.json"
 
 
-class SpeechLM(nn.Module):
-    """Text in, speech tokens out; a `Policy`.
+@dataclass
+class SpeechLMSettings:
+    """Sections that a speech LM is made of."""
+
+    family: str = key("speech_lm", "policy family")
+    tokenizer: TokenizerConfig = key(TokenizerConfig, "text units")
+    llm: LLMConfig = key(LLMConfig, "language model")
+    speech: SpeechConfig = key(SpeechConfig, "text and speech tokens")
+
+    @classmethod
+    def of(cls, config: Config, family: str) -> SpeechLMSettings:
+        """Return those of a recipe."""
+        return cls(family, config.tokenizer, config.llm, config.speech)
+
+
+class SpeechLM(Policy):
+    """Policy of synthesis: text in, speech tokens out.
 
     A condition is the ids that the layout reads before speech; the response is speech tokens and
     the stop token. Nothing else can be sampled, and the loss knows that: it is the cross entropy
     among speech tokens and the stop token.
     """
 
+    family, task = "speech_lm", "tts"
+    settings_type = SpeechLMSettings
+
     def __init__(
-        self, config: Config, tokenizer: Tokenizer, facts: SpeechFacts, saved: str | None = None
+        self,
+        settings: SpeechLMSettings,
+        tokenizer: Tokenizer,
+        facts: SpeechFacts,
+        saved: str | None = None,
     ) -> None:
         """Raises UserError if tokenizer, codec and `speech.layout` do not fit together."""
         super().__init__()
-        self.config = config
+        self.settings = settings
         self.tokenizer = tokenizer
         self.facts = facts
-        self.layout = layout = make_layout(config, tokenizer, facts)
-        self.llm = build_lm(config.llm, layout.size, layout.stop_id, saved)
-        self.eos_id, self.pad_id = layout.stop_id, layout.pad_id
-        end = layout.speech_offset + facts.codec["codebook_size"]
-        forbidden = torch.ones(self.llm.get_output_embeddings().weight.size(0), dtype=torch.bool)
-        forbidden[layout.speech_offset : end] = False
-        forbidden[self.eos_id] = False
-        self.register_buffer("forbidden", forbidden, persistent=False)  # [V], never sampled
+        name = settings.llm.pretrained
+        self.layout = layout = make_layout(settings.speech, name, tokenizer, facts)
+        self.llm = build_lm(settings.llm, layout.size, layout.stop_id, saved)
+        self.stop_ids, self.pad_id = (layout.stop_id,), layout.pad_id
+        speech = range(layout.speech_offset, layout.speech_offset + facts.codec["codebook_size"])
+        rows = self.llm.vocab_size
+        self.forbid(set(range(rows)) - {*speech, layout.stop_id}, rows)
 
     @classmethod
-    def load(cls, config: Config, folder: Path) -> SpeechLM:
-        """The shape of the model saved in `folder`, its weights still to be filled."""
+    def create(cls, config: Config, texts: Iterable[str], facts: SpeechFacts) -> SpeechLM:
+        """Return a new model for a recipe; its text units are learnt from `texts`."""
+        tokenizer = make_tokenizer(config.tokenizer, config.llm.pretrained, texts)
+        return cls(cls.settings_type.of(config, cls.family), tokenizer, facts)
+
+    @classmethod
+    def from_settings(cls, settings: SpeechLMSettings, folder: Path) -> SpeechLM:
         facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
         facts["speakers"] = tuple(facts["speakers"])
         facts["prompts"] = {name: SpeechPrompt(**p) for name, p in facts["prompts"].items()}
-        tokenizer = load_tokenizer(config.tokenizer, folder)
-        return cls(config, tokenizer, SpeechFacts(**facts), saved=str(folder))
+        tokenizer = load_tokenizer(settings.tokenizer, folder)
+        return cls(settings, tokenizer, SpeechFacts(**facts), saved=str(folder))
 
     def save_vocabulary(self, folder: Path) -> None:
-        """Writes the text units and what else its vocabulary follows from."""
         self.tokenizer.save(folder)
         write_json(folder / FACTS, asdict(self.facts))
 
-    @property
-    def device(self) -> torch.device:
-        return self.forbidden.device
+    def encode(self, inputs: Sequence[Utterance]) -> list[Tensor]:
+        """Return the condition [T_i] of each text, on the host; nothing in it learns."""
+        return [self.condition(u.text, u.speaker) for u in inputs]
 
     def condition(self, text: str, speaker: str = "", prompt: SpeechPrompt | None = None) -> Tensor:
-        """The ids [T] that are read before speech, on the host.
+        """Return the ids [T] that are read before speech, on the host.
 
-        The response goes on with the tokens of `prompt`, in its voice; without one, what stands for
-        the speaker is as `speech.speakers` says. UserError for a speaker of whom nothing does.
+        The response continues the tokens of `prompt`, in its voice; without one, `speech.speakers`
+        says how the speaker is named. UserError for an unknown speaker.
         """
-        named = self.config.speech.speakers
-        if prompt is None and named != "none":
+        if prompt is None and self.settings.speech.speakers != "none":
             if speaker not in self.facts.speakers:
                 raise UserError(
                     f"speaker {speaker} is unknown to the speech LM; "
@@ -83,43 +109,52 @@ class SpeechLM(nn.Module):
         return torch.tensor(self.layout.condition(text, speaker, prompt))
 
     def prefix(self, conditions: Sequence[Tensor]) -> Prefix:
-        """Conditions [T_i] to the prefix that the LM continues."""
+        """Return the embeddings of conditions [T_i]."""
         ids = torch.cat([row.to(self.device) for row in conditions])
-        embedded = self.llm.get_input_embeddings()(ids)
-        return Prefix.join(list(embedded.split([len(row) for row in conditions])))
+        return Prefix.join(list(self.llm.embed(ids).split([len(row) for row in conditions])))
 
     def prefix_length(self, condition: Tensor) -> int:
-        """Positions of one prefix."""
         return len(condition)
 
     def responses(self, token_lists: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        """The codec's tokens to ids [B, R], each row with its stop token, and their mask [B, R]."""
-        offset = self.layout.speech_offset
-        rows = [torch.tensor([*(offset + t for t in row), self.eos_id]) for row in token_lists]
-        tokens = pad_sequence(rows, batch_first=True, padding_value=self.pad_id)
-        lengths = torch.tensor([len(row) for row in rows])
-        mask = torch.arange(tokens.size(1)) < lengths[:, None]
-        return tokens.to(self.device), mask.to(self.device)
+        """Return the ids [B, R] of codec tokens, each row with its stop token, and their mask."""
+        offset, end = self.layout.speech_offset, self.stop_ids[0]
+        return self.pad_responses(
+            [torch.tensor([*(offset + t for t in row), end]) for row in token_lists]
+        )
 
-    def speech_ids(self, response: Tensor) -> list[int]:
-        """The codec's tokens of a response [R], up to the stop token."""
-        ids = response.tolist()
-        if self.eos_id in ids:
-            ids = ids[: ids.index(self.eos_id)]
+    def speech_tokens(self, response: Tensor) -> list[int]:
+        """Return the codec's tokens of a response [R], up to the stop token."""
+        ids, end = response.tolist(), self.stop_ids[0]
+        if end in ids:
+            ids = ids[: ids.index(end)]
         return [i - self.layout.speech_offset for i in ids]
 
     def supervised_loss(
-        self, conditions: Sequence[Tensor], token_lists: Sequence[Sequence[int]]
+        self,
+        conditions: Sequence[Tensor],
+        token_lists: Sequence[Sequence[int]],
+        *,
+        token_noise: float = 0.0,
+        label_smoothing: float = 0.0,
     ) -> Tensor:
-        """Mean cross entropy of the codec's tokens and the stop token, among these."""
+        """Return the mean cross entropy of codec tokens and the stop token, among these.
+
+        token_noise: share of the speech tokens the LM reads that are random ones, so that it looks
+        at the text; this and the smoothing in training mode only.
+        """
         tokens, mask = self.responses(token_lists)
-        read = self._noisy(tokens) if self.training else tokens
-        hidden = response_hidden(self.llm, self.prefix(conditions), read, share=False)
-        head, allowed = self.llm.get_output_embeddings(), ~self.forbidden
-        weight, bias = (None if p is None else p[allowed].float() for p in (head.weight, head.bias))
-        logits = F.linear(hidden[mask].float(), weight, bias)  # [tokens, allowed ids]
+        read = tokens
+        if self.training:
+            offset, size = self.layout.speech_offset, self.facts.codec["codebook_size"]
+            random = torch.randint_like(tokens, offset, offset + size)
+            replaced = torch.rand(tokens.shape, device=tokens.device) < token_noise
+            read = torch.where(replaced, random, tokens)
+        states = self.llm.response_states(self.prefix(conditions), read, share=False)
+        allowed = ~self.forbidden
+        logits = self.llm.logits_among(states[mask], allowed)  # [tokens, allowed ids]
         places = allowed.cumsum(0) - 1  # of an id among the allowed ones
-        smoothing = self.config.sft.label_smoothing if self.training else 0.0
+        smoothing = label_smoothing if self.training else 0.0
         return F.cross_entropy(logits, places[tokens[mask]], label_smoothing=smoothing)
 
     def refuse_texts(self, utterances: Iterable[Utterance], max_length: int | None = None) -> None:
@@ -156,9 +191,5 @@ class SpeechLM(nn.Module):
                 f"of speech, and max_completion_length is {max_length}; split it, or raise the key."
             )
 
-    def _noisy(self, tokens: Tensor) -> Tensor:
-        """Replaces a share of the speech that the LM reads: it must look at the text."""
-        offset, size = self.layout.speech_offset, self.facts.codec["codebook_size"]
-        random = torch.randint_like(tokens, offset, offset + size)
-        replaced = torch.rand(tokens.shape, device=tokens.device) < self.config.sft.token_noise
-        return torch.where(replaced, random, tokens)
+
+Family = SpeechLM

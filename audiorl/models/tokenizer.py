@@ -153,3 +153,10 @@ def load_tokenizer(config: TokenizerConfig, folder: Path) -> Tokenizer:
     """The tokenizer that was saved in the folder of a model."""
     pretrained = config.type == "pretrained"
     return PretrainedTokenizer(folder) if pretrained else SentencePieceTokenizer.load(folder)
+
+
+def make_tokenizer(config: TokenizerConfig, pretrained: str, texts: Iterable[str]) -> Tokenizer:
+    """Return the tokenizer of the pretrained LLM, or one whose units are learnt from `texts`."""
+    if config.type == "pretrained":
+        return PretrainedTokenizer(pretrained)
+    return SentencePieceTokenizer.train(config, texts)

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from audiorl.config.schema import RLConfig
 from audiorl.data.utterance import Utterance
-from audiorl.engines.native import Rollout
+from audiorl.engines.engine import Rollout
 from audiorl.errors import UserError
 from audiorl.models.policy import Policy
 from audiorl.rewards import Sample, Scores
 from audiorl.rl.advantages import flat_groups
-from audiorl.rl.groups import Interpret, greedy_group, sample_groups
+from audiorl.rl.groups import Interpret, Sampler
 from audiorl.rl.phases import Phases
 
 log = logging.getLogger(__name__)
@@ -121,20 +121,20 @@ class Collector:
 
     def __init__(
         self,
-        model: Policy,
+        sampler: Sampler,
         rewards: Scorer,
         conditions: Conditions,
         interpret: Interpret,
         more: MorePrompts | None,
     ) -> None:
-        self.model = model
+        self.sampler = sampler
         self.rewards = rewards
         self.conditions = conditions
         self.interpret = interpret
         self.more = more
         # Beside the drawing of the next prompts, which need not wait for a vocoder or a server.
         self.aside = ThreadPoolExecutor(1, "rewards")
-        self.config: RLConfig = model.config.rl
+        self.config: RLConfig = sampler.rl
 
     def __call__(self, step: int, utterances: Sequence[Utterance], phases: Phases) -> Batch:
         """The groups of `utterances`; with `rl.dynamic_sample`, others in place of flat ones.
@@ -190,13 +190,13 @@ class Collector:
         with phases("encode"):
             conditions = self.conditions.get(utterances)
         with phases("rollout"):
-            rollout = sample_groups(self.model, utterances, conditions, step)
+            rollout = self.sampler.groups(utterances, conditions, step)
             self._refuse_broken_policy(step, rollout)
         scored = self.aside.submit(self._score, utterances, rollout)
         best = None
         if self.config.baseline == "greedy":
             with phases("rollout"):
-                greedy = greedy_group(self.model, conditions)
+                greedy = self.sampler.greedy(conditions)
             best = self.aside.submit(self._score, utterances, greedy)
 
         def finish() -> Batch:

@@ -26,10 +26,9 @@ from torch.utils.checkpoint import checkpoint
 
 from audiorl.config.schema import Config
 from audiorl.data.utterance import Utterance
-from audiorl.engines.native import Rollout
+from audiorl.engines.engine import Rollout
 from audiorl.engines.sampling import Sampling, warp
 from audiorl.errors import UserError
-from audiorl.models.language_model import lm_logits, response_hidden
 from audiorl.models.policy import Policy
 from audiorl.models.token_recogniser import TEXT, TokenRecogniser
 from audiorl.rl.logprobs import CHUNK, expected
@@ -91,15 +90,21 @@ class DiffROLoss:
     """
 
     def __init__(
-        self, policy: Policy, recogniser: TokenRecogniser, reference: Policy | None = None
+        self,
+        policy: Policy,
+        recogniser: TokenRecogniser,
+        config: Config,
+        reference: Policy | None = None,
     ) -> None:
         self.policy = policy
         self.recogniser = recogniser
         self.reference = reference
-        self.config: Config = policy.config
+        self.config = config
         self.sampling = Sampling(self.config.rl.temperature)
         allowed = (~policy.forbidden).nonzero().squeeze(1)
-        self.speech = allowed[allowed != policy.eos_id]  # [K], the LM's id of each speech token
+        self.stops = torch.tensor(policy.stop_ids, device=allowed.device)
+        # [K], the LM's id of each speech token
+        self.speech = allowed[~torch.isin(allowed, self.stops)]
         known = recogniser.facts.codec["codebook_size"]
         if len(self.speech) != known:
             raise UserError(
@@ -226,8 +231,8 @@ class DiffROLoss:
         logp = self._distribution(self.policy, states)  # [n, V]
         speech = logp[:, self.speech]  # [n, K]
         weights = gumbel_softmax(speech, noise.to(speech.device), tau, self.config.diffro.hard)
-        stop = logp[:, self.policy.eos_id]
-        stops = torch.where(targets == self.policy.eos_id, stop, speech.logsumexp(1))
+        stop = logp[:, self.stops].logsumexp(1)
+        stops = torch.where(torch.isin(targets, self.stops), stop, speech.logsumexp(1))
         kl = torch.zeros_like(stop)
         if ref_states is not None:
             with torch.no_grad():
@@ -236,8 +241,7 @@ class DiffROLoss:
         return self.recogniser.embed_soft(weights), stops, kl
 
     def _distribution(self, policy: Policy, states: Tensor) -> Tensor:
-        logits = lm_logits(policy.llm.get_output_embeddings(), states)
-        return warp(logits, self.sampling, policy.forbidden)
+        return warp(policy.llm.logits(states), self.sampling, policy.forbidden)
 
     def _noise(self, histories: Histories, draw: int) -> Tensor:
         """Gumbel noise of all positions, [positions, K], on the host."""
@@ -251,4 +255,4 @@ class DiffROLoss:
     def _hidden(policy: Policy, histories: Histories) -> Tensor:
         """[N, R, H]; position t predicts tokens[:, t]."""
         prefix = policy.prefix(histories.conditions)
-        return response_hidden(policy.llm, prefix, histories.tokens, share=False)
+        return policy.llm.response_states(prefix, histories.tokens, share=False)

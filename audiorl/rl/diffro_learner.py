@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from audiorl.config.schema import Config
 from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
 from audiorl.models.policy import Policy
@@ -53,9 +54,11 @@ class DiffRO:
         optimizer: Optimizers,
         conditions: Conditions,
         histories: Mapping[str, Sequence[int]],
+        config: Config,
     ) -> None:
         self.policy = policy
-        self.loss = DiffROLoss(policy, recogniser, reference)
+        self.rl = config.rl
+        self.loss = DiffROLoss(policy, recogniser, config, reference)
         self.optimizer = optimizer
         self.conditions = conditions
         self.histories = histories
@@ -74,7 +77,7 @@ class DiffRO:
     def step(self, step: int, utterances: Sequence[Utterance], rate: float) -> StepOutput:
         """As many updates as GRPO makes, at `rate` times the learning rate."""
         phases = Phases(self.policy.device)
-        rl = self.policy.config.rl
+        rl = self.rl
         norms, seen = [], []
         with phases("encode"):
             histories = self._fixed(utterances)
@@ -103,7 +106,7 @@ class DiffRO:
 
     def _fixed(self, utterances: Sequence[Utterance]) -> Histories:
         """What stage 4 had spoken, each with the stop token."""
-        stop, ids = torch.tensor([self.policy.eos_id]), self.loss.speech.cpu()
+        stop, ids = torch.tensor(self.policy.stop_ids[:1]), self.loss.speech.cpu()
         spoken = [torch.tensor(self.histories[u.id], dtype=torch.long) for u in utterances]
         rows = [torch.cat([ids[tokens], stop]) for tokens in spoken]
         lengths = torch.tensor([len(row) for row in rows])

@@ -64,8 +64,8 @@ class FrameStore:
     @staticmethod
     def encode(model: AudioLLM, utterances: Sequence[Utterance]) -> list[Tensor]:
         """Frames of each utterance from its audio, with gradient where gradients are on."""
-        rate = model.config.data.sample_rate
-        return model.encode([torch.from_numpy(read_audio(u, rate)) for u in utterances])
+        waves = [torch.from_numpy(read_audio(u, model.sample_rate)) for u in utterances]
+        return model.encode(waves)
 
     def _keep(self, fresh: dict[str, Tensor]) -> None:
         for name, frames in fresh.items():

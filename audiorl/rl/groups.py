@@ -1,18 +1,16 @@
-"""A group of responses to each utterance, as an RL step and a difficulty probe need it."""
+"""Groups of responses to utterances, as RL steps and the difficulty probe draw them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from audiorl.config.schema import RLConfig
 from audiorl.data.utterance import Utterance
-from audiorl.engines.native import Rollout, generate
-from audiorl.engines.sampling import Sampling, uniform_table
-from audiorl.models.policy import Policy
+from audiorl.engines.engine import Draws, Engine, Rollout
+from audiorl.engines.sampling import Sampling
 from audiorl.models.tokenizer import Tokenizer
 from audiorl.rewards import Sample
 
@@ -21,12 +19,12 @@ Interpret = Callable[[Sequence[Utterance], Rollout], list[Sample]]
 
 
 def rl_sampling(rl: RLConfig) -> Sampling:
-    """The distribution that RL samples from and scores."""
+    """Return the distribution that RL samples from and computes log-probabilities of."""
     return Sampling(rl.temperature, rl.top_k, rl.top_p)
 
 
 def read_text(tokenizer: Tokenizer) -> Interpret:
-    """Recognition: a response is text as it is."""
+    """Return the reading of recognition: a response is text."""
 
     def read(utterances: Sequence[Utterance], rollout: Rollout) -> list[Sample]:
         group = len(rollout) // len(utterances)
@@ -39,49 +37,42 @@ def read_text(tokenizer: Tokenizer) -> Interpret:
     return read
 
 
-@torch.no_grad()
-def sample_groups(
-    model: Policy,
-    utterances: Sequence[Utterance],
-    conditions: Sequence[Tensor],
-    step: int,
-    greedy: bool = False,
-) -> Rollout:
-    """Draws G = rl.num_generations responses to each utterance from its condition.
+class Sampler:
+    """Draws groups of responses to conditions by the settings of RL."""
 
-    Returns a rollout of B * G rows, the G of an utterance side by side; with `greedy`, of
-    B * (G + 1) rows, the greedy response behind each G. `step` picks the random numbers.
-    """
-    rl = model.config.rl
-    ids, group = [u.id for u in utterances], rl.num_generations
-    uniforms = uniform_table(model.config.seed, step, ids, group, rl.max_completion_length)
-    if greedy:  # a prefix is then read once for all of them
-        uniforms = F.pad(uniforms.view(len(ids), group, -1), (0, 0, 0, 1), value=torch.nan)
-        uniforms, group = uniforms.flatten(0, 1), group + 1
-    return _roll(model, conditions, group, rl_sampling(rl), uniforms)
+    def __init__(self, engine: Engine, rl: RLConfig, seed: int) -> None:
+        self.engine = engine
+        self.rl = rl
+        self.seed = seed
 
+    @torch.no_grad()
+    def groups(
+        self,
+        utterances: Sequence[Utterance],
+        conditions: Sequence[Tensor],
+        step: int,
+        with_greedy: bool = False,
+    ) -> Rollout:
+        """Draw `rl.num_generations` responses to each utterance; `step` picks the random numbers.
 
-@torch.no_grad()
-def greedy_group(model: Policy, conditions: Sequence[Tensor]) -> Rollout:
-    """The greedy response to each condition."""
-    return _roll(model, conditions, 1, Sampling(greedy=True), None)
+        Returns B * G rows, the G of an utterance in succession; `with_greedy`, B * (G + 1) rows,
+        the greedy response behind each G.
+        """
+        return self.engine.generate(
+            self.engine.policy.prefix(conditions),
+            group=self.rl.num_generations,
+            max_length=self.rl.max_completion_length,
+            sampling=rl_sampling(self.rl),
+            draws=Draws(self.seed, step, [u.id for u in utterances]),
+            with_greedy=with_greedy,
+        )
 
-
-def _roll(
-    model: Policy,
-    conditions: Sequence[Tensor],
-    group: int,
-    sampling: Sampling,
-    uniforms: Tensor | None,
-) -> Rollout:
-    return generate(
-        model.llm,
-        model.prefix(conditions),
-        group=group,
-        max_length=model.config.rl.max_completion_length,
-        eos_id=model.eos_id,
-        pad_id=model.pad_id,
-        forbidden=model.forbidden,
-        sampling=sampling,
-        uniforms=uniforms,
-    )
+    @torch.no_grad()
+    def greedy(self, conditions: Sequence[Tensor]) -> Rollout:
+        """Return the greedy response to each condition."""
+        return self.engine.generate(
+            self.engine.policy.prefix(conditions),
+            group=1,
+            max_length=self.rl.max_completion_length,
+            sampling=Sampling(greedy=True),
+        )

@@ -22,17 +22,16 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from audiorl.config.schema import RLConfig
 from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
-from audiorl.models.language_model import Prefix
+from audiorl.models.language_model import LanguageModel, Prefix
 from audiorl.models.policy import Policy
 from audiorl.rl.advantages import Rewards, advantages, decoupled, group_std
 from audiorl.rl.collect import Batch, Collector, Conditions, MorePrompts, Scorer
-from audiorl.rl.groups import Interpret, rl_sampling
-from audiorl.rl.logprobs import Scored, prefix_is_shared, response_logprobs
+from audiorl.rl.groups import Interpret, Sampler, rl_sampling
+from audiorl.rl.logprobs import Logprobs, prefix_is_shared, response_logprobs
 from audiorl.rl.losses import (
     AGGREGATIONS,
     KL,
@@ -66,7 +65,7 @@ class StepOutput:
 
 
 @dataclass
-class Lesson:
+class UpdateInputs:
     """A batch with what the update needs of it."""
 
     batch: Batch
@@ -75,10 +74,10 @@ class Lesson:
     old_logps: Tensor  # [B * G, R] under the policy before the first update
     weights: Tensor  # [B * G, R] importance weights of a foreign engine's rollout; else 1
 
-    def select(self, prompts: Sequence[int]) -> Lesson:
+    def select(self, prompts: Sequence[int]) -> UpdateInputs:
         """Some of the prompts, with their groups."""
         rows = self.batch.rows(prompts)
-        return Lesson(
+        return UpdateInputs(
             self.batch.select(prompts),
             self.mask[rows],
             self.advantages[prompts],
@@ -88,7 +87,7 @@ class Lesson:
 
 
 class Auxiliary(Protocol):
-    """A further loss on a step's rollout (DiffRO's), whose gradient is added in each update."""
+    """A extra loss on a step's rollout (DiffRO's), whose gradient is added in each update."""
 
     def begin(self, step: int, batch: Batch, advantages: Tensor) -> dict[str, float]:
         """Is shown the samples and their advantages [B, G]; returns metrics."""
@@ -106,7 +105,7 @@ class GRPO:
 
     def __init__(
         self,
-        model: Policy,
+        sampler: Sampler,
         reference: Policy | None,
         rewards: Scorer,
         optimizer: Optimizers,
@@ -115,13 +114,14 @@ class GRPO:
         more: MorePrompts | None = None,
         auxiliary: Auxiliary | None = None,
     ) -> None:
-        self.model = model
+        self.engine = sampler.engine
+        self.model = sampler.engine.policy
         self.reference = reference
         self.optimizer = optimizer
         self.conditions = conditions
         self.auxiliary = auxiliary
-        self.config: RLConfig = model.config.rl
-        self.collect = Collector(model, rewards, conditions, interpret, more)
+        self.config: RLConfig = sampler.rl
+        self.collect = Collector(sampler, rewards, conditions, interpret, more)
         self.sampling = rl_sampling(self.config)
         rl = self.config
         self.clip = Clip(
@@ -134,32 +134,36 @@ class GRPO:
         self._sharing_is_checked = False
 
     def step(self, step: int, utterances: Sequence[Utterance], rate: float) -> StepOutput:
-        """One step on B utterances, with G hypotheses each, at `rate` times the learning rate."""
+        """One step on B utterances, with G hypotheses each, at `rate` times the inputs rate."""
         phases = Phases(self.model.device)
         batch = self.collect(step, utterances, phases)  # encode, rollout, reward
         with phases("old_logps"):
-            lesson = self._lesson(batch)
+            inputs = self._update_inputs(batch)
         with phases("update"):
-            learning = self._update(step, rate, lesson)
+            update_metrics = self._update(step, rate, inputs)
+        with phases("sync"):
+            self.engine.sync()
         metrics = {
             **reward_metrics(batch),
             **completion_metrics(batch.rollout),
-            **learning,
+            **update_metrics,
             **phases.metrics(sum(u.duration or 0.0 for u in utterances)),
         }
         # Of the prompts that others replaced, the rewards were all equal.
         stds = group_std(batch.rewards).tolist()
         spreads = dict.fromkeys((u.id for u in utterances), 0.0)
         spreads |= {u.id: std for u, std in zip(batch.utterances, stds, strict=True)}
-        return StepOutput(metrics, completion_lines(batch, lesson.advantages), spreads)
+        return StepOutput(metrics, completion_lines(batch, inputs.advantages), spreads)
 
     @torch.no_grad()
-    def _lesson(self, batch: Batch) -> Lesson:
+    def _update_inputs(self, batch: Batch) -> UpdateInputs:
         """Advantages, and what the policy before the update gives to the rollout."""
         rl, rollout = self.config, batch.rollout
         old_logps, weights = rollout.logps, torch.ones_like(rollout.logps)
         if rl.rollout_correction != "none":
-            old_logps = self._piecewise(batch, lambda b: self._score(b, b.rollout.mask).logps)
+            old_logps = self._piecewise(
+                batch, lambda b: self._policy_logprobs(b, b.rollout.mask).logps
+            )
             weights = off_policy_weights(
                 old_logps,
                 rollout.logps,
@@ -176,7 +180,7 @@ class GRPO:
         mask = rollout.mask & ~batch.rewards.isnan().view(-1, 1).to(rollout.mask.device)
         if rl.mask_truncated_completions:
             mask = mask & rollout.finished[:, None]
-        return Lesson(batch, mask, self._advantages(batch), old_logps, weights)
+        return UpdateInputs(batch, mask, self._advantages(batch), old_logps, weights)
 
     def _advantages(self, batch: Batch) -> Tensor:
         """[B, G]"""
@@ -189,22 +193,22 @@ class GRPO:
         rewards = Rewards(batch.rewards, batch.greedy, logps)
         return advantages(rewards, rl.baseline, rl.scale_rewards)
 
-    def _update(self, step: int, rate: float, lesson: Lesson) -> dict[str, float]:
+    def _update(self, step: int, rate: float, inputs: UpdateInputs) -> dict[str, float]:
         """`num_iterations` passes over one rollout; returns the means of what was seen."""
         rl, updates, grad_norm = self.config, 0, 0.0
         sums: dict[str, Tensor] = {}
-        further, parts = {}, []  # what the auxiliary loss tells of the step, and of each update
+        extra, parts = {}, []  # what the auxiliary loss tells of the step, and of each update
         if self.auxiliary:
-            further = self.auxiliary.begin(step, lesson.batch, lesson.advantages)
+            extra = self.auxiliary.begin(step, inputs.batch, inputs.advantages)
         # Without an advantage, and without a term that needs none, a group's gradient is 0.
         idle = not (rl.entropy_coef or (rl.beta and not rl.kl_in_reward))
-        teaching = lesson.advantages.ne(0).any(1) if idle else torch.ones(len(lesson.advantages))
+        learns = inputs.advantages.ne(0).any(1) if idle else torch.ones(len(inputs.advantages))
         if rl.algorithm == "diffro":
-            teaching = torch.zeros_like(teaching)
+            learns = torch.zeros_like(learns)
         for iteration in range(rl.num_iterations):
-            for prompts in mini_batches(len(teaching), rl.mini_batch_prompts):
-                rows = lesson.batch.rows(prompts)
-                whole = lesson.mask[rows]
+            for prompts in mini_batches(len(learns), rl.mini_batch_prompts):
+                rows = inputs.batch.rows(prompts)
+                whole = inputs.mask[rows]
                 # It counts the groups that are left out too: leaving them out changes no loss.
                 update = Update(
                     max(1, int(whole.sum())),
@@ -213,68 +217,70 @@ class GRPO:
                     rl.max_completion_length,
                 )
                 self.optimizer.zero_grad()
-                chosen = [p for p in prompts if teaching[p]]
-                self._add_gradient(lesson, chosen, update, sums)
+                chosen = [p for p in prompts if learns[p]]
+                self._add_gradient(inputs, chosen, update, sums)
                 if self.auxiliary:
                     parts.append(self.auxiliary.backward(step, iteration, rows.tolist()))
-                seen_by = [lesson.batch.utterances[p] for p in prompts]
-                grad_norm += self.optimizer.step(rate, rl.max_grad_norm, seen_by)
+                utterances = [inputs.batch.utterances[p] for p in prompts]
+                grad_norm += self.optimizer.step(rate, rl.max_grad_norm, utterances)
                 updates += 1
         for name in {name for part in parts for name in part}:
-            further[name] = fmean(part[name].item() for part in parts if name in part)
+            extra[name] = fmean(part[name].item() for part in parts if name in part)
         metrics = {"grad_norm": grad_norm / updates, **learning_metrics(sums, updates)}
-        further["loss"] = metrics["loss"] + further.get("loss", 0.0)
-        return metrics | further
+        extra["loss"] = metrics["loss"] + extra.get("loss", 0.0)
+        return metrics | extra
 
     def _add_gradient(
-        self, lesson: Lesson, prompts: list[int], update: Update, sums: dict[str, Tensor]
+        self, inputs: UpdateInputs, prompts: list[int], update: Update, sums: dict[str, Tensor]
     ) -> None:
         """Adds the gradient of some prompts' share in the loss, and to `sums` what was seen."""
-        for piece in self._micro_batches(prompts, lesson.batch):
-            loss, seen = self._loss(lesson.select(piece), update)
+        for piece in self._micro_batches(prompts, inputs.batch):
+            loss, seen = self._loss(inputs.select(piece), update)
             loss.backward()
             for name, value in seen.items():
                 sums[name] = sums.get(name, 0) + value
 
-    def _loss(self, lesson: Lesson, update: Update) -> tuple[Tensor, dict[str, Tensor]]:
+    def _loss(self, inputs: UpdateInputs, update: Update) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of one micro-batch, and sums over its tokens for the log."""
-        rl, mask = self.config, lesson.mask
-        scored = self._score(lesson.batch, mask)
-        difference = (scored.logps - lesson.old_logps) * mask
+        rl, mask = self.config, inputs.mask
+        current = self._policy_logprobs(inputs.batch, mask)
+        difference = (current.logps - inputs.old_logps) * mask
         ratio = RATIOS[rl.importance_sampling_level](difference, mask)
-        taught = lesson.advantages.view(-1, 1).to(ratio.device)  # [N, 1]
-        per_token, (low, high) = SURROGATES[rl.policy_loss](ratio, scored.logps, taught, self.clip)
-        per_token = per_token * lesson.weights
-        mismatch = scored.logps - lesson.batch.rollout.logps
+        advantage = inputs.advantages.view(-1, 1).to(ratio.device)  # [N, 1]
+        per_token, (low, high) = SURROGATES[rl.policy_loss](
+            ratio, current.logps, advantage, self.clip
+        )
+        per_token = per_token * inputs.weights
+        mismatch = current.logps - inputs.batch.rollout.logps
         seen = {
             "tokens": mask.sum(),
-            "entropy": scored.entropy.sum(),
+            "entropy": current.entropy.sum(),
             "clip_ratio/low_mean": (low & mask).sum(),
             "clip_ratio/high_mean": (high & mask).sum(),
             "clip_ratio/region_mean": ((low | high) & mask).sum(),
             "sampling/sampling_logp_difference/mean": (mismatch.abs() * mask).sum(),
         }
         if rl.rollout_correction != "none":
-            seen["sampling/importance_sampling_ratio/mean"] = (lesson.weights * mask).sum()
+            seen["sampling/importance_sampling_ratio/mean"] = (inputs.weights * mask).sum()
         if rl.beta and not rl.kl_in_reward:
-            kl = self._kl(lesson.batch, mask, scored)
+            kl = self._kl(inputs.batch, mask, current)
             per_token = per_token + rl.beta * kl
             seen["kl"] = (kl * mask).sum()
         loss = (per_token * AGGREGATIONS[rl.loss_type](mask.float(), update)).sum()
         if rl.entropy_coef:
-            loss = loss - rl.entropy_coef * scored.entropy.sum() / update.tokens
+            loss = loss - rl.entropy_coef * current.entropy.sum() / update.tokens
         seen["loss"] = loss
         return loss, {name: value.detach() for name, value in seen.items()}
 
-    def _kl(self, batch: Batch, mask: Tensor, scored: Scored) -> Tensor:
+    def _kl(self, batch: Batch, mask: Tensor, current: Logprobs) -> Tensor:
         """KL(policy || reference) of each token, as `rl.kl_estimator` has it, [N, R]."""
         if self.config.kl_estimator == "exact":
-            return scored.kl
+            return current.kl
         with torch.no_grad():
             reference = self._logprobs(self.reference, batch, mask)
-        return KL[self.config.kl_estimator](scored.logps, reference.logps)
+        return KL[self.config.kl_estimator](current.logps, reference.logps)
 
-    def _score(self, batch: Batch, mask: Tensor) -> Scored:
+    def _policy_logprobs(self, batch: Batch, mask: Tensor) -> Logprobs:
         """What the policy gives to a batch's tokens; with the exact KL if that is wanted."""
         reference = None
         if self.config.beta and self.config.kl_estimator == "exact":
@@ -287,8 +293,8 @@ class GRPO:
         model: Policy,
         batch: Batch,
         mask: Tensor,
-        reference: tuple[PreTrainedModel, Prefix] | None = None,
-    ) -> Scored:
+        reference: tuple[LanguageModel, Prefix] | None = None,
+    ) -> Logprobs:
         prefix, tokens = self._prefix(model, batch), batch.rollout.tokens
         share = prefix_is_shared(
             self.config.share_prefix,
@@ -298,7 +304,7 @@ class GRPO:
         )
         if share and not self._sharing_is_checked:
             self._sharing_is_checked = True
-            self._check_sharing(Prefix(prefix.embeds[:1], prefix.mask[:1]), batch.select([0]))
+            self._check_sharing(prefix.select([0], prefix.embeds.size(1)), batch.select([0]))
         return response_logprobs(
             model.llm,
             prefix,

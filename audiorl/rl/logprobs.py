@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
-from transformers import PreTrainedModel
 
 from audiorl.engines.sampling import Sampling, warp
-from audiorl.models.language_model import Prefix, lm_logits, response_hidden
+from audiorl.models.language_model import LanguageModel, Prefix
 
 # Logits in memory at once, of as many tokens as that allows. Buffers below 32 MiB would be kept and
 # scattered by the C library, and the peak be several times higher.
@@ -18,7 +17,7 @@ CHUNK = 10 << 20
 
 
 @dataclass
-class Scored:
+class Logprobs:
     """What a model gives to responses, [N, R] each, fp32; 0 outside the mask."""
 
     logps: Tensor
@@ -27,7 +26,7 @@ class Scored:
 
 
 def response_logprobs(
-    lm: PreTrainedModel,
+    lm: LanguageModel,
     prefix: Prefix,
     tokens: Tensor,
     mask: Tensor,
@@ -35,9 +34,9 @@ def response_logprobs(
     sampling: Sampling,
     forbidden: Tensor,
     share: bool,
-    reference: tuple[PreTrainedModel, Prefix] | None = None,
+    reference: tuple[LanguageModel, Prefix] | None = None,
     entropy_grad: bool = False,
-) -> Scored:
+) -> Logprobs:
     """Log-probabilities of `tokens` [N, R] where `mask`, and the entropy of each position.
 
     Both under the distribution that `sampling` draws from. With a `reference` (another LM and what
@@ -45,33 +44,33 @@ def response_logprobs(
     for real tokens only, in chunks that are computed again in the backward pass: no [N, R, V]
     tensor ever exists.
     """
-    head = lm.get_output_embeddings()
-    hidden = response_hidden(lm, prefix, tokens, share)[mask]  # [real tokens, H]
-    rows = max(1, CHUNK // head.weight.size(0))
+    hidden = lm.response_states(prefix, tokens, share)[mask]  # [real tokens, H]
+    rows = max(1, CHUNK // lm.vocab_size)
     chunks = [hidden.split(rows), tokens[mask].split(rows)]
     if reference is not None:
         with torch.no_grad():
-            chunks.append(response_hidden(*reference, tokens, share)[mask].split(rows))
+            ref_lm, ref_prefix = reference
+            states = ref_lm.response_states(ref_prefix, tokens, share)
+            chunks.append(states[mask].split(rows))
 
-    def score(states: Tensor, targets: Tensor, ref_states: Tensor | None = None) -> tuple:
-        logp = warp(lm_logits(head, states), sampling, forbidden, kept=targets)  # [rows, V]
+    def of_chunk(states: Tensor, targets: Tensor, ref_states: Tensor | None = None) -> tuple:
+        logp = warp(lm.logits(states), sampling, forbidden, kept=targets)  # [rows, V]
         found = [logp.gather(1, targets[:, None]).squeeze(1)]
         with torch.set_grad_enabled(entropy_grad and torch.is_grad_enabled()):
             found.append(-expected(logp, logp))
         if ref_states is not None:
             with torch.no_grad():
-                ref_head = reference[0].get_output_embeddings()
-                ref = warp(lm_logits(ref_head, ref_states), sampling, forbidden)
+                ref = warp(reference[0].logits(ref_states), sampling, forbidden)
             found.append(expected(logp, logp - ref))
         return tuple(found)
 
     def recomputed(*chunk: Tensor) -> tuple:
-        return checkpoint(score, *chunk, use_reentrant=False)
+        return checkpoint(of_chunk, *chunk, use_reentrant=False)
 
-    run = recomputed if torch.is_grad_enabled() else score
+    run = recomputed if torch.is_grad_enabled() else of_chunk
     parts = zip(*(run(*chunk) for chunk in zip(*chunks, strict=True)), strict=True)
     empty = hidden.new_zeros(tokens.shape, dtype=torch.float32)
-    return Scored(*(empty.masked_scatter(mask, torch.cat(part)) for part in parts))
+    return Logprobs(*(empty.masked_scatter(mask, torch.cat(part)) for part in parts))
 
 
 def expected(logp: Tensor, values: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from audiorl.engines.native import Rollout
+from audiorl.engines.engine import Rollout
 from audiorl.rl.advantages import flat_groups, group_std
 from audiorl.rl.collect import Batch
 

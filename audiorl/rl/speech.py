@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from audiorl.data.utterance import Utterance
-from audiorl.engines.native import Rollout
+from audiorl.engines.engine import Rollout
 from audiorl.models.codec import Codec
 from audiorl.models.speech_lm import SpeechLM
 from audiorl.models.token_recogniser import TokenRecogniser
@@ -26,12 +26,12 @@ class Texts:
         self.model = model
 
     def get(self, utterances: Sequence[Utterance]) -> list[Tensor]:
-        """Ids [T_i] of each text."""
-        return [self.model.condition(u.text, u.speaker) for u in utterances]
+        """Return the ids [T_i] of each text."""
+        return self.model.encode(utterances)
 
     def encode(self, model: SpeechLM, utterances: Sequence[Utterance]) -> list[Tensor]:
-        """The same."""
-        return self.get(utterances)
+        """Return the ids [T_i] of each text as `model` has them."""
+        return model.encode(utterances)
 
 
 class Vocoder:
@@ -87,7 +87,7 @@ class Heard:
     def __call__(self, utterances: Sequence[Utterance], rollout: Rollout) -> list[Sample]:
         group = len(rollout) // len(utterances)
         rows = zip(rollout.tokens, rollout.mask, strict=True)
-        spoken = [self.model.speech_ids(tokens[mask]) for tokens, mask in rows]
+        spoken = [self.model.speech_tokens(tokens[mask]) for tokens, mask in rows]
         texts = self.recogniser.transcribe(spoken) if self.ear is None else [""] * len(spoken)
         samples = [
             Sample(utterances[i // group], text, finished, tuple(tokens))

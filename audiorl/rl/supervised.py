@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
+from audiorl.config.schema import RLConfig
 from audiorl.data.utterance import Utterance
 from audiorl.models.audio_llm import AudioLLM
 from audiorl.rl.frames import FrameStore
@@ -17,10 +18,13 @@ from audiorl.runtime.batching import mini_batches
 class Supervised:
     """What continued supervised training gains on the utterances that RL sees."""
 
-    def __init__(self, model: AudioLLM, optimizer: Optimizers, frames: FrameStore) -> None:
+    def __init__(
+        self, model: AudioLLM, optimizer: Optimizers, frames: FrameStore, rl: RLConfig
+    ) -> None:
         self.model = model
         self.optimizer = optimizer
         self.frames = frames
+        self.rl = rl
 
     def step(self, step: int, utterances: Sequence[Utterance], rate: float) -> StepOutput:
         """As many updates as GRPO makes, on the transcripts of B utterances.
@@ -28,7 +32,7 @@ class Supervised:
         `rate` is the share of the peak learning rate.
         """
         phases = Phases(self.model.device)
-        norms, losses, rl = [], [], self.model.config.rl
+        norms, losses, rl = [], [], self.rl
         pieces = rl.num_iterations * mini_batches(len(utterances), rl.mini_batch_prompts)
         for prompts in pieces:
             part = [utterances[p] for p in prompts]
@@ -41,7 +45,7 @@ class Supervised:
                 )
             with phases("update"):
                 self.optimizer.zero_grad()
-                loss = self.model.supervised_loss(frames, [u.text for u in part], ctc_weight=0)
+                loss = self.model.supervised_loss(frames, [u.text for u in part])
                 loss.total.backward()
                 norms.append(self.optimizer.step(rate, rl.max_grad_norm, part))
                 losses.append(loss.total.item())

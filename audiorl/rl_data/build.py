@@ -11,9 +11,9 @@ from audiorl.config.schema import Config
 from audiorl.data.tables import set_files
 from audiorl.data.utterance import Utterance, write_utterances_jsonl
 from audiorl.errors import UserError
-from audiorl.models.audio_llm import AudioLLM
 from audiorl.rewards import reward_files
 from audiorl.rewards.core.workers import scoring
+from audiorl.rl.groups import Sampler
 from audiorl.rl_data.difficulty import Meter
 from audiorl.rl_data.pool import held_out_sets, read_hypotheses, read_pool, subsets_of
 from audiorl.rl_data.probe import ProbeFile, probe
@@ -24,9 +24,9 @@ from audiorl.runtime.stamps import Stamp
 
 
 def build_rl_data(
-    model: AudioLLM, policy: str, weights: Path, config: Config, dump: Path, out: Path
+    sampler: Sampler, policy: str, weights: Path, config: Config, dump: Path, out: Path
 ) -> None:
-    """Writes the RL set `out`, the subsets of `rl_data`, as seen by `model`.
+    """Writes the RL set `out`, the subsets of `rl_data`, as the sampler's policy sees it.
 
     policy: its name; weights: its file. Left out, and counted: utterances that a dev or test set
     has, by id or by text, those that no reward can score, and with `rl_data.drop_flat` those whose
@@ -43,7 +43,7 @@ def build_rl_data(
     contents = {name: sha256(path) for name, path in code.items()}
     file = ProbeFile(out.with_suffix(".probe.jsonl"), {**probe_settings(config), **contents})
     with scoring(config) as rewards:
-        probes = probe(model, utterances, rewards, file)
+        probes = probe(sampler, utterances, rewards, file)
     meter = Meter(config)
     measured = {
         u.id: Candidate(u, meter(u, probes[u.id], [s[u.id] for s in others if u.id in s]))

@@ -13,10 +13,9 @@ import torch
 
 from audiorl.data.utterance import Utterance
 from audiorl.infer.transcribe import encode_utterances
-from audiorl.models.audio_llm import AudioLLM
 from audiorl.rewards import Sample, Scores
 from audiorl.rl.collect import Scorer, refuse_failed_rewards
-from audiorl.rl.groups import read_text, sample_groups
+from audiorl.rl.groups import Sampler, read_text
 from audiorl.runtime.files import atomic_write, disk_errors, progress
 
 PROBE_STEP = 2**31  # no step of a training run draws the same random numbers
@@ -73,9 +72,9 @@ class ProbeFile:
 
 
 def probe(
-    model: AudioLLM, utterances: Sequence[Utterance], rewards: Scorer, file: ProbeFile
+    sampler: Sampler, utterances: Sequence[Utterance], rewards: Scorer, file: ProbeFile
 ) -> dict[str, Probe]:
-    """What `model` says to each utterance: greedily, and `rl.num_generations` samples.
+    """Return the policy's hypotheses of each utterance: greedy, and `rl.num_generations` samples.
 
     Batches are as large as the rollouts of RL, and of utterances of like length. Those that `file`
     has whole are taken from there, the others are added to it. They are the same in every call, and
@@ -85,27 +84,28 @@ def probe(
     """
     found: dict[str, Probe] = {}
     row = sorted(utterances, key=lambda u: (-u.duration, u.id))
-    size = model.config.rl.rollout_prompts or model.config.rl.num_prompts
+    size = sampler.rl.rollout_prompts or sampler.rl.num_prompts
     with progress(desc="probing difficulty", total=len(row), unit="utt") as bar:
         for batch in (row[i : i + size] for i in range(0, len(row), size)):
             known = file.get(batch)
             if known is None:
-                fresh = _probe_batch(model, batch, rewards)
+                fresh = _probe_batch(sampler, batch, rewards)
             else:
                 fresh = _reward_again(batch, known, rewards)
             file.add([u for u in batch if u.id in fresh], fresh)
             found |= {**(known or {}), **fresh}
             failed = [why for u in batch for why in found[u.id].failed]
-            refuse_failed_rewards(str(file.path), failed, model.config.rl.max_unscorable)
+            refuse_failed_rewards(str(file.path), failed, sampler.rl.max_unscorable)
             bar.update(len(batch))
     return found
 
 
 @torch.no_grad()
-def _probe_batch(model: AudioLLM, batch: Sequence[Utterance], rewards: Scorer) -> dict[str, Probe]:
-    frames, group = encode_utterances(model, batch), model.config.rl.num_generations
-    read = read_text(model.tokenizer)
-    said = read(batch, sample_groups(model, batch, frames, PROBE_STEP, greedy=True))
+def _probe_batch(sampler: Sampler, batch: Sequence[Utterance], rewards: Scorer) -> dict[str, Probe]:
+    model, group = sampler.engine.policy, sampler.rl.num_generations
+    frames = encode_utterances(model, batch)
+    rollout = sampler.groups(batch, frames, PROBE_STEP, with_greedy=True)
+    said = read_text(model.tokenizer)(batch, rollout)
     groups = [said[i : i + group] for i in range(0, len(said), group + 1)]
     greedy = [sample.text for sample in said[group :: group + 1]]
     scores = rewards.submit([sample for samples in groups for sample in samples])()

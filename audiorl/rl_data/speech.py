@@ -14,16 +14,16 @@ from audiorl.config.schema import Config
 from audiorl.data.speech_tokens import CODEC, HISTORIES, TOKENS, write_tokens
 from audiorl.data.tables import set_files
 from audiorl.data.utterance import write_utterances_jsonl
+from audiorl.engines.engine import Engine
 from audiorl.errors import UserError
 from audiorl.infer.speak import Spoken, speak, speech_sampling
-from audiorl.models.speech_lm import SpeechLM
 from audiorl.rl_data.pool import held_out_sets, read_pool
 from audiorl.runtime.stamps import Stamp
 from audiorl.text.detectors import token_loops
 
 
 def build_speech_rl_set(
-    model: SpeechLM, policy: str, weights: Path, config: Config, dump: Path, out: Path
+    engine: Engine, policy: str, weights: Path, config: Config, dump: Path, out: Path
 ) -> None:
     """Writes the texts of data.rl that no held-out set has to `out`, and tokens beside it.
 
@@ -36,9 +36,10 @@ def build_speech_rl_set(
     if stamp.is_current(out):
         print(f"{out} is complete: nothing to do")
         return
+    model = engine.policy
     ((source, utterances),) = read_pool(config, dump).items()
     model.refuse_texts(utterances, config.decode.max_completion_length)
-    spoken = speak(model, utterances, config.decode, config.seed, "speaking the RL set")
+    spoken = speak(engine, utterances, config.decode, config.seed, "speaking the RL set")
     faults = {name: _fault(found, config.diffro.loop_tokens) for name, found in spoken.items()}
     kept = [u for u in utterances if not faults[u.id]]
     why = ", ".join(f"{n} {fault}" for fault, n in Counter(faults.values()).items() if fault)

@@ -8,18 +8,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from audiorl.config.schema import Config
 from audiorl.data.audio import read_audio
 from audiorl.data.utterance import Utterance
+from audiorl.engines.engine import Engine
 from audiorl.infer.transcribe import transcribe
 from audiorl.models.audio_llm import AudioLLM
 from audiorl.rewards import Models
 from audiorl.rl.collect import Scorer
 from audiorl.rl.frames import FrameArchive, FrameStore
-from audiorl.rl.groups import read_text
+from audiorl.rl.groups import Sampler, read_text
 from audiorl.rl.grpo import GRPO
 from audiorl.rl.prompts import Prompts
 from audiorl.rl.supervised import Supervised
@@ -40,9 +40,10 @@ class Recognition:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self.parts = config.rl.train
         self.frozen = "encoder" not in config.rl.train
         # Frames of the dev set, from one evaluation to the next.
-        self.heard: dict[str, Tensor] | None = {} if self.frozen else None
+        self.frames: dict[str, Tensor] | None = {} if self.frozen else None
 
     def inputs(self) -> dict[str, Path]:
         return {}
@@ -52,55 +53,53 @@ class Recognition:
     ) -> Models:
         return Models()
 
-    def parts(self, model: AudioLLM) -> list[nn.Module]:
-        return [getattr(model, part) for part in self.config.rl.train]
-
     def learner(
         self,
-        model: AudioLLM,
+        sampler: Sampler,
         reference: AudioLLM | None,
         rewards: Scorer,
         optimizer: Optimizers,
         prompts: Prompts,
         folder: Path,
     ) -> GRPO | Supervised:
-        disk = None
+        model, disk = sampler.engine.policy, None
         if self.config.rl.cache_frames and self.frozen:
             disk = FrameArchive(folder / "frames", next(model.encoder.parameters()).dtype)
         frames = FrameStore(model, self.frozen, disk=disk)
         if self.config.rl.algorithm == "supervised":
-            return Supervised(model, optimizer, frames)
+            return Supervised(model, optimizer, frames, self.config.rl)
         read = read_text(model.tokenizer)
-        return GRPO(model, reference, rewards, optimizer, frames, read, prompts.more)
+        return GRPO(sampler, reference, rewards, optimizer, frames, read, prompts.more)
 
     def evaluate(
-        self, model: AudioLLM, dev: Sequence[Utterance], step: int, reporter: Reporter
+        self, engine: Engine, dev: Sequence[Utterance], step: int, reporter: Reporter
     ) -> float:
-        return evaluate(model, dev, step, reporter, self.heard).rate
+        return evaluate(engine, dev, self.config, step, reporter, self.frames).rate
 
     def restore(self, state: None) -> None:
         """Nothing was kept."""
 
 
 def evaluate(
-    model: AudioLLM,
+    engine: Engine,
     utterances: Sequence[Utterance],
+    config: Config,
     step: int,
     reporter: Reporter,
-    heard: dict[str, torch.Tensor] | None = None,
+    cache: dict[str, Tensor] | None = None,
 ) -> Counts:
-    """Greedy error rate on `utterances`; logs it, the first utterance and what was heard in it.
+    """Return the greedy errors on `utterances`; logs their rate, and the first with its hypothesis.
 
-    `heard`: see `transcribe`.
+    `cache`: see `transcribe`.
     """
-    score, started = model.config.score, time.perf_counter()
+    score, started = config.score, time.perf_counter()
     clean = normalizer(score.normalizer)
     found = transcribe(
-        model,
+        engine,
         utterances,
-        max_length=model.config.decode.max_completion_length,
+        max_length=config.decode.max_completion_length,
         desc="evaluation",
-        heard=heard,
+        cache=cache,
     )
     counts = Counts()
     for u in utterances:
@@ -115,7 +114,7 @@ def evaluate(
             "timing_s/eval": time.perf_counter() - started,
         },
     )
-    rate = model.config.data.sample_rate
+    rate = config.data.sample_rate
     first = utterances[0]
     text = f"reference: {first.text}\n\nhypothesis: {found[first.id][0].text}"
     reporter.audio(step, "eval/sample", read_audio(first, rate), rate, text)

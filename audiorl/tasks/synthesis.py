@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from audiorl.config.schema import Config
 from audiorl.data.speech_tokens import TOKENS, CodecInfo, check_codec, read_tokens
 from audiorl.data.utterance import Utterance, read_utterances
+from audiorl.engines.engine import Engine
 from audiorl.errors import UserError
 from audiorl.infer.judging import Listener, hear, load_listener
 from audiorl.infer.speak import SAMPLING, speak
@@ -26,6 +27,7 @@ from audiorl.rewards import Models, Sample, wants_waves
 from audiorl.rl.collect import Scorer
 from audiorl.rl.diffro import DiffROLoss
 from audiorl.rl.diffro_learner import DiffRO, OnRollouts
+from audiorl.rl.groups import Sampler
 from audiorl.rl.grpo import GRPO
 from audiorl.rl.prompts import Prompts
 from audiorl.rl.speech import Ear, Heard, Texts, Vocoder, listened
@@ -54,6 +56,7 @@ class SpeechFolders:
 class Synthesis:
     """RL of a speech LM: rewards from what the reward model hears, and its gradient."""
 
+    parts = ("llm",)
     relevant = ("diffro.", *SAMPLING)  # of evaluations, too
 
     def __init__(self, config: Config, folders: SpeechFolders, dump: Path) -> None:
@@ -105,46 +108,46 @@ class Synthesis:
         models = Models(self.recogniser, token_rate=known["token_rate"])
         return self._with_voices(models, self.vocoder) if speaks else models
 
-    def parts(self, model: SpeechLM) -> list[nn.Module]:
-        return [model.llm]
-
     def learner(
         self,
-        model: SpeechLM,
+        sampler: Sampler,
         reference: SpeechLM | None,
         rewards: Scorer,
         optimizer: Optimizers,
         prompts: Prompts,
         folder: Path,
     ) -> GRPO | DiffRO:
-        algorithm, texts = self.config.rl.algorithm, Texts(model)
+        model, algorithm = sampler.engine.policy, self.config.rl.algorithm
+        texts = Texts(model)
         if algorithm == "diffro" and self.fixed:
-            learner = DiffRO(model, self.recogniser, reference, optimizer, texts, self.histories)
+            learner = DiffRO(
+                model, self.recogniser, reference, optimizer, texts, self.histories, self.config
+            )
             learner.refuse_unfit(prompts.utterances)
             return learner
         auxiliary = None
         if algorithm in ("diffro", "both"):
             # GRPO has the KL already, unless its loss is left out.
             held = reference if algorithm == "diffro" else None
-            loss = DiffROLoss(model, self.recogniser, held)
+            loss = DiffROLoss(model, self.recogniser, self.config, held)
             tasks = [task for task in loss.weights if task != TEXT]
             self.recogniser.refuse_unknown(prompts.utterances, tasks)
             weight = self.config.diffro.weight if algorithm == "both" else 1.0
             auxiliary = OnRollouts(loss, weight)
         return GRPO(
-            model, reference, rewards, optimizer, texts, self.heard, prompts.more, auxiliary
+            sampler, reference, rewards, optimizer, texts, self.heard, prompts.more, auxiliary
         )
 
     @torch.no_grad()
     def evaluate(
-        self, model: SpeechLM, dev: Sequence[Utterance], step: int, reporter: Reporter
+        self, engine: Engine, dev: Sequence[Utterance], step: int, reporter: Reporter
     ) -> float:
         """The error rate on sampled speech by who rewards, reward model or ear; the judge watches.
 
         Checkpoints are chosen by the former, so that the judge stays independent of them.
         """
         started, decode = time.perf_counter(), self.config.decode
-        spoken = speak(model, dev, decode, self.config.seed, "evaluation")
+        spoken = speak(engine, dev, decode, self.config.seed, "evaluation")
         samples = [Sample(u, "", True, tuple(spoken[u.id].tokens)) for u in dev]
         made = self.vocoder(samples) if self.judge or self.heard.ear else []
         if self.heard.ear:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import copy
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
-
-from torch import nn
 
 from audiorl.config.schema import Config
 from audiorl.data.rl_set import read_rl_set
 from audiorl.data.utterance import Utterance, read_utterances
+from audiorl.engines.engine import Engine, make_engine
 from audiorl.errors import UserError
-from audiorl.models import WEIGHTS, load_model, save_model
-from audiorl.models.policy import Policy
+from audiorl.models import WEIGHTS
+from audiorl.models.policy import Policy, load_policy
 from audiorl.rewards import Models, build_rewards, reward_files
 from audiorl.rewards.core.workers import scoring
 from audiorl.rl.collect import Scorer
+from audiorl.rl.groups import Sampler
 from audiorl.rl.grpo import StepOutput
 from audiorl.rl.prompts import Prompts
 from audiorl.runs.checkpoint import BestWeights, Checkpoints
@@ -41,6 +41,7 @@ class Learner(Protocol):
 class RLTask(Protocol):
     """Recognition or synthesis, as the loop sees them (audiorl/train/rl_*.py)."""
 
+    parts: Sequence[str]  # names of the parts of the policy that learn
     relevant: tuple[str, ...]  # beginnings of the keys that a run depends on
 
     def inputs(self) -> dict[str, Path]:
@@ -52,12 +53,9 @@ class RLTask(Protocol):
         Raises UserError for utterances that it cannot learn from.
         """
 
-    def parts(self, model: Policy) -> list[nn.Module]:
-        """Those that learn."""
-
     def learner(
         self,
-        model: Policy,
+        sampler: Sampler,
         reference: Policy | None,
         rewards: Scorer,
         optimizer: Optimizers,
@@ -65,7 +63,9 @@ class RLTask(Protocol):
         folder: Path,
     ) -> Learner: ...
 
-    def evaluate(self, model: Policy, dev: list[Utterance], step: int, reporter: Reporter) -> float:
+    def evaluate(
+        self, engine: Engine, dev: list[Utterance], step: int, reporter: Reporter
+    ) -> float:
         """Error rate on `dev`, by which checkpoints are chosen."""
 
     @property
@@ -105,13 +105,7 @@ def train_rl(
         log.info("%s is complete: nothing to do", out)
         return
     setup_torch(config.num_threads)
-    model = load_model(init / "model", str(pick_device(config.device)))
-    # What is to be learnt and scored comes from this config; what the model is, from its own.
-    for section in ("seed", "rl", "diffro", "score", "decode"):
-        setattr(model.config, section, getattr(config, section))
-    model.requires_grad_(False)
-    for part in task.parts(model):
-        part.requires_grad_(True)
+    model = load_policy(init / "model", str(pick_device(config.device)))
     if len(train) < config.rl.num_prompts:
         raise UserError(
             f"{data} has {len(train)} utterances, fewer than rl.num_prompts "
@@ -123,7 +117,7 @@ def train_rl(
     build_rewards(config, models).tell_coverage(utterances)
     with scoring(config, models) as rewards:
         _train(config, experiment, task, model, prompts, held_out, rewards)
-    save_model(model.eval(), experiment.model_folder)
+    model.eval().save(experiment.model_folder)
     log.info("wrote %s", experiment.model_folder)
 
 
@@ -138,21 +132,23 @@ def _train(
 ) -> None:
     rl = config.rl
     model.eval()  # no dropout: the policy that samples is the policy that learns
-    reference = copy.deepcopy(model).requires_grad_(False) if rl.beta > 0 else None
-    optimizer = Optimizers(task.parts(model), rl.learning_rate, rl.weight_decay)
+    reference = model.reference(task.parts) if rl.beta > 0 else None
+    optimizer = Optimizers(model.train_only(task.parts), rl.learning_rate, rl.weight_decay)
+    engine = make_engine(rl.engine, model)
     checkpoints = Checkpoints(experiment.folder / "checkpoints")
     # The reward model's error is lowest where it is hacked: a run that stops for that looks back.
     window = rl.early_stop_window if rl.early_stop == "stop" else 0
     best = BestWeights(checkpoints.folder, rl.average, window)
     done, state = checkpoints.resume(model, optimizer)
     reporter = Reporter(experiment.folder, done if state else -1)
-    learner = task.learner(model, reference, rewards, optimizer, prompts, experiment.folder)
+    sampler = Sampler(engine, rl, config.seed)
+    learner = task.learner(sampler, reference, rewards, optimizer, prompts, experiment.folder)
     if state:
         best.scores = state["best"]
         prompts.restore(state["prompts"])
         task.restore(state["task"])
     else:
-        best.offer(0, task.evaluate(model, dev, 0, reporter), model)
+        best.offer(0, task.evaluate(engine, dev, 0, reporter), model)
     log.info(
         "a loss near 0 and clip ratios of 0 are normal: with one update per rollout the ratio is 1"
     )
@@ -168,13 +164,14 @@ def _train(
             bar.set_postfix(_shown(output.metrics, best.scores))
             last = step + 1 == rl.max_steps
             if (step + 1) % rl.eval_steps == 0 or last:
-                best.offer(step + 1, task.evaluate(model, dev, step + 1, reporter), model)
+                best.offer(step + 1, task.evaluate(engine, dev, step + 1, reporter), model)
             if (step + 1) % rl.save_steps == 0 or last or task.should_stop:
                 state = {"best": best.scores, "prompts": prompts.state, "task": task.state}
                 checkpoints.save(step + 1, model, optimizer, state)
                 best.clean()
             if task.should_stop:
                 break
+    engine.close()
     reporter.close()
     best.choose(distrusted=task.should_stop)
     best.load_average(model)

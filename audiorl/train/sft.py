@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -11,9 +11,8 @@ import torch
 from audiorl.config.schema import Config
 from audiorl.data.loading import prefetch
 from audiorl.data.utterance import Utterance, read_utterances
-from audiorl.models import save_model
+from audiorl.engines.native import PolicyEngine
 from audiorl.models.audio_llm import AudioLLM
-from audiorl.models.tokenizer import PretrainedTokenizer, SentencePieceTokenizer, Tokenizer
 from audiorl.runs.experiment import Experiment
 from audiorl.runs.reporter import Reporter
 from audiorl.runtime.batching import batch_stream, some
@@ -41,12 +40,11 @@ def train_sft(config: Config, dump: Path, out: Path) -> None:
         return
     setup_torch(config.num_threads)
     torch.manual_seed(config.seed)
-    texts = [*(u.text for u in train), config.llm.prompt.replace("{audio}", " ")]
-    model = AudioLLM(config, make_tokenizer(config, texts)).to(pick_device(config.device))
+    model = AudioLLM.create(config, (u.text for u in train)).to(pick_device(config.device))
     log.info(describe(model))
     task = Recognition(config, model, train, some(dev, config.sft.eval_utterances))
     train_supervised(experiment, task)
-    save_model(model.eval(), experiment.model_folder)
+    model.eval().save(experiment.model_folder)
     log.info("wrote %s", experiment.model_folder)
 
 
@@ -57,6 +55,7 @@ class Recognition:
         self, config: Config, model: AudioLLM, train: list[Utterance], dev: list[Utterance]
     ) -> None:
         self.config, self.model = config, model
+        self.engine = PolicyEngine(model)
         self.train, self.dev = train, dev
         self.first_evaluation = config.sft.ctc_steps
 
@@ -73,19 +72,18 @@ class Recognition:
         sft = self.config.sft
         weight = 1.0 if step < sft.ctc_steps else sft.ctc_weight
         texts = [u.text for u in utterances]
-        loss = self.model.supervised_loss(self.model.encode(waves), texts, weight)
+        loss = self.model.supervised_loss(
+            self.model.encode(waves),
+            texts,
+            ctc_weight=weight,
+            token_noise=sft.token_noise,
+            label_smoothing=sft.label_smoothing,
+        )
         return loss.total, {"loss_lm": loss.lm, "loss_ctc": loss.ctc}
 
     def evaluate(self, step: int, reporter: Reporter) -> float:
         """Greedy error rate on the dev set."""
-        return evaluate(self.model, self.dev, step, reporter).rate
-
-
-def make_tokenizer(config: Config, texts: Iterable[str]) -> Tokenizer:
-    """The pretrained LLM's tokenizer, or one learnt from `texts`."""
-    if config.tokenizer.type == "pretrained":
-        return PretrainedTokenizer(config.llm.pretrained)
-    return SentencePieceTokenizer.train(config.tokenizer, texts)
+        return evaluate(self.engine, self.dev, self.config, step, reporter).rate
 
 
 def describe(model: AudioLLM) -> str:

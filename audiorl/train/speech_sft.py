@@ -12,12 +12,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from audiorl.config.schema import Config
+from audiorl.config.schema import Config, SFTConfig
 from audiorl.data.speech_tokens import TOKENS, CodecInfo, check_codec, read_tokens_of
 from audiorl.data.utterance import Utterance, read_utterances
+from audiorl.engines.engine import Engine
+from audiorl.engines.native import PolicyEngine
 from audiorl.errors import UserError
 from audiorl.infer.speak import SAMPLING, speak
-from audiorl.models import save_model
 from audiorl.models.layouts import SpeechFacts, SpeechPrompt
 from audiorl.models.speech_lm import SpeechLM
 from audiorl.models.token_recogniser import refuse_unread
@@ -26,7 +27,6 @@ from audiorl.runs.reporter import Reporter
 from audiorl.runtime.batching import batch_stream, epoch_batches, some
 from audiorl.runtime.device import pick_device, setup_torch
 from audiorl.text.normalise import spoken
-from audiorl.train.sft import make_tokenizer
 from audiorl.train.supervised import Loaded, train_supervised
 
 log = logging.getLogger(__name__)
@@ -72,9 +72,8 @@ def train_speech_sft(config: Config, dump: Path, codec: Path, out: Path) -> None
     setup_torch(config.num_threads)
     torch.manual_seed(config.seed)
     train = sayable(sets["train"], train_tokens, info["token_rate"])
-    tokenizer = make_tokenizer(config, (u.text for u in train))
     facts = speech_facts(config, train, train_tokens, info)
-    model = SpeechLM(config, tokenizer, facts).to(pick_device(config.device))
+    model = SpeechLM.create(config, (u.text for u in train), facts).to(pick_device(config.device))
     log.info(
         "%.2f M parameters, %d ids, %d of them speech at %g Hz",
         sum(p.numel() for p in model.parameters()) / 1e6,
@@ -83,15 +82,16 @@ def train_speech_sft(config: Config, dump: Path, codec: Path, out: Path) -> None
         info["token_rate"],
     )
     task = Synthesis(
+        config,
         model,
         examples(model, train, train_tokens),
         some(examples(model, sets["dev"], dev_tokens), config.sft.eval_utterances),
     )
     model.refuse_texts((e.utterance for e in task.dev), config.decode.max_completion_length)
-    refuse_later_texts(model, dump, sets["train"])
+    refuse_later_texts(model, config, dump, sets["train"])
     if config.sft.max_steps:
         train_supervised(experiment, task)
-    save_model(model.eval(), experiment.model_folder)
+    model.eval().save(experiment.model_folder)
     log.info("wrote %s", experiment.model_folder)
 
 
@@ -100,29 +100,38 @@ class Synthesis:
 
     first_evaluation = 0
 
-    def __init__(self, model: SpeechLM, train: list[Example], dev: list[Example]) -> None:
-        self.model, self.train, self.dev = model, train, dev
+    def __init__(
+        self, config: Config, model: SpeechLM, train: list[Example], dev: list[Example]
+    ) -> None:
+        self.config, self.model = config, model
+        self.train, self.dev = train, dev
+        self.engine = PolicyEngine(model)
 
     def batches(self, first: int) -> Iterator[Loaded]:
         """Utterances and their examples."""
-        config = self.model.config
+        config = self.config
         for batch in batch_stream(self.train, config.sft.batch_tokens, config.seed, first, len):
             yield [e.utterance for e in batch], batch
 
     def loss(self, batch: Loaded, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        return example_loss(self.model, batch[1]), {}
+        return example_loss(self.model, batch[1], self.config.sft), {}
 
     def evaluate(self, step: int, reporter: Reporter) -> float:
-        return evaluate_speech(self.model, self.dev, step, reporter)
+        return evaluate_speech(self.engine, self.dev, self.config, step, reporter)
 
 
-def example_loss(model: SpeechLM, batch: Sequence[Example]) -> Tensor:
+def example_loss(model: SpeechLM, batch: Sequence[Example], sft: SFTConfig) -> Tensor:
     """Mean cross entropy of the tokens, stop tokens included."""
-    return model.supervised_loss([e.condition for e in batch], [e.tokens for e in batch])
+    return model.supervised_loss(
+        [e.condition for e in batch],
+        [e.tokens for e in batch],
+        token_noise=sft.token_noise,
+        label_smoothing=sft.label_smoothing,
+    )
 
 
 def evaluate_speech(
-    model: SpeechLM, dev: Sequence[Example], step: int, reporter: Reporter
+    engine: Engine, dev: Sequence[Example], config: Config, step: int, reporter: Reporter
 ) -> float:
     """Judges the model on `dev` and logs it; returns the loss.
 
@@ -130,9 +139,9 @@ def evaluate_speech(
     that are sampled as stage 6 does, eval/unfinished_ratio is the share without an end.
     """
     started = time.perf_counter()
-    loss = dev_loss(model, dev)
+    loss = dev_loss(engine.policy, dev, config.sft)
     utterances = [e.utterance for e in dev]
-    spoken = speak(model, utterances, model.config.decode, model.config.seed, "evaluation")
+    spoken = speak(engine, utterances, config.decode, config.seed, "evaluation")
     metrics = {
         "eval/loss": loss,
         "eval/perplexity": math.exp(min(loss, 700)),
@@ -145,14 +154,14 @@ def evaluate_speech(
 
 
 @torch.no_grad()
-def dev_loss(model: SpeechLM, dev: Sequence[Example]) -> float:
+def dev_loss(model: SpeechLM, dev: Sequence[Example], sft: SFTConfig) -> float:
     """Mean cross entropy over the tokens of all examples."""
     training = model.training
     model.eval()
     total, count = 0.0, 0
-    for batch in epoch_batches(dev, model.config.sft.batch_tokens, 0, 0, len):
+    for batch in epoch_batches(dev, sft.batch_tokens, 0, 0, len):
         tokens = sum(len(e.tokens) + 1 for e in batch)
-        total += tokens * example_loss(model, batch).item()
+        total += tokens * example_loss(model, batch, sft).item()
         count += tokens
     model.train(training)
     return total / count
@@ -176,13 +185,15 @@ def sayable(
     return kept
 
 
-def refuse_later_texts(model: SpeechLM, dump: Path, train: Sequence[Utterance]) -> None:
+def refuse_later_texts(
+    model: SpeechLM, config: Config, dump: Path, train: Sequence[Utterance]
+) -> None:
     """Raises UserError for the first text that stage 4, 5 or 6 would refuse, after all training.
 
     Looks at what they look at: the RL set, what RL is evaluated on, the test sets. Those that are
     not there are left to them.
     """
-    config, data, limit = model.config, model.config.data, model.config.decode.max_completion_length
+    data, limit = config.data, config.decode.max_completion_length
     known = set("".join(spoken(u.text) for u in train))  # to the reward model
     rewarded = [data.rl or data.train, data.rl_dev or data.dev]
     for name in dict.fromkeys([*rewarded, *data.test]):

@@ -15,10 +15,9 @@ from link import Child
 from ours import bench_model, flop_rate
 from peers import PEERS, Peer
 from shapes import SHAPES, Shape, flops
-from tiny import random_prefix
+from tiny import generate, random_prefix
 from torch.utils.flop_counter import FlopCounterMode
 
-from audiorl.engines.native import generate
 from audiorl.engines.sampling import Sampling
 from audiorl.errors import UserError
 
@@ -127,13 +126,10 @@ def test_the_floor_counts_what_rollout_does() -> None:
     prefix = random_prefix(shape.hidden, [shape.prefix] * shape.prompts)
     with FlopCounterMode(display=False) as counter:
         generate(
-            model.llm,
+            model,
             prefix,
             group=shape.group,
             max_length=shape.completion,
-            eos_id=1,
-            pad_id=0,
-            forbidden=model.forbidden,
             sampling=Sampling(),
             uniforms=torch.rand(shape.rows, shape.completion, dtype=torch.float64),
         )

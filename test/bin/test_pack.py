@@ -268,12 +268,11 @@ def test_unpacked_model_decodes_the_same(tmp_path: Path, monkeypatch: pytest.Mon
 
     from audiorl.bin import cli, decode
     from audiorl.config import dump_config
-    from audiorl.models import save_model
 
     exp = tmp_path / "exp" / "grpo"
     model = tiny_model({"data.test": ["test"]}, spread=4.0)
-    save_model(model, exp / "model")
-    (exp / "config.yaml").write_text(dump_config(model.config))
+    model.save(exp / "model")
+    (exp / "config.yaml").write_text(dump_config(model.recipe))
     write_set(tmp_path / "dump" / "test", ["ba do ki", "me no pa ri"])
 
     def decoded(folder: Path) -> str:
@@ -298,16 +297,17 @@ def speaking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     from tiny_speech import SPEAKERS, tiny_speech_config
 
     from audiorl.config import dump_config
-    from audiorl.models import save_model
     from audiorl.models.codec import codec_info
     from audiorl.models.layouts import SpeechFacts
-    from audiorl.models.speech_lm import SpeechLM
+    from audiorl.models.speech_lm import SpeechLM, SpeechLMSettings
 
     monkeypatch.chdir(tmp_path)
     codec, config = native_codec(), tiny_speech_config({"data.test": ["test"]})
     codec.save(tmp_path / "exp/codec/model")
     facts = SpeechFacts(codec_info(codec), SPEAKERS, {}, 1.5)
-    save_model(SpeechLM(config, tiny_tokenizer(), facts), tmp_path / "exp/both/model")
+    SpeechLM(SpeechLMSettings.of(config, "speech_lm"), tiny_tokenizer(), facts).save(
+        tmp_path / "exp/both/model"
+    )
     (tmp_path / "exp/both/config.yaml").write_text(dump_config(config))
     write_set(tmp_path / "dump/train", ["ba do ki", "me no pa ri", "ki ba", "do me"])
     write_set(tmp_path / "dump/test", ["do ba", "ri ki me"])
@@ -386,11 +386,10 @@ def test_each_command_refuses_the_other_task(
 
     from audiorl.bin import decode, synthesise
     from audiorl.config import dump_config
-    from audiorl.models import save_model
 
     model = tiny_model({"data.test": ["test"]})
-    save_model(model, speaking / "exp/asr/model")
-    (speaking / "exp/asr/config.yaml").write_text(dump_config(model.config))
+    model.save(speaking / "exp/asr/model")
+    (speaking / "exp/asr/config.yaml").write_text(dump_config(model.recipe))
 
     def options(system: str) -> list[str]:
         return ["--config", f"exp/{system}/config.yaml", "--dump", "dump", f"exp/{system}"]

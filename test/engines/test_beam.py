@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 import torch
-from tiny import random_prefix, tiny_model
+from tiny import plain_lm, random_prefix, tiny_model
 from torch import Tensor
 
 from audiorl.engines.beam import Response, beam_search
@@ -29,32 +29,34 @@ def searched(
     limit: int = LIMIT,
     forbidden: Tensor | None = None,
 ) -> list[list[Response]]:
-    return beam_search(
-        model.llm,
-        prefix,
-        beams=beams,
-        max_length=limit,
-        eos_id=model.tokenizer.eos_id,
-        forbidden=model.forbidden if forbidden is None else forbidden,
-    )
+    usual = model.forbidden
+    model.forbidden = usual if forbidden is None else forbidden
+    try:
+        return beam_search(model, prefix, beams=beams, max_length=limit)
+    finally:
+        model.forbidden = usual
 
 
 @pytest.mark.parametrize("beams", [1, 2, 5])
 def test_it_finds_what_transformers_finds(model: AudioLLM, beams: int) -> None:
     prefix = random_prefix(32, LENGTHS)
     eos = model.tokenizer.eos_id
-    theirs = model.llm.generate(
-        inputs_embeds=prefix.embeds,
-        attention_mask=prefix.mask.long(),
-        num_beams=beams,
-        num_return_sequences=beams,
-        do_sample=False,
-        max_new_tokens=LIMIT,
-        eos_token_id=eos,
-        pad_token_id=model.tokenizer.pad_id,
-        suppress_tokens=model.forbidden.nonzero().squeeze(1).tolist(),
-        renormalize_logits=True,
-    ).tolist()
+    theirs = (
+        plain_lm(model.llm)
+        .generate(
+            inputs_embeds=prefix.embeds,
+            attention_mask=prefix.mask.long(),
+            num_beams=beams,
+            num_return_sequences=beams,
+            do_sample=False,
+            max_new_tokens=LIMIT,
+            eos_token_id=eos,
+            pad_token_id=model.tokenizer.pad_id,
+            suppress_tokens=model.forbidden.nonzero().squeeze(1).tolist(),
+            renormalize_logits=True,
+        )
+        .tolist()
+    )
     expected = [row[: row.index(eos) + 1] if eos in row else row[:LIMIT] for row in theirs]
     found = searched(model, prefix, beams)
     assert [response.ids for responses in found for response in responses] == expected
@@ -64,8 +66,8 @@ def test_it_finds_what_transformers_finds(model: AudioLLM, beams: int) -> None:
 def logp_of(model: AudioLLM, prefix: Prefix, row: int, ids: list[int]) -> float:
     """Log-probability of a response without cache, batch or padding."""
     own = prefix.embeds[row][prefix.mask[row]]
-    embeds = torch.cat([own, model.llm.get_input_embeddings()(torch.tensor(ids))])
-    logits = model.llm(inputs_embeds=embeds[None]).logits[0, len(own) - 1 : -1]
+    embeds = torch.cat([own, model.llm.embed(torch.tensor(ids))])
+    logits = model.llm(embeds[None])[0, len(own) - 1 : -1]
     logp = logits.masked_fill(model.forbidden, -torch.inf).log_softmax(-1)
     return logp[torch.arange(len(ids)), ids].sum().item()
 

@@ -7,11 +7,11 @@ import functools
 import pytest
 import torch
 from scipy.stats import chisquare
-from tiny import random_prefix, tiny_model
+from tiny import generate, plain_lm, random_prefix, tiny_model
 from torch import Tensor
 
-from audiorl.engines.native import Rollout, generate
-from audiorl.engines.sampling import Sampling, draw, uniform_table, warp
+from audiorl.engines.engine import Draws, Rollout
+from audiorl.engines.sampling import Sampling, draw, warp
 from audiorl.models.audio_llm import AudioLLM
 from audiorl.models.language_model import Prefix
 from audiorl.rl.logprobs import response_logprobs
@@ -49,15 +49,12 @@ def sampled(
     step: int = 0,
 ) -> Rollout:
     return generate(
-        model.llm,
+        model,
         prefix,
         group=group,
         max_length=limit,
-        eos_id=model.tokenizer.eos_id,
-        pad_id=model.tokenizer.pad_id,
-        forbidden=model.forbidden,
         sampling=sampling,
-        uniforms=None if sampling.greedy else uniform_table(7, step, names, group, limit),
+        uniforms=None if sampling.greedy else Draws(7, step, names).uniforms(group, limit),
     )
 
 
@@ -66,11 +63,11 @@ def slow_row(
     model: AudioLLM, prefix: Prefix, row: int, sampling: Sampling, uniforms: Tensor
 ) -> tuple[list[int], list[float], bool]:
     """One response without cache, batch or padding."""
-    embed = model.llm.get_input_embeddings()
+    embed = model.llm.model.get_input_embeddings()
     context = prefix.embeds[row][prefix.mask[row]]
     ids, logps = [], []
     for t in range(len(uniforms)):
-        logits = model.llm(inputs_embeds=context[None]).logits[:, -1]
+        logits = model.llm(context[None])[:, -1]
         logp = warp(logits, sampling, model.forbidden)
         chosen = logp.argmax(-1) if sampling.greedy else draw(logp, uniforms[None, t])
         ids.append(chosen.item())
@@ -85,7 +82,7 @@ def slow_row(
 def test_it_equals_a_slow_loop(model: AudioLLM, sampling: Sampling) -> None:
     prefix = random_prefix(32, LENGTHS)
     rollout = sampled(model, prefix, sampling)
-    uniforms = uniform_table(7, 0, NAMES, GROUP, LIMIT)
+    uniforms = Draws(7, 0, NAMES).uniforms(GROUP, LIMIT)
     ended = []
     for i in range(len(LENGTHS) * GROUP):
         ids, logps, finished = slow_row(model, prefix, i // GROUP, sampling, uniforms[i])
@@ -108,9 +105,9 @@ def test_repetitions_are_drawn_again(model: AudioLLM) -> None:
     for i, (tokens, mask) in enumerate(zip(rollout.tokens, rollout.mask, strict=True)):
         ids = tokens[mask].tolist()
         context = prefix.embeds[i // GROUP][prefix.mask[i // GROUP]]
-        embeds = torch.cat([context, model.llm.get_input_embeddings()(torch.tensor(ids))])
+        embeds = torch.cat([context, model.llm.embed(torch.tensor(ids))])
         with torch.no_grad():
-            logits = model.llm(inputs_embeds=embeds[None]).logits[0, len(context) - 1 : -1]
+            logits = model.llm(embeds[None])[0, len(context) - 1 : -1]
         cut, full = (warp(logits, s, model.forbidden).exp() for s in (sampling, Sampling()))
         for t, token in enumerate(ids):
             recent = ids[max(0, t - 3) : t]
@@ -212,15 +209,13 @@ def test_it_stops_when_all_rows_have_ended(model: AudioLLM) -> None:
     forbidden = torch.ones_like(model.forbidden)
     forbidden[model.tokenizer.eos_id] = False
     rollout = generate(
-        model.llm,
+        model,
         prefix,
         group=2,
         max_length=50,
-        eos_id=model.tokenizer.eos_id,
-        pad_id=model.tokenizer.pad_id,
         forbidden=forbidden,
         sampling=Sampling(),
-        uniforms=uniform_table(0, 0, NAMES, 2, 50),
+        uniforms=Draws(0, 0, NAMES).uniforms(2, 50),
     )
     assert rollout.tokens.tolist() == [[model.tokenizer.eos_id]] * 6
     assert rollout.finished.all()
@@ -231,13 +226,13 @@ def test_rows_that_ended_cost_nothing(model: AudioLLM, monkeypatch) -> None:
     """The LM reads as many tokens as were sampled and continued, and each prefix once, without
     much padding."""
     read = []
-    forward = type(model.llm.base_model).forward
+    forward = type(model.llm.model).forward
 
     def counting(self, *args, inputs_embeds: Tensor, **kwargs):
         read.append(tuple(inputs_embeds.shape[:2]))
         return forward(self, *args, inputs_embeds=inputs_embeds, **kwargs)
 
-    monkeypatch.setattr(type(model.llm.base_model), "forward", counting)
+    monkeypatch.setattr(type(model.llm.model), "forward", counting)
     rollout = sampled(model, random_prefix(32, LENGTHS), Sampling())
     assert read[:3] == [(1, 13), (1, 9), (1, 4)]
     continued = rollout.mask.sum(1) - 1
@@ -250,15 +245,13 @@ def test_padding_may_be_the_end_token(model: AudioLLM) -> None:
     prefix, eos = random_prefix(32, LENGTHS), model.tokenizer.eos_id
     usual = sampled(model, prefix, Sampling())
     rollout = generate(
-        model.llm,
+        model,
         prefix,
         group=GROUP,
         max_length=LIMIT,
-        eos_id=eos,
-        pad_id=eos,
-        forbidden=model.forbidden,
         sampling=Sampling(),
-        uniforms=uniform_table(7, 0, NAMES, GROUP, LIMIT),
+        pad_id=eos,
+        uniforms=Draws(7, 0, NAMES).uniforms(GROUP, LIMIT),
     )
     assert torch.equal(rollout.mask, usual.mask)
     assert torch.equal(rollout.tokens[usual.mask], usual.tokens[usual.mask])
@@ -267,7 +260,7 @@ def test_padding_may_be_the_end_token(model: AudioLLM) -> None:
 def test_greedy_is_transformers(model: AudioLLM) -> None:
     prefix = random_prefix(32, LENGTHS)
     ours = sampled(model, prefix, Sampling(greedy=True), group=1)
-    theirs = model.llm.generate(
+    theirs = plain_lm(model.llm).generate(
         inputs_embeds=prefix.embeds,
         attention_mask=prefix.mask.long(),
         do_sample=False,
@@ -291,10 +284,10 @@ def probabilities_of_two(
     model: AudioLLM, prefix: Prefix, sampling: Sampling, forbidden: Tensor
 ) -> dict[tuple[int, ...], float]:
     """All responses of two tokens at most and their probabilities, by full forwards."""
-    eos, embed = model.tokenizer.eos_id, model.llm.get_input_embeddings()
+    eos, embed = model.tokenizer.eos_id, model.llm.model.get_input_embeddings()
 
     def following(context: Tensor) -> Tensor:
-        logits = model.llm(inputs_embeds=context[None]).logits[0, -1:].double()
+        logits = model.llm(context[None])[0, -1:].double()
         logits = logits.masked_fill(forbidden, -torch.inf) / sampling.temperature
         chances, order = logits.softmax(-1).sort(descending=True)
         kept = torch.ones_like(chances, dtype=torch.bool)
@@ -320,7 +313,7 @@ def probabilities_of_two(
 
 @functools.cache
 def fifty_thousand() -> Tensor:
-    return uniform_table(3, 0, ["a"], 50_000, 2)
+    return Draws(3, 0, ["a"]).uniforms(50_000, 2)
 
 
 @pytest.mark.parametrize(
@@ -335,12 +328,10 @@ def test_50000_responses_match_the_lm(model: AudioLLM, sampling: Sampling) -> No
     forbidden[[model.tokenizer.eos_id, *words]] = False
     prefix = random_prefix(32, [5])
     rollout = generate(
-        model.llm,
+        model,
         prefix,
         group=count,
         max_length=2,
-        eos_id=model.tokenizer.eos_id,
-        pad_id=model.tokenizer.pad_id,
         forbidden=forbidden,
         sampling=sampling,
         uniforms=fifty_thousand(),

@@ -7,7 +7,8 @@ import torch
 from scipy.stats import chisquare
 from transformers import TopKLogitsWarper, TopPLogitsWarper
 
-from audiorl.engines.sampling import Sampling, draw, repetition_aware, uniform_table, warp
+from audiorl.engines.engine import Draws
+from audiorl.engines.sampling import Sampling, draw, repetition_aware, warp
 
 VOCAB = 40
 
@@ -96,7 +97,7 @@ def test_50000_draws_match_the_softmax(sampling: Sampling) -> None:
     logits = some_logits(seed=3, scale=1.0)
     forbidden = tokens_forbidden(0, 5)
     count = 50_000
-    uniforms = torch.from_numpy(uniform_table(1, 2, ["u"], 50, 1000).numpy().reshape(-1))
+    uniforms = torch.from_numpy(Draws(1, 2, ["u"]).uniforms(50, 1000).numpy().reshape(-1))
     logp = warp(logits, sampling, forbidden).expand(count, -1)
     seen = torch.bincount(draw(logp, uniforms), minlength=VOCAB).double()
     expected = count * torch.tensor(slow_probabilities(logits[0].tolist(), sampling, {0, 5}))
@@ -109,7 +110,7 @@ def test_50000_draws_match_the_softmax(sampling: Sampling) -> None:
 
 def test_the_test_above_notices_a_wrong_temperature() -> None:
     logits = some_logits(seed=3, scale=1.0)
-    uniforms = uniform_table(1, 2, ["u"], 50, 1000).view(-1)
+    uniforms = Draws(1, 2, ["u"]).uniforms(50, 1000).view(-1)
     logp = warp(logits, Sampling(temperature=1.05), no_tokens()).expand(50_000, -1)
     seen = torch.bincount(draw(logp, uniforms), minlength=VOCAB).double()
     expected = logits[0].double().softmax(-1) * 50_000
@@ -133,7 +134,7 @@ def test_forbidden_tokens_are_never_drawn() -> None:
     forbidden = tokens_forbidden(*range(0, VOCAB, 2))
     logits = some_logits(2000)
     logits[:, ::2] += 50
-    drawn = draw(warp(logits, Sampling(), forbidden), uniform_table(0, 0, ["a"], 2000, 1)[:, 0])
+    drawn = draw(warp(logits, Sampling(), forbidden), Draws(0, 0, ["a"]).uniforms(2000, 1)[:, 0])
     assert not forbidden[drawn].any()
 
 
@@ -145,34 +146,34 @@ def test_a_draw_inverts_the_distribution() -> None:
 
 def test_random_numbers_belong_to_the_utterance() -> None:
     """Neither its company nor its place, nor the length of the table, changes what it draws."""
-    table = uniform_table(3, 5, ["a", "b", "c"], 4, 10)
+    table = Draws(3, 5, ["a", "b", "c"]).uniforms(4, 10)
     assert table.shape == (12, 10)
     assert table.dtype == torch.float64
     assert 0 <= table.min() < table.max() < 1
-    moved = uniform_table(3, 5, ["c", "x", "a"], 4, 10)
+    moved = Draws(3, 5, ["c", "x", "a"]).uniforms(4, 10)
     assert torch.equal(moved[:4], table[8:])
     assert torch.equal(moved[8:], table[:4])
-    assert torch.equal(uniform_table(3, 5, ["b"], 2, 6), table[4:6, :6])
+    assert torch.equal(Draws(3, 5, ["b"]).uniforms(2, 6), table[4:6, :6])
     torch.manual_seed(0)
-    assert torch.equal(uniform_table(3, 5, ["a", "b", "c"], 4, 10), table)
+    assert torch.equal(Draws(3, 5, ["a", "b", "c"]).uniforms(4, 10), table)
 
 
 def test_random_numbers_differ_by_everything_else() -> None:
-    table = uniform_table(3, 5, ["a"], 2, 10)
+    table = Draws(3, 5, ["a"]).uniforms(2, 10)
     rows = [
         table[0],
         table[1],
-        uniform_table(3, 5, ["b"], 1, 10)[0],
-        uniform_table(3, 6, ["a"], 1, 10)[0],
-        uniform_table(4, 5, ["a"], 1, 10)[0],
-        uniform_table(5, 3, ["a"], 1, 10)[0],
+        Draws(3, 5, ["b"]).uniforms(1, 10)[0],
+        Draws(3, 6, ["a"]).uniforms(1, 10)[0],
+        Draws(4, 5, ["a"]).uniforms(1, 10)[0],
+        Draws(5, 3, ["a"]).uniforms(1, 10)[0],
     ]
     for i, row in enumerate(rows):
         assert not any(torch.equal(row, other) for other in rows[i + 1 :])
 
 
 def test_random_numbers_are_uniform_and_independent() -> None:
-    table = uniform_table(0, 0, [f"utt{i}" for i in range(100)], 4, 25)  # 10,000 numbers
+    table = Draws(0, 0, [f"utt{i}" for i in range(100)]).uniforms(4, 25)  # 10,000 numbers
     counts = torch.histc(table.float().view(-1), 20, 0, 1)
     assert chisquare(counts.numpy()).pvalue > 0.001
     neighbours = torch.corrcoef(torch.stack([table[:-1, 0], table[1:, 0]]))[0, 1]

@@ -16,9 +16,9 @@ from tiny import sentences, tiny_config, tiny_model, write_set
 from audiorl.bin import cli, decode
 from audiorl.config import Config, dump_config
 from audiorl.data.utterance import read_utterances
+from audiorl.engines.native import PolicyEngine
 from audiorl.infer.decode import DONE, Transcriber
 from audiorl.infer.transcribe import transcribe
-from audiorl.models import save_model
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_every_utterance_has_its_line(method: str, data: Path, model, tmp_path: 
     durations = [float(line.split()[1]) for line in lines(data / "utt2dur")]
     assert meta["audio_seconds"] == pytest.approx(sum(durations), abs=1e-3)
     beams = 3 if method == "nbest" else 1
-    found = transcribe(model, read_utterances(data), max_length=8, num_beams=beams)
+    found = transcribe(PolicyEngine(model), read_utterances(data), max_length=8, num_beams=beams)
     assert meta["truncated"] == [name for name in ids if not found[name][0].finished]
     assert (tmp_path / "nbest.jsonl").exists() == (method == "nbest")
     if method == "nbest":
@@ -98,7 +98,7 @@ def test_what_is_decoded_is_known(data: Path, model, tmp_path: Path) -> None:
 def command(data: Path, model, tmp_path: Path, monkeypatch, capsys):
     """Runs the entry point on two experiments; returns the lines that it prints."""
     for name in ("sft", "grpo"):
-        save_model(model, tmp_path / name / "model")
+        model.save(tmp_path / name / "model")
     shutil.copytree(data, tmp_path / "dump" / "test")
     (tmp_path / "c.yaml").write_text(dump_config(tiny_config({"data.test": ["test"]})))
     monkeypatch.chdir(tmp_path)
@@ -131,7 +131,7 @@ def test_the_command_decodes_what_is_out_of_date(command, tmp_path: Path) -> Non
     with torch.no_grad():
         for parameter in other.parameters():
             parameter.neg_()
-    save_model(other, tmp_path / "other")
+    other.save(tmp_path / "other")
     os.utime(tmp_path / "other" / "model.safetensors", ns=times)
     shutil.copy2(tmp_path / "other" / "model.safetensors", weights)
     again = [

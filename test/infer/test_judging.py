@@ -16,12 +16,11 @@ from fake_systems import RATE
 from fake_voices import SETS, SPEAKERS, make_voices, tone, write_set
 from tiny import sing, tiny_config, tiny_model
 
-from audiorl.config import Config
+from audiorl.config import Config, dump_config
 from audiorl.data.tables import read_table
 from audiorl.errors import UserError
 from audiorl.infer import judging as listen
 from audiorl.infer.judging import AudioLLMListener, hear, judge_systems, load_listener
-from audiorl.models import save_model
 from audiorl.models.judge import Judge, JudgeSettings
 from audiorl.score.asr import score_systems
 from audiorl.score.tts import read_judged
@@ -193,7 +192,8 @@ def test_other_utterances_are_an_error(recipe, spoil, message: str) -> None:
 def test_any_recogniser_may_judge(tmp_path: Path) -> None:
     """An audio LLM says what it says in decoding, whatever it is batched with; no voices."""
     model = tiny_model(spread=3.0)
-    save_model(model, tmp_path / "sft" / "model")
+    model.save(tmp_path / "sft" / "model")
+    (tmp_path / "sft" / "config.yaml").write_text(dump_config(model.recipe))
     listener = load_listener(tmp_path / "sft")
     assert isinstance(listener, AudioLLMListener)
     waves = [torch.from_numpy(sing(text)) for text in ("ba do ki", "lu", "me no")]

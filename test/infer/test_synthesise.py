@@ -20,6 +20,7 @@ from audiorl.bin import synthesise
 from audiorl.config import Config, dump_config
 from audiorl.data.speech_tokens import read_tokens
 from audiorl.data.utterance import Utterance, read_utterances
+from audiorl.engines.native import PolicyEngine
 from audiorl.errors import UserError
 from audiorl.infer.decode import DONE
 from audiorl.infer.speak import speak
@@ -30,7 +31,6 @@ from audiorl.infer.synthesise import (
     synthesise_set,
     write_waves,
 )
-from audiorl.models import save_model
 from audiorl.runtime.stamps import Stamp
 
 RATE = 8000
@@ -97,7 +97,7 @@ def test_every_utterance_is_heard(data: Path, model, weights: Path, tmp_path: Pa
     codec, out = ToyCodec(), tmp_path / "out"
     synthesise_set(model, codec, VOICES, CONFIG, data, stamp_of(CONFIG, data, weights, out))
     utterances = read_utterances(data)
-    spoken = speak(model, utterances, CONFIG.decode, CONFIG.seed)
+    spoken = speak(PolicyEngine(model), utterances, CONFIG.decode, CONFIG.seed)
     tokens, info = read_tokens(out)
     assert info == CODEC
     assert tokens == {name: s.tokens for name, s in spoken.items()}
@@ -267,7 +267,7 @@ def test_a_voice_that_nobody_has_is_named(data: Path) -> None:
 def command(data: Path, model, tmp_path: Path, monkeypatch) -> Callable[..., str]:
     """Runs the entry point on two experiments with this model; returns what it prints."""
     for name in ("sft", "grpo"):
-        save_model(model, tmp_path / name / "model")
+        model.save(tmp_path / name / "model")
     shutil.copytree(data, tmp_path / "dump" / "train")
     shutil.copytree(data, tmp_path / "dump" / "test")
     config = tiny_speech_config({"data.test": ["test"], "decode.name": "sampled"})

@@ -15,7 +15,6 @@ from tiny_speech import tiny_judge, tiny_speech_config, tiny_speech_lm
 from audiorl.bin import cli, references, report, score, synthesise
 from audiorl.config import dump_config
 from audiorl.data.tables import read_table
-from audiorl.models import save_model
 from audiorl.models.codec import codec_info
 from audiorl.score.tts import read_judged
 
@@ -32,7 +31,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     codec.save(root / "exp" / "codec" / "model")
     for seed, system in enumerate(SYSTEMS):
         model = tiny_speech_lm(seed=seed, codec=codec_info(codec))
-        save_model(model, root / system / "model")
+        model.save(root / system / "model")
     tiny_judge().save(root / "exp" / "judge" / "model")
     write_set(root / "dump" / "train", sentences(6, seed=1))
     for seed, name in enumerate(SETS):

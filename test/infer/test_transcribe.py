@@ -8,9 +8,10 @@ from pretrained_llm import save_pretrained_llm
 from tiny import sentences, tiny_config, tiny_model, write_set
 
 from audiorl.data.utterance import Utterance
+from audiorl.engines.native import PolicyEngine
 from audiorl.engines.sampling import Sampling
 from audiorl.infer.transcribe import encode_utterances, transcribe
-from audiorl.models.audio_llm import AudioLLM
+from audiorl.models.audio_llm import AudioLLM, AudioLLMSettings
 from audiorl.models.tokenizer import PretrainedTokenizer
 from audiorl.rl.logprobs import response_logprobs
 from audiorl.runtime.batching import batches_by_seconds
@@ -34,7 +35,9 @@ def pretrained(tmp_path_factory) -> AudioLLM:
     folder = tmp_path_factory.mktemp("llm")
     save_pretrained_llm(folder, "qwen2")
     keys = {"tokenizer.type": "pretrained", "llm.pretrained": str(folder)}
-    return AudioLLM(tiny_config(keys), PretrainedTokenizer(str(folder))).eval()
+    return AudioLLM(
+        AudioLLMSettings.of(tiny_config(keys), "audio_llm"), PretrainedTokenizer(str(folder))
+    ).eval()
 
 
 def spelling_ids(model: AudioLLM, monkeypatch) -> None:
@@ -63,7 +66,7 @@ def own_logp(model: AudioLLM, utterance: Utterance, ids: list[int]) -> float:
 def test_scores_are_log_probabilities(which, beams, utterances, request, monkeypatch) -> None:
     model = request.getfixturevalue(which)
     spelling_ids(model, monkeypatch)
-    found = transcribe(model, utterances, max_length=LIMIT, num_beams=beams)
+    found = transcribe(PolicyEngine(model), utterances, max_length=LIMIT, num_beams=beams)
     assert found.keys() == {u.id for u in utterances}
     for u in utterances:
         assert len(found[u.id]) == beams
@@ -83,9 +86,11 @@ def test_scores_are_log_probabilities(which, beams, utterances, request, monkeyp
 
 @pytest.mark.parametrize("beams", [1, 3])
 def test_batches_do_not_matter(model, utterances, beams) -> None:
-    together = transcribe(model, utterances, max_length=LIMIT, num_beams=beams)
-    alone = transcribe(model, utterances, max_length=LIMIT, num_beams=beams, batch_seconds=0.01)
-    turned = transcribe(model, utterances[::-1], max_length=LIMIT, num_beams=beams)
+    together = transcribe(PolicyEngine(model), utterances, max_length=LIMIT, num_beams=beams)
+    alone = transcribe(
+        PolicyEngine(model), utterances, max_length=LIMIT, num_beams=beams, batch_seconds=0.01
+    )
+    turned = transcribe(PolicyEngine(model), utterances[::-1], max_length=LIMIT, num_beams=beams)
     for u in utterances:
         for one, other in ((together, alone), (together, turned)):
             assert [h.text for h in one[u.id]] == [h.text for h in other[u.id]]
@@ -98,7 +103,7 @@ def test_more_beams_find_no_less(model, utterances) -> None:
     """With as many beams as there are tokens, two steps are searched exhaustively."""
     allowed = (~model.forbidden).nonzero().squeeze(1).tolist()
     eos = model.tokenizer.eos_id
-    found = transcribe(model, utterances[:2], max_length=2, num_beams=len(allowed))
+    found = transcribe(PolicyEngine(model), utterances[:2], max_length=2, num_beams=len(allowed))
     for u in utterances[:2]:
         every = [[eos], *([a, b] for a in allowed if a != eos for b in allowed)]
         best = max(every, key=lambda ids: own_logp_all(model, u, every)[tuple(ids)] / len(ids))
@@ -129,9 +134,9 @@ def own_logp_all(
 
 
 def test_the_mode_of_the_model_comes_back(model, utterances) -> None:
-    quiet = transcribe(model, utterances[:2], max_length=LIMIT)
+    quiet = transcribe(PolicyEngine(model), utterances[:2], max_length=LIMIT)
     model.train()
-    found = transcribe(model, utterances[:2], max_length=LIMIT)
+    found = transcribe(PolicyEngine(model), utterances[:2], max_length=LIMIT)
     assert model.training
     model.eval()
     assert {k: h[0].text for k, h in found.items()} == {k: h[0].text for k, h in quiet.items()}
@@ -150,9 +155,15 @@ def test_batches_hold_so_many_seconds() -> None:
 
 
 def test_an_encoder_that_does_not_change_hears_once(model, utterances, monkeypatch) -> None:
-    heard: dict[str, torch.Tensor] = {}
-    expected = transcribe(model, utterances, max_length=8, batch_seconds=1.0)
-    assert transcribe(model, utterances, max_length=8, batch_seconds=1.0, heard=heard) == expected
+    frames: dict[str, torch.Tensor] = {}
+    expected = transcribe(PolicyEngine(model), utterances, max_length=8, batch_seconds=1.0)
+    assert (
+        transcribe(PolicyEngine(model), utterances, max_length=8, batch_seconds=1.0, cache=frames)
+        == expected
+    )
     monkeypatch.setattr(AudioLLM, "encode", lambda *_: pytest.fail("encoded again"))
-    assert transcribe(model, utterances, max_length=8, batch_seconds=1.0, heard=heard) == expected
-    assert heard.keys() == {u.id for u in utterances}
+    assert (
+        transcribe(PolicyEngine(model), utterances, max_length=8, batch_seconds=1.0, cache=frames)
+        == expected
+    )
+    assert frames.keys() == {u.id for u in utterances}

@@ -13,9 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config
 
 from audiorl.bin.convert_cosyvoice import main
 from audiorl.errors import UserError
-from audiorl.models import load_model, save_model
 from audiorl.models.cosyvoice import from_hugging_face, text_tokens, to_hugging_face
-from audiorl.models.language_model import lm_logits, response_hidden
+from audiorl.models.policy import load_policy
 from audiorl.models.speech_lm import SpeechLM
 
 INSTRUCTION = "Be kind.<|endofprompt|>"
@@ -47,8 +46,8 @@ def logits(model: SpeechLM) -> list[Tensor]:
     """Of the codes and the controls behind them, at every position of SPEECH, [R, rows] each."""
     tokens, mask = model.responses(SPEECH)
     prefix = model.prefix([model.condition(text) for text in TEXTS])
-    hidden = response_hidden(model.llm, prefix, tokens, share=False)
-    found = lm_logits(model.llm.get_output_embeddings(), hidden)
+    hidden = model.llm.response_states(prefix, tokens, share=False)
+    found = model.llm.logits(hidden)
     first = model.layout.speech_offset
     rows = CODES + (3 if model.layout.version == 2 else 200)
     return [row[m][:, first : first + rows] for row, m in zip(found, mask, strict=True)]
@@ -89,9 +88,9 @@ def test_from_an_experiment_back_to_cosyvoice(both: tuple[CosyVoice, Path], tmp_
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(1.1)
-    save_model(model, tmp_path / "model")
+    model.save(tmp_path / "model")
     expected = logits(model)
-    for found, wanted in zip(logits(load_model(tmp_path / "model")), expected, strict=True):
+    for found, wanted in zip(logits(load_policy(tmp_path / "model")), expected, strict=True):
         assert torch.equal(found, wanted)
     from_hugging_face(tmp_path / "model", tmp_path / "llm.pt")
     changed = load_cosyvoice(tmp_path / "llm.pt", folder, original.version)
@@ -117,7 +116,7 @@ def test_transformers_reads_the_checkpoint(both: tuple[CosyVoice, Path]) -> None
 
 def test_only_codes_and_controls_have_a_bias(both: tuple[CosyVoice, Path]) -> None:
     original, folder = both
-    head = speech_lm(folder / "hf").llm.get_output_embeddings()
+    head = speech_lm(folder / "hf").llm.lm_head
     if original.version == 3:
         assert head.bias is None
     else:

@@ -93,7 +93,7 @@ def test_llasa_is_asked_in_a_chat(llasa: Path) -> None:
     prompted = tokenizer.decode(model.condition("ba do", "", PROMPT))
     assert "START|>ki lu ba do<|TEXT" in prompted
     assert prompted.endswith("<|SPEECH_GENERATION_START|><|s_3|><|s_4|><|s_5|>")
-    assert model.eos_id == tokenizer.convert_tokens_to_ids("<|SPEECH_GENERATION_END|>")
+    assert model.stop_ids[0] == tokenizer.convert_tokens_to_ids("<|SPEECH_GENERATION_END|>")
     allowed = {f"<|s_{n}|>" for n in range(CODES)} | {"<|SPEECH_GENERATION_END|>"}
     free = (~model.forbidden).nonzero().flatten()
     assert set(tokenizer.convert_ids_to_tokens(free)) == allowed
@@ -107,7 +107,7 @@ def test_cosyvoice_2(cosyvoice: dict[int, Path]) -> None:
     assert tokenizer.decode(prompted) == "<|sos|>ki luba do<|task_id|><|s_3|><|s_4|><|s_5|>"
     chat = [{"role": "user", "content": "ba do"}]
     assert tokenizer.apply_chat_template(chat, tokenize=False) == "<|sos|>ba do<|task_id|>"
-    assert tokenizer.decode([model.eos_id]) == "<|eos1|>"
+    assert tokenizer.decode([model.stop_ids[0]]) == "<|eos1|>"
     assert int((~model.forbidden).sum()) == CODES + 1
     instructed = pretrained_speech_lm(cosyvoice[2], "cosyvoice", instruction=INSTRUCTION)
     assert tokenizer.decode(instructed.condition("ba")) == f"<|sos|>{INSTRUCTION}ba<|task_id|>"
@@ -119,9 +119,9 @@ def test_cosyvoice_3(cosyvoice: dict[int, Path]) -> None:
     tokenizer = AutoTokenizer.from_pretrained(cosyvoice[3])
     sos, stop, task = (f"<|s_{CODES + place}|>" for place in range(3))
     assert tokenizer.decode(model.condition("ba")) == f"{sos}{INSTRUCTION}ba{task}"
-    assert tokenizer.decode([model.eos_id]) == stop
+    assert tokenizer.decode([model.stop_ids[0]]) == stop
     assert int((~model.forbidden).sum()) == CODES + 1
-    table = model.llm.get_input_embeddings().weight
+    table = model.llm.model.get_input_embeddings().weight
     for name, twin in (("<|sos|>", sos), ("<|eos|>", stop), ("<|task_id|>", task)):
         one, two = tokenizer.convert_tokens_to_ids([name, twin])
         assert one != two
@@ -140,7 +140,7 @@ def test_another_codec_is_refused(llasa: Path, size: int, rate: float) -> None:
     model = pretrained_speech_lm(llasa, "llasa")
     codec = {**FACTS["llasa"].codec, "codebook_size": size, "token_rate": rate}
     with pytest.raises(UserError, match=rf"^the codec has {rate:g} .* {size} .* speaks 50 of 27"):
-        make_layout(model.config, model.tokenizer, SpeechFacts(codec))
+        make_layout(model.settings.speech, "llasa", model.tokenizer, SpeechFacts(codec))
 
 
 def test_an_lm_without_speech_is_refused(tmp_path: Path) -> None:

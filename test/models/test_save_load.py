@@ -13,9 +13,9 @@ from safetensors import safe_open
 from tiny import sing, tiny_config, tiny_model
 
 from audiorl.errors import UserError
-from audiorl.models import load_model, load_weights, save_model, save_weights
-from audiorl.models.audio_llm import AudioLLM
-from audiorl.models.language_model import response_hidden
+from audiorl.models import load_weights, save_weights
+from audiorl.models.audio_llm import AudioLLM, AudioLLMSettings
+from audiorl.models.policy import load_policy
 from audiorl.models.tokenizer import PretrainedTokenizer
 
 
@@ -24,31 +24,33 @@ def outputs(model: AudioLLM) -> torch.Tensor:
     waves = [torch.from_numpy(sing(text)) for text in ("ba do", "ki lu me no")]
     tokens, _ = model.responses(["ba do", "ki"])
     with torch.no_grad():
-        hidden = response_hidden(model.llm, model.prefix(model.encode(waves)), tokens, share=False)
-        return model.llm.get_output_embeddings()(hidden)
+        hidden = model.llm.response_states(model.prefix(model.encode(waves)), tokens, share=False)
+        return model.llm.lm_head(hidden)
 
 
 def pretrained_model(tmp_path: Path, architecture: str) -> AudioLLM:
     save_pretrained_llm(tmp_path, architecture)
     keys = {"tokenizer.type": "pretrained", "llm.pretrained": str(tmp_path)}
-    return AudioLLM(tiny_config(keys), PretrainedTokenizer(str(tmp_path))).eval()
+    return AudioLLM(
+        AudioLLMSettings.of(tiny_config(keys), "audio_llm"), PretrainedTokenizer(str(tmp_path))
+    ).eval()
 
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
-    save_model(tiny_model(), tmp_path / "model")
+    tiny_model().save(tmp_path / "model")
     return tmp_path / "model"
 
 
 @pytest.mark.parametrize("architecture", ["qwen3", "qwen2", "llama"])
 def test_round_trip(architecture: str, tmp_path: Path) -> None:
     model = tiny_model({"llm.architecture": architecture, "llm.dropout": 0.1})
-    save_model(model, tmp_path)
-    loaded = load_model(tmp_path)
+    model.save(tmp_path)
+    loaded = load_policy(tmp_path)
     assert not loaded.training
     assert torch.equal(outputs(loaded), outputs(model))
-    assert loaded.config.llm == model.config.llm
-    tied = loaded.llm.get_output_embeddings().weight is loaded.llm.get_input_embeddings().weight
+    assert loaded.settings.llm == model.recipe.llm
+    tied = loaded.llm.lm_head.weight is loaded.llm.model.get_input_embeddings().weight
     assert tied
 
 
@@ -57,10 +59,10 @@ def test_round_trip_of_a_pretrained_llm(architecture: str, tmp_path: Path) -> No
     """Tied (qwen2) and untied (llama) heads; nothing of the original folder is needed later."""
     original = tmp_path / "hub"
     model = pretrained_model(original, architecture)
-    save_model(model, tmp_path / "model")
+    model.save(tmp_path / "model")
     expected = outputs(model)
     original.rename(tmp_path / "gone")
-    loaded = load_model(tmp_path / "model")
+    loaded = load_policy(tmp_path / "model")
     assert torch.equal(outputs(loaded), expected)
     assert loaded.tokenizer.encode("ba do") == model.tokenizer.encode("ba do")
 
@@ -69,7 +71,7 @@ def test_pretrained_weights_are_the_start(tmp_path: Path) -> None:
     model = pretrained_model(tmp_path, "qwen2")
     with safe_open(tmp_path / "model.safetensors", framework="pt") as stored:
         weight = stored.get_tensor("model.embed_tokens.weight")
-    assert torch.equal(model.llm.get_input_embeddings().weight, weight)
+    assert torch.equal(model.llm.model.get_input_embeddings().weight, weight)
 
 
 def test_rows_that_pad_a_pretrained_table_are_forbidden(tmp_path: Path) -> None:
@@ -86,11 +88,12 @@ def test_a_model_trained_on_loads_as_that(tmp_path: Path) -> None:
     waves = [torch.from_numpy(sing(text)) for text in ("ba do", "ki lu")]
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     for _ in range(2):
-        model.supervised_loss(model.encode(waves), ["ba do", "ki lu"], 0.3).total.backward()
+        loss = model.supervised_loss(model.encode(waves), ["ba do", "ki lu"], ctc_weight=0.3)
+        loss.total.backward()
         optimizer.step()
     before = outputs(tiny_model())
-    save_model(model.eval(), tmp_path)
-    assert torch.equal(outputs(load_model(tmp_path)), outputs(model))
+    model.eval().save(tmp_path)
+    assert torch.equal(outputs(load_policy(tmp_path)), outputs(model))
     assert not torch.equal(outputs(model), before)
 
 
@@ -100,7 +103,7 @@ def test_weights_cut_short(saved: Path, share: float) -> None:
     content = weights.read_bytes()
     weights.write_bytes(content[: int(share * len(content))])
     with pytest.raises(UserError, match=r"model\.safetensors: cannot be loaded .*; restore") as e:
-        load_model(saved)
+        load_policy(saved)
     assert "\n" not in str(e.value)
 
 
@@ -108,15 +111,15 @@ def test_weights_of_another_model(saved: Path, tmp_path: Path) -> None:
     other = tiny_model({"llm.hidden_size": 64})
     save_weights(other, saved / "model.safetensors")
     with pytest.raises(UserError, match="size mismatch for llm"):
-        load_model(saved)
+        load_policy(saved)
     save_weights(tiny_model({"llm.num_hidden_layers": 1}), saved / "model.safetensors")
     with pytest.raises(UserError, match=r"\d+ tensors differ from the model's, llm.*1.*first"):
-        load_model(saved)
+        load_policy(saved)
 
 
 def test_no_model(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no model; run the training stage"):
-        load_model(tmp_path)
+        load_policy(tmp_path)
     with pytest.raises(UserError, match="there is no model"):
         load_weights(tiny_model(), tmp_path / "none.safetensors")
 
@@ -125,7 +128,7 @@ def test_no_model(tmp_path: Path) -> None:
 def test_a_part_is_missing(saved: Path, file: str) -> None:
     (saved / file).unlink()
     with pytest.raises(UserError, match=str(saved)) as raised:
-        load_model(saved)
+        load_policy(saved)
     assert "\n" not in str(raised.value)
 
 
@@ -135,7 +138,7 @@ def test_a_part_is_cut_short(saved: Path, file: str, share: float) -> None:
     content = (saved / file).read_bytes()
     (saved / file).write_bytes(content[: int(share * len(content))])
     with pytest.raises(UserError, match=str(saved)) as raised:
-        load_model(saved)
+        load_policy(saved)
     assert "\n" not in str(raised.value)
 
 
@@ -145,7 +148,9 @@ def test_an_llm_that_cannot_be_loaded(tmp_path: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:1000])
     keys = {"tokenizer.type": "pretrained", "llm.pretrained": str(tmp_path)}
     with pytest.raises(UserError, match=r"llm\.pretrained: .* cannot be loaded") as raised:
-        AudioLLM(tiny_config(keys), PretrainedTokenizer(str(tmp_path)))
+        AudioLLM(
+            AudioLLMSettings.of(tiny_config(keys), "audio_llm"), PretrainedTokenizer(str(tmp_path))
+        )
     assert "\n" not in str(raised.value)
 
 

@@ -10,15 +10,16 @@ import torch
 import torch.nn.functional as F
 from pretrained_llm import save_pretrained_llm
 from pretrained_speech import pretrained_speech_lm, save_llasa
+from tiny import generate
 from tiny_speech import CODEC, SPEAKERS, say, tiny_speech_config, tiny_speech_lm
 
 from audiorl.data.utterance import Utterance
-from audiorl.engines.native import generate
-from audiorl.engines.sampling import Sampling, uniform_table
+from audiorl.engines.engine import Draws
+from audiorl.engines.sampling import Sampling
 from audiorl.errors import UserError
-from audiorl.models import load_model, save_model
 from audiorl.models.layouts import SpeechFacts
-from audiorl.models.speech_lm import SpeechLM
+from audiorl.models.policy import load_policy
+from audiorl.models.speech_lm import SpeechLM, SpeechLMSettings
 from audiorl.models.tokenizer import PretrainedTokenizer
 from audiorl.rl.logprobs import response_logprobs
 
@@ -41,13 +42,13 @@ def utterance(text: str, speaker: str = "s0") -> Utterance:
 def slow_logits(model: SpeechLM, condition: torch.Tensor, tokens: list[int]) -> torch.Tensor:
     """Logits that predict tokens and the stop token, of one sequence of ids, [T + 1, V]."""
     ids = [*condition.tolist(), *(model.layout.speech_offset + t for t in tokens)]
-    return model.llm(torch.tensor([ids])).logits[0, len(condition) - 1 :]
+    return model.llm(model.llm.embed(torch.tensor([ids])))[0, len(condition) - 1 :]
 
 
 def test_the_prefix_is_the_condition() -> None:
     model = tiny_speech_lm()
     prefix = model.prefix(conditions(model))
-    table = model.llm.get_input_embeddings().weight
+    table = model.llm.model.get_input_embeddings().weight
     for i, condition in enumerate(conditions(model)):
         assert prefix.lengths[i] == len(condition) == model.prefix_length(condition)
         assert torch.equal(prefix.embeds[i][prefix.mask[i]], table[condition])
@@ -59,17 +60,20 @@ def test_responses_stop_and_come_back() -> None:
     rows = [*spoken(), []]
     tokens, mask = model.responses(rows)
     for ids, m, row in zip(tokens, mask, rows, strict=True):
-        assert ids[m].tolist() == [*(model.layout.speech_offset + t for t in row), model.eos_id]
+        assert ids[m].tolist() == [
+            *(model.layout.speech_offset + t for t in row),
+            model.stop_ids[0],
+        ]
         assert (ids[~m] == model.pad_id).all()
-        assert model.speech_ids(ids) == row
+        assert model.speech_tokens(ids) == row
     unfinished = tokens[2][:5]
-    assert model.speech_ids(unfinished) == rows[2][:5]
+    assert model.speech_tokens(unfinished) == rows[2][:5]
 
 
 def test_the_loss_is_that_of_each_utterance_alone() -> None:
     """Cross entropy of the tokens and of the stop, among what can be sampled."""
     model = tiny_speech_lm(spread=2.0)
-    first, stop = model.layout.speech_offset, model.eos_id
+    first, stop = model.layout.speech_offset, model.stop_ids[0]
     total = count = 0
     for condition, tokens in zip(conditions(model), spoken(), strict=True):
         logits = slow_logits(model, condition, tokens)[:, first : stop + 1]
@@ -81,39 +85,39 @@ def test_the_loss_is_that_of_each_utterance_alone() -> None:
 
 
 def test_noise_and_smoothing_are_training_s() -> None:
-    model = tiny_speech_lm({"sft.token_noise": 0.5, "sft.label_smoothing": 0.2})
-    quiet = model.supervised_loss(conditions(model), spoken()).item()
-    plain = tiny_speech_lm({"sft.token_noise": 0.0}).train()
+    model = tiny_speech_lm()
+    noisy = {"token_noise": 0.5, "label_smoothing": 0.2}
+    quiet = model.supervised_loss(conditions(model), spoken(), **noisy).item()
+    plain = tiny_speech_lm().train()
     assert plain.supervised_loss(conditions(plain), spoken()).item() == pytest.approx(quiet)
     torch.manual_seed(3)
     read = []
     model.train()
-    model.llm.get_input_embeddings().register_forward_hook(lambda *call: read.append(call[1][0]))
-    model.supervised_loss(conditions(model), spoken())
+    model.llm.model.get_input_embeddings().register_forward_hook(
+        lambda *call: read.append(call[1][0])
+    )
+    model.supervised_loss(conditions(model), spoken(), **noisy)
     tokens, mask = model.responses(spoken())
     heard, inside = read[-1], mask[:, 1:]  # the last token of each is predicted, not read
     changed = (heard != tokens[:, :-1])[inside].float().mean()
     assert 0.2 < changed < 0.8
     offset = model.layout.speech_offset
-    assert ((offset <= heard[inside]) & (heard[inside] < model.eos_id)).all()
+    assert ((offset <= heard[inside]) & (heard[inside] < model.stop_ids[0])).all()
 
 
 def test_only_speech_is_sampled_and_the_update_scores_it_so() -> None:
     model = tiny_speech_lm(spread=3.0)
     prefix = model.prefix(conditions(model))
     rollout = generate(
-        model.llm,
+        model,
         prefix,
         group=8,
         max_length=20,
-        eos_id=model.eos_id,
-        pad_id=model.pad_id,
-        forbidden=model.forbidden,
         sampling=Sampling(),
-        uniforms=uniform_table(0, 0, list("abcd"), 8, 20),
+        uniforms=Draws(0, 0, list("abcd")).uniforms(8, 20),
     )
     drawn = rollout.tokens[rollout.mask]
-    assert ((model.layout.speech_offset <= drawn) & (drawn <= model.eos_id)).all()
+    assert ((model.layout.speech_offset <= drawn) & (drawn <= model.stop_ids[0])).all()
     assert rollout.finished.any() and not rollout.finished.all()
     scored = response_logprobs(
         model.llm,
@@ -127,7 +131,7 @@ def test_only_speech_is_sampled_and_the_update_scores_it_so() -> None:
     torch.testing.assert_close(scored.logps, rollout.logps, rtol=0, atol=1e-5)
     loss = model.supervised_loss(
         [c for c in conditions(model) for _ in range(8)],
-        [model.speech_ids(row[m]) for row, m in zip(rollout.tokens, rollout.mask, strict=True)],
+        [model.speech_tokens(row[m]) for row, m in zip(rollout.tokens, rollout.mask, strict=True)],
     )
     ended = rollout.finished.repeat_interleave(rollout.mask.sum(1))
     assert not ended.all()  # the loss below has a stop token more where the limit cut
@@ -176,8 +180,8 @@ def test_byte_level_tokenizers_read_everything(tmp_path: Path) -> None:
 @pytest.mark.parametrize("speakers", ["mark", "prompt", "none"])
 def test_a_saved_one_is_the_same(speakers: str, tmp_path: Path) -> None:
     model = tiny_speech_lm({"speech.speakers": speakers}, spread=2.0)
-    save_model(model, tmp_path)
-    loaded = load_model(tmp_path)
+    model.save(tmp_path)
+    loaded = load_policy(tmp_path)
     assert isinstance(loaded, SpeechLM)
     assert not loaded.training
     assert loaded.facts == model.facts
@@ -192,11 +196,11 @@ def test_a_saved_one_is_the_same(speakers: str, tmp_path: Path) -> None:
 def test_a_pretrained_one_is_saved_whole(tmp_path: Path) -> None:
     save_llasa(tmp_path / "hub")
     model = pretrained_speech_lm(tmp_path / "hub", "llasa", speakers="prompt")
-    save_model(model, tmp_path / "model")
+    model.save(tmp_path / "model")
     (tmp_path / "hub").rename(tmp_path / "gone")
-    loaded = load_model(tmp_path / "model")
+    loaded = load_policy(tmp_path / "model")
     assert torch.equal(loaded.condition("do", "s0"), model.condition("do", "s0"))
-    weights = (m.llm.get_output_embeddings().weight for m in (loaded, model))
+    weights = (m.llm.lm_head.weight for m in (loaded, model))
     assert torch.equal(*weights)
 
 
@@ -206,14 +210,15 @@ def test_an_lm_of_text_learns_to_speak(architecture: str, tmp_path: Path) -> Non
     save_pretrained_llm(tmp_path / "hub", architecture)
     keys = {"tokenizer.type": "pretrained", "llm.pretrained": str(tmp_path / "hub")}
     tokenizer = PretrainedTokenizer(tmp_path / "hub")
-    model = SpeechLM(tiny_speech_config(keys), tokenizer, SpeechFacts(CODEC, SPEAKERS)).eval()
+    settings = SpeechLMSettings.of(tiny_speech_config(keys), "speech_lm")
+    model = SpeechLM(settings, tokenizer, SpeechFacts(CODEC, SPEAKERS)).eval()
     old = tiny_speech_lm().llm  # any other
-    rows = model.llm.get_input_embeddings().weight.size(0)
+    rows = model.llm.model.get_input_embeddings().weight.size(0)
     assert rows == len(model.forbidden) >= model.layout.size > tokenizer.vocab_size
     assert model.condition("ba", "s0")[2:-1].tolist() == tokenizer.encode("ba")
-    assert rows != old.get_input_embeddings().weight.size(0)
-    save_model(model, tmp_path / "model")
-    loaded = load_model(tmp_path / "model")
+    assert rows != old.vocab_size
+    model.save(tmp_path / "model")
+    loaded = load_policy(tmp_path / "model")
     with torch.no_grad():
         losses = [m.supervised_loss(conditions(m), spoken()) for m in (loaded, model)]
     assert torch.equal(*losses)
@@ -221,7 +226,7 @@ def test_an_lm_of_text_learns_to_speak(architecture: str, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("damage", ["{", "{}", '{"codec": 1}', None])
 def test_a_broken_one_is_named(damage: str | None, tmp_path: Path) -> None:
-    save_model(tiny_speech_lm(), tmp_path)
+    tiny_speech_lm().save(tmp_path)
     if damage is None:
         (tmp_path / "speech.json").unlink()
     else:
@@ -229,5 +234,5 @@ def test_a_broken_one_is_named(damage: str | None, tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"the model is not whole \(.*; restore the folder"
     ) as raised:
-        load_model(tmp_path)
+        load_policy(tmp_path)
     assert "\n" not in str(raised.value)

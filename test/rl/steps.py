@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from slow_formulas import Response, slow_advantages, slow_gdpo, slow_kl, slow_loss
-from tiny import tiny_model
+from tiny import sampler, tiny_model
 from torch import Tensor
 
 from audiorl.config.loader import load_recipe
@@ -18,10 +18,9 @@ from audiorl.data.utterance import Utterance
 from audiorl.infer.transcribe import encode_utterances
 from audiorl.models.audio_llm import AudioLLM
 from audiorl.rewards import Sample, WeightedSum
-from audiorl.rl import collect
 from audiorl.rl.collect import MorePrompts
 from audiorl.rl.frames import FrameStore
-from audiorl.rl.groups import read_text
+from audiorl.rl.groups import Sampler, read_text
 from audiorl.rl.grpo import GRPO, StepOutput
 
 Reward = Callable[[list[Sample]], list[float | None]]
@@ -93,7 +92,7 @@ def weighted(rewards: Rewards) -> WeightedSum:
 def learning_model(keys: dict | None = None, seed: int = 0, spread: float = SPREAD) -> AudioLLM:
     model = tiny_model(keys, seed=seed, spread=spread)
     model.requires_grad_(False)
-    for part in model.config.rl.train:
+    for part in model.recipe.rl.train:
         getattr(model, part).requires_grad_(True)
     return model
 
@@ -112,10 +111,10 @@ def foreign_engine(monkeypatch) -> None:
 
     The ratio then differs from 1 in the very first update, so that clips bite there.
     """
-    original = collect.sample_groups
+    original = Sampler.groups
 
-    def sample(model, utterances, conditions, step):
-        rollout = original(model, utterances, conditions, step)
+    def sample(self, utterances, conditions, step):
+        rollout = original(self, utterances, conditions, step)
         for i in range(len(rollout)):
             # By what was sampled alone, not by its place in the batch.
             utterance = utterances[i * len(utterances) // len(rollout)]
@@ -125,7 +124,7 @@ def foreign_engine(monkeypatch) -> None:
             rollout.logps[i, mask] += 0.3 * noise[: int(mask.sum())]
         return rollout
 
-    monkeypatch.setattr(collect, "sample_groups", sample)
+    monkeypatch.setattr(Sampler, "groups", sample)
 
 
 def learner(
@@ -135,9 +134,9 @@ def learner(
     optimizer: object | None = None,
     more: MorePrompts | None = None,
 ) -> GRPO:
-    frames = FrameStore(model, frozen="encoder" not in model.config.rl.train)
+    frames = FrameStore(model, frozen="encoder" not in model.recipe.rl.train)
     optimizer, read = optimizer or Recorder(model), read_text(model.tokenizer)
-    return GRPO(model, reference, weighted(reward), optimizer, frames, read, more)
+    return GRPO(sampler(model), reference, weighted(reward), optimizer, frames, read, more)
 
 
 def one_step(
@@ -199,7 +198,7 @@ def slow_updates(
     Only sampling is the code under test (test_native.py proves it).
     """
     model = learning_model(keys)
-    rl = model.config.rl
+    rl = model.recipe.rl
     groups = slow_groups(model, utterances, weighted(reward), reference)
     gradients, losses = [], []
     for _ in range(rl.num_iterations):
@@ -223,9 +222,9 @@ def slow_groups(
     reference: AudioLLM | None,
 ) -> list[list[Sampled]]:
     """The groups of a step with their rewards, advantages and old log-probabilities."""
-    rl = model.config.rl
+    rl = model.recipe.rl
     frames = encode_utterances(model, utterances)
-    rollout, read = collect.sample_groups(model, utterances, frames, 0), read_text(model.tokenizer)
+    rollout, read = sampler(model).groups(utterances, frames, 0), read_text(model.tokenizer)
     samples = read(utterances, rollout)
     scores = rewards(samples)
     every = []
@@ -257,7 +256,7 @@ def slow_groups(
     else:
         greedy = None
         if rl.baseline == "greedy":
-            greedy = rewards(read(utterances, collect.greedy_group(model, frames))).total
+            greedy = rewards(read(utterances, sampler(model).greedy(frames))).total
         logps = [[sum(s.rollout_logps) for s in group] for group in groups]
         taught = slow_advantages(rl, table, greedy, logps)
     for group, row in zip(groups, taught, strict=True):
@@ -270,7 +269,7 @@ def slow_responses(
     model: AudioLLM, group: list[Sampled], reference: AudioLLM | None
 ) -> list[Response]:
     """What the model, as it is now, gives to a group."""
-    rl = model.config.rl
+    rl = model.recipe.rl
     responses = []
     for s in group:
         counted = not math.isnan(s.reward) and (s.finished or not rl.mask_truncated_completions)
@@ -303,11 +302,11 @@ def slow_responses(
 
 def slow_distribution(model: AudioLLM, utterance: Utterance, ids: list[int]) -> Tensor:
     """Log-probabilities [R, V] at the place of each of `ids`, from the wave on, without a cache."""
-    wave = torch.from_numpy(read_audio(utterance, model.config.data.sample_rate))
+    wave = torch.from_numpy(read_audio(utterance, model.recipe.data.sample_rate))
     prefix = model.prefix(model.encode([wave])).embeds[0]
-    embeds = torch.cat([prefix, model.llm.get_input_embeddings()(torch.tensor(ids))])
-    logits = model.llm(inputs_embeds=embeds[None]).logits[0, len(prefix) - 1 : -1]
-    logits = logits.masked_fill(model.forbidden, -torch.inf) / model.config.rl.temperature
+    embeds = torch.cat([prefix, model.llm.embed(torch.tensor(ids))])
+    logits = model.llm(embeds[None])[0, len(prefix) - 1 : -1]
+    logits = logits.masked_fill(model.forbidden, -torch.inf) / model.recipe.rl.temperature
     return logits.log_softmax(-1)
 
 

@@ -206,7 +206,7 @@ class Toy:
         self.rewards = {"said": (self.said, 0.5), "ended": (self.ended, 0.5)}
         self.grpo = learner(model, self.rewards, None, optimizer, more)
         generator = torch.Generator().manual_seed(5)
-        size = model.config.encoder.output_size
+        size = model.recipe.encoder.output_size
         self.frames = {u.id: torch.randn(4, size, generator=generator) for u in utterances}
         self.grpo.conditions.get = lambda chosen: [self.frames[u.id] for u in chosen]
 
@@ -237,7 +237,7 @@ class Toy:
             model.prefix(list(self.frames.values())),
             tokens.repeat(prompts, 1),
             mask.repeat(prompts, 1),
-            sampling=rl_sampling(model.config.rl),
+            sampling=rl_sampling(model.recipe.rl),
             forbidden=model.forbidden,
             share=False,
         ).logps

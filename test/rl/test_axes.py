@@ -180,8 +180,8 @@ def test_tokens_that_do_not_count_may_be_as_unlikely_as_they_like(utterances) ->
     rollout = batch.rollout
     assert 0 < rollout.finished.sum() < len(rollout)
     rollout.logps[~rollout.finished] -= 200.0
-    lesson = grpo._lesson(batch)
-    assert math.isfinite(grpo._update(0, 1.0, lesson)["loss"])
+    inputs = grpo._update_inputs(batch)
+    assert math.isfinite(grpo._update(0, 1.0, inputs)["loss"])
     (gradients,) = grpo.optimizer.gradients
     expected, _, _ = one_step(utterances, keys)
     close(gradients, expected)
@@ -245,7 +245,7 @@ def test_mwer_pays_the_likely_more(utterances) -> None:
     model = learning_model(keys)
     grpo = learner(model)
     batch = grpo.collect(0, utterances, grpo_phases(model))
-    found = grpo._lesson(batch).advantages
+    found = grpo._update_inputs(batch).advantages
     logps = batch.rollout.logps.sum(1).view(found.shape)
     weights = logps.softmax(1)
     mean = (weights * batch.rewards).sum(1, keepdim=True)

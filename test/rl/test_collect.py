@@ -253,7 +253,7 @@ def test_under_gdpo_equal_sums_of_unlike_rewards_are_a_lesson(utterances) -> Non
 
 
 def test_overlong_responses_lose() -> None:
-    rl = learning_model({"rl.max_completion_length": 20, "rl.overlong_buffer": 5}).config.rl
+    rl = learning_model({"rl.max_completion_length": 20, "rl.overlong_buffer": 5}).recipe.rl
     found = {length: overlong(length, rl) for length in (1, 15, 16, 18, 20)}
     assert found == {1: 0, 15: 0, 16: -0.2, 18: -0.6, 20: -1}
 

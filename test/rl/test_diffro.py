@@ -13,7 +13,7 @@ from torch import Tensor
 
 from audiorl.config.tts_schema import DiffRORewardConfig
 from audiorl.data.speech_tokens import CodecInfo
-from audiorl.engines.native import Rollout
+from audiorl.engines.engine import Rollout
 from audiorl.errors import UserError
 from audiorl.rl.diffro import DiffROLoss, Histories
 from audiorl.rl.diffro_learner import DiffRO
@@ -48,7 +48,8 @@ def learner(
     policy: TinySpeaker, reference: TinySpeaker | None = None, optimizer: Any = None
 ) -> DiffRO:
     recogniser = tiny_recogniser(spread=3.0)
-    return DiffRO(policy, recogniser, reference, optimizer or Recorder(policy), policy, RECORDED)
+    optimizer = optimizer or Recorder(policy)
+    return DiffRO(policy, recogniser, reference, optimizer, policy, RECORDED, policy.recipe)
 
 
 def histories(policy: TinySpeaker, rows: list[int] | None = None) -> Histories:
@@ -58,7 +59,7 @@ def histories(policy: TinySpeaker, rows: list[int] | None = None) -> Histories:
 
 def slow_loss(policy: TinySpeaker, reference: TinySpeaker | None, step: int) -> Tensor:
     """The mean over the utterances, one at a time, from the LM's own forward on."""
-    config, recogniser = policy.config, tiny_recogniser(spread=3.0)
+    config, recogniser = policy.recipe, tiny_recogniser(spread=3.0)
     tau, total = 1.5 - step / 4, 0.0
     for u in UTTERANCES:
         ids = [TEXTS + token for token in RECORDED[u.id]]
@@ -82,8 +83,8 @@ def slow_loss(policy: TinySpeaker, reference: TinySpeaker | None, step: int) -> 
 
 def slow_distribution(policy: TinySpeaker, u, ids: list[int]) -> Tensor:
     read = torch.cat([policy.get([u])[0], torch.tensor(ids)])
-    logits = policy.llm(read[None]).logits[0, -len(ids) - 1 :, TEXTS:]
-    return (logits / policy.config.rl.temperature).log_softmax(-1)
+    logits = policy.llm(policy.llm.embed(read[None]))[0, -len(ids) - 1 :, TEXTS:]
+    return (logits / policy.recipe.rl.temperature).log_softmax(-1)
 
 
 @pytest.mark.parametrize("hard", [False, True])
@@ -132,7 +133,7 @@ def test_the_loss_does_not_depend_on_micro_batches_or_padding() -> None:
 
 def test_more_padding_changes_nothing() -> None:
     policy = speaker()
-    loss = DiffROLoss(policy, tiny_recogniser(spread=3.0))
+    loss = DiffROLoss(policy, tiny_recogniser(spread=3.0), policy.recipe)
     plain = histories(policy)
     wide = histories(policy)
     wide.tokens = torch.nn.functional.pad(wide.tokens, (0, 5), value=TEXTS + 2)
@@ -155,12 +156,12 @@ def test_mini_batches_are_updates_of_their_own() -> None:
 def test_the_gradient_is_the_slope_of_the_expected_reward() -> None:
     """Finite differences of the mean over 400 draws, the same draws on both sides."""
     policy = speaker({"diffro.stop_weight": 0.0, "rl.num_iterations": 1, "rl.max_steps": 1})
-    loss = DiffROLoss(policy, tiny_recogniser(spread=3.0))
+    loss = DiffROLoss(policy, tiny_recogniser(spread=3.0), policy.recipe)
     u = UTTERANCES[0]
     draws = histories(policy, [0]).select([0] * 400)
     draws.members = list(range(400))
     assert len(set(loss._noise(draws, 0).flatten().tolist())) > 6000
-    weight = policy.llm.get_output_embeddings().weight
+    weight = policy.llm.lm_head.weight
     mean, _ = loss(draws, 0, 400)
     mean.backward()
     torch.manual_seed(5)
@@ -254,7 +255,7 @@ def test_the_kl_holds_the_policy() -> None:
 
 def rollout(policy: TinySpeaker) -> tuple[Histories, Tensor]:
     """Two hypotheses of each of two utterances; the last does not end."""
-    stop = policy.eos_id
+    stop = policy.stop_ids[0]
     rows = [
         [8, 9, 10, stop, 0, 0],
         [9, 9, 9, 9, 9, stop],
@@ -273,7 +274,8 @@ def rollout(policy: TinySpeaker) -> tuple[Histories, Tensor]:
 
 def test_rollouts_are_filtered_by_their_own_tokens() -> None:
     keys = {"diffro.loop_tokens": 4}
-    loss = DiffROLoss(speaker(keys), tiny_recogniser())
+    policy = speaker(keys)
+    loss = DiffROLoss(policy, tiny_recogniser(), policy.recipe)
     found, finished = rollout(loss.policy)
     assert [u.id for u in found.utterances] == ["u0", "u0", "u2", "u2"]
     assert found.members == [0, 1, 0, 1]
@@ -288,7 +290,7 @@ def test_rollouts_are_filtered_by_their_own_tokens() -> None:
 
 def test_members_of_a_group_have_their_own_noise() -> None:
     policy = speaker()
-    loss = DiffROLoss(policy, tiny_recogniser(spread=3.0))
+    loss = DiffROLoss(policy, tiny_recogniser(spread=3.0), policy.recipe)
     twice = histories(policy, [0, 0])
     twice.members = [0, 1]
     noise = loss._noise(twice, 0)
@@ -323,4 +325,4 @@ def test_what_does_not_fit_is_refused_before_training() -> None:
         diffro.refuse_unfit([utterance("u9", "a", "x")])
     larger = TinySpeaker(KEYS, CodecInfo(fingerprint="abc", codebook_size=7, token_rate=25.0))
     with pytest.raises(UserError, match=r"speaks 7 tokens and the reward model reads 6;"):
-        DiffROLoss(larger, tiny_recogniser())
+        DiffROLoss(larger, tiny_recogniser(), larger.recipe)

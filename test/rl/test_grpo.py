@@ -18,15 +18,15 @@ from steps import (
     slow_step,
     some_reward,
 )
+from tiny import sampler
 
 from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
 from audiorl.infer.transcribe import encode_utterances
 from audiorl.models.audio_llm import AudioLLM
 from audiorl.rewards import Sample
-from audiorl.rl import collect as collect_module
 from audiorl.rl import grpo as grpo_module
-from audiorl.rl.groups import read_text, sample_groups
+from audiorl.rl.groups import Sampler, read_text
 from audiorl.runs.optimizer import Optimizers
 
 LOSS_TYPES = ["grpo", "dapo", "dr_grpo"]
@@ -35,9 +35,9 @@ NAN = math.nan
 
 def sampled_by(model: AudioLLM, utterances: list[Utterance], step: int = 0):
     """(utterance id, member) -> ids and whether they ended; and the samples in the same order."""
-    rollout = sample_groups(model, utterances, encode_utterances(model, utterances), step)
+    rollout = sampler(model).groups(utterances, encode_utterances(model, utterances), step)
     samples = read_text(model.tokenizer)(utterances, rollout)
-    group = model.config.rl.num_generations
+    group = model.recipe.rl.num_generations
     keys = [(u.id, g) for u in utterances for g in range(group)]
     rows = zip(rollout.tokens, rollout.mask, rollout.finished.tolist(), strict=True)
     found = [(tokens[mask].tolist(), finished) for tokens, mask, finished in rows]
@@ -100,8 +100,10 @@ def test_the_next_prompts_are_drawn_while_rewards_are_awaited(utterances, monkey
     """The first rewards come only once the last prompts are drawn."""
     left, all_drawn = [len(utterances)], threading.Event()
 
+    original = Sampler.groups
+
     def drawing(*arguments):
-        rollout = sample_groups(*arguments)
+        rollout = original(*arguments)
         left[0] -= 1
         if not left[0]:
             all_drawn.set()
@@ -111,7 +113,7 @@ def test_the_next_prompts_are_drawn_while_rewards_are_awaited(utterances, monkey
         assert all_drawn.wait(timeout=60), "scoring waits for nothing, and drawing for scoring"
         return some_reward(samples)
 
-    monkeypatch.setattr(collect_module, "sample_groups", drawing)
+    monkeypatch.setattr(Sampler, "groups", drawing)
     keys = {"rl.rollout_prompts": 1}
     gradients, _, _ = one_step(utterances, keys, slow_reward)
     close(gradients, one_step(utterances)[0])
@@ -273,7 +275,7 @@ def test_what_was_sampled_is_what_is_scored(utterances) -> None:
 def real_steps(
     model: AudioLLM, utterances, steps: int, reference=None, reward=some_reward, rate=1e-2
 ):
-    parts = [getattr(model, part) for part in model.config.rl.train]
+    parts = [getattr(model, part) for part in model.recipe.rl.train]
     grpo = learner(model, reward, reference, Optimizers(parts, rate, weight_decay=0.0))
     return [grpo.step(step, utterances, 1.0).metrics for step in range(steps)]
 

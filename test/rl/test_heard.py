@@ -9,7 +9,7 @@ import torch
 from tiny_speaker import utterance
 from torch import Tensor
 
-from audiorl.engines.native import Rollout
+from audiorl.engines.engine import Rollout
 from audiorl.rl.speech import Heard, Vocoder
 
 ROWS = [[3, 1], [], [5, 5, 5, 5], [2]]
@@ -31,7 +31,7 @@ class Codec:
 class Policy:
     """Ids are tokens."""
 
-    def speech_ids(self, ids: Tensor) -> list[int]:
+    def speech_tokens(self, ids: Tensor) -> list[int]:
         return ids.tolist()
 
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 from steps import Recorder, close, learner, learning_model, one_step
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
-from audiorl.models import language_model as causal_lm
 from audiorl.models.audio_llm import AudioLLM
+from audiorl.models.language_model import LanguageModel, Prefix
 from audiorl.rl.phases import Phases
 
 WINDOW, WIDE = 4, 400  # fewer positions than any prefix has; more than all of it has
@@ -40,7 +40,7 @@ LMS = {
 SLIDING = [name for name, extra in LMS.items() if extra]
 
 
-def some_lm(name: str, vocab: int, eos: int, window: int = WINDOW) -> PreTrainedModel:
+def some_lm(name: str, vocab: int, eos: int, window: int = WINDOW) -> LanguageModel:
     extra = dict(LMS[name], sliding_window=window) if LMS[name] else {}
     sizes = {**SIZES, "vocab_size": vocab, "eos_token_id": eos, **extra}
     torch.manual_seed(0)
@@ -49,7 +49,7 @@ def some_lm(name: str, vocab: int, eos: int, window: int = WINDOW) -> PreTrained
         for parameter in lm.parameters():
             if parameter.dim() > 1:
                 parameter.mul_(3.0)
-    return lm
+    return LanguageModel.of(lm)
 
 
 def model_with(name: str, keys: dict | None = None, window: int = WIDE) -> AudioLLM:
@@ -82,13 +82,13 @@ def test_what_is_sampled_is_scored_by_the_lms_own_forward(name: str, utterances)
     """A response at a time, without batch, padding or cache."""
     model = model_with(name)
     batch = learner(model).collect(0, utterances[:3], Phases(model.device))
-    rollout, group = batch.rollout, model.config.rl.num_generations
+    rollout, group = batch.rollout, model.recipe.rl.num_generations
     with torch.no_grad():
         for i in range(len(rollout)):
             prefix = model.prefix([batch.conditions[i // group]]).embeds[0]
             ids = rollout.tokens[i][rollout.mask[i]]
-            embeds = torch.cat([prefix, model.llm.get_input_embeddings()(ids)])
-            logits = model.llm(inputs_embeds=embeds[None]).logits[0, len(prefix) - 1 : -1]
+            embeds = torch.cat([prefix, model.llm.embed(ids)])
+            logits = model.llm(embeds[None])[0, len(prefix) - 1 : -1]
             logp = logits.masked_fill(model.forbidden, -torch.inf).log_softmax(-1)
             expected = logp[torch.arange(len(ids)), ids]
             actual = rollout.logps[i][rollout.mask[i]]
@@ -105,7 +105,7 @@ def test_the_window_is_at_work(name: str, utterances) -> None:
         prefix = model.prefix(frames)
         assert prefix.embeds.size(1) > 2 * WINDOW
         with torch.no_grad():
-            found.append(model.llm(inputs_embeds=prefix.embeds).logits[0, -1].log_softmax(-1))
+            found.append(model.llm(prefix.embeds)[0, -1].log_softmax(-1))
     assert (found[0] - found[1]).abs().max() > 1e-2
 
 
@@ -118,14 +118,26 @@ def test_an_lm_that_looks_back_too_few_tokens_is_refused(name: str, utterances) 
 
 def forgetting(monkeypatch: pytest.MonkeyPatch, value: float) -> None:
     """As if an LM kept something else in its cache than what its layers need."""
-    original = causal_lm.prefill
+    original = LanguageModel.prefill
 
-    def prefill(lm: PreTrainedModel, prefix: causal_lm.Prefix) -> tuple[Tensor, object]:
+    inside = []
+    states = LanguageModel.response_states
+
+    def response_states(lm: LanguageModel, *arguments, **options) -> Tensor:
+        inside.append(True)
+        try:
+            return states(lm, *arguments, **options)
+        finally:
+            inside.pop()
+
+    def prefill(lm: LanguageModel, prefix: Prefix) -> tuple[Tensor, object]:
         hidden, cache = original(lm, prefix)
-        cache.layers[0].values = cache.layers[0].values * value
+        if inside:  # the rollout keeps what it needs
+            cache.layers[0].values = cache.layers[0].values * value
         return hidden, cache
 
-    monkeypatch.setattr(causal_lm, "prefill", prefill)
+    monkeypatch.setattr(LanguageModel, "prefill", prefill)
+    monkeypatch.setattr(LanguageModel, "response_states", response_states)
 
 
 @pytest.mark.parametrize("value", [0.0, torch.nan])

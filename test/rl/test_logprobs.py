@@ -11,7 +11,7 @@ from torch import Tensor
 
 from audiorl.engines.sampling import Sampling
 from audiorl.models.audio_llm import AudioLLM
-from audiorl.models.language_model import Prefix, response_hidden
+from audiorl.models.language_model import Prefix
 from audiorl.rl import logprobs
 from audiorl.rl.advantages import Rewards, advantages
 from audiorl.rl.logprobs import prefix_is_shared, response_logprobs
@@ -71,8 +71,8 @@ def close(actual: Tensor, expected: Tensor) -> None:
 )
 def test_they_are_those_of_the_whole_softmax(model, share: bool, sampling: Sampling) -> None:
     prefix, (tokens, mask) = random_prefix(32, LENGTHS), some_responses()
-    hidden = response_hidden(model.llm, prefix, tokens, share=False)
-    logits = model.llm.get_output_embeddings()(hidden)[mask] / sampling.temperature  # [N, V]
+    hidden = model.llm.response_states(prefix, tokens, share=False)
+    logits = model.llm.lm_head(hidden)[mask] / sampling.temperature  # [N, V]
     logits = logits.masked_fill(model.forbidden, -torch.inf)
     if sampling.top_k:  # the drawn token is never cut, nor are the likeliest
         kept = logits >= logits.topk(sampling.top_k).values[:, -1:]

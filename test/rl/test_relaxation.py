@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.stats import chi2, kstest
 
-from audiorl.engines.sampling import uniform_table
+from audiorl.engines.engine import Draws
 from audiorl.rl.relaxation import annealed, gumbel_noise, gumbel_softmax
 
 DRAWS = 20_000
@@ -74,7 +74,7 @@ def test_noise_depends_on_its_own_place_alone() -> None:
 
 def test_noise_is_not_the_rollouts() -> None:
     """The same seed, step, utterance and member: were they one stream, draws would repeat."""
-    uniforms = uniform_table(1, 2, ["u"], 1, 1000)[0]
+    uniforms = Draws(1, 2, ["u"]).uniforms(1, 1000)[0]
     mine = gumbel_noise(1, 2, "u", 0, 1000, 1)[:, 0].double()
     assert abs(np.corrcoef(uniforms, mine)[0, 1]) < 0.1
     assert abs(np.corrcoef(uniforms[::2][:500], mine[:500])[0, 1]) < 0.15

@@ -8,7 +8,7 @@ from tiny_codecs import native_codec
 from tiny_speaker import CODEC, tiny_recogniser, utterance
 from tiny_speech import tiny_speech_lm
 
-from audiorl.engines.native import Rollout
+from audiorl.engines.engine import Rollout
 from audiorl.rewards import Sample
 from audiorl.rl import speech
 from audiorl.rl.speech import Heard, Vocoder
@@ -50,7 +50,7 @@ def test_waves_are_made_by_length_and_come_back_in_order(monkeypatch) -> None:
 @pytest.mark.parametrize("with_waves", [False, True])
 def test_each_response_is_heard_as_its_own_utterance(with_waves: bool) -> None:
     model, recogniser = tiny_speech_lm(codec=CODEC), tiny_recogniser(spread=3.0)
-    first, stop, pad = model.layout.speech_offset, model.eos_id, model.pad_id
+    first, stop, pad = model.layout.speech_offset, model.stop_ids[0], model.pad_id
     rows = [[0, 3, 5], [4], [], [2, 2, 1]]
     ids = [[*(first + t for t in row), stop] for row in rows]
     ids[3][-1] = first + 1  # the limit cut it

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 from deaths import after, killed
-from tiny import sentences, tiny_config, tiny_model, write_set
+from tiny import sampler, sentences, tiny_config, tiny_model, write_set
 
 from audiorl.config.rewards import reward_options
 from audiorl.config.schema import Config, SubsetConfig
 from audiorl.data.rl_set import read_rl_set
 from audiorl.data.utterance import read_utterances
 from audiorl.errors import UserError
-from audiorl.models import save_model
+from audiorl.rl.groups import Sampler
 from audiorl.rl_data import build as rl_data_build
 from audiorl.rl_data.build import build_rl_data, rl_set_stamp
 from audiorl.rl_data.probe import ProbeFile
@@ -63,8 +63,8 @@ def build(dump: Path, out: Path, keys: dict | None = None) -> Config:
     model = tiny_model({**SETS, **(keys or {})}, spread=3.0)
     weights = dump / "weights"  # of which only the hash matters here
     weights.touch()
-    build_rl_data(model, "exp/sft", weights, model.config, dump, out)
-    return model.config
+    build_rl_data(sampler(model), "exp/sft", weights, model.recipe, dump, out)
+    return model.recipe
 
 
 def is_built(config: Config, policy: str, dump: Path, out: Path, weights: Path) -> bool:
@@ -257,7 +257,7 @@ def test_files_that_are_not_there(large: Path, tmp_path: Path) -> None:
 
 
 def test_the_reasons_of_reward_processes_are_shown(large: Path, tmp_path: Path) -> None:
-    save_model(tiny_model(SETS, spread=3.0), tmp_path / "sft" / "model")
+    tiny_model(SETS, spread=3.0).save(tmp_path / "sft" / "model")
     code, recipe = tmp_path / "mine.py", tmp_path / "conf.yaml"
     code.write_text("def reward(samples): raise RuntimeError('no luck')\n")
     recipe.write_text(
@@ -345,9 +345,7 @@ def test_a_killed_build_of_other_settings_is_not_taken_for_the_first(
 
 def test_other_subsets_need_no_new_probe(large: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     build(large, tmp_path / "rl.jsonl", MIXTURE)
-    from audiorl.rl_data import probe
-
-    monkeypatch.setattr(probe, "sample_groups", None)
+    monkeypatch.setattr(Sampler, "groups", None)
     build(large, tmp_path / "rl.jsonl", subsets("short", size=3))
     assert len(read_utterances(tmp_path / "rl.jsonl")) == 3
 

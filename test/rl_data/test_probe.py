@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 from deaths import after, before, killed
-from tiny import tiny_model, write_set
+from tiny import sampler, tiny_model, write_set
 
 from audiorl.data.utterance import Utterance, read_utterances
+from audiorl.engines.native import PolicyEngine
 from audiorl.errors import UserError
 from audiorl.infer.transcribe import encode_utterances, transcribe
 from audiorl.rewards import Reward, Sample, WeightedSum
-from audiorl.rl.groups import read_text, sample_groups
+from audiorl.rl.groups import Sampler, read_text
 from audiorl.rl_data import probe as module
 from audiorl.rl_data.probe import Probe, ProbeFile, probe
 
@@ -44,7 +45,7 @@ def run(
 ) -> dict[str, Probe]:
     model = tiny_model({**KEYS, **(keys or {})}, spread=3.0)
     rewards = WeightedSum({"length": (reward, 1.0)})
-    return probe(model, utterances, rewards, ProbeFile(path, settings or SETTINGS))
+    return probe(sampler(model), utterances, rewards, ProbeFile(path, settings or SETTINGS))
 
 
 def same(one: dict[str, Probe], other: dict[str, Probe]) -> bool:
@@ -70,7 +71,7 @@ def test_everyone_is_asked(utterances, undisturbed) -> None:
 
 def test_the_greedy_hypothesis_is_that_of_decoding(utterances, undisturbed) -> None:
     model = tiny_model(KEYS, spread=3.0)
-    decoded = transcribe(model, utterances, max_length=8)
+    decoded = transcribe(PolicyEngine(model), utterances, max_length=8)
     assert {i: found.greedy for i, found in undisturbed.items()} == {
         i: hypotheses[0].text for i, hypotheses in decoded.items()
     }
@@ -85,7 +86,7 @@ def test_batches_do_not_matter(utterances, undisturbed, tmp_path: Path) -> None:
 def test_training_draws_other_random_numbers(utterances, undisturbed) -> None:
     model = tiny_model(KEYS, spread=3.0)
     frames = encode_utterances(model, utterances)
-    samples = read_text(model.tokenizer)(utterances, sample_groups(model, utterances, frames, 0))
+    samples = read_text(model.tokenizer)(utterances, sampler(model).groups(utterances, frames, 0))
     drawn = {u.id: [s.text for s in samples if s.utterance is u] for u in utterances}
     assert drawn != {name: found.samples for name, found in undisturbed.items()}
 
@@ -121,7 +122,7 @@ def test_a_line_cut_short_costs_its_batch(cut, utterances, undisturbed, tmp_path
 def test_nothing_is_asked_twice(utterances, undisturbed, tmp_path, monkeypatch) -> None:
     path = tmp_path / "probe.jsonl"
     run(utterances, path)
-    monkeypatch.setattr(module, "sample_groups", None)
+    monkeypatch.setattr(Sampler, "groups", None)
     assert same(run(utterances, path), undisturbed)
 
 
@@ -142,7 +143,7 @@ def test_what_a_reward_failed_on_is_rewarded_again(
 
     before = run(utterances, path, reward=flaky)
     assert {i for i, found in before.items() if any(found.failed)} == down
-    monkeypatch.setattr(module, "sample_groups", None)
+    monkeypatch.setattr(Sampler, "groups", None)
     capsys.readouterr()
     after = run(utterances, path, reward=mended)
     assert "going on after 7 utterances, 3 of which are to be" in capsys.readouterr().out

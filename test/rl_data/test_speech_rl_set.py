@@ -23,9 +23,9 @@ from audiorl.config.rewards import reward_options
 from audiorl.data.speech_tokens import read_tokens
 from audiorl.data.tables import read_table
 from audiorl.data.utterance import read_utterances
+from audiorl.engines.native import PolicyEngine
 from audiorl.errors import UserError
 from audiorl.infer.speak import Spoken, speak
-from audiorl.models import save_model
 from audiorl.models.codec import codec_info
 from audiorl.models.token_recogniser import RecogniserFacts, RewardModelSettings, TokenRecogniser
 from audiorl.rl_data import speech
@@ -59,9 +59,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The ids of each time that something was spoken."""
     found: list[list[str]] = []
 
-    def watched(model, utterances, *arguments) -> dict[str, Spoken]:
+    def watched(engine, utterances, *arguments) -> dict[str, Spoken]:
         found.append([u.id for u in utterances])
-        return speak(model, utterances, *arguments)
+        return speak(engine, utterances, *arguments)
 
     monkeypatch.setattr(speech, "speak", watched)
     return found
@@ -81,7 +81,7 @@ def saying(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 def build(dump: Path, out: Path, keys: dict | None = None, policy: str = "exp/sft") -> None:
     config = tiny_speech_config({**SETS, **(keys or {})})
     model = tiny_speech_lm(spread=3.0)
-    build_speech_rl_set(model, policy, dump / "weights", config, dump, out)
+    build_speech_rl_set(PolicyEngine(model), policy, dump / "weights", config, dump, out)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -100,7 +100,9 @@ def kept_ids(folder: Path) -> list[str]:
 def test_texts_and_what_the_start_model_speaks_of_them(dump: Path, tmp_path: Path, capsys) -> None:
     build(dump, tmp_path / "out" / "rl.jsonl")
     utterances = read_utterances(dump / "rl", texts_alone=True)
-    spoken = speak(tiny_speech_lm(spread=3.0), utterances, tiny_speech_config(SETS).decode, 1)
+    spoken = speak(
+        PolicyEngine(tiny_speech_lm(spread=3.0)), utterances, tiny_speech_config(SETS).decode, 1
+    )
     (cut,) = (name for name, found in spoken.items() if not found.finished)
     assert kept_ids(tmp_path / "out") == [name for name in sorted(NAMES) if name != cut]
     tokens, info = read_tokens(tmp_path / "out" / "tokens")
@@ -288,7 +290,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     codec = native_codec()
     codec.save(root / "exp" / "codec" / "model")
     info = codec_info(codec)
-    save_model(tiny_speech_lm(spread=2.0, codec=info), root / "exp" / "sft" / "model")
+    tiny_speech_lm(spread=2.0, codec=info).save(root / "exp" / "sft" / "model")
     letters = "".join(sorted(set(" ".join(WORDS))))
     reward_model = TokenRecogniser(
         RewardModelSettings.of(tiny_speech_config(SPEECH)), RecogniserFacts(info, letters)

@@ -10,7 +10,6 @@ from tiny import sentences, tiny_config, tiny_model, write_set
 
 from audiorl.config.schema import Config
 from audiorl.data.utterance import write_utterances_jsonl
-from audiorl.models import save_model
 from audiorl.train.rl import train_rl
 from audiorl.train.sft import train_sft
 
@@ -50,7 +49,7 @@ class Corpus:
         write_set(self.dump / "dev", sentences(3, seed=22))
         # Fewer utterances than two steps take: they come again, in other company.
         write_utterances_jsonl(self.data, write_set(self.dump / "rl", sentences(6, seed=23)))
-        save_model(tiny_model(spread=3.0), self.init / "model")
+        tiny_model(spread=3.0).save(self.init / "model")
 
     def sft(self, out: Path, keys: dict[str, Any] | None = None) -> None:
         train_sft(tiny_config({**SFT, **(keys or {})}), self.dump, out)

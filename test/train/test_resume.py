@@ -16,6 +16,7 @@ from tiny import tiny_config
 from audiorl.config import dump_config
 from audiorl.data.utterance import read_utterances, write_utterances_jsonl
 from audiorl.errors import UserError
+from audiorl.models.policy import Policy
 from audiorl.runs import checkpoint
 from audiorl.runs.checkpoint import BestWeights, Checkpoints
 from audiorl.runs.reporter import Reporter
@@ -81,9 +82,9 @@ SFT_DEATHS = {
     "in a later checkpoint": writing_checkpoint(9),
     "after a checkpoint": after(Checkpoints, "save", lambda self, step, *_: step == 6),
     "after the last checkpoint": after(Checkpoints, "save", lambda self, step, *_: step == 10),
-    "before the model": before(sft, "save_model", lambda *_: True),
+    "before the model": before(Policy, "save", lambda *_: True),
     "in the model": before(
-        sys.modules["audiorl.models"],
+        sys.modules["audiorl.models.policy"],
         "save_weights",
         lambda model, path: path.parent.name == "model",
     ),
@@ -95,7 +96,9 @@ RL_DEATHS = {
     "between lines of completions": after(
         Reporter, "completions", lambda self, step, given: step == 6
     ),
-    "in an evaluation": before(rl_recognition, "evaluate", lambda model, dev, step, *_: step == 8),
+    "in an evaluation": before(
+        rl_recognition, "evaluate", lambda engine, dev, config, step, *_: step == 8
+    ),
     "in a checkpoint": writing_checkpoint(6),
     "after the last checkpoint": after(Checkpoints, "save", lambda self, step, *_: step == 8),
 }
@@ -225,7 +228,7 @@ def test_an_early_stop_stays_one(corpus, tmp_path) -> None:
     keys |= {"sft.muon_learning_rate": 0.0, "sft.save_steps": 50}
     corpus.sft(tmp_path / "plain", keys)
     assert max(m["step"] for m in lines(tmp_path / "plain" / "metrics.jsonl")) < 40
-    killed(lambda: corpus.sft(tmp_path / "exp", keys), before(sft, "save_model", lambda *_: True))
+    killed(lambda: corpus.sft(tmp_path / "exp", keys), before(Policy, "save", lambda *_: True))
     corpus.sft(tmp_path / "exp", keys)
     same(tmp_path / "exp", outcome(tmp_path / "plain"))
 

@@ -18,14 +18,14 @@ from audiorl.data.audio import read_audio
 from audiorl.data.rl_set import read_rl_set
 from audiorl.data.utterance import write_utterances_jsonl
 from audiorl.errors import UserError
-from audiorl.models import load_model, read_weights, save_model
+from audiorl.models import read_weights
+from audiorl.models.policy import Policy, load_policy
 from audiorl.rl.prompts import Prompts
 from audiorl.rl.supervised import Supervised
 from audiorl.rl.watch import HackingWatch
 from audiorl.runs.experiment import Experiment
 from audiorl.tasks.recognition import Recognition
 from audiorl.text.align import Counts
-from audiorl.train import rl
 from audiorl.train.rl import train_rl
 
 SHORT = {"rl.max_steps": 4, "rl.eval_steps": 2, "rl.num_iterations": 1, "rl.beta": 0.0}
@@ -146,7 +146,7 @@ def test_of_a_hacked_run_the_model_is_from_before(
     # The config.yaml of recognition lacks rl.early_stop, which a resumed run would be refused for.
     monkeypatch.setattr(Experiment, "_check_config", lambda *_: None)
     if died:
-        death = before(rl, "save_model", lambda *_: True)
+        death = before(Policy, "save", lambda *_: True)
         killed(lambda: watched(corpus, tmp_path, action, average), death)
     watched(corpus, tmp_path, action, average)
     for name, tensor in weights(tmp_path).items():
@@ -154,16 +154,16 @@ def test_of_a_hacked_run_the_model_is_from_before(
         torch.testing.assert_close(tensor, mean.to(tensor.dtype), rtol=1e-6, atol=1e-7)
 
 
-def test_the_model_says_what_it_was_trained_with(corpus: Corpus, tmp_path: Path) -> None:
-    """The sections of RL are those of the run; what the model is comes from the warm start."""
+def test_the_model_is_that_of_the_warm_start(corpus: Corpus, tmp_path: Path) -> None:
+    """Sections of RL are those of the run, sections of the model those of the warm start."""
     corpus.rl(
         tmp_path,
         {**SHORT, "rl.learning_rate": 0.003, "llm.hidden_size": 64, "data.sample_rate": 8000},
     )
-    model = load_model(tmp_path / "model")
-    assert model.config.rl.learning_rate == 0.003
-    assert model.config.llm.hidden_size == 32
-    assert model.config.data.sample_rate == RATE
+    model = load_policy(tmp_path / "model")
+    assert load_config(tmp_path / "config.yaml").rl.learning_rate == 0.003
+    assert model.settings.llm.hidden_size == 32
+    assert model.settings.sample_rate == RATE
 
 
 def test_too_few_utterances(corpus: Corpus, tmp_path: Path) -> None:
@@ -179,10 +179,10 @@ def test_no_warm_start(corpus: Corpus, tmp_path: Path) -> None:
 def test_another_warm_start_is_refused(corpus: Corpus, tmp_path: Path) -> None:
     """Trained again, the warm start is another one: the old RL run does not belong to it."""
     init = tmp_path / "sft"
-    save_model(tiny_model(spread=3.0), init / "model")
+    tiny_model(spread=3.0).save(init / "model")
     arguments = (corpus.data, corpus.dump, tmp_path / "exp")
     train_rl(corpus.rl_config(SHORT), init, *arguments)
-    save_model(tiny_model(seed=1, spread=3.0), init / "model")
+    tiny_model(seed=1, spread=3.0).save(init / "model")
     with pytest.raises(UserError, match=r"begun with other inputs .*\(init changed\)"):
         train_rl(corpus.rl_config(SHORT), init, *arguments)
 

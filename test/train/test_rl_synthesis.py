@@ -18,20 +18,20 @@ from tiny_speaker import SPEECH
 from tiny_speech import tiny_judge, tiny_speech_config, tiny_speech_lm
 from torch import Tensor
 
+from audiorl.config import dump_config
 from audiorl.config.rewards import reward_options
 from audiorl.data.speech_tokens import write_tokens
 from audiorl.data.utterance import Utterance, write_utterances_jsonl
 from audiorl.errors import UserError
 from audiorl.infer.judging import AudioLLMListener
-from audiorl.models import save_model
 from audiorl.models.codec import CodecSettings, PretrainedCodec, codec_info
+from audiorl.models.policy import Policy
 from audiorl.models.token_recogniser import RecogniserFacts, RewardModelSettings, TokenRecogniser
 from audiorl.runs.optimizer import Optimizers
 from audiorl.runs.reporter import Reporter
 from audiorl.tasks import synthesis as rl_synthesis
 from audiorl.tasks.synthesis import SpeechFolders, Synthesis
 from audiorl.text.align import Counts
-from audiorl.train import rl
 from audiorl.train.rl import train_rl
 
 KEYS = {
@@ -75,7 +75,7 @@ class World:
         )
 
     def save_policy(self, info: dict) -> None:
-        save_model(tiny_speech_lm(spread=2.0, codec=info), self.exp / "sft" / "model")
+        tiny_speech_lm(spread=2.0, codec=info).save(self.exp / "sft" / "model")
 
     def save_reward_model(self, name: str, info: dict, characters: str = "") -> None:
         torch.manual_seed(1)
@@ -195,7 +195,7 @@ def test_an_early_stop_ends_the_run(
 def test_an_early_stop_stays_one(world: World, tmp_path: Path, monkeypatch) -> None:
     """Killed between the stop and its model, a run must not train on."""
     falling_out(monkeypatch)
-    killed(lambda: world.run(tmp_path / "exp", STOPPING), before(rl, "save_model", lambda *_: True))
+    killed(lambda: world.run(tmp_path / "exp", STOPPING), before(Policy, "save", lambda *_: True))
     assert not (tmp_path / "exp" / "model").exists()
     world.run(tmp_path / "exp", STOPPING)
     assert max(m["step"] for m in lines(tmp_path / "exp" / "metrics.jsonl")) == 2
@@ -262,8 +262,14 @@ def test_the_watch_listens_at_its_own_rate(world: World, tmp_path: Path, monkeyp
     assert [not said for said in heard[1]] == [n == 0 for n in lengths]
 
 
+def save_recogniser(exp: Path) -> None:
+    model = tiny_model(spread=3.0)
+    model.save(exp / "model")
+    (exp / "config.yaml").write_text(dump_config(model.recipe))
+
+
 def test_an_ordinary_recogniser_may_watch(world: World, tmp_path: Path) -> None:
-    save_model(tiny_model(spread=3.0), tmp_path / "asr" / "model")
+    save_recogniser(tmp_path / "asr")
     task = world.task({"rl.early_stop": "flag", "rl.max_steps": 1}, judge=tmp_path / "asr")
     train_rl(task.config, world.exp / "sft", world.data, world.dump, tmp_path / "exp", task)
     assert isinstance(task.judge, AudioLLMListener)
@@ -278,7 +284,7 @@ def test_an_ear_hears_the_waves_that_are_rewarded(
     world: World, tmp_path: Path, monkeypatch
 ) -> None:
     """The reward is what the ear hears, not what the reward model reads."""
-    save_model(tiny_model(spread=3.0), tmp_path / "ear" / "model")
+    save_recogniser(tmp_path / "ear")
     heard = []
 
     def transcribe(self, waves: Sequence[Tensor]) -> list[str]:

@@ -17,9 +17,11 @@ from tiny import RATE, sentences, tiny_config, tiny_model, write_set
 
 from audiorl.data.loading import prefetch
 from audiorl.data.utterance import read_utterances
+from audiorl.engines.native import PolicyEngine
 from audiorl.errors import UserError
 from audiorl.infer.transcribe import transcribe
-from audiorl.models import load_model, read_weights
+from audiorl.models import read_weights
+from audiorl.models.policy import load_policy
 from audiorl.runs.optimizer import Optimizers
 from audiorl.runs.reporter import Reporter
 from audiorl.runtime.batching import some
@@ -70,10 +72,12 @@ def test_it_learns_to_hear(tmp_path: Path) -> None:
     assert losses[-1] < 0.5 * losses[0]
     wers = [m["eval/wer"] for m in metrics if "eval/wer" in m]
     assert min(wers) < 0.75
-    model = load_model(tmp_path / "exp" / "model")
+    model = load_policy(tmp_path / "exp" / "model")
     dev = read_utterances(tmp_path / "dump" / "dev")
     reporter = Reporter(tmp_path / "other", -1)
-    assert evaluate(model, dev, 0, reporter).rate == pytest.approx(min(wers))
+    assert evaluate(PolicyEngine(model), dev, tiny_config(), 0, reporter).rate == pytest.approx(
+        min(wers)
+    )
 
 
 def test_the_model_is_the_mean_of_the_best(corpus: Corpus, tmp_path: Path) -> None:
@@ -100,9 +104,9 @@ def test_a_pretrained_llm_is_the_start(corpus: Corpus, tmp_path: Path) -> None:
     save_pretrained_llm(tmp_path / "hub", "qwen2")
     keys = {"tokenizer.type": "pretrained", "llm.pretrained": str(tmp_path / "hub")}
     run(corpus.dump, tmp_path / "exp", {**keys, "sft.max_steps": 2})
-    model = load_model(tmp_path / "exp" / "model")
+    model = load_policy(tmp_path / "exp" / "model")
     assert model.llm.config.model_type == "qwen2"
-    found = transcribe(model, read_utterances(corpus.dump / "dev"), max_length=4)
+    found = transcribe(PolicyEngine(model), read_utterances(corpus.dump / "dev"), max_length=4)
     assert len(found) == 3
 
 
@@ -120,7 +124,7 @@ def test_accumulation_is_the_weighted_mean(corpus: Corpus) -> None:
         update(task, optimizer, chosen, 0, 1.0, config.sft.max_grad_norm)
         gradients.append({n: p.grad for n, p in model.named_parameters()})
     norm = torch.cat([g.flatten() for g in gradients[2].values()]).norm()
-    assert norm < model.config.sft.max_grad_norm  # not clipped: gradients may be compared
+    assert norm < model.recipe.sft.max_grad_norm  # not clipped: gradients may be compared
     for name, both in gradients[2].items():
         mean = (5 * gradients[0][name] + 2 * gradients[1][name]) / 7
         torch.testing.assert_close(both, mean, rtol=1e-4, atol=1e-6)
@@ -151,7 +155,7 @@ def test_evaluation_is_the_summed_error_rate(corpus: Corpus, tmp_path: Path, mon
     heard = iter(["ba ba", "", "ki"])
     monkeypatch.setattr(model.tokenizer, "decode", lambda ids: next(heard))
     reporter = Reporter(tmp_path, -1)
-    counts = evaluate(model, dev, 5, reporter)
+    counts = evaluate(PolicyEngine(model), dev, tiny_config(), 5, reporter)
     assert counts.units == sum(len(u.text.split()) for u in dev)
     line = lines(tmp_path / "metrics.jsonl")[0]
     assert line["step"] == 5

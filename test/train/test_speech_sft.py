@@ -17,12 +17,14 @@ from tiny import sentences, write_set
 from tiny_speech import CODEC, hear, say, tiny_speech_config, write_speech_set
 
 from audiorl.bin import train_sft as command
+from audiorl.config.schema import SFTConfig
 from audiorl.data.speech_tokens import write_tokens
 from audiorl.data.utterance import Utterance, read_utterances
+from audiorl.engines.native import PolicyEngine
 from audiorl.errors import UserError
 from audiorl.infer.speak import speak
-from audiorl.models import load_model
 from audiorl.models.layouts import SpeechPrompt
+from audiorl.models.policy import Policy, load_policy
 from audiorl.runs import checkpoint
 from audiorl.runs.checkpoint import BestWeights, Checkpoints
 from audiorl.runs.reporter import Reporter
@@ -104,12 +106,12 @@ def test_it_learns_to_speak(tmp_path: Path) -> None:
     best = min(evaluations, key=lambda m: m["eval/loss"])
     assert best["eval/unfinished_ratio"] < 0.5
     assert best["eval/perplexity"] == pytest.approx(math.exp(best["eval/loss"]), rel=1e-4)
-    model = load_model(tmp_path / "exp" / "model")
+    model = load_policy(tmp_path / "exp" / "model")
     assert model.facts.speakers == ("s0", "s1", "s2")
     dev = examples_of(model, corpus)
-    assert dev_loss(model, dev) == pytest.approx(best["eval/loss"], rel=1e-4)
+    assert dev_loss(model, dev, SFTConfig()) == pytest.approx(best["eval/loss"], rel=1e-4)
     utterances = [example.utterance for example in dev]
-    spoken = speak(model, utterances, model.config.decode, seed=0)
+    spoken = speak(PolicyEngine(model), utterances, tiny_speech_config().decode, seed=0)
     heard = hear(spoken[u.id].tokens for u in utterances)
     pairs = [(u.text.split(), text.split()) for u, text in zip(utterances, heard, strict=True)]
     assert sum((count_errors(*pair) for pair in pairs), Counts()).rate < 0.5
@@ -125,14 +127,15 @@ def examples_of(model, corpus: Corpus) -> list[Example]:
 
 def test_the_dev_loss_is_the_mean_over_all_tokens(corpus: Corpus, tmp_path: Path) -> None:
     corpus.run(tmp_path, {"sft.max_steps": 1})
-    model = load_model(tmp_path / "model")
-    model.config.sft.batch_tokens = 30
+    model = load_policy(tmp_path / "model")
     total = count = 0
     for example in examples_of(model, corpus):
         loss = model.supervised_loss([example.condition], [example.tokens])
         total += loss.item() * (len(example.tokens) + 1)
         count += len(example.tokens) + 1
-    assert dev_loss(model, examples_of(model, corpus)) == pytest.approx(total / count, rel=1e-5)
+    assert dev_loss(model, examples_of(model, corpus), SFTConfig(batch_tokens=30)) == pytest.approx(
+        total / count, rel=1e-5
+    )
 
 
 def test_the_loss_chooses(corpus: Corpus, tmp_path: Path) -> None:
@@ -147,7 +150,7 @@ def test_the_loss_chooses(corpus: Corpus, tmp_path: Path) -> None:
 
 def test_a_voice_may_be_an_utterance_near_three_seconds(corpus: Corpus, tmp_path: Path) -> None:
     corpus.run(tmp_path, {"speech.speakers": "prompt", "sft.max_steps": 1})
-    model = load_model(tmp_path / "model")
+    model = load_policy(tmp_path / "model")
     train = read_utterances(corpus.dump / "train")
     for name in ("s0", "s1", "s2"):
         theirs = [u for u in train if u.speaker == name]
@@ -176,10 +179,10 @@ def llasa(corpus: Corpus, hub: Path) -> dict[str, Any]:
 def test_a_pretrained_one_is_taken_as_it_is(spoilt: Corpus, tmp_path: Path) -> None:
     keys = llasa(spoilt, tmp_path / "hub")
     spoilt.run(tmp_path / "exp", {**keys, "sft.max_steps": 0})
-    model = load_model(tmp_path / "exp" / "model")
-    assert model.config.speech.layout == "llasa"
+    model = load_policy(tmp_path / "exp" / "model")
+    assert model.settings.speech.layout == "llasa"
     spoilt.run(tmp_path / "more", {**keys, "sft.max_steps": 1})
-    later = load_model(tmp_path / "more" / "model")
+    later = load_policy(tmp_path / "more" / "model")
     pairs = zip(model.parameters(), later.parameters(), strict=True)
     assert not all(torch.equal(one, two) for one, two in pairs)
 
@@ -197,7 +200,7 @@ DEATHS = {
     "after an evaluation": after(BestWeights, "offer", lambda self, step, *_: step == 6),
     "in a checkpoint": before(checkpoint.torch, "save", lambda value, stream: value["step"] == 4),
     "after the last checkpoint": after(Checkpoints, "save", lambda self, step, *_: step == 8),
-    "before the model": before(speech_sft, "save_model", lambda *_: True),
+    "before the model": before(Policy, "save", lambda *_: True),
 }
 
 
@@ -337,7 +340,7 @@ def test_texts_beyond_their_recordings_are_left_out(spoilt: Corpus, tmp_path: Pa
     spoilt.run(tmp_path / "exp", keys)
     kept = "speech LM: kept 19 of 20 utterances; the others have more than 60 characters to a sec"
     assert kept in (tmp_path / "exp" / "train.log").read_text()
-    model = load_model(tmp_path / "exp" / "model")
+    model = load_policy(tmp_path / "exp" / "model")
     others = [u for u in read_utterances(spoilt.dump / "train") if u.id != victim.id]
     mean = sum(len(say(u.text, u.speaker)) for u in others) / sum(len(u.text) for u in others)
     assert model.facts.tokens_per_character == pytest.approx(mean)
@@ -383,4 +386,4 @@ def test_the_command_trains_by_task(corpus: Corpus, tmp_path: Path, monkeypatch,
     assert "name it with --codec" in capsys.readouterr().err
     monkeypatch.setattr(sys, "argv", ["train_sft", *arguments, "--codec", str(corpus.codec)])
     command.main()
-    assert load_model(tmp_path / "exp" / "model").config.task == "tts"
+    assert load_policy(tmp_path / "exp" / "model").task == "tts"
