@@ -279,6 +279,18 @@ def test_pages_are_short_and_in_the_index(page: Path) -> None:
     assert page == index or f"({page.name})" in index.read_text(encoding="utf-8"), page
 
 
+def test_the_files_of_the_table_exist() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    table = page[page.index("| I want to … |") :].partition("\n\n")[0]
+    rows = table.splitlines()[2:]
+    assert len(rows) >= 30
+    for row in rows:
+        wish, places = row.strip("| ").split(" | ")
+        named = re.findall(r"\[`([^`]+)`\]\(\.\./([^)]+)\)", places)
+        assert named or "](reports.md" in places, wish
+        assert all(name == path and (ROOT / path).exists() for name, path in named), wish
+
+
 def test_every_reward_and_option_is_in_the_page_of_rewards() -> None:
     page = (ROOT / "docs" / "rewards.md").read_text(encoding="utf-8")
     common = {field.name for field in fields(RewardOptions)}
