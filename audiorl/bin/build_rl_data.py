@@ -26,32 +26,14 @@ def main() -> None:
     options.add_argument("--out", type=Path, required=True, help="RL set to write (.jsonl)")
     args = options.parse_args()
     config = load_config(args.config, args.set)
-    from audiorl.engines.engine import make_engine
-    from audiorl.models import WEIGHTS
-    from audiorl.models.policy import load_policy
-    from audiorl.rl.groups import Sampler
-    from audiorl.rl_data.build import build_rl_data, rl_set_stamp
-    from audiorl.runtime.device import pick_device, setup_torch
+    from audiorl.runtime.device import setup_torch
+    from audiorl.tasks import make_task
+    from audiorl.tasks.task import Folders
 
-    policy, weights = str(args.init), args.init / "model" / WEIGHTS
-    if config.task == "tts":
-        from audiorl.rl_data.speech import build_speech_rl_set
-
-        setup_torch(config.num_threads)
-        model = load_policy(args.init / "model", str(pick_device(config.device)))
-        engine = make_engine(config.rl.engine, model)
-        with exclusive(args.out.parent, args.out.name):
-            build_speech_rl_set(engine, policy, weights, config, args.dump, args.out)
-        return
-    if rl_set_stamp(config, policy, args.dump, args.out, weights).is_current(args.out):
-        print(f"{args.out} is complete: nothing to do")
-        return
-    logging.basicConfig(format="%(message)s")  # processes that score have no other way to say why
+    logging.basicConfig(format="%(message)s")  # reward workers have no other way to say why
     setup_torch(config.num_threads)
-    model = load_policy(args.init / "model", str(pick_device(config.device)))
-    sampler = Sampler(make_engine(config.rl.engine, model), config.rl, config.seed)
     with exclusive(args.out.parent, args.out.name):
-        build_rl_data(sampler, policy, weights, config, args.dump, args.out)
+        make_task(config, Folders(args.dump)).build_rl_set(args.init, args.out)
 
 
 if __name__ == "__main__":

@@ -22,13 +22,15 @@ def main() -> None:
     )
     args = options.parse_args()
     config = load_config(args.config, args.set)
-    from audiorl.infer.decode import Transcriber, decode_sets
+    from audiorl.infer.decode import decode_sets
     from audiorl.runtime.device import setup_torch
+    from audiorl.tasks import make_task
+    from audiorl.tasks.task import Folders
 
     setup_torch(config.num_threads)
     for experiment in args.experiments:
         refuse_other_task(experiment, "asr")
-    decode_sets(Transcriber(config), args.dump, args.experiments)
+    decode_sets(make_task(config, Folders(args.dump)).decoder(), args.dump, args.experiments)
 
 
 if __name__ == "__main__":

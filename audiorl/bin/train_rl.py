@@ -35,18 +35,16 @@ def main() -> None:
         help="tts: recogniser of waves whose transcripts are rewarded; without: the reward model's",
     )
     args = options.parse_args()
-    config, task = load_config(args.config, args.set), None
-    if config.task == "tts":
-        if not (args.codec and args.reward_model):
-            options.error("a speech LM learns from a reward model; name --codec and --reward_model")
-        from audiorl.tasks.synthesis import SpeechFolders, Synthesis
-
-        folders = SpeechFolders(args.codec, args.reward_model, args.judge, args.histories, args.ear)
-        task = Synthesis(config, folders, args.dump)
+    config = load_config(args.config, args.set)
+    from audiorl.tasks import make_task
+    from audiorl.tasks.task import Folders
     from audiorl.train.rl import train_rl
 
+    folders = Folders(
+        args.dump, args.codec, args.reward_model, args.judge, args.histories, args.ear
+    )
     with exclusive(args.out):
-        train_rl(config, args.init, args.data, args.dump, args.out, task)
+        train_rl(make_task(config, folders), args.init, args.data, args.out)
 
 
 if __name__ == "__main__":

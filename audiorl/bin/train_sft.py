@@ -22,18 +22,12 @@ def main() -> None:
     options.add_argument("--codec", type=Path, help="experiment of the codec (task: tts)")
     args = options.parse_args()
     config = load_config(args.config, args.set)
-    if config.task == "asr":
-        from audiorl.train.sft import train_sft
-
-        with exclusive(args.out):
-            train_sft(config, args.dump, args.out)
-        return
-    if args.codec is None:
-        options.error("a speech LM learns the tokens of a codec; name it with --codec")
-    from audiorl.train.speech_sft import train_speech_sft
+    from audiorl.tasks import make_task
+    from audiorl.tasks.task import Folders
+    from audiorl.train.sft import train_sft
 
     with exclusive(args.out):
-        train_speech_sft(config, args.dump, args.codec, args.out)
+        train_sft(make_task(config, Folders(args.dump, args.codec)), args.out)
 
 
 if __name__ == "__main__":

@@ -531,6 +531,11 @@ class Config:
     decode: DecodeConfig = key(DecodeConfig, "stage 6")
     score: ScoreConfig = key(ScoreConfig, "stages 7 and 8")
 
+    @property
+    def speaks(self) -> bool:
+        """Whether responses are speech: its RL and test sets may then be texts alone."""
+        return self.task == "tts"
+
 
 def field_docs(section: type) -> dict[str, str]:
     """Field name to its meaning, for help and printed configs."""

@@ -43,7 +43,7 @@ def format_sets(
     """
     if data.resolve() == dump.resolve():
         raise UserError(f"--data and --dump are both {data}; give dump a folder of its own.")
-    sets, judge = config.data, config.judge.train if config.task == "tts" else ""
+    sets, judge = config.data, config.judge.train if config.speaks else ""
     trained = dict.fromkeys(filter(None, [sets.train, judge, sets.rl, *sets.extra]))
     held_out = dict.fromkeys(filter(None, [sets.dev, sets.rl_dev, *sets.test]))
     rows, broken = [], []
@@ -51,7 +51,7 @@ def format_sets(
         checks = Checks(
             sample_rate=sets.sample_rate,
             no_speech=name in sets.no_speech,
-            texts_alone=config.task == "tts" and name not in (sets.train, judge, sets.dev),
+            texts_alone=config.speaks and name not in (sets.train, judge, sets.dev),
             allow_pipes=allow_pipes,
             nj=nj,
         )

@@ -54,7 +54,7 @@ def read_pool(config: Config, dump: Path) -> dict[str, list[Utterance]]:
 
 
 def _read(config: Config, dump: Path, name: str) -> list[Utterance]:
-    return read_utterances(dump / name, texts_alone=config.task == "tts")
+    return read_utterances(dump / name, texts_alone=config.speaks)
 
 
 class _HeldOut:

@@ -106,7 +106,7 @@ def make_plan(experiments: Experiments, init: Path, dump: Path, out: Path) -> Pl
     problems: list[str] = []
     columns = list(_columns(experiments, problems))
     refuse_if_any("the matrix", problems)
-    maker = _JobMaker(init, dump, out, experiments.base.task == "tts")
+    maker = _JobMaker(init, dump, out, experiments.base.speaks)
     first = next(iter(matrix.data))
     return Plan(
         out=out,

@@ -1,57 +1,89 @@
-"""What recognition brings to the RL loop."""
+"""The task of recognition: an audio LLM writes what is said in recordings."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from audiorl.config.schema import Config
 from audiorl.data.audio import read_audio
-from audiorl.data.utterance import Utterance
-from audiorl.engines.engine import Engine
+from audiorl.data.loading import prefetch
+from audiorl.data.utterance import Utterance, read_utterances
+from audiorl.engines.engine import Engine, make_engine
+from audiorl.engines.native import PolicyEngine
+from audiorl.infer.decode import Transcriber
 from audiorl.infer.transcribe import transcribe
+from audiorl.models import WEIGHTS
 from audiorl.models.audio_llm import AudioLLM
-from audiorl.rewards import Models
+from audiorl.models.policy import load_policy
 from audiorl.rl.collect import Scorer
 from audiorl.rl.frames import FrameArchive, FrameStore
 from audiorl.rl.groups import Sampler, read_text
 from audiorl.rl.grpo import GRPO
 from audiorl.rl.prompts import Prompts
-from audiorl.rl.supervised import Supervised
+from audiorl.rl.supervised import Supervised as Continued
+from audiorl.rl_data.build import build_rl_data, rl_set_stamp
 from audiorl.runs.optimizer import Optimizers
 from audiorl.runs.reporter import Reporter
+from audiorl.runtime.batching import batch_stream, some
+from audiorl.runtime.device import pick_device
+from audiorl.tasks.task import Folders, Loaded, Task
 from audiorl.text.align import Counts, count_errors
 from audiorl.text.normalise import normalizer, split_units
 
 log = logging.getLogger(__name__)
 
 
-class Recognition:
-    """RL of an audio LLM."""
+class Recognition(Task):
+    """Recognition, as the stages see it."""
 
-    relevant: tuple[str, ...] = ()
-    should_stop = False
-    state: Any = None
+    sft_sections = (
+        "data.sample_rate",
+        "tokenizer.",
+        "frontend.",
+        "encoder.",
+        "adaptor.",
+        "llm.",
+        "sft.",
+    )
+    rl_sections: tuple[str, ...] = ()
 
-    def __init__(self, config: Config) -> None:
-        self.config = config
+    def __init__(self, config: Config, folders: Folders) -> None:
+        super().__init__(config, folders)
         self.parts = config.rl.train
         self.frozen = "encoder" not in config.rl.train
-        # Frames of the dev set, from one evaluation to the next.
+        # Conditions of the dev set, from one evaluation to the next.
         self.frames: dict[str, Tensor] | None = {} if self.frozen else None
 
-    def inputs(self) -> dict[str, Path]:
-        return {}
+    def sft_inputs(self) -> dict[str, Any]:
+        data = self.config.data
+        sets = {"train": data.train, "dev": data.dev}
+        return {part: read_utterances(self.folders.dump / name) for part, name in sets.items()}
 
-    def prepare(
-        self, model: AudioLLM, train: Sequence[Utterance], dev: Sequence[Utterance]
-    ) -> Models:
-        return Models()
+    def warm_start(self, inputs: dict[str, Any]) -> RecognitionWarmStart:
+        config, train = self.config, inputs["train"]
+        model = AudioLLM.create(config, (u.text for u in train)).to(pick_device(config.device))
+        log.info(describe(model))
+        dev = some(inputs["dev"], config.sft.eval_utterances)
+        return RecognitionWarmStart(config, model, train, dev)
+
+    def build_rl_set(self, init: Path, out: Path) -> None:
+        config, dump, weights = self.config, self.folders.dump, init / "model" / WEIGHTS
+        if rl_set_stamp(config, str(init), dump, out, weights).is_current(out):
+            print(f"{out} is complete: nothing to do")
+            return
+        model = load_policy(init / "model", str(pick_device(config.device)))
+        sampler = Sampler(make_engine(config.rl.engine, model), config.rl, config.seed)
+        build_rl_data(sampler, str(init), weights, config, dump, out)
+
+    def decoder(self) -> Transcriber:
+        return Transcriber(self.config)
 
     def learner(
         self,
@@ -61,13 +93,13 @@ class Recognition:
         optimizer: Optimizers,
         prompts: Prompts,
         folder: Path,
-    ) -> GRPO | Supervised:
+    ) -> GRPO | Continued:
         model, disk = sampler.engine.policy, None
         if self.config.rl.cache_frames and self.frozen:
             disk = FrameArchive(folder / "frames", next(model.encoder.parameters()).dtype)
         frames = FrameStore(model, self.frozen, disk=disk)
         if self.config.rl.algorithm == "supervised":
-            return Supervised(model, optimizer, frames, self.config.rl)
+            return Continued(model, optimizer, frames, self.config.rl)
         read = read_text(model.tokenizer)
         return GRPO(sampler, reference, rewards, optimizer, frames, read, prompts.more)
 
@@ -76,8 +108,51 @@ class Recognition:
     ) -> float:
         return evaluate(engine, dev, self.config, step, reporter, self.frames).rate
 
-    def restore(self, state: None) -> None:
-        """Nothing was kept."""
+
+class RecognitionWarmStart:
+    """Cross entropy of transcripts, with CTC on the encoder (`Supervised`)."""
+
+    def __init__(
+        self, config: Config, model: AudioLLM, train: list[Utterance], dev: list[Utterance]
+    ) -> None:
+        self.config, self.model = config, model
+        self.engine = PolicyEngine(model)
+        self.train, self.dev = train, dev
+        self.first_evaluation = config.sft.ctc_steps
+
+    def batches(self, first: int) -> Iterator[Loaded]:
+        """Yield utterances and their waves."""
+        sft = self.config.sft
+        return prefetch(
+            batch_stream(self.train, sft.batch_seconds, self.config.seed, first),
+            self.config.data.sample_rate,
+        )
+
+    def loss(self, batch: Loaded, step: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        utterances, waves = batch
+        sft = self.config.sft
+        weight = 1.0 if step < sft.ctc_steps else sft.ctc_weight
+        texts = [u.text for u in utterances]
+        loss = self.model.supervised_loss(
+            self.model.encode(waves),
+            texts,
+            ctc_weight=weight,
+            token_noise=sft.token_noise,
+            label_smoothing=sft.label_smoothing,
+        )
+        return loss.total, {"loss_lm": loss.lm, "loss_ctc": loss.ctc}
+
+    def evaluate(self, step: int, reporter: Reporter) -> float:
+        """Return the greedy error rate on the dev set."""
+        return evaluate(self.engine, self.dev, self.config, step, reporter).rate
+
+
+def describe(model: AudioLLM) -> str:
+    """Parameters of each part, in millions."""
+    parts = {"encoder": model.encoder, "adaptor": model.adaptor, "LM": model.llm}
+    sizes = {name: sum(p.numel() for p in part.parameters()) / 1e6 for name, part in parts.items()}
+    listed = ", ".join(f"{name} {size:.2f} M" for name, size in sizes.items())
+    return f"{sum(sizes.values()):.2f} M parameters ({listed}), {model.tokenizer.vocab_size} tokens"
 
 
 def evaluate(

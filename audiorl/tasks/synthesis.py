@@ -1,12 +1,13 @@
-"""What synthesis brings to the RL loop."""
+"""The task of synthesis: a speech LM writes the tokens of speech for texts."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,13 +15,14 @@ from torch import Tensor, nn
 from audiorl.config.schema import Config
 from audiorl.data.speech_tokens import TOKENS, CodecInfo, check_codec, read_tokens
 from audiorl.data.utterance import Utterance, read_utterances
-from audiorl.engines.engine import Engine
+from audiorl.engines.engine import Engine, make_engine
 from audiorl.errors import UserError
 from audiorl.infer.judging import Listener, hear, load_listener
 from audiorl.infer.speak import SAMPLING, speak
-from audiorl.infer.synthesise import speaker_vectors
+from audiorl.infer.synthesise import Synthesiser, speaker_vectors
 from audiorl.models import WEIGHTS
 from audiorl.models.codec import Codec, codec_info, load_codec
+from audiorl.models.policy import load_policy
 from audiorl.models.speech_lm import SpeechLM
 from audiorl.models.token_recogniser import TEXT, TokenRecogniser
 from audiorl.rewards import Models, Sample, wants_waves
@@ -32,42 +34,55 @@ from audiorl.rl.grpo import GRPO
 from audiorl.rl.prompts import Prompts
 from audiorl.rl.speech import Ear, Heard, Texts, Vocoder, listened
 from audiorl.rl.watch import HackingWatch, Look
+from audiorl.rl_data.speech import build_speech_rl_set
 from audiorl.runs.optimizer import Optimizers
 from audiorl.runs.reporter import Reporter
 from audiorl.runtime.device import pick_device
 from audiorl.runtime.files import sha256
+from audiorl.tasks.speech_warm_start import SpeechWarmStart, make_warm_start, speech_inputs
+from audiorl.tasks.task import Folders, Task
 from audiorl.text.align import Counts, count_errors
 from audiorl.text.normalise import normal_units
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class SpeechFolders:
-    """The experiments of stage 3 that RL of synthesis needs beside the policy."""
+class Synthesis(Task):
+    """Synthesis, as the stages see it: rewards come from a reward model, and its gradient."""
 
-    codec: Path
-    reward_model: Path
-    judge: Path | None = None  # None: nobody watches over reward hacking
-    histories: Path | None = None  # tokens of the RL set's utterances, for DiffRO on fixed ones
-    ear: Path | None = None  # who hears rewarded waves; None: the reward model hears tokens
-
-
-class Synthesis:
-    """RL of a speech LM: rewards from what the reward model hears, and its gradient."""
-
+    texts_alone = True
     parts = ("llm",)
-    relevant = ("diffro.", *SAMPLING)  # of evaluations, too
+    sft_sections = ("tokenizer.", "llm.", "speech.", "sft.", *SAMPLING)
+    rl_sections = ("diffro.", *SAMPLING)  # of evaluations, too
 
-    def __init__(self, config: Config, folders: SpeechFolders, dump: Path) -> None:
-        self.config = config
-        self.folders = folders
-        self.dump = dump
+    def __init__(self, config: Config, folders: Folders) -> None:
+        super().__init__(config, folders)
         self.watch = HackingWatch(config.rl.early_stop, config.rl.early_stop_window)
         self.fixed = config.diffro.actual_history(config.rl.algorithm) == "fixed"
         self.histories: dict[str, list[int]] = {}
 
-    def inputs(self) -> dict[str, Path]:
+    def sft_inputs(self) -> dict[str, Any]:
+        if self.folders.codec is None:
+            raise UserError("a speech LM learns the tokens of a codec; name it with --codec.")
+        return speech_inputs(self.config, self.folders)
+
+    def warm_start(self, inputs: dict[str, Any]) -> SpeechWarmStart:
+        return make_warm_start(self.config, self.folders, inputs)
+
+    def build_rl_set(self, init: Path, out: Path) -> None:
+        config, weights = self.config, init / "model" / WEIGHTS
+        model = load_policy(init / "model", str(pick_device(config.device)))
+        engine = make_engine(config.rl.engine, model)
+        build_speech_rl_set(engine, str(init), weights, config, self.folders.dump, out)
+
+    def decoder(self) -> Synthesiser:
+        return Synthesiser(self.config, self.folders.dump, self.folders.codec)
+
+    def rl_inputs(self) -> dict[str, Path]:
+        if not (self.folders.codec and self.folders.reward_model):
+            raise UserError(
+                "a speech LM learns from a reward model; name --codec and --reward_model."
+            )
         found = {
             "codec": self.folders.codec / "model" / WEIGHTS,
             "reward_model": self.folders.reward_model / "model" / WEIGHTS,
@@ -101,7 +116,7 @@ class Synthesis:
         self.judge = self._load_judge(device)
         self.vocoder = None
         if speaks or self.judge:
-            recordings = read_utterances(self.dump / self.config.data.train)
+            recordings = read_utterances(self.folders.dump / self.config.data.train)
             speakers = {u.speaker for u in [*train, *dev]}
             self.vocoder = Vocoder(codec, speaker_vectors(codec, recordings, speakers))
         self.heard = Heard(model, self.recogniser, self.vocoder if speaks else None, ear)
@@ -208,7 +223,7 @@ class Synthesis:
         """Who hears the waves that are rewarded; it must not judge as well."""
         if self.folders.ear is None:
             return None
-        files = self.inputs()
+        files = self.rl_inputs()
         if "judge" in files and sha256(files["ear"]) == sha256(files["judge"]):
             raise UserError(
                 f"{self.folders.ear} would be rewarded for and judge as well, and nobody would see "

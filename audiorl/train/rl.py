@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
 
-from audiorl.config.schema import Config
 from audiorl.data.rl_set import read_rl_set
 from audiorl.data.utterance import Utterance, read_utterances
-from audiorl.engines.engine import Engine, make_engine
+from audiorl.engines.engine import make_engine
 from audiorl.errors import UserError
 from audiorl.models import WEIGHTS
 from audiorl.models.policy import Policy, load_policy
-from audiorl.rewards import Models, build_rewards, reward_files
+from audiorl.rewards import build_rewards, reward_files
 from audiorl.rewards.core.workers import scoring
 from audiorl.rl.collect import Scorer
 from audiorl.rl.groups import Sampler
-from audiorl.rl.grpo import StepOutput
 from audiorl.rl.prompts import Prompts
 from audiorl.runs.checkpoint import BestWeights, Checkpoints
 from audiorl.runs.experiment import Experiment
@@ -27,78 +23,27 @@ from audiorl.runs.reporter import Reporter
 from audiorl.runtime.batching import some
 from audiorl.runtime.device import pick_device, setup_torch
 from audiorl.runtime.files import progress
-from audiorl.tasks.recognition import Recognition
+from audiorl.tasks.task import Task
 
 log = logging.getLogger(__name__)
 
 
-class Learner(Protocol):
-    """What a step does (`GRPO`, `DiffRO`, `Supervised`)."""
+def train_rl(task: Task, init: Path, data: Path, out: Path) -> None:
+    """Improve the model of experiment `init` on the RL set `data` into `out`.
 
-    def step(self, step: int, utterances: list[Utterance], rate: float) -> StepOutput: ...
-
-
-class RLTask(Protocol):
-    """Recognition or synthesis, as the loop sees them (audiorl/train/rl_*.py)."""
-
-    parts: Sequence[str]  # names of the parts of the policy that learn
-    relevant: tuple[str, ...]  # beginnings of the keys that a run depends on
-
-    def inputs(self) -> dict[str, Path]:
-        """Files beside the policy that a run begins with, by name."""
-
-    def prepare(self, model: Policy, train: list[Utterance], dev: list[Utterance]) -> Models:
-        """Is given the policy before anything is learnt; returns the models that reward.
-
-        Raises UserError for utterances that it cannot learn from.
-        """
-
-    def learner(
-        self,
-        sampler: Sampler,
-        reference: Policy | None,
-        rewards: Scorer,
-        optimizer: Optimizers,
-        prompts: Prompts,
-        folder: Path,
-    ) -> Learner: ...
-
-    def evaluate(
-        self, engine: Engine, dev: list[Utterance], step: int, reporter: Reporter
-    ) -> float:
-        """Error rate on `dev`, by which checkpoints are chosen."""
-
-    @property
-    def state(self) -> Any:
-        """What a resumed run has to know of the evaluations so far."""
-
-    def restore(self, state: Any) -> None: ...
-
-    @property
-    def should_stop(self) -> bool:
-        """Whether the evaluations so far say that the run is to end."""
-
-
-def train_rl(
-    config: Config, init: Path, data: Path, dump: Path, out: Path, task: RLTask | None = None
-) -> None:
-    """Improves the model of experiment `init` on the RL set `data` into `out`.
-
-    `task`: synthesis, with what belongs to it; recognition brings its own.
-
-    Goes on with a run that was cut off; does nothing if `out` is complete. The model kept is the
-    mean of the `rl.average` best by error rate on the RL dev set, the start included.
+    Continues a run that was cut off; does nothing if `out` is complete. The model kept is the mean
+    of the `rl.average` best by error rate on the RL dev set, the start included.
     """
-    task = task or Recognition(config)
-    experiment = Experiment(out, config, ("rl.", *task.relevant))
-    texts_alone = config.task == "tts"
-    train = read_rl_set(data, texts_alone)
-    dev = read_utterances(dump / (config.data.rl_dev or config.data.dev), texts_alone=texts_alone)
+    config, alone = task.config, task.texts_alone
+    experiment = Experiment(out, config, ("rl.", *task.rl_sections))
+    train = read_rl_set(data, alone)
+    name = config.data.rl_dev or config.data.dev
+    dev = read_utterances(task.folders.dump / name, texts_alone=alone)
     weights = init / "model" / WEIGHTS
     if not weights.exists():
         raise UserError(f"{weights}: there is no model to start from; run the stage before.")
     code = reward_files(config)
-    experiment.check_inputs(train=train, dev=dev, init=weights, **code, **task.inputs())
+    experiment.check_inputs(train=train, dev=dev, init=weights, **code, **task.rl_inputs())
     for name, path in code.items():
         experiment.keep(name, path)
     if experiment.is_complete:
@@ -116,21 +61,20 @@ def train_rl(
     models = task.prepare(model, utterances, held_out)
     build_rewards(config, models).tell_coverage(utterances)
     with scoring(config, models) as rewards:
-        _train(config, experiment, task, model, prompts, held_out, rewards)
+        _train(task, experiment, model, prompts, held_out, rewards)
     model.eval().save(experiment.model_folder)
     log.info("wrote %s", experiment.model_folder)
 
 
 def _train(
-    config: Config,
+    task: Task,
     experiment: Experiment,
-    task: RLTask,
     model: Policy,
     prompts: Prompts,
     dev: list[Utterance],
     rewards: Scorer,
 ) -> None:
-    rl = config.rl
+    config, rl = task.config, task.config.rl
     model.eval()  # no dropout: the policy that samples is the policy that learns
     reference = model.reference(task.parts) if rl.beta > 0 else None
     optimizer = Optimizers(model.train_only(task.parts), rl.learning_rate, rl.weight_decay)

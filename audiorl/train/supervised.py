@@ -4,40 +4,20 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
 from dataclasses import fields
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from audiorl.config.schema import SFTConfig
-from audiorl.data.utterance import Utterance
 from audiorl.runs.checkpoint import BestWeights, Checkpoints
 from audiorl.runs.experiment import Experiment
 from audiorl.runs.optimizer import Optimizers, warmup_cosine
 from audiorl.runs.reporter import Reporter
 from audiorl.runtime.files import progress
+from audiorl.tasks.task import Loaded, Supervised
 
 log = logging.getLogger(__name__)
-
-Loaded = tuple[list[Utterance], Any]  # a batch, and what the model is given of it
-
-
-class SupervisedTask(Protocol):
-    """What is learnt and how it is judged."""
-
-    model: nn.Module
-    first_evaluation: int  # updates before which the model cannot be judged
-
-    def batches(self, first: int) -> Iterator[Loaded]:
-        """Endless batches from number `first` on."""
-
-    def loss(self, batch: Loaded, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """What update `step` minimises on a batch, and its parts for the log."""
-
-    def evaluate(self, step: int, reporter: Reporter) -> float:
-        """Judges the model after `step` updates and logs it; the lower, the better."""
 
 
 def schedule(section: Any) -> SFTConfig:
@@ -49,7 +29,7 @@ def schedule(section: Any) -> SFTConfig:
 
 def train_supervised(
     experiment: Experiment,
-    task: SupervisedTask,
+    task: Supervised,
     sft: SFTConfig | None = None,
     name: str = "supervised training",
     seed: int | None = None,
@@ -112,7 +92,7 @@ def train_supervised(
 
 
 def update(
-    task: SupervisedTask,
+    task: Supervised,
     optimizer: Optimizers,
     batches: list[Loaded],
     step: int,

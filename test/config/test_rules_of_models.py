@@ -33,7 +33,8 @@ def runs(config: Config) -> bool:
         encoder = Encoder(config.encoder, config.frontend.n_mels)
         features = torch.zeros(1, 64, config.frontend.n_mels)
         encoder.eval()(features, torch.tensor([64]))
-        build_lm(config.llm, vocab_size=8, end_id=1)(torch.tensor([[2, 3]]))
+        lm = build_lm(config.llm, vocab_size=8, end_id=1)
+        lm(lm.embed(torch.tensor([[2, 3]])))
     except Exception:
         return False
     return True

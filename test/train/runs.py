@@ -10,6 +10,8 @@ from tiny import sentences, tiny_config, tiny_model, write_set
 
 from audiorl.config.schema import Config
 from audiorl.data.utterance import write_utterances_jsonl
+from audiorl.tasks import make_task
+from audiorl.tasks.task import Folders, Task
 from audiorl.train.rl import train_rl
 from audiorl.train.sft import train_sft
 
@@ -52,10 +54,14 @@ class Corpus:
         tiny_model(spread=3.0).save(self.init / "model")
 
     def sft(self, out: Path, keys: dict[str, Any] | None = None) -> None:
-        train_sft(tiny_config({**SFT, **(keys or {})}), self.dump, out)
+        config = tiny_config({**SFT, **(keys or {})})
+        train_sft(make_task(config, Folders(self.dump)), out)
 
     def rl(self, out: Path, keys: dict[str, Any] | None = None) -> None:
-        train_rl(self.rl_config(keys), self.init, self.data, self.dump, out)
+        train_rl(self.task(keys), self.init, self.data, out)
+
+    def task(self, keys: dict[str, Any] | None = None) -> Task:
+        return make_task(self.rl_config(keys), Folders(self.dump))
 
     @staticmethod
     def rl_config(keys: dict[str, Any] | None = None) -> Config:

@@ -20,8 +20,7 @@ from audiorl.models.policy import Policy
 from audiorl.runs import checkpoint
 from audiorl.runs.checkpoint import BestWeights, Checkpoints
 from audiorl.runs.reporter import Reporter
-from audiorl.tasks import recognition as rl_recognition
-from audiorl.train import sft
+from audiorl.tasks import recognition as recognition
 from audiorl.train.rl import train_rl
 
 # Two subsets that share an utterance; curriculum and reweight read the difficulty.
@@ -76,7 +75,7 @@ def writing_checkpoint(step: int):
 SFT_DEATHS = {
     "before the first checkpoint": logged(2),
     "between checkpoints": logged(8),
-    "in an evaluation": before(sft, "evaluate", lambda *_: True),
+    "in an evaluation": before(recognition, "evaluate", lambda *_: True),
     "after an evaluation": after(BestWeights, "offer", lambda self, step, *_: step == 8),
     "in the first checkpoint": writing_checkpoint(3),
     "in a later checkpoint": writing_checkpoint(9),
@@ -97,7 +96,7 @@ RL_DEATHS = {
         Reporter, "completions", lambda self, step, given: step == 6
     ),
     "in an evaluation": before(
-        rl_recognition, "evaluate", lambda engine, dev, config, step, *_: step == 8
+        recognition, "evaluate", lambda engine, dev, config, step, *_: step == 8
     ),
     "in a checkpoint": writing_checkpoint(6),
     "after the last checkpoint": after(Checkpoints, "save", lambda self, step, *_: step == 8),
@@ -150,7 +149,7 @@ def test_the_order_of_prompts_goes_on_to_the_bit(order: str, corpus: Corpus, tmp
     data, keys = mixture(corpus, tmp_path), {"rl.num_prompts": 3, **ORDERS[order]}
 
     def run(name: str) -> None:
-        train_rl(corpus.rl_config(keys), corpus.init, data, corpus.dump, tmp_path / name)
+        train_rl(corpus.task(keys), corpus.init, data, tmp_path / name)
 
     run("plain")
     for death in (logged(2), logged(5), writing_checkpoint(6)):
@@ -161,7 +160,7 @@ def test_the_order_of_prompts_goes_on_to_the_bit(order: str, corpus: Corpus, tmp
 
 def test_another_mixture_is_another_input(corpus: Corpus, tmp_path: Path) -> None:
     data, keys = mixture(corpus, tmp_path), {"rl.num_prompts": 3, "rl.max_steps": 1}
-    arguments = (corpus.rl_config(keys), corpus.init, data, corpus.dump, tmp_path / "exp")
+    arguments = (corpus.task(keys), corpus.init, data, tmp_path / "exp")
     train_rl(*arguments)
     data.write_text(data.read_text().replace('"weight": 1.5', '"weight": 2.5'))
     with pytest.raises(UserError, match=r"begun with other inputs .*\(train changed\)"):

@@ -25,6 +25,7 @@ from audiorl.rl.supervised import Supervised
 from audiorl.rl.watch import HackingWatch
 from audiorl.runs.experiment import Experiment
 from audiorl.tasks.recognition import Recognition
+from audiorl.tasks.task import Folders
 from audiorl.text.align import Counts
 from audiorl.train.rl import train_rl
 
@@ -97,8 +98,8 @@ class Watched(Recognition):
     ERRORS = (0.50, 0.45, 0.47, 0.40, 0.30, 0.20, 0.10)
     JUDGED = (0.60, 0.50, 0.40, 0.50, 0.60, 0.70, 0.80)
 
-    def __init__(self, config: Config) -> None:
-        super().__init__(config)
+    def __init__(self, config: Config, folders: Folders) -> None:
+        super().__init__(config, folders)
         self.watch = HackingWatch(config.rl.early_stop, config.rl.early_stop_window)
 
     def evaluate(self, model, dev, step: int, reporter) -> float:
@@ -123,7 +124,7 @@ class Watched(Recognition):
 def watched(corpus: Corpus, out: Path, action: str, average: int) -> None:
     keys = {"rl.max_steps": 6, "rl.eval_steps": 1, "rl.early_stop": action, "rl.average": average}
     config = corpus.rl_config(keys)
-    train_rl(config, corpus.init, corpus.data, corpus.dump, out, Watched(config))
+    train_rl(Watched(config, Folders(corpus.dump)), corpus.init, corpus.data, out)
 
 
 @pytest.fixture(scope="module")
@@ -173,18 +174,18 @@ def test_too_few_utterances(corpus: Corpus, tmp_path: Path) -> None:
 
 def test_no_warm_start(corpus: Corpus, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"there is no model to start from; run the stage before"):
-        train_rl(corpus.rl_config(), tmp_path / "none", corpus.data, corpus.dump, tmp_path / "exp")
+        train_rl(corpus.task(), tmp_path / "none", corpus.data, tmp_path / "exp")
 
 
 def test_another_warm_start_is_refused(corpus: Corpus, tmp_path: Path) -> None:
     """Trained again, the warm start is another one: the old RL run does not belong to it."""
     init = tmp_path / "sft"
     tiny_model(spread=3.0).save(init / "model")
-    arguments = (corpus.data, corpus.dump, tmp_path / "exp")
-    train_rl(corpus.rl_config(SHORT), init, *arguments)
+    arguments = (corpus.data, tmp_path / "exp")
+    train_rl(corpus.task(SHORT), init, *arguments)
     tiny_model(seed=1, spread=3.0).save(init / "model")
     with pytest.raises(UserError, match=r"begun with other inputs .*\(init changed\)"):
-        train_rl(corpus.rl_config(SHORT), init, *arguments)
+        train_rl(corpus.task(SHORT), init, *arguments)
 
 
 def test_rewards_that_cannot_be_given_stop_the_run(corpus: Corpus, tmp_path: Path) -> None:
@@ -272,13 +273,7 @@ def test_audio_that_is_no_number_is_named(corpus: Corpus, tmp_path: Path) -> Non
     wave[:50] = np.inf
     soundfile.write(victim.audio, wave, RATE, subtype="FLOAT")
     with pytest.raises(UserError, match=rf"^{victim.id}: .*no numbers"):
-        train_rl(
-            corpus.rl_config(SHORT),
-            corpus.init,
-            tmp_path / "rl.jsonl",
-            corpus.dump,
-            tmp_path / "exp",
-        )
+        train_rl(corpus.task(SHORT), corpus.init, tmp_path / "rl.jsonl", tmp_path / "exp")
 
 
 @pytest.mark.parametrize("algorithm", ["grpo", "supervised"])

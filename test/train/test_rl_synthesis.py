@@ -30,7 +30,8 @@ from audiorl.models.token_recogniser import RecogniserFacts, RewardModelSettings
 from audiorl.runs.optimizer import Optimizers
 from audiorl.runs.reporter import Reporter
 from audiorl.tasks import synthesis as rl_synthesis
-from audiorl.tasks.synthesis import SpeechFolders, Synthesis
+from audiorl.tasks.synthesis import Synthesis
+from audiorl.tasks.task import Folders
 from audiorl.text.align import Counts
 from audiorl.train.rl import train_rl
 
@@ -67,7 +68,8 @@ class World:
         tiny_judge().save(self.exp / "judge" / "model")
         tokens = {u.id: [i, 2 * i, 3 * i, 5] for i, u in enumerate(prompts)}
         write_tokens(self.exp / "tokens", tokens, self.info)
-        self.folders = SpeechFolders(
+        self.folders = Folders(
+            self.dump,
             self.exp / "codec",
             self.exp / "reward_model",
             self.exp / "judge",
@@ -89,11 +91,11 @@ class World:
 
     def task(self, keys: dict[str, Any] | None = None, **folders: Path | None) -> Synthesis:
         config = tiny_speech_config({**KEYS, **(keys or {})})
-        return Synthesis(config, replace(self.folders, **folders), self.dump)
+        return Synthesis(config, replace(self.folders, **folders))
 
     def run(self, out: Path, keys: dict[str, Any] | None = None, **folders: Path | None) -> None:
         task = self.task(keys, **folders)
-        train_rl(task.config, self.exp / "sft", self.data, self.dump, out, task)
+        train_rl(task, self.exp / "sft", self.data, out)
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +153,7 @@ def test_both_follow_the_sum(sample_filter: str, world: World, tmp_path: Path) -
 
 def test_neither_the_reward_model_nor_the_judge_learns(world: World, tmp_path: Path) -> None:
     task = world.task({"rl.algorithm": "both", "rl.early_stop": "flag", "rl.max_steps": 1})
-    train_rl(task.config, world.exp / "sft", world.data, world.dump, tmp_path, task)
+    train_rl(task, world.exp / "sft", world.data, tmp_path)
     for model in (task.recogniser, task.judge):
         assert all(p.grad is None for p in model.parameters())
     assert all(not p.requires_grad for p in task.recogniser.parameters())
@@ -271,7 +273,7 @@ def save_recogniser(exp: Path) -> None:
 def test_an_ordinary_recogniser_may_watch(world: World, tmp_path: Path) -> None:
     save_recogniser(tmp_path / "asr")
     task = world.task({"rl.early_stop": "flag", "rl.max_steps": 1}, judge=tmp_path / "asr")
-    train_rl(task.config, world.exp / "sft", world.data, world.dump, tmp_path / "exp", task)
+    train_rl(task, world.exp / "sft", world.data, tmp_path / "exp")
     assert isinstance(task.judge, AudioLLMListener)
     assert all(
         m["eval/judge_wer"] >= 0

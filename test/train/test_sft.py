@@ -25,8 +25,9 @@ from audiorl.models.policy import load_policy
 from audiorl.runs.optimizer import Optimizers
 from audiorl.runs.reporter import Reporter
 from audiorl.runtime.batching import some
-from audiorl.tasks.recognition import evaluate
-from audiorl.train.sft import Recognition
+from audiorl.tasks import make_task
+from audiorl.tasks.recognition import RecognitionWarmStart, evaluate
+from audiorl.tasks.task import Folders
 from audiorl.train.supervised import update
 
 LEARNING = {
@@ -59,7 +60,8 @@ def copy_of(corpus: Corpus, root: Path) -> Path:
 def run(dump: Path, out: Path, keys: dict | None = None) -> None:
     from audiorl.train.sft import train_sft
 
-    train_sft(tiny_config({**LEARNING, **(keys or {})}), dump, out)
+    config = tiny_config({**LEARNING, **(keys or {})})
+    train_sft(make_task(config, Folders(dump)), out)
 
 
 def test_it_learns_to_hear(tmp_path: Path) -> None:
@@ -120,7 +122,7 @@ def test_accumulation_is_the_weighted_mean(corpus: Corpus) -> None:
     for chosen in ([loaded[0]], [loaded[1]], loaded):
         model = tiny_model(LEARNING)
         optimizer = Optimizers([model], 1e-9, 0.0)
-        task = Recognition(config, model, [], [])
+        task = RecognitionWarmStart(config, model, [], [])
         update(task, optimizer, chosen, 0, 1.0, config.sft.max_grad_norm)
         gradients.append({n: p.grad for n, p in model.named_parameters()})
     norm = torch.cat([g.flatten() for g in gradients[2].values()]).norm()

@@ -25,7 +25,7 @@ def build_rewards(config: Config, models: Models | None = None) -> WeightedSum:
         for options in config.rl.rewards
     }
     # In recognition the wave of a sample is its recording; in synthesis it is spoken.
-    rate = config.data.sample_rate if config.task == "asr" and wants_waves(config) else None
+    rate = config.data.sample_rate if wants_waves(config) and not config.speaks else None
     combination = HarmonicMean if config.rl.reward_combination == "harmonic" else WeightedSum
     return combination(rewards, rate)
 

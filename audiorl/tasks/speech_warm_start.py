@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,20 +19,18 @@ from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.engines.engine import Engine
 from audiorl.engines.native import PolicyEngine
 from audiorl.errors import UserError
-from audiorl.infer.speak import SAMPLING, speak
+from audiorl.infer.speak import speak
 from audiorl.models.layouts import SpeechFacts, SpeechPrompt
 from audiorl.models.speech_lm import SpeechLM
 from audiorl.models.token_recogniser import refuse_unread
-from audiorl.runs.experiment import Experiment
 from audiorl.runs.reporter import Reporter
 from audiorl.runtime.batching import batch_stream, epoch_batches, some
-from audiorl.runtime.device import pick_device, setup_torch
+from audiorl.runtime.device import pick_device
+from audiorl.tasks.task import Folders, Loaded
 from audiorl.text.normalise import spoken
-from audiorl.train.supervised import Loaded, train_supervised
 
 log = logging.getLogger(__name__)
 
-RELEVANT = ("tokenizer.", "llm.", "speech.", "sft.", *SAMPLING)
 PROMPT_SECONDS = 3.0  # of a voice, as zero-shot systems are prompted
 FASTEST = 60.0  # characters a second; the fastest talkers say half as many, phonemes spelt out more
 
@@ -48,30 +47,22 @@ class Example:
         return len(self.condition) + len(self.tokens) + 1
 
 
-def train_speech_sft(config: Config, dump: Path, codec: Path, out: Path) -> None:
-    """Trains a speech LM on dump/<data.train> and the tokens below `codec` into `out`.
-
-    Goes on with a run that was cut off; does nothing if `out` is complete. Writes checkpoints/,
-    metrics.jsonl and, at the end, model/: the mean of the best checkpoints on dump/<data.dev>, by
-    cross entropy. UserError before training for texts and tokens that cannot be learnt from, in
-    later stages either.
-    """
-    experiment = Experiment(out, config, RELEVANT)
+def speech_inputs(config: Config, folders: Folders) -> dict[str, Any]:
+    """Return the sets of a warm start and the files with the tokens of its codec."""
     names = {"train": config.data.train, "dev": config.data.dev}
-    sets = {part: read_utterances(dump / name) for part, name in names.items()}
-    folders = {f"{part}_tokens": codec / "tokens" / name for part, name in names.items()}
+    sets = {part: read_utterances(folders.dump / name) for part, name in names.items()}
+    tokens = {f"{p}_tokens": folders.codec / "tokens" / n / TOKENS for p, n in names.items()}
+    return {**sets, **tokens}
+
+
+def make_warm_start(config: Config, folders: Folders, inputs: dict[str, Any]) -> SpeechWarmStart:
+    """Return a new speech LM with its training on the tokens of `inputs` (of `speech_inputs`)."""
+    places = {part: inputs[f"{part}_tokens"].parent for part in ("train", "dev")}
     (train_tokens, info), (dev_tokens, other) = (
-        read_tokens_of(utterances, folder)
-        for utterances, folder in zip(sets.values(), folders.values(), strict=True)
+        read_tokens_of(inputs[part], folder) for part, folder in places.items()
     )
-    check_codec(other, info, str(folders["dev_tokens"]), str(folders["train_tokens"]))
-    experiment.check_inputs(**sets, **{name: f / TOKENS for name, f in folders.items()})
-    if experiment.is_complete:
-        log.info("%s is complete: nothing to do", out)
-        return
-    setup_torch(config.num_threads)
-    torch.manual_seed(config.seed)
-    train = sayable(sets["train"], train_tokens, info["token_rate"])
+    check_codec(other, info, str(places["dev"]), str(places["train"]))
+    train = sayable(inputs["train"], train_tokens, info["token_rate"])
     facts = speech_facts(config, train, train_tokens, info)
     model = SpeechLM.create(config, (u.text for u in train), facts).to(pick_device(config.device))
     log.info(
@@ -81,22 +72,19 @@ def train_speech_sft(config: Config, dump: Path, codec: Path, out: Path) -> None
         info["codebook_size"],
         info["token_rate"],
     )
-    task = Synthesis(
+    made = SpeechWarmStart(
         config,
         model,
         examples(model, train, train_tokens),
-        some(examples(model, sets["dev"], dev_tokens), config.sft.eval_utterances),
+        some(examples(model, inputs["dev"], dev_tokens), config.sft.eval_utterances),
     )
-    model.refuse_texts((e.utterance for e in task.dev), config.decode.max_completion_length)
-    refuse_later_texts(model, config, dump, sets["train"])
-    if config.sft.max_steps:
-        train_supervised(experiment, task)
-    model.eval().save(experiment.model_folder)
-    log.info("wrote %s", experiment.model_folder)
+    model.refuse_texts((e.utterance for e in made.dev), config.decode.max_completion_length)
+    refuse_later_texts(model, config, folders.dump, inputs["train"])
+    return made
 
 
-class Synthesis:
-    """Tokens of recordings by cross entropy (a `SupervisedTask`)."""
+class SpeechWarmStart:
+    """Cross entropy of the tokens of recordings (`Supervised`)."""
 
     first_evaluation = 0
 
