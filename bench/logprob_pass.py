@@ -8,7 +8,7 @@ import torch
 from link import Link, current_memory, peak_memory, reset_peak
 from torch import Tensor
 
-from audiorl.config.schema import LLMConfig
+from audiorl.config.model import LLMConfig
 from audiorl.engines.sampling import Sampling
 from audiorl.models.language_model import LanguageModel, Prefix, build_lm
 from audiorl.rl.logprobs import response_logprobs

@@ -9,9 +9,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from audiorl.config.dump import WIDTH, clip, dump_config, flow
+from audiorl.config.field import Rule
 from audiorl.config.keys import key_values
 from audiorl.config.loader import Recipe, load_recipe, refuse_if_any
-from audiorl.config.rules import Rule
 from audiorl.config.schema import Config
 
 BASE_HEADER = """\

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from dataclasses import field
 from typing import Any
 
+FOLDER = re.compile(r"\w[\w.+-]*")
 Rule = tuple[tuple[str, ...], str]  # the keys it is about (the one to name first), the sentence
 
 
@@ -31,3 +33,13 @@ def key(
     if callable(default):
         return field(default_factory=default, metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+def repeated(names: list[str]) -> list[str]:
+    """Return the names that stand in the list more than once, sorted."""
+    return sorted({name for name in names if names.count(name) > 1})
+
+
+def not_a_folder(name: str) -> str:
+    """Return the problem of a name that cannot be a folder's."""
+    return f'names a folder (got "{name}"); use letters, digits and . _ + - only'

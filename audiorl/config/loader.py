@@ -13,7 +13,6 @@ from typing import TypeVar
 
 from audiorl.config.keys import schema_keys
 from audiorl.config.reader import Reader, build, sentence
-from audiorl.config.rules import broken_rules
 from audiorl.config.schema import Config
 from audiorl.errors import UserError
 
@@ -71,7 +70,7 @@ def load_recipe(
     problems = reader.problems
     problems += [recipe.problem([key], message) for key, message in _foreign_keys(recipe)]
     if not reader.lost:
-        for keys, message in broken_rules(recipe.config):
+        for keys, message in recipe.config.broken_rules():
             if not any(map(reader.was_refused, keys)):
                 problems.append(recipe.problem(keys, message))
     refuse_if_any(str(path), problems)

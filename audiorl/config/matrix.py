@@ -26,9 +26,10 @@ from pathlib import Path
 
 from audiorl.config.check import check_recipe
 from audiorl.config.dump import config_differences
+from audiorl.config.field import key
 from audiorl.config.loader import refuse_if_any
 from audiorl.config.reader import Reader, build, sentence
-from audiorl.config.schema import Config, key
+from audiorl.config.schema import Config
 from audiorl.errors import UserError, nearest
 
 WARM_START = "warm_start"  # the row of the model that all others begin with

@@ -27,7 +27,8 @@ from audiorl.runtime.stamps import Stamp, digest
 from audiorl.text.normalise import split_units
 
 if TYPE_CHECKING:
-    from audiorl.config.schema import Config, DataConfig
+    from audiorl.config.data import DataConfig
+    from audiorl.config.schema import Config
 
 STAMP = "format.json"  # what the set was made from, and its row of the table
 COLUMNS = ("set", "utterances", "speakers", "hours", "mean s", "words", "most/s")

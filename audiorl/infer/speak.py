@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from audiorl.config.schema import DecodeConfig
+from audiorl.config.decoding import DecodeConfig
 from audiorl.data.utterance import Utterance
 from audiorl.engines.engine import Draws, Engine
 from audiorl.engines.sampling import Sampling

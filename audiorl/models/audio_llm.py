@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from audiorl.config.field import key
-from audiorl.config.schema import (
+from audiorl.config.model import (
     AdaptorConfig,
-    Config,
     EncoderConfig,
     FrontendConfig,
     LLMConfig,
     TokenizerConfig,
 )
+from audiorl.config.schema import Config
 from audiorl.models.encoder import Encoder
 from audiorl.models.frontend import Frontend
 from audiorl.models.language_model import Prefix, build_lm

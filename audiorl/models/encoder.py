@@ -15,7 +15,7 @@ with contextlib.redirect_stdout(io.StringIO()):  # ESPnet prints that flash_attn
     from espnet2.asr.encoder.e_branchformer_encoder import EBranchformerEncoder
     from espnet2.asr.encoder.transformer_encoder import TransformerEncoder
 
-from audiorl.config.schema import EncoderConfig
+from audiorl.config.model import EncoderConfig
 from audiorl.errors import UserError, reason
 
 

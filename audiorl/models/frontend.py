@@ -11,7 +11,7 @@ from espnet2.asr.specaug.specaug import SpecAug
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from audiorl.config.schema import FrontendConfig
+from audiorl.config.model import FrontendConfig
 
 
 class Frontend(nn.Module):

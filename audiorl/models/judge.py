@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from audiorl.config.field import key
-from audiorl.config.schema import Config, EncoderConfig, FrontendConfig
-from audiorl.config.tts_schema import JudgeConfig
+from audiorl.config.model import EncoderConfig, FrontendConfig
+from audiorl.config.recognisers import JudgeConfig
+from audiorl.config.schema import Config
 from audiorl.errors import UserError
 from audiorl.models import WEIGHTS, load_weights, save_weights
 from audiorl.models.ctc import best_path, ctc_log_likelihood

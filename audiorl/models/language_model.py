@@ -23,7 +23,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from audiorl.config.schema import LLMConfig
+from audiorl.config.model import LLMConfig
 from audiorl.errors import UserError, reason
 
 SLICES = 8  # of the vocabulary, in `LanguageModel.logits`

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from audiorl.config.tts_schema import SpeechConfig
+from audiorl.config.speech import SpeechConfig
 from audiorl.data.speech_tokens import CodecInfo
 from audiorl.errors import UserError
 from audiorl.models.tokenizer import PretrainedTokenizer, Tokenizer

@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from audiorl.config.field import key
-from audiorl.config.schema import Config, LLMConfig, TokenizerConfig
-from audiorl.config.tts_schema import SpeechConfig
+from audiorl.config.model import LLMConfig, TokenizerConfig
+from audiorl.config.schema import Config
+from audiorl.config.speech import SpeechConfig
 from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError, nearest
 from audiorl.models.language_model import Prefix, build_lm

@@ -25,8 +25,9 @@ with contextlib.redirect_stdout(io.StringIO()):  # ESPnet prints that flash_attn
     from espnet2.asr.decoder.transformer_decoder import TransformerDecoder
 
 from audiorl.config.field import key
-from audiorl.config.schema import Config, EncoderConfig
-from audiorl.config.tts_schema import RewardModelConfig
+from audiorl.config.model import EncoderConfig
+from audiorl.config.recognisers import RewardModelConfig
+from audiorl.config.schema import Config
 from audiorl.data.speech_tokens import CodecInfo
 from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError, reason

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import sentencepiece
 
-from audiorl.config.schema import TokenizerConfig
+from audiorl.config.model import TokenizerConfig
 from audiorl.errors import UserError, reason
 from audiorl.runtime.files import atomic_write
 

@@ -14,7 +14,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from audiorl.config.schema import ScoreConfig
+from audiorl.config.decoding import ScoreConfig
 from audiorl.errors import UserError
 from audiorl.report.breakdown import Span, Value, bins, length, snr, span_label
 from audiorl.runtime.files import atomic_path

@@ -6,7 +6,8 @@ import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
-from audiorl.config.schema import Config, ScoreConfig
+from audiorl.config.decoding import ScoreConfig
+from audiorl.config.schema import Config
 from audiorl.errors import UserError
 from audiorl.report.breakdown import breakdown_tables
 from audiorl.report.changes import (

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from audiorl.config.schema import RLConfig
+from audiorl.config.rl import RLConfig
 from audiorl.data.utterance import Utterance
 from audiorl.engines.engine import Draws, Engine, Rollout
 from audiorl.engines.sampling import Sampling

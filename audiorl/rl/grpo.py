@@ -23,7 +23,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from audiorl.config.schema import RLConfig
+from audiorl.config.rl import RLConfig
 from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
 from audiorl.models.language_model import LanguageModel, Prefix

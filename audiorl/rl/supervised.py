@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
-from audiorl.config.schema import RLConfig
+from audiorl.config.rl import RLConfig
 from audiorl.data.utterance import Utterance
 from audiorl.models.audio_llm import AudioLLM
 from audiorl.rl.frames import FrameStore

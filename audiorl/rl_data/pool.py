@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from audiorl.config.schema import Config, SubsetConfig
+from audiorl.config.rl_data import SubsetConfig
+from audiorl.config.schema import Config
 from audiorl.data.tables import read_table
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.errors import UserError

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from audiorl.config.schema import SubsetConfig
+from audiorl.config.rl_data import SubsetConfig
 from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
 from audiorl.rl_data.difficulty import Difficulty

@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 
 import audiorl
-from audiorl.config.schema import Config, ScoreConfig
+from audiorl.config.decoding import ScoreConfig
+from audiorl.config.schema import Config
 from audiorl.data.utterance import Utterance, read_table, read_utterances
 from audiorl.errors import UserError
 from audiorl.runtime.files import progress

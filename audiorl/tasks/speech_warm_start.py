@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from audiorl.config.schema import Config, SFTConfig
+from audiorl.config.schema import Config
+from audiorl.config.training import SFTConfig
 from audiorl.data.speech_tokens import TOKENS, CodecInfo, check_codec, read_tokens_of
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.engines.engine import Engine

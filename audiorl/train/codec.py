@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from audiorl.config.codec import CodecConfig, FlowConfig
 from audiorl.config.schema import Config
-from audiorl.config.tts_schema import CodecConfig, FlowConfig
 from audiorl.data.loading import prefetch
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.errors import UserError

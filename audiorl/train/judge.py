@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from audiorl.config.recognisers import JudgeConfig
 from audiorl.config.schema import Config
-from audiorl.config.tts_schema import JudgeConfig
 from audiorl.data.audio import read_audio
 from audiorl.data.augment import augment
 from audiorl.data.loading import prefetch

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from audiorl.config.recognisers import RewardModelConfig
 from audiorl.config.schema import Config
-from audiorl.config.tts_schema import RewardModelConfig
 from audiorl.data.speech_tokens import TOKENS, CodecInfo, check_codec, read_tokens_of
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.errors import UserError

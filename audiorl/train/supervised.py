@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from audiorl.config.schema import SFTConfig
+from audiorl.config.training import SFTConfig
 from audiorl.runs.checkpoint import BestWeights, Checkpoints
 from audiorl.runs.experiment import Experiment
 from audiorl.runs.optimizer import Optimizers, warmup_cosine

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from audiorl.config.schema import RewardModelConfig
+from audiorl.config.recognisers import RewardModelConfig
 
 
 def disturbed(tokens: Tensor, lengths: Tensor, table: Tensor, keys: RewardModelConfig) -> Tensor:

@@ -13,7 +13,7 @@ from audiorl.config import Config, config_differences, dump_config, load_config
 from audiorl.config.check import base_recipe
 from audiorl.config.keys import key_values, schema_keys
 from audiorl.config.rewards import reward_options
-from audiorl.config.schema import SubsetConfig
+from audiorl.config.rl_data import SubsetConfig
 
 REPO = Path(__file__).resolve().parents[2]
 TASKS = ("asr", "tts")
@@ -41,7 +41,7 @@ def unusual() -> Config:
 @pytest.mark.parametrize("config", [Config(), Config(task="tts"), unusual()])
 def test_round_trip(write: Callable, monkeypatch: pytest.MonkeyPatch, config: Config) -> None:
     # Some of the unusual values break rules about folders, which are not the point here.
-    monkeypatch.setattr("audiorl.config.loader.broken_rules", lambda config: [])
+    monkeypatch.setattr("audiorl.config.schema.Config.broken_rules", lambda config: [])
     text = dump_config(config)
     again = load_config(write(text))
     assert again == config

@@ -7,14 +7,13 @@ from collections.abc import Callable
 import pytest
 
 from audiorl.config import Config, load_config
-from audiorl.config.rules import broken_rules
 
 K1 = ["rl.beta=0.1", "rl.kl_estimator=k1"]
 MWER = ["rl.baseline=posterior", "rl.scale_rewards=none", "rl.loss_type=seq-mean-token-sum"]
 
 
 def test_the_defaults_break_no_rule() -> None:
-    assert list(broken_rules(Config())) == []
+    assert list(Config().broken_rules()) == []
 
 
 @pytest.mark.parametrize(

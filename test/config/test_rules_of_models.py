@@ -78,6 +78,6 @@ def test_a_config_is_refused_if_and_only_if_its_model_fails(
         refused = False
     except UserError:
         refused = True
-    monkeypatch.setattr("audiorl.config.loader.broken_rules", lambda config: [])
+    monkeypatch.setattr("audiorl.config.schema.Config.broken_rules", lambda config: [])
     config = load_config(tmp_path / "c.yaml", [*SMALL, *options])
     assert refused != runs(config)

@@ -12,7 +12,8 @@ import pytest
 import soundfile
 from kaldi_files import RATE, tone, write_lines
 
-from audiorl.config.schema import Config, DataConfig
+from audiorl.config.data import DataConfig
+from audiorl.config.schema import Config
 from audiorl.data import format as formatting
 from audiorl.data.audio import audio_digests
 from audiorl.data.data_dir import subset

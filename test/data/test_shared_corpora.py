@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from kaldi_files import write_lines
 
-from audiorl.config.schema import Config, DataConfig
+from audiorl.config.data import DataConfig
+from audiorl.config.schema import Config
 from audiorl.data.audio import read_audio
 from audiorl.data.format import format_sets
 from audiorl.data.utterance import read_utterances

@@ -18,7 +18,8 @@ from recipe_runs import (
     write_tar,
 )
 
-from audiorl.config.schema import Config, DataConfig
+from audiorl.config.data import DataConfig
+from audiorl.config.schema import Config
 from audiorl.data.format import format_sets
 from audiorl.data.utterance import read_utterances
 from audiorl.data.validate import Checks, validate

@@ -11,7 +11,7 @@ import torch
 import torchaudio
 from tiny import RATE, WORDS, sing, tiny_config, tiny_model
 
-from audiorl.config.schema import FrontendConfig
+from audiorl.config.model import FrontendConfig
 from audiorl.errors import UserError
 from audiorl.models.encoder import ENCODERS, Encoder
 from audiorl.models.frontend import Frontend

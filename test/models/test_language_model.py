@@ -10,7 +10,7 @@ from tiny import random_prefix, tiny_model
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from audiorl.config.schema import LLMConfig
+from audiorl.config.model import LLMConfig
 from audiorl.errors import UserError
 from audiorl.models.audio_llm import AudioLLM
 from audiorl.models.language_model import Prefix, build_lm

@@ -8,7 +8,7 @@ import pytest
 from pretrained_llm import save_pretrained_llm
 from tiny import WORDS, sentences, tiny_config, tiny_tokenizer
 
-from audiorl.config.schema import TokenizerConfig
+from audiorl.config.model import TokenizerConfig
 from audiorl.errors import UserError
 from audiorl.models.tokenizer import PretrainedTokenizer, SentencePieceTokenizer
 

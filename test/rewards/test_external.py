@@ -19,8 +19,9 @@ import pytest
 import soundfile
 import torch
 
+from audiorl.config.decoding import ScoreConfig
 from audiorl.config.rewards import reward_options
-from audiorl.config.schema import Config, ScoreConfig
+from audiorl.config.schema import Config
 from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
 from audiorl.rewards import Context, Sample, build_reward, build_rewards, http

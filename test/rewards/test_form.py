@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from audiorl.config.decoding import ScoreConfig
 from audiorl.config.rewards import reward_options
-from audiorl.config.schema import ScoreConfig
 from audiorl.data.utterance import Utterance
 from audiorl.rewards import Context, Reward, Sample, build_reward
 

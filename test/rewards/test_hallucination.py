@@ -8,8 +8,8 @@ import pytest
 import soundfile
 from hallucinated import NORMALIZER, Case, make_cases
 
+from audiorl.config.decoding import ScoreConfig
 from audiorl.config.rewards import reward_options
-from audiorl.config.schema import ScoreConfig
 from audiorl.data.utterance import Utterance
 from audiorl.rewards import Context, Sample, build_reward
 from audiorl.text import detectors

@@ -10,8 +10,8 @@ import jiwer
 import pytest
 from tiny import sentences, tiny_config
 
+from audiorl.config.decoding import ScoreConfig
 from audiorl.config.rewards import reward_options
-from audiorl.config.schema import ScoreConfig
 from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
 from audiorl.rewards import (

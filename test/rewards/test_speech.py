@@ -11,8 +11,8 @@ import pytest
 import torch
 from tiny_speaker import speech_config, tiny_recogniser, utterance
 
+from audiorl.config.decoding import ScoreConfig
 from audiorl.config.rewards import reward_options
-from audiorl.config.schema import ScoreConfig
 from audiorl.data.utterance import Utterance
 from audiorl.rewards import (
     Context,

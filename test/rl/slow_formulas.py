@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from audiorl.config.schema import RLConfig
+from audiorl.config.rl import RLConfig
 
 Groups = list[list[float]]  # a number for each member of each prompt's group; NaN: unscorable
 

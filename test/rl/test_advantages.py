@@ -8,7 +8,7 @@ import pytest
 import torch
 from slow_formulas import deviation, slow_advantages, slow_gdpo
 
-from audiorl.config.schema import RLConfig
+from audiorl.config.rl import RLConfig
 from audiorl.rl.advantages import (
     BASELINES,
     SCALES,

@@ -27,7 +27,6 @@ from steps import (
 from torch import Tensor
 
 from audiorl.config import load_config
-from audiorl.config.rules import broken_rules
 from audiorl.data.utterance import Utterance
 from audiorl.models.audio_llm import AudioLLM
 from audiorl.models.language_model import Prefix
@@ -54,7 +53,7 @@ def test_it_is_a_small_file_that_extends_the_base(path: Path, tmp_path: Path) ->
     recipe.write_text(f"extends: [{base}, {path}]\nseed: 3\n")
     config = load_config(recipe)
     assert config.seed == 3
-    assert list(broken_rules(config)) == []
+    assert list(config.broken_rules()) == []
     for key, value in preset(path).items():
         if key != "rl.overlong_buffer":  # which `preset` shortens
             assert getattr(config.rl, key.removeprefix("rl.")) == value

@@ -11,7 +11,7 @@ from steps import Recorder, close
 from tiny_speaker import TEXTS, TinySpeaker, tiny_recogniser, utterance
 from torch import Tensor
 
-from audiorl.config.tts_schema import DiffRORewardConfig
+from audiorl.config.diffro import DiffRORewardConfig
 from audiorl.data.speech_tokens import CodecInfo
 from audiorl.engines.engine import Rollout
 from audiorl.errors import UserError

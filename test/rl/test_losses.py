@@ -9,7 +9,7 @@ import torch
 from slow_formulas import Response, slow_kl, slow_loss
 from torch import Tensor
 
-from audiorl.config.schema import RLConfig
+from audiorl.config.rl import RLConfig
 from audiorl.rl.losses import (
     AGGREGATIONS,
     KL,

@@ -15,7 +15,8 @@ from deaths import after, killed
 from tiny import sampler, sentences, tiny_config, tiny_model, write_set
 
 from audiorl.config.rewards import reward_options
-from audiorl.config.schema import Config, SubsetConfig
+from audiorl.config.rl_data import SubsetConfig
+from audiorl.config.schema import Config
 from audiorl.data.rl_set import read_rl_set
 from audiorl.data.utterance import read_utterances
 from audiorl.errors import UserError

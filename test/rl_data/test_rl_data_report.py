@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pools import candidate
 
-from audiorl.config.schema import SubsetConfig
+from audiorl.config.rl_data import SubsetConfig
 from audiorl.rl_data.report import draw
 from audiorl.rl_data.subsets import Choice
 

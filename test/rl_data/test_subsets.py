@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 from pools import candidate
 
-from audiorl.config.schema import SubsetConfig
+from audiorl.config.rl_data import SubsetConfig
 from audiorl.errors import UserError
 from audiorl.rl_data.subsets import KINDS, Candidate, Choice, choose
 

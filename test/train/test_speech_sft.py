@@ -17,7 +17,7 @@ from tiny import sentences, write_set
 from tiny_speech import CODEC, hear, say, tiny_speech_config, write_speech_set
 
 from audiorl.bin import train_sft as command
-from audiorl.config.schema import SFTConfig
+from audiorl.config.training import SFTConfig
 from audiorl.data.speech_tokens import write_tokens
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.engines.native import PolicyEngine

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from audiorl.config.tts_schema import RewardModelConfig
+from audiorl.config.recognisers import RewardModelConfig
 from audiorl.train.token_noise import disturbed, mixed, spans, worst_change
 
 OFF = {

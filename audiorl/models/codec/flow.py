@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from audiorl.config.tts_schema import FlowConfig
+from audiorl.config.codec import FlowConfig
 from audiorl.models.codec.blocks import ConvBlock
 
 TIME_SIZE = 64  # sines and cosines of the flow's time

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from audiorl.config.schema import EncoderConfig
-from audiorl.config.tts_schema import CodecConfig
+from audiorl.config.codec import CodecConfig
+from audiorl.config.model import EncoderConfig
 from audiorl.models import WEIGHTS, save_weights
 from audiorl.models.codec.base import weights_hash
 from audiorl.models.codec.flow import FlowDecoder

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from audiorl.config.codec import CodecConfig, FlowConfig
 from audiorl.config.field import key
-from audiorl.config.schema import Config, FrontendConfig
-from audiorl.config.tts_schema import CodecConfig, FlowConfig
+from audiorl.config.model import FrontendConfig
+from audiorl.config.schema import Config
 
 
 @dataclass

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from audiorl.config.tts_schema import FlowConfig
+from audiorl.config.codec import FlowConfig
 from audiorl.models.codec.blocks import ConvBlock
 
 BLOCKS = 2

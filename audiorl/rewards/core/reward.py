@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from audiorl.config.schema import ScoreConfig
+from audiorl.config.decoding import ScoreConfig
 from audiorl.data.utterance import Utterance
 
 if TYPE_CHECKING:

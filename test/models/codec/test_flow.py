@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from audiorl.config.tts_schema import FlowConfig
+from audiorl.config.codec import FlowConfig
 from audiorl.models.codec.flow import FlowDecoder
 
 STRIDE, MELS, DIMS = 4, 16, 3

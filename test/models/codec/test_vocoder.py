@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from audiorl.config.schema import FrontendConfig
+from audiorl.config.model import FrontendConfig
 from audiorl.models.codec.vocoder import GriffinLim
 from audiorl.models.frontend import Frontend
 

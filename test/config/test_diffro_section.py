@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from audiorl.config import Config, load_config
-from audiorl.config.rules import broken_rules
 from audiorl.errors import UserError
 
 TTS = Path(__file__).resolve().parents[2] / "conf" / "tts.yaml"
@@ -16,7 +15,7 @@ SIMILARITY = "rl.rewards=[{name: speaker_similarity}]"
 
 
 def test_the_defaults_break_no_rule() -> None:
-    assert list(broken_rules(Config(task="tts"))) == []
+    assert list(Config(task="tts").broken_rules()) == []
 
 
 @pytest.mark.parametrize(

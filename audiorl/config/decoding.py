@@ -1,0 +1,71 @@
+"""Decoding, synthesis and scoring."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from audiorl.config.field import FOLDER, Rule, key, not_a_folder
+
+if TYPE_CHECKING:
+    from audiorl.config.schema import Config
+
+
+@dataclass
+class DecodeConfig:
+    """Decoding, or synthesis (stage 6)."""
+
+    name: str = key("greedy", "names the folder decode_<name>")
+    method: str = key(
+        "greedy", "greedy, or n-best by beam search", choices=("greedy", "nbest"), task="asr"
+    )
+    num_beams: int = key(4, "beams of nbest; as many hypotheses are written", ge=1, task="asr")
+    temperature: float = key(1.0, "of sampling speech tokens", gt=0, task="tts")
+    top_k: int = key(25, "sample from the k likeliest tokens; 0: all, 1: greedy", ge=0, task="tts")
+    top_p: float = key(
+        0.8, "sample from the smallest set with this probability; 1: all", gt=0, le=1, task="tts"
+    )
+    repetition_window: int = key(
+        10, "repetition-aware sampling looks back at so many tokens; 0: off", ge=0, task="tts"
+    )
+    repetition_share: float = key(
+        0.1,
+        "a token that fills as much of the window, or more, is drawn again, from all; 0.1: once in "
+        "10 is enough, as in CosyVoice",
+        gt=0,
+        le=1,
+        task="tts",
+    )
+    batch_size: int = key(64, "utterances that are sampled at once", ge=1, task="tts")
+    batch_seconds: float = key(200.0, "seconds of audio in a batch, padding included", gt=0)
+    max_completion_length: int = key(128, "tokens of a hypothesis at most", ge=1)
+
+    def rules(self, config: Config) -> Iterator[Rule]:
+        """Yield the rules that the section breaks."""
+        if not FOLDER.fullmatch(self.name):
+            yield ("decode.name",), not_a_folder(self.name)
+
+
+@dataclass
+class ScoreConfig:
+    """Scoring (stage 7); the same normalisation serves the rewards."""
+
+    normalizer: str = key(
+        "english",
+        "text normalisation before words are compared",
+        choices=("none", "english", "mandarin"),
+    )
+    unit: str = key(
+        "word",
+        "unit of the main error rate: word (WER), char (CER), mixed (CJK by character)",
+        choices=("word", "char", "mixed"),
+    )
+    bootstrap_samples: int = key(2000, "resamples behind each interval", ge=100)
+    seed: int = key(1, "of the resampling")
+
+    def rules(self, config: Config) -> Iterator[Rule]:
+        """Yield the rules that the section breaks."""
+        if self.unit == "word" and self.normalizer == "mandarin":
+            keys = ("score.unit", "score.normalizer")
+            yield keys, "Mandarin has no spaces between words; set score.unit: mixed (or char)"

@@ -1,0 +1,71 @@
+"""Training: the warm start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from audiorl.config.field import Rule, key
+
+if TYPE_CHECKING:
+    from audiorl.config.schema import Config
+
+
+@dataclass
+class SFTConfig:
+    """Supervised warm start (stage 3)."""
+
+    max_steps: int = key(
+        1000, "updates at most; 0: take a pretrained speech LM (llasa, cosyvoice) as it is", ge=0
+    )
+    batch_seconds: float = key(
+        80.0, "seconds of audio in a batch, padding included", gt=0, task="asr"
+    )
+    batch_tokens: int = key(
+        4000, "text and speech tokens in a batch, padding included", ge=1, task="tts"
+    )
+    gradient_accumulation_steps: int = key(1, "batches summed into one update", ge=1)
+    learning_rate: float = key(2e-3, "peak learning rate (AdamW)", gt=0)
+    muon_learning_rate: float = key(
+        0.0, "peak learning rate of Muon on the layers' matrices; 0: AdamW there too", ge=0
+    )
+    warmup_steps: int = key(100, "updates of linear warm-up; cosine decay to 2 % follows", ge=0)
+    weight_decay: float = key(0.01, "AdamW weight decay on matrices", ge=0)
+    max_grad_norm: float = key(5.0, "gradient norm is clipped to this", gt=0)
+    ctc_weight: float = key(
+        0.3, "weight of the CTC loss on the encoder; the LM's has 1 - this", ge=0, le=1, task="asr"
+    )
+    token_noise: float = key(
+        0.1,
+        "share of the response that the LM reads which is random: it must attend to the prefix",
+        ge=0,
+        lt=1,
+    )
+    ctc_steps: int = key(
+        0,
+        "updates at the start on CTC alone: the encoder hears before the LM listens",
+        ge=0,
+        task="asr",
+    )
+    ctc_unit: str = key(
+        "byte",
+        "labels of CTC: UTF-8 bytes (letters, in English: they align soonest), or the LM's tokens",
+        choices=("byte", "token"),
+        task="asr",
+    )
+    label_smoothing: float = key(0.0, "of the LM's cross entropy", ge=0, lt=1)
+    eval_steps: int = key(
+        200, "updates between evaluations on dev (ASR: greedy WER; TTS: cross entropy)", ge=1
+    )
+    save_steps: int = key(100, "updates between checkpoints for resuming", ge=1)
+    logging_steps: int = key(10, "updates between lines of metrics.jsonl", ge=1)
+    patience: int = key(0, "evaluations without a better one before stopping; 0: never stop", ge=0)
+    average: int = key(3, "the model is the mean of this many best checkpoints on dev", ge=1)
+    eval_utterances: int = key(200, "dev utterances per evaluation; 0: all", ge=0)
+
+    def rules(self, config: Config) -> Iterator[Rule]:
+        """Yield the rules that the section breaks."""
+        if self.max_steps == 0 and config.speech.layout == "native":
+            keys = ("sft.max_steps", "speech.layout")
+            yield keys, "only a pretrained speech LM can be taken as it is; set at least 1"
