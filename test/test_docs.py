@@ -308,7 +308,7 @@ def test_the_reward_module_of_the_page_is_a_reward(tmp_path: Path) -> None:
     (tmp_path / "rewards" / "brevity.py").write_text(code, encoding="utf-8")
     lines = (
         "from audiorl.config.rewards import reward_options",
-        "from audiorl.config.schema import ScoreConfig",
+        "from audiorl.config.decoding import ScoreConfig",
         "from audiorl.data.utterance import Utterance",
         "from audiorl.rewards import Context, Sample, build_reward",
         "reward = build_reward(reward_options('brevity', longest=3), Context(ScoreConfig()))",

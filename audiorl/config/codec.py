@@ -62,10 +62,10 @@ class CodecConfig:
         if (self.type == "native") == bool(self.pretrained):
             keys = ("codec.pretrained", "codec.type")
             if self.pretrained:
-                yield (
-                    keys,
-                    "a native codec is trained here; set codec.type to what it is, or remove it",
+                message = (
+                    "a native codec is trained here; set codec.type to what it is, or remove it"
                 )
+                yield keys, message
             else:
                 yield keys, f"there is no {self.type} to load; name its folder or hub name"
         if self.type != "native":
@@ -121,7 +121,7 @@ class FlowConfig:
             yield ("flow.kernel_size",), f"must be odd; set {self.kernel_size + 1}"
         if self.guidance and not self.condition_dropout:
             keys = ("flow.guidance", "flow.condition_dropout")
-            yield (
-                keys,
-                "leads away from speech without condition, never learnt; set one above 0 there",
+            message = (
+                "leads away from speech without condition, never learnt; set one above 0 there"
             )
+            yield keys, message

@@ -56,7 +56,7 @@ class DataConfig:
         for value in self.no_speech:
             if value not in (*self.test, *self.extra):
                 keys = ("data.no_speech", "data.test")
-                yield keys, f"{value} is not one of self.test or self.extra; add it there"
+                yield keys, f"{value} is not one of data.test or data.extra; add it there"
         if self.min_duration >= self.max_duration:
             keys = ("data.max_duration", "data.min_duration")
-            yield keys, f"must be above self.min_duration, {self.min_duration:g} s; raise it"
+            yield keys, f"must be above data.min_duration, {self.min_duration:g} s; raise it"

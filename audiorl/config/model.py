@@ -31,15 +31,11 @@ class TokenizerConfig:
         if (self.type == "pretrained") != bool(config.llm.pretrained):
             keys = ("tokenizer.type", "llm.pretrained")
             if config.llm.pretrained:
-                yield (
-                    keys,
-                    f"{config.llm.pretrained} knows its own units only; set tokenizer.type: pretrained",
-                )
+                message = f"{config.llm.pretrained} knows its own units only"
+                yield keys, f"{message}; set tokenizer.type: pretrained"
             else:
-                yield (
-                    keys,
-                    "a new LM has no tokenizer; set llm.pretrained, or another tokenizer.type",
-                )
+                message = "a new LM has no tokenizer"
+                yield keys, f"{message}; set llm.pretrained, or another tokenizer.type"
 
 
 @dataclass
@@ -101,10 +97,8 @@ class EncoderConfig:
             heads = f"{self.attention_heads} attention heads"
             yield keys, f"must be even and a multiple of the {heads}; change one"
         if self.type != "transformer" and self.kernel_size % 2 == 0:
-            yield (
-                ("encoder.kernel_size", "encoder.type"),
-                f"must be odd; set {self.kernel_size + 1}",
-            )
+            keys = ("encoder.kernel_size", "encoder.type")
+            yield keys, f"must be odd; set {self.kernel_size + 1}"
         if self.type == "e_branchformer" and self.linear_units % 2:
             keys = ("encoder.linear_units", "encoder.type")
             yield keys, f"e_branchformer halves it; set {self.linear_units + 1}"

@@ -109,10 +109,8 @@ class RLDataConfig:
                 yield ("rl_data.subsets",), f"{subset.label}: {message}"
             if (source := subset.source_in(config.data)) in held_out:
                 keys = ("rl_data.subsets", "data.dev", "data.rl_dev", "data.test")
-                yield (
-                    keys,
-                    f"{subset.label} is taken from {source}, which is held out; name another",
-                )
+                message = f"{subset.label} is taken from {source}, which is held out; name another"
+                yield keys, message
         if self.hypotheses and not any(s.kind == "hard" for s in self.subsets):
             reason = "only subsets of kind hard compare systems, and there is none"
             yield ("rl_data.hypotheses", "rl_data.subsets"), f"{reason}; add one or remove the key"
