@@ -12,7 +12,8 @@ from audiorl.config.field import Rule, key
 from audiorl.config.variants import Variants
 
 if TYPE_CHECKING:
-    from audiorl.config.schema import Config, RLConfig
+    from audiorl.config.rl import RLConfig
+    from audiorl.config.schema import Config
 
 REWARDS = Variants("audiorl.rewards", "Options", "build")
 LABEL = re.compile(r"\w[\w.-]*")

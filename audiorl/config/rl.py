@@ -244,8 +244,10 @@ class RLConfig:
             yield ("rl.algorithm", "task"), f"{self.algorithm} {message}; set grpo"
         if config.task == "tts" and self.algorithm == "supervised":
             keys = ("rl.algorithm", "task")
-            message = "texts alone have nothing to copy"
-            yield keys, f"{message}; train the speech LM for longer, or set grpo"
+            message = (
+                "texts alone have nothing to copy; train the speech LM for longer, or set grpo"
+            )
+            yield keys, message
         yield from broken_reward_rules(config)
 
 
