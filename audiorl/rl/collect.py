@@ -19,7 +19,7 @@ from audiorl.data.utterance import Utterance
 from audiorl.engines.engine import Rollout
 from audiorl.errors import UserError
 from audiorl.models.policy import Policy
-from audiorl.rewards import Sample, Scores
+from audiorl.rewards import BatchRewards, Sample
 from audiorl.rl.advantages import flat_groups
 from audiorl.rl.groups import Interpret, Sampler
 from audiorl.rl.phases import Phases
@@ -30,11 +30,11 @@ log = logging.getLogger(__name__)
 MorePrompts = Callable[[int, int, set[str], int], list[Utterance]]
 
 
-class Scorer(Protocol):
-    """What scores samples, here or in other processes (`WeightedSum`, `RewardWorkers`)."""
+class Rewarder(Protocol):
+    """Rewards of samples, here or in other processes (`WeightedSum`, `RewardWorkers`)."""
 
-    def submit(self, samples: Sequence[Sample]) -> Callable[[], Scores]:
-        """Begins to score; the function returned waits for the scores."""
+    def submit(self, samples: Sequence[Sample]) -> Callable[[], BatchRewards]:
+        """Begin to reward samples; the function returned waits for their rewards."""
 
 
 class Conditions(Protocol):
@@ -55,14 +55,14 @@ class Batch:
     conditions: list[Tensor]  # B, of unequal lengths, on the host
     rollout: Rollout  # B * G rows
     samples: list[Sample]
-    scores: Scores
+    earned: BatchRewards
     greedy: Tensor | None = None  # [B], reward of the greedy hypotheses, if a baseline needs it
     resampled: int = 0  # prompts that were drawn because others were flat
 
     @property
     def rewards(self) -> Tensor:
         """[B, G]; NaN is unscorable, as is what cannot be compared with a greedy hypothesis."""
-        rewards = torch.tensor(self.scores.total).view(len(self.utterances), -1)
+        rewards = torch.tensor(self.earned.total).view(len(self.utterances), -1)
         if self.greedy is None:
             return rewards
         return rewards.masked_fill(self.greedy.isnan()[:, None], torch.nan)
@@ -70,19 +70,19 @@ class Batch:
     @property
     def failed(self) -> Tensor:
         """[B, G] bool: unscorable because a reward failed, not because none applies."""
-        return torch.tensor(list(map(bool, self.scores.failed))).view(len(self.utterances), -1)
+        return torch.tensor(list(map(bool, self.earned.failed))).view(len(self.utterances), -1)
 
     def part(self, name: str) -> Tensor:
         """One reward, raw, [B, G]; NaN where it does not apply, and on unscorable samples."""
-        part = torch.tensor(self.scores.parts[name]).view(len(self.utterances), -1)
+        part = torch.tensor(self.earned.parts[name]).view(len(self.utterances), -1)
         return part.masked_fill(self.rewards.isnan(), torch.nan)
 
-    def compare_with(self, greedy: Scores) -> None:
-        """Takes the scores of the greedy hypotheses; where one failed, so has its whole group."""
+    def compare_with(self, greedy: BatchRewards) -> None:
+        """Take the rewards of the greedy hypotheses; where one failed, so has its whole group."""
         self.greedy = torch.tensor(greedy.total)
         group = len(self.samples) // len(self.utterances)
-        self.scores.failed = [
-            own or greedy.failed[row // group] for row, own in enumerate(self.scores.failed)
+        self.earned.failed = [
+            own or greedy.failed[row // group] for row, own in enumerate(self.earned.failed)
         ]
 
     def rows(self, prompts: Sequence[int]) -> Tensor:
@@ -98,7 +98,7 @@ class Batch:
             [self.conditions[p] for p in prompts],
             self.rollout.select(rows),
             [self.samples[row] for row in rows],
-            self.scores.select(rows),
+            self.earned.select(rows),
             None if self.greedy is None else self.greedy[prompts],
             self.resampled,
         )
@@ -110,7 +110,7 @@ class Batch:
             self.conditions + other.conditions,
             self.rollout.join(other.rollout),
             self.samples + other.samples,
-            self.scores.join(other.scores),
+            self.earned.join(other.earned),
             None if self.greedy is None else torch.cat([self.greedy, other.greedy]),
             self.resampled + other.resampled,
         )
@@ -122,7 +122,7 @@ class Collector:
     def __init__(
         self,
         sampler: Sampler,
-        rewards: Scorer,
+        rewards: Rewarder,
         conditions: Conditions,
         interpret: Interpret,
         more: MorePrompts | None,
@@ -143,7 +143,7 @@ class Collector:
         counted. Raises UserError if the policy gives no numbers, or rewards fail on too many.
         """
         batch = self._groups(step, utterances, phases)
-        failed = list(batch.scores.failed)
+        failed = list(batch.earned.failed)
         self._refuse_failed_rewards(step, failed)
         if not self.config.dynamic_sample:
             return batch
@@ -158,7 +158,7 @@ class Collector:
             taken |= {u.id for u in fresh}
             found = self._groups(step, fresh, phases)
             # All that was drawn counts: of a few groups, one sample is a large share.
-            failed += found.scores.failed
+            failed += found.earned.failed
             self._refuse_failed_rewards(step, failed)
             useful = (~self._flat(found)).nonzero().flatten().tolist()
             if useful:
@@ -170,7 +170,7 @@ class Collector:
         return batch
 
     def _groups(self, step: int, utterances: Sequence[Utterance], phases: Phases) -> Batch:
-        """Groups of new hypotheses; while those of some prompts are scored, the next are drawn.
+        """Groups of new hypotheses; while some are rewarded, the next are drawn.
 
         With `rollout_prompts` below the prompts of a step, neither a vocoder nor a server of
         rewards is waited for but after the last of them.
@@ -192,16 +192,16 @@ class Collector:
         with phases("rollout"):
             rollout = self.sampler.groups(utterances, conditions, step)
             self._refuse_broken_policy(step, rollout)
-        scored = self.aside.submit(self._score, utterances, rollout)
+        scored = self.aside.submit(self._reward, utterances, rollout)
         best = None
         if self.config.baseline == "greedy":
             with phases("rollout"):
                 greedy = self.sampler.greedy(conditions)
-            best = self.aside.submit(self._score, utterances, greedy)
+            best = self.aside.submit(self._reward, utterances, greedy)
 
         def finish() -> Batch:
-            samples, scores = scored.result()
-            batch = Batch(list(utterances), conditions, rollout, samples, scores())
+            samples, earned = scored.result()
+            batch = Batch(list(utterances), conditions, rollout, samples, earned())
             if best:
                 batch.compare_with(best.result()[1]())
             self._add_overlong(batch)
@@ -210,9 +210,9 @@ class Collector:
 
         return finish
 
-    def _score(
+    def _reward(
         self, utterances: Sequence[Utterance], rollout: Rollout
-    ) -> tuple[list[Sample], Callable[[], Scores]]:
+    ) -> tuple[list[Sample], Callable[[], BatchRewards]]:
         """What the hypotheses say, and what waits for their rewards. Waves are made here."""
         samples = self.interpret(utterances, rollout)
         return samples, self.rewards.submit(samples)
@@ -221,13 +221,13 @@ class Collector:
         if self.config.overlong_buffer:
             lengths = batch.rollout.mask.sum(1).tolist()
             values = [overlong(n, self.config) for n in lengths]
-            batch.scores.add("overlong", values, weight=1.0)
+            batch.earned.add("overlong", values, weight=1.0)
 
     def _flat(self, batch: Batch) -> Tensor:
         """Groups [B] that teach nothing; for gdpo, equal sums of unlike rewards are a lesson."""
         if self.config.reward_combination != "gdpo":
             return flat_groups(batch.rewards)
-        parts = [batch.part(name) for name, weight in batch.scores.weights.items() if weight]
+        parts = [batch.part(name) for name, weight in batch.earned.weights.items() if weight]
         return torch.stack([flat_groups(part) for part in parts]).all(0)
 
     def _refuse_broken_policy(self, step: int, rollout: Rollout) -> None:
@@ -245,7 +245,7 @@ class Collector:
 def refuse_failed_rewards(where: str, failed: Sequence[str], most: float) -> None:
     """UserError if rewards failed on more than the share `most` of the samples.
 
-    failed: of each sample, the reward that failed and why (see `Scores`).
+    failed: of each sample, the reward that failed and why (see `BatchRewards`).
     """
     why = Counter(filter(None, failed))
     share = why.total() / len(failed)
@@ -263,7 +263,7 @@ def _tell_left_out(step: int, batch: Batch) -> None:
     lost = Counter(
         f"{sample.utterance.id}, {why or 'no reward applies'}"
         for sample, why, reward in zip(
-            batch.samples, batch.scores.failed, batch.rewards.flatten().tolist(), strict=True
+            batch.samples, batch.earned.failed, batch.rewards.flatten().tolist(), strict=True
         )
         if math.isnan(reward)
     )

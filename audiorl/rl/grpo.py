@@ -29,7 +29,7 @@ from audiorl.errors import UserError
 from audiorl.models.language_model import LanguageModel, Prefix
 from audiorl.models.policy import Policy
 from audiorl.rl.advantages import Rewards, advantages, decoupled, group_std
-from audiorl.rl.collect import Batch, Collector, Conditions, MorePrompts, Scorer
+from audiorl.rl.collect import Batch, Collector, Conditions, MorePrompts, Rewarder
 from audiorl.rl.groups import Interpret, Sampler, rl_sampling
 from audiorl.rl.logprobs import Logprobs, prefix_is_shared, response_logprobs
 from audiorl.rl.losses import (
@@ -107,7 +107,7 @@ class GRPO:
         self,
         sampler: Sampler,
         reference: Policy | None,
-        rewards: Scorer,
+        rewards: Rewarder,
         optimizer: Optimizers,
         conditions: Conditions,
         interpret: Interpret,
@@ -176,7 +176,7 @@ class GRPO:
                 batch, lambda b: self._logprobs(self.reference, b, b.rollout.mask).logps
             )
             kl = KL[rl.kl_estimator](old_logps, reference)  # 0 on padding, as both are
-            batch.scores.add("kl", kl.sum(1).tolist(), weight=-rl.beta)
+            batch.earned.add("kl", kl.sum(1).tolist(), weight=-rl.beta)
         mask = rollout.mask & ~batch.rewards.isnan().view(-1, 1).to(rollout.mask.device)
         if rl.mask_truncated_completions:
             mask = mask & rollout.finished[:, None]
@@ -186,7 +186,7 @@ class GRPO:
         """[B, G]"""
         rl = self.config
         if rl.reward_combination == "gdpo":
-            weights = batch.scores.weights
+            weights = batch.earned.weights
             parts = [batch.part(name) for name in weights]
             return decoupled(batch.rewards, parts, list(weights.values()))
         logps = batch.rollout.logps.sum(1).view(len(batch.utterances), -1).cpu()

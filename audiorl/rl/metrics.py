@@ -25,7 +25,7 @@ def reward_metrics(batch: Batch) -> dict[str, float]:
         "frac_without_reward": (rewards.isnan() & ~batch.failed).float().mean().item(),
         "frac_resampled": batch.resampled / len(rewards),
     }
-    for name, values in batch.scores.parts.items():
+    for name, values in batch.earned.parts.items():
         part = torch.tensor(values)
         metrics[f"rewards/{name}/mean"] = part.nanmean().item()
         metrics[f"rewards/{name}/std"] = group_std(part[None]).item()
@@ -64,11 +64,11 @@ def completion_lines(batch: Batch, advantages: Tensor) -> list[dict]:
             "completion": sample.text,
             "finished": sample.finished,
             "reward": _rounded(total),
-            "rewards": {name: _rounded(v[i]) for name, v in batch.scores.parts.items()},
+            "rewards": {name: _rounded(v[i]) for name, v in batch.earned.parts.items()},
             "advantage": round(advantage, 4),
         }
         for i, (sample, total, advantage) in enumerate(
-            zip(batch.samples, batch.scores.total, advantages.flatten().tolist(), strict=True)
+            zip(batch.samples, batch.earned.total, advantages.flatten().tolist(), strict=True)
         )
     ]
 

@@ -12,7 +12,7 @@ from audiorl.data.tables import set_files
 from audiorl.data.utterance import Utterance, write_utterances_jsonl
 from audiorl.errors import UserError
 from audiorl.rewards import reward_files
-from audiorl.rewards.core.workers import scoring
+from audiorl.rewards.core.workers import open_rewards
 from audiorl.rl.groups import Sampler
 from audiorl.rl_data.difficulty import Meter
 from audiorl.rl_data.pool import held_out_sets, read_hypotheses, read_pool, subsets_of
@@ -42,7 +42,7 @@ def build_rl_data(
     code = {str(weights): weights, **reward_files(config)}
     contents = {name: sha256(path) for name, path in code.items()}
     file = ProbeFile(out.with_suffix(".probe.jsonl"), {**probe_settings(config), **contents})
-    with scoring(config) as rewards:
+    with open_rewards(config) as rewards:
         probes = probe(sampler, utterances, rewards, file)
     meter = Meter(config)
     measured = {

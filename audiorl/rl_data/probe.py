@@ -13,8 +13,8 @@ import torch
 
 from audiorl.data.utterance import Utterance
 from audiorl.infer.transcribe import encode_utterances
-from audiorl.rewards import Sample, Scores
-from audiorl.rl.collect import Scorer, refuse_failed_rewards
+from audiorl.rewards import BatchRewards, Sample
+from audiorl.rl.collect import Rewarder, refuse_failed_rewards
 from audiorl.rl.groups import Sampler, read_text
 from audiorl.runtime.files import atomic_write, disk_errors, progress
 
@@ -72,7 +72,7 @@ class ProbeFile:
 
 
 def probe(
-    sampler: Sampler, utterances: Sequence[Utterance], rewards: Scorer, file: ProbeFile
+    sampler: Sampler, utterances: Sequence[Utterance], rewards: Rewarder, file: ProbeFile
 ) -> dict[str, Probe]:
     """Return the policy's hypotheses of each utterance: greedy, and `rl.num_generations` samples.
 
@@ -101,7 +101,9 @@ def probe(
 
 
 @torch.no_grad()
-def _probe_batch(sampler: Sampler, batch: Sequence[Utterance], rewards: Scorer) -> dict[str, Probe]:
+def _probe_batch(
+    sampler: Sampler, batch: Sequence[Utterance], rewards: Rewarder
+) -> dict[str, Probe]:
     model, group = sampler.engine.policy, sampler.rl.num_generations
     frames = encode_utterances(model, batch)
     rollout = sampler.groups(batch, frames, PROBE_STEP, with_greedy=True)
@@ -123,7 +125,7 @@ def _probe_batch(sampler: Sampler, batch: Sequence[Utterance], rewards: Scorer) 
 
 
 def _reward_again(
-    batch: Sequence[Utterance], known: dict[str, Probe], rewards: Scorer
+    batch: Sequence[Utterance], known: dict[str, Probe], rewards: Rewarder
 ) -> dict[str, Probe]:
     """The probes that a reward failed on, rewarded anew."""
     lost = [u for u in batch if any(known[u.id].failed)]
@@ -138,7 +140,7 @@ def _reward_again(
     return {u.id: replace(known[u.id], rewards=e.total, failed=e.failed) for u, e in parts}
 
 
-def _parts(scores: Scores, count: int) -> list[Scores]:
+def _parts(scores: BatchRewards, count: int) -> list[BatchRewards]:
     """Those of each of `count` utterances."""
     group = len(scores.total) // count
     return [scores.select(range(i * group, (i + 1) * group)) for i in range(count)]

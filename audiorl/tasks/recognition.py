@@ -22,7 +22,7 @@ from audiorl.infer.transcribe import transcribe
 from audiorl.models import WEIGHTS
 from audiorl.models.audio_llm import AudioLLM
 from audiorl.models.policy import load_policy
-from audiorl.rl.collect import Scorer
+from audiorl.rl.collect import Rewarder
 from audiorl.rl.frames import FrameArchive, FrameStore
 from audiorl.rl.groups import Sampler, read_text
 from audiorl.rl.grpo import GRPO
@@ -89,7 +89,7 @@ class Recognition(Task):
         self,
         sampler: Sampler,
         reference: AudioLLM | None,
-        rewards: Scorer,
+        rewards: Rewarder,
         optimizer: Optimizers,
         prompts: Prompts,
         folder: Path,

@@ -26,7 +26,7 @@ from audiorl.models.policy import load_policy
 from audiorl.models.speech_lm import SpeechLM
 from audiorl.models.token_recogniser import TEXT, TokenRecogniser
 from audiorl.rewards import Models, Sample, wants_waves
-from audiorl.rl.collect import Scorer
+from audiorl.rl.collect import Rewarder
 from audiorl.rl.diffro import DiffROLoss
 from audiorl.rl.diffro_learner import DiffRO, OnRollouts
 from audiorl.rl.groups import Sampler
@@ -127,7 +127,7 @@ class Synthesis(Task):
         self,
         sampler: Sampler,
         reference: SpeechLM | None,
-        rewards: Scorer,
+        rewards: Rewarder,
         optimizer: Optimizers,
         prompts: Prompts,
         folder: Path,

@@ -19,7 +19,7 @@ from audiorl.engines.engine import Engine
 from audiorl.infer.decode import Decoder
 from audiorl.models.policy import Policy
 from audiorl.rewards import Models
-from audiorl.rl.collect import Scorer
+from audiorl.rl.collect import Rewarder
 from audiorl.rl.groups import Sampler
 from audiorl.rl.grpo import StepOutput
 from audiorl.rl.prompts import Prompts
@@ -111,7 +111,7 @@ class Task(ABC):
         self,
         sampler: Sampler,
         reference: Policy | None,
-        rewards: Scorer,
+        rewards: Rewarder,
         optimizer: Optimizers,
         prompts: Prompts,
         folder: Path,

@@ -12,8 +12,8 @@ from audiorl.errors import UserError
 from audiorl.models import WEIGHTS
 from audiorl.models.policy import Policy, load_policy
 from audiorl.rewards import build_rewards, reward_files
-from audiorl.rewards.core.workers import scoring
-from audiorl.rl.collect import Scorer
+from audiorl.rewards.core.workers import open_rewards
+from audiorl.rl.collect import Rewarder
 from audiorl.rl.groups import Sampler
 from audiorl.rl.prompts import Prompts
 from audiorl.runs.checkpoint import BestWeights, Checkpoints
@@ -60,7 +60,7 @@ def train_rl(task: Task, init: Path, data: Path, out: Path) -> None:
     utterances = [item.utterance for item in train]
     models = task.prepare(model, utterances, held_out)
     build_rewards(config, models).tell_coverage(utterances)
-    with scoring(config, models) as rewards:
+    with open_rewards(config, models) as rewards:
         _train(task, experiment, model, prompts, held_out, rewards)
     model.eval().save(experiment.model_folder)
     log.info("wrote %s", experiment.model_folder)
@@ -72,7 +72,7 @@ def _train(
     model: Policy,
     prompts: Prompts,
     dev: list[Utterance],
-    rewards: Scorer,
+    rewards: Rewarder,
 ) -> None:
     config, rl = task.config, task.config.rl
     model.eval()  # no dropout: the policy that samples is the policy that learns

@@ -25,7 +25,7 @@ from audiorl.config.schema import Config
 from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
 from audiorl.rewards import Context, Sample, build_reward, build_rewards, http
-from audiorl.rewards.core.workers import scoring
+from audiorl.rewards.core.workers import open_rewards
 
 MINE = """
 from dataclasses import dataclass
@@ -278,7 +278,7 @@ def reward(samples):
 """
     config = mine(text, waves=True)
     config.data.sample_rate, config.rl.reward_workers = 8000, workers
-    with scoring(config) as rewards:
+    with open_rewards(config) as rewards:
         assert rewards.submit(recordings(tmp_path))().total == [0.5, 0.5, 0.25, 0.25]
 
 

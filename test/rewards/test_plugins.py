@@ -18,7 +18,7 @@ from audiorl.config.variants import extend_path
 from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
 from audiorl.rewards import Sample, build_rewards
-from audiorl.rewards.core.workers import scoring
+from audiorl.rewards.core.workers import open_rewards
 
 BREVITY = '''
 from dataclasses import dataclass
@@ -71,7 +71,7 @@ def test_worker_processes_have_it_too(plugins: Callable, tmp_path: Path) -> None
     plugins("brevity", BREVITY)
     config = config_of(tmp_path)
     config.rl.reward_workers = 1
-    with scoring(config) as rewards:
+    with open_rewards(config) as rewards:
         assert rewards.submit(samples())().total == [0.5, 0.5, 0.0]
 
 

@@ -9,7 +9,7 @@ import pytest
 from audiorl.config.schema import Config
 from audiorl.data.utterance import Utterance
 from audiorl.rewards import Sample, build_rewards
-from audiorl.rewards.core.workers import RewardWorkers, scoring
+from audiorl.rewards.core.workers import RewardWorkers, open_rewards
 
 
 def some_samples() -> list[Sample]:
@@ -47,7 +47,7 @@ def test_what_a_worker_says_reaches_the_log(workers: RewardWorkers, caplog) -> N
 
 
 def test_without_workers_it_is_this_process() -> None:
-    with scoring(Config()) as rewards:
+    with open_rewards(Config()) as rewards:
         assert (
             rewards.submit(some_samples()[:4])().total
             == build_rewards(Config())(some_samples()[:4]).total

@@ -85,7 +85,7 @@ def test_each_group_is_what_its_prompt_alone_draws(utterances) -> None:
         assert torch.equal(group.rollout.mask[:, :width], alone.rollout.mask)
         assert not group.rollout.mask[:, width:].any()
         assert group.samples == alone.samples
-        assert group.scores == alone.scores
+        assert group.earned == alone.earned
         assert torch.equal(group.conditions[0], alone.conditions[0])
 
 
@@ -263,9 +263,9 @@ def test_length_is_shaped_in_the_reward(utterances) -> None:
     batch = collect(utterances, some_reward, {**keys, "rl.dynamic_sample": False})
     lengths = batch.rollout.mask.sum(1)
     expected = -(lengths - 4).clamp(min=0) / 4  # of 8 tokens at most
-    torch.testing.assert_close(torch.tensor(batch.scores.parts["overlong"]), expected)
+    torch.testing.assert_close(torch.tensor(batch.earned.parts["overlong"]), expected)
     assert expected.min() == -1
-    raw = torch.tensor(batch.scores.parts["some"])
+    raw = torch.tensor(batch.earned.parts["some"])
     torch.testing.assert_close(batch.rewards.flatten(), raw + expected)
     _, metrics, _ = one_step(utterances, keys)
     assert metrics["rewards/overlong/mean"] == pytest.approx(expected.mean().item())

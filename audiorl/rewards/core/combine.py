@@ -10,7 +10,7 @@ from dataclasses import replace
 from audiorl.data.audio import read_audio
 from audiorl.data.utterance import Utterance
 from audiorl.rewards.core.attempts import Attempts, by_utterance, one_by_one
-from audiorl.rewards.core.reward import Reward, RewardFunction, Sample, Scores
+from audiorl.rewards.core.reward import BatchRewards, Reward, RewardFunction, Sample
 
 log = logging.getLogger(__name__)
 
@@ -49,12 +49,12 @@ class WeightedSum:
                     level, "reward %s: applies to %d of %d utterances", name, found, len(utterances)
                 )
 
-    def submit(self, samples: Sequence[Sample]) -> Callable[[], Scores]:
+    def submit(self, samples: Sequence[Sample]) -> Callable[[], BatchRewards]:
         """Reward samples at once, with the interface of `RewardWorkers`."""
         rewards = self(samples)
         return lambda: rewards
 
-    def __call__(self, samples: Sequence[Sample]) -> Scores:
+    def __call__(self, samples: Sequence[Sample]) -> BatchRewards:
         """Reward samples; those of one utterance are consecutive."""
         if self.recordings:
             samples = _with_recordings(samples, self.recordings)
@@ -69,7 +69,7 @@ class WeightedSum:
                     failed[i] = f"{name} ({why})"
         parts = {name: [row.get(name, math.nan) for row in rows] for name in self.rewards}
         weights = {name: self.rewards[name][1] for name in self.terms}
-        return Scores([self._total(row) for row in rows], parts, weights, failed)
+        return BatchRewards([self._total(row) for row in rows], parts, weights, failed)
 
     def _total(self, row: dict[str, float]) -> float:
         if not row or any(map(math.isnan, row.values())):

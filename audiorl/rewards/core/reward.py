@@ -71,7 +71,7 @@ class Context:
 
 
 @dataclass
-class Scores:
+class BatchRewards:
     """Rewards of a batch: the total and each part, raw.
 
     A total of NaN is an unscorable sample: one of its rewards failed, or none applies to it. A part
@@ -89,13 +89,14 @@ class Scores:
         self.parts, self.weights = {**self.parts, name: values}, {**self.weights, name: weight}
         self.total = [t + weight * v for t, v in zip(self.total, values, strict=True)]
 
-    def select(self, rows: Sequence[int]) -> Scores:
+    def select(self, rows: Sequence[int]) -> BatchRewards:
         """Return the rewards of some samples."""
         parts = {name: [values[r] for r in rows] for name, values in self.parts.items()}
         failed = [self.failed[r] for r in rows]
-        return Scores([self.total[r] for r in rows], parts, self.weights, failed)
+        return BatchRewards([self.total[r] for r in rows], parts, self.weights, failed)
 
-    def join(self, other: Scores) -> Scores:
+    def join(self, other: BatchRewards) -> BatchRewards:
         """Return the rewards of both batches."""
         parts = {name: values + other.parts[name] for name, values in self.parts.items()}
-        return Scores(self.total + other.total, parts, self.weights, self.failed + other.failed)
+        failed = self.failed + other.failed
+        return BatchRewards(self.total + other.total, parts, self.weights, failed)

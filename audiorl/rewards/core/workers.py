@@ -14,13 +14,15 @@ from logging.handlers import QueueHandler, QueueListener
 from audiorl.config.schema import Config
 from audiorl.rewards.core.build import build_rewards
 from audiorl.rewards.core.combine import WeightedSum
-from audiorl.rewards.core.reward import Models, Sample, Scores
+from audiorl.rewards.core.reward import BatchRewards, Models, Sample
 
-_rewards: Callable[[Sequence[Sample]], Scores] | None = None  # of a worker process
+_rewards: Callable[[Sequence[Sample]], BatchRewards] | None = None  # of a worker process
 
 
 @contextlib.contextmanager
-def scoring(config: Config, models: Models | None = None) -> Iterator[WeightedSum | RewardWorkers]:
+def open_rewards(
+    config: Config, models: Models | None = None
+) -> Iterator[WeightedSum | RewardWorkers]:
     """Open the rewards of a run: in this process, or in `rl.reward_workers` others.
 
     `models`: those that rewards of synthesis need; they run in this process.
@@ -49,7 +51,7 @@ class RewardWorkers:
         )
         self._listener.start()
 
-    def submit(self, samples: Sequence[Sample]) -> Callable[[], Scores]:
+    def submit(self, samples: Sequence[Sample]) -> Callable[[], BatchRewards]:
         """Begin to reward samples; the function returned waits for their rewards.
 
         The samples of an utterance are consecutive, and are rewarded together.
@@ -61,7 +63,7 @@ class RewardWorkers:
             for i in range(0, len(groups), share)
         ]
         coming = [self._pool.submit(_reward, part) for part in parts]
-        return lambda: reduce(Scores.join, (future.result() for future in coming))
+        return lambda: reduce(BatchRewards.join, (future.result() for future in coming))
 
     def close(self) -> None:
         """End the processes."""
@@ -75,5 +77,5 @@ def _start(config: Config, messages: multiprocessing.Queue) -> None:
     _rewards = build_rewards(config)
 
 
-def _reward(samples: list[Sample]) -> Scores:
+def _reward(samples: list[Sample]) -> BatchRewards:
     return _rewards(samples)
