@@ -55,7 +55,7 @@ class CodecConfig:
         "the tokens are the mean of this many best evaluations by dev CER, the sound by mel error",
         ge=1,
     )
-    eval_utterances: int = key(200, "dev utterances per evaluation; 0: all", ge=0)
+    eval_utterances: int = key(200, "dev utterances per evaluation; 0: all", ge=0, resume=True)
 
     def rules(self, config: Config) -> Iterator[Rule]:
         """Yield the rules that the section breaks."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import field
 from typing import Any
 
@@ -21,13 +21,16 @@ def key(
     lt: float | None = None,
     choices: Collection[str] | None = None,
     task: str | None = None,
+    resume: bool | Callable[[Any], str] = False,
 ) -> Any:
     """A config field: its default, what it means, and which values it may take.
 
     `task`: the one that has it; recipes of the other may neither set nor see it.
+    `resume`: whether a run may continue with another value; or a function of the config that
+    returns the reason why not, "" if it may.
     """
     limits = {"ge": ge, "gt": gt, "le": le, "lt": lt, "choices": choices}
-    metadata = {"doc": doc, **limits, "task": task}
+    metadata = {"doc": doc, **limits, "task": task, "resume": resume}
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
     if callable(default):

@@ -68,7 +68,7 @@ class RewardModelConfig:
     max_grad_norm: float = key(5.0, "gradient norm is clipped to this", gt=0)
     eval_steps: int = key(200, "updates between evaluations, and between checkpoints", ge=1)
     average: int = key(3, "the model is the mean of this many best evaluations by dev CER", ge=1)
-    eval_utterances: int = key(200, "dev utterances per evaluation; 0: all", ge=0)
+    eval_utterances: int = key(200, "dev utterances per evaluation; 0: all", ge=0, resume=True)
 
     def rules(self, config: Config) -> Iterator[Rule]:
         """Yield the rules that the section breaks."""
@@ -113,7 +113,7 @@ class JudgeConfig:
     noise: float = key(0.5, "share of the recordings that noise is added to", ge=0, le=1)
     eval_steps: int = key(200, "updates between evaluations, and between checkpoints", ge=1)
     average: int = key(2, "the judge is the mean of this many best evaluations by dev CER", ge=1)
-    eval_utterances: int = key(200, "dev utterances per evaluation; 0: all", ge=0)
+    eval_utterances: int = key(200, "dev utterances per evaluation; 0: all", ge=0, resume=True)
 
     def rules(self, config: Config) -> Iterator[Rule]:
         """Yield the rules that the section breaks."""

@@ -19,6 +19,18 @@ OUTSIDE = {"batch": "the mean of the step", "greedy": "the greedy hypothesis"}
 DIFFERENTIATED = ("diffro", "both")  # algorithms with DiffRO's loss
 
 
+def _reason_against_other_length(config: Config) -> str:
+    """Return what the steps so far owe to `rl.max_steps`; "" if nothing."""
+    rl = config.rl
+    if rl.lr_scheduler_type == "linear":
+        return "the learning rate falls to 0 at rl.max_steps"
+    if rl.prompt_order == "curriculum" and not rl.curriculum_steps:
+        return "the curriculum draws from all utterances at half of rl.max_steps"
+    if rl.algorithm in DIFFERENTIATED and config.diffro.tau != config.diffro.tau_end:
+        return "diffro.tau falls to diffro.tau_end at rl.max_steps"
+    return ""
+
+
 @dataclass
 class RLConfig:
     """Reinforcement learning (stage 5)."""
@@ -37,7 +49,9 @@ class RLConfig:
         "parts that learn; `encoder` may be added (then it is run in each update)",
         task="asr",
     )
-    max_steps: int = key(100, "updates (steps of rollout and update)", ge=1)
+    max_steps: int = key(
+        100, "updates (steps of rollout and update)", ge=1, resume=_reason_against_other_length
+    )
     num_prompts: int = key(16, "prompts (utterances) per step [train_batch_size]", ge=1)
     prompt_order: str = key(
         "shuffle",
@@ -172,23 +186,28 @@ class RLConfig:
         "auto",
         "one forward of the prefix for its whole group; auto: when it saves tokens",
         choices=("auto", "always", "never"),
+        resume=True,
     )
     rollout_prompts: int = key(
         0,
         "prompts whose groups are sampled at once; 0: all of the step's. Fewer need less memory, "
         "and their rewards are computed while the next are sampled",
         ge=0,
+        resume=True,
     )
     reward_workers: int = key(
-        0, "processes for rewards that take long; 0: in the training process", ge=0
+        0, "processes for rewards that take long; 0: in the training process", ge=0, resume=True
     )
     cache_frames: bool = key(
         False,
         "keep what a frozen encoder makes of the audio on disk too, in the experiment's frames/: "
         "for corpora whose frames need more than 4 GB, and for resuming",
         task="asr",
+        resume=True,
     )
-    micro_batch_tokens: int = key(16384, "tokens of prefixes and responses in one forward", ge=1)
+    micro_batch_tokens: int = key(
+        16384, "tokens of prefixes and responses in one forward", ge=1, resume=True
+    )
     learning_rate: float = key(1e-4, "peak learning rate (AdamW)", gt=0)
     warmup_steps: int = key(5, "steps of linear warm-up", ge=0)
     lr_scheduler_type: str = key(
@@ -210,9 +229,9 @@ class RLConfig:
     early_stop_window: int = key(
         4, "evaluations, the latest, that early_stop looks at", ge=3, task="tts"
     )
-    save_steps: int = key(20, "steps between checkpoints for resuming", ge=1)
+    save_steps: int = key(20, "steps between checkpoints for resuming", ge=1, resume=True)
     average: int = key(1, "the model is the mean of this many best checkpoints by rl_dev", ge=1)
-    eval_utterances: int = key(200, "rl_dev utterances per evaluation; 0: all", ge=0)
+    eval_utterances: int = key(200, "rl_dev utterances per evaluation; 0: all", ge=0, resume=True)
 
     def rules(self, config: Config) -> Iterator[Rule]:
         """Yield the rules that the section breaks."""

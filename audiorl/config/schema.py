@@ -35,8 +35,10 @@ class Config:
 
     task: str = key("asr", "what is learnt: recognition or synthesis", choices=("asr", "tts"))
     seed: int = key(1, "of everything random in training", ge=0)
-    device: str = key("auto", "auto: the GPU if there is one", choices=("auto", "cpu", "cuda"))
-    num_threads: int = key(0, "CPU threads of torch; 0: one per core", ge=0)
+    device: str = key(
+        "auto", "auto: the GPU if there is one", choices=("auto", "cpu", "cuda"), resume=True
+    )
+    num_threads: int = key(0, "CPU threads of torch; 0: one per core", ge=0, resume=True)
     data: DataConfig = key(DataConfig, "corpus")
     tokenizer: TokenizerConfig = key(TokenizerConfig, "text units")
     frontend: FrontendConfig = key(FrontendConfig, "features")

@@ -58,11 +58,11 @@ class SFTConfig:
     eval_steps: int = key(
         200, "updates between evaluations on dev (ASR: greedy WER; TTS: cross entropy)", ge=1
     )
-    save_steps: int = key(100, "updates between checkpoints for resuming", ge=1)
-    logging_steps: int = key(10, "updates between lines of metrics.jsonl", ge=1)
+    save_steps: int = key(100, "updates between checkpoints for resuming", ge=1, resume=True)
+    logging_steps: int = key(10, "updates between lines of metrics.jsonl", ge=1, resume=True)
     patience: int = key(0, "evaluations without a better one before stopping; 0: never stop", ge=0)
     average: int = key(3, "the model is the mean of this many best checkpoints on dev", ge=1)
-    eval_utterances: int = key(200, "dev utterances per evaluation; 0: all", ge=0)
+    eval_utterances: int = key(200, "dev utterances per evaluation; 0: all", ge=0, resume=True)
 
     def rules(self, config: Config) -> Iterator[Rule]:
         """Yield the rules that the section breaks."""

@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from audiorl.config import config_differences, dump_config, load_config
+from audiorl.config.keys import schema_keys
 from audiorl.config.schema import Config
 from audiorl.data.rl_set import Item
 from audiorl.data.utterance import Utterance
@@ -22,6 +23,8 @@ from audiorl.models import WEIGHTS
 from audiorl.runs.environment import environment
 from audiorl.runtime.files import atomic_path, atomic_write, disk_errors, write_json
 from audiorl.runtime.stamps import Stamp
+
+log = logging.getLogger(__name__)
 
 # Every run depends on these; those that are not named here or by a run may change in a restart.
 # What data.* and the warm start brought in is compared by content (`check_inputs`).
@@ -41,13 +44,15 @@ class Experiment:
         self.config = config
         with disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        self._check_config((*RELEVANT, *relevant))
+        changed = self._check_config((*RELEVANT, *relevant))
         if not (self.folder / "env.json").exists():
             write_json(self.folder / "env.json", environment())
         with atomic_write(self.folder / "run.sh") as stream:
             stream.write(resume_command())
         (self.folder / "run.sh").chmod(0o755)
         self._start_log()
+        if changed:
+            log.info("the run continues with another config: %s", "; ".join(changed))
 
     @property
     def model_folder(self) -> Path:
@@ -76,22 +81,29 @@ class Experiment:
         with atomic_path(self.folder / name) as copy:
             shutil.copyfile(path, copy)
 
-    def _check_config(self, relevant: tuple[str, ...]) -> None:
+    def _check_config(self, relevant: tuple[str, ...]) -> list[str]:
+        """Return what changed and may; UserError names what may not."""
         path = self.folder / "config.yaml"
         if not path.exists():
             with atomic_write(path) as stream:
                 stream.write(dump_config(self.config))
-            return
-        differences = [
-            line
-            for line in config_differences(load_config(path), self.config)
-            if line.startswith(relevant)
-        ]
-        if differences:
+            return []
+        allowed, refused = [], []
+        for line in config_differences(load_config(path), self.config):
+            if not line.startswith(relevant):
+                continue
+            resume = schema_keys()[line.partition(":")[0]][1].metadata["resume"]
+            reason = resume(self.config) if callable(resume) else ""
+            if resume and not reason:
+                allowed.append(line)
+            else:
+                refused.append(f"{line}, but {reason}" if reason else line)
+        if refused:
             raise UserError(
-                f"{path}: the run was started with another config ({'; '.join(differences)}); "
+                f"{path}: the run was started with another config ({'; '.join(refused)}); "
                 "remove the folder to train again, or name another with --exp."
             )
+        return allowed
 
     def _start_log(self) -> None:
         root = logging.getLogger()

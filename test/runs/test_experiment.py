@@ -101,6 +101,46 @@ def test_another_config_is_refused(tmp_path: Path, keys: dict, named: list[str])
     assert "\n" not in str(raised.value)
 
 
+RESUMABLE = {
+    "rl.micro_batch_tokens": 64,
+    "rl.save_steps": 7,
+    "rl.eval_utterances": 3,
+    "rl.reward_workers": 1,
+    "rl.rollout_prompts": 2,
+    "rl.max_steps": 9,
+}
+
+
+@pytest.mark.parametrize("key", RESUMABLE)
+def test_a_run_continues_with_another_speed_or_length(tmp_path: Path, key: str, caplog) -> None:
+    Experiment(tmp_path, tiny_config(), ("rl.",))
+    Experiment(tmp_path, tiny_config({key: RESUMABLE[key]}), ("rl.",))
+    (line,) = (tmp_path / "train.log").read_text().splitlines()
+    assert "the run continues with another config" in line
+    assert f"{key}: " in line and line.endswith(f"-> {RESUMABLE[key]}")
+
+
+@pytest.mark.parametrize(
+    ("common", "reason"),
+    [
+        ({"rl.lr_scheduler_type": "linear"}, "the learning rate falls to 0"),
+        ({"rl.prompt_order": "curriculum"}, "the curriculum draws from all"),
+    ],
+)
+def test_another_length_is_refused_with_the_reason(
+    tmp_path: Path, common: dict, reason: str
+) -> None:
+    Experiment(tmp_path, tiny_config(common), ("rl.",))
+    with pytest.raises(UserError, match=rf"rl\.max_steps: \d+ -> 9, but {reason}"):
+        Experiment(tmp_path, tiny_config({**common, "rl.max_steps": 9}), ("rl.",))
+
+
+def test_another_temperature_is_refused(tmp_path: Path) -> None:
+    Experiment(tmp_path, tiny_config(), ("rl.",))
+    with pytest.raises(UserError, match=r"rl\.temperature"):
+        Experiment(tmp_path, tiny_config({"rl.temperature": 0.7}), ("rl.",))
+
+
 def test_a_broken_config_is_named(tmp_path: Path) -> None:
     opened(tmp_path)
     (tmp_path / "config.yaml").write_text("task: [")
