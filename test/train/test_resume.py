@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from deaths import after, before, killed
 from runs import RL, SFT, Corpus, lines, outcome
+from safetensors.torch import load, load_file
 from tiny import tiny_config
 
 from audiorl.config import dump_config
@@ -114,6 +116,22 @@ def test_a_warm_start_goes_on_to_the_bit(death: str, corpus, undisturbed, tmp_pa
 @pytest.mark.parametrize("death", RL_DEATHS)
 def test_rl_goes_on_to_the_bit(death: str, corpus, undisturbed, tmp_path) -> None:
     killed(lambda: corpus.rl(tmp_path / "exp"), RL_DEATHS[death])
+    corpus.rl(tmp_path / "exp")
+    same(tmp_path / "exp", undisturbed["grpo"])
+
+
+def test_rl_continues_with_smaller_micro_batches(corpus, undisturbed, tmp_path) -> None:
+    killed(lambda: corpus.rl(tmp_path / "exp"), logged(5))
+    corpus.rl(tmp_path / "exp", {"rl.micro_batch_tokens": 40})
+    weights = load_file(tmp_path / "exp" / "model" / "model.safetensors")
+    expected = load(undisturbed["grpo"]["weights"])
+    assert weights.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(weights[name], value, rtol=1e-2, atol=1e-3)
+
+
+def test_rl_continues_to_another_length(corpus, undisturbed, tmp_path) -> None:
+    killed(lambda: corpus.rl(tmp_path / "exp", {"rl.max_steps": 100}), logged(5))
     corpus.rl(tmp_path / "exp")
     same(tmp_path / "exp", undisturbed["grpo"])
 
