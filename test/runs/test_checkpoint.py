@@ -24,7 +24,7 @@ def train(model: AudioLLM, optimizer: Optimizers, steps: int) -> None:
     for _ in range(steps):
         optimizer.zero_grad()
         torch.manual_seed(0)
-        model.supervised_loss(model.encode(waves), texts, 0.3).total.backward()
+        model.supervised_loss(model.encode(waves), texts, ctc_weight=0.3).total.backward()
         optimizer.step(1.0, 1.0, [])
 
 
