@@ -113,6 +113,15 @@ class AdaptorConfig:
 
 
 @dataclass
+class ModelConfig:
+    """The policy."""
+
+    family: str = key(
+        "", "its class: audio_llm, speech_lm or one of yours in families/; empty: the task's own"
+    )
+
+
+@dataclass
 class LLMConfig:
     """The language model (Hugging Face)."""
 

@@ -42,7 +42,7 @@ class RLConfig:
         choices=("grpo", "supervised", "diffro", "both"),
     )
     engine: str = key(
-        "native", "who samples: native, the policy itself, or another module of audiorl/engines"
+        "native", "samples responses: native, the policy itself, or one of yours in engines/"
     )
     train: list[str] = key(
         ["adaptor", "llm"],

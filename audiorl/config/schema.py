@@ -20,6 +20,7 @@ from audiorl.config.model import (
     EncoderConfig,
     FrontendConfig,
     LLMConfig,
+    ModelConfig,
     TokenizerConfig,
 )
 from audiorl.config.recognisers import JudgeConfig, RewardModelConfig
@@ -40,6 +41,7 @@ class Config:
     )
     num_threads: int = key(0, "CPU threads of torch; 0: one per core", ge=0, resume=True)
     data: DataConfig = key(DataConfig, "corpus")
+    model: ModelConfig = key(ModelConfig, "stage 3")
     tokenizer: TokenizerConfig = key(TokenizerConfig, "text units")
     frontend: FrontendConfig = key(FrontendConfig, "features")
     encoder: EncoderConfig = key(EncoderConfig, "audio encoder", task="asr")

@@ -21,7 +21,7 @@ from audiorl.infer.decode import Transcriber
 from audiorl.infer.transcribe import transcribe
 from audiorl.models import WEIGHTS
 from audiorl.models.audio_llm import AudioLLM
-from audiorl.models.policy import load_policy
+from audiorl.models.policy import find_policy, load_policy
 from audiorl.rl.collect import Rewarder
 from audiorl.rl.frames import FrameArchive, FrameStore
 from audiorl.rl.groups import Sampler, read_text
@@ -44,6 +44,7 @@ class Recognition(Task):
     """Recognition, as the stages see it."""
 
     sft_sections = (
+        "model.",
         "data.sample_rate",
         "tokenizer.",
         "frontend.",
@@ -68,7 +69,8 @@ class Recognition(Task):
 
     def warm_start(self, inputs: dict[str, Any]) -> RecognitionWarmStart:
         config, train = self.config, inputs["train"]
-        model = AudioLLM.create(config, (u.text for u in train)).to(pick_device(config.device))
+        family = find_policy(config.model.family or AudioLLM.family)
+        model = family.create(config, (u.text for u in train)).to(pick_device(config.device))
         log.info(describe(model))
         dev = some(inputs["dev"], config.sft.eval_utterances)
         return RecognitionWarmStart(config, model, train, dev)

@@ -22,6 +22,7 @@ from audiorl.engines.native import PolicyEngine
 from audiorl.errors import UserError
 from audiorl.infer.speak import speak
 from audiorl.models.layouts import SpeechFacts, SpeechPrompt
+from audiorl.models.policy import find_policy
 from audiorl.models.speech_lm import SpeechLM
 from audiorl.models.token_recogniser import refuse_unread
 from audiorl.runs.reporter import Reporter
@@ -65,7 +66,8 @@ def make_warm_start(config: Config, folders: Folders, inputs: dict[str, Any]) ->
     check_codec(other, info, str(places["dev"]), str(places["train"]))
     train = sayable(inputs["train"], train_tokens, info["token_rate"])
     facts = speech_facts(config, train, train_tokens, info)
-    model = SpeechLM.create(config, (u.text for u in train), facts).to(pick_device(config.device))
+    family = find_policy(config.model.family or SpeechLM.family)
+    model = family.create(config, (u.text for u in train), facts).to(pick_device(config.device))
     log.info(
         "%.2f M parameters, %d ids, %d of them speech at %g Hz",
         sum(p.numel() for p in model.parameters()) / 1e6,

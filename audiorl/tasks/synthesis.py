@@ -52,7 +52,7 @@ class Synthesis(Task):
 
     texts_alone = True
     parts = ("llm",)
-    sft_sections = ("tokenizer.", "llm.", "speech.", "sft.", *SAMPLING)
+    sft_sections = ("model.", "tokenizer.", "llm.", "speech.", "sft.", *SAMPLING)
     rl_sections = ("diffro.", *SAMPLING)  # of evaluations, too
 
     def __init__(self, config: Config, folders: Folders) -> None:

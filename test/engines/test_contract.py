@@ -26,7 +26,7 @@ def untie(policy: Policy) -> Policy:
     head = nn.Linear(*reversed(policy.llm.lm_head.weight.shape), bias=False)
     policy.llm.lm_head = head
     with torch.no_grad():
-        head.weight.mul_(3.0)
+        head.weight.mul_(2.0)
     return policy.eval()
 
 
