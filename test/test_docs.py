@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 
 from audiorl.config import load_config
-from audiorl.config.keys import key_values
+from audiorl.config.keys import key_values, schema_keys
 from audiorl.config.matrix import load_matrix
 from audiorl.config.rewards import REWARDS, RewardOptions
 from audiorl.config.schema import Config
@@ -277,6 +277,14 @@ def test_pages_are_short_and_in_the_index(page: Path) -> None:
     assert words <= MOST_WORDS, f"{page}: {words} words; split it, or leave something out"
     index = page.parent / "README.md"
     assert page == index or f"({page.name})" in index.read_text(encoding="utf-8"), page
+
+
+def test_the_page_of_stages_lists_the_keys_that_may_change_in_a_run() -> None:
+    page = (ROOT / "docs" / "stages.md").read_text(encoding="utf-8")
+    listed = page[page.index("## Stop and resume") :].partition("Any other change")[0]
+    names = set(re.findall(r"`(?:\w+\.)*(\w+)`", listed))
+    keys = {key for key, (_, field) in schema_keys().items() if field.metadata["resume"]}
+    assert {key.rpartition(".")[2] for key in keys} - names == set()
 
 
 def test_the_files_of_the_table_exist() -> None:
