@@ -7,6 +7,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . utils/environment.sh
 choose_python --dev
+# Many tests start programs; without bytecode each of them would compile the package again.
+unset PYTHONDONTWRITEBYTECODE
 if [ $# -eq 0 ]; then
     cores=$(getconf _NPROCESSORS_ONLN)
     set -- -n $((cores < 4 ? cores : 4)) --dist loadfile

@@ -10,9 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
 
 from audiorl.config.decoding import ScoreConfig
 from audiorl.errors import UserError
@@ -257,9 +255,11 @@ def draw_chart(
 
     `draw` gets the axes; `height` is in inches.
     """
+    import matplotlib.figure  # slow to import
+
     name = re.sub(r"[^\w.-]", "_", name)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(SIZE[0], height), layout="constrained")
+        figure = matplotlib.figure.Figure(figsize=(SIZE[0], height), layout="constrained")
         draw(figure.add_subplot())
         with atomic_path(images / f"{name}.png") as path:
             figure.savefig(path, format="png", dpi=120, facecolor="white")

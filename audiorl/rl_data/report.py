@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
+from typing import TYPE_CHECKING
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from audiorl.report.charts import COLOURS, INK, STYLE
 from audiorl.rl_data.subsets import Candidate, Choice
 from audiorl.runtime.files import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 EDGES = (-1.0, 0.0, 0.25, 0.5, 0.75, 0.9, 1.0)  # of mean rewards, in the table
 HEADER = "subset        utts  share  hours  seconds  error  pass  reward  spread  equal"
@@ -55,8 +56,10 @@ def _row(label: str, share: str, members: Sequence[Candidate]) -> str:
 
 def draw(pool: Sequence[Candidate], choices: Sequence[Choice], path: Path) -> None:
     """Difficulty and length of the pool and of each subset, and what subsets share, as a PNG."""
+    import matplotlib.figure  # slow to import
+
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(9.6, 7.2), layout="constrained")
+        figure = matplotlib.figure.Figure(figsize=(9.6, 7.2), layout="constrained")
         axes = figure.subplots(2, 2)
         _histograms(axes[0, 0], pool, choices, "mean reward of the sampled hypotheses", _reward)
         _histograms(axes[0, 1], pool, choices, "seconds", _seconds)

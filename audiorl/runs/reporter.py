@@ -7,8 +7,6 @@ import math
 from collections.abc import Iterable
 from pathlib import Path
 
-from torch.utils.tensorboard import SummaryWriter
-
 from audiorl.runs.checkpoint import truncate_jsonl
 from audiorl.runtime.files import disk_errors
 
@@ -17,6 +15,8 @@ class Reporter:
     """Appends the metrics of steps; a resumed run replaces what it does again."""
 
     def __init__(self, folder: Path, last_step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # slow to import
+
         self.metrics_path = folder / "metrics.jsonl"
         self.completions_path = folder / "completions.jsonl"
         truncate_jsonl(self.metrics_path, last_step)

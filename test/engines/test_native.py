@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 
 import pytest
+import scipy  # its `stats`, slow to import, come when first used
 import torch
-from scipy.stats import chisquare
 from tiny import generate, plain_lm, random_prefix, tiny_model
 from torch import Tensor
 
@@ -350,7 +350,7 @@ def test_50000_responses_match_the_lm(model: AudioLLM, sampling: Sampling) -> No
     if wanted[-1] < 5:
         observed[-2:], wanted[-2:] = [sum(observed[-2:])], [sum(wanted[-2:])]
     assert len(frequent) > 5
-    assert chisquare(observed, wanted).pvalue > 0.01
+    assert scipy.stats.chisquare(observed, wanted).pvalue > 0.01
     scored = response_logprobs(
         model.llm,
         prefix,

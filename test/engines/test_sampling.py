@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
+import scipy  # its `stats`, slow to import, come when first used
 import torch
-from scipy.stats import chisquare
 from transformers import TopKLogitsWarper, TopPLogitsWarper
 
 from audiorl.engines.engine import Draws
@@ -105,7 +105,7 @@ def test_50000_draws_match_the_softmax(sampling: Sampling) -> None:
     assert seen[~inside].sum() == 0
     assert inside.sum() == (VOCAB - 2 if sampling.top_k == 0 else inside.sum())
     scaled = expected[inside].double() * (count / expected[inside].double().sum())
-    assert chisquare(seen[inside], scaled).pvalue > 0.01
+    assert scipy.stats.chisquare(seen[inside], scaled).pvalue > 0.01
 
 
 def test_the_test_above_notices_a_wrong_temperature() -> None:
@@ -114,7 +114,7 @@ def test_the_test_above_notices_a_wrong_temperature() -> None:
     logp = warp(logits, Sampling(temperature=1.05), no_tokens()).expand(50_000, -1)
     seen = torch.bincount(draw(logp, uniforms), minlength=VOCAB).double()
     expected = logits[0].double().softmax(-1) * 50_000
-    assert chisquare(seen, expected).pvalue < 1e-4
+    assert scipy.stats.chisquare(seen, expected).pvalue < 1e-4
 
 
 def test_draws_at_the_ends_stay_in_the_support() -> None:
@@ -175,7 +175,7 @@ def test_random_numbers_differ_by_everything_else() -> None:
 def test_random_numbers_are_uniform_and_independent() -> None:
     table = Draws(0, 0, [f"utt{i}" for i in range(100)]).uniforms(4, 25)  # 10,000 numbers
     counts = torch.histc(table.float().view(-1), 20, 0, 1)
-    assert chisquare(counts.numpy()).pvalue > 0.001
+    assert scipy.stats.chisquare(counts.numpy()).pvalue > 0.001
     neighbours = torch.corrcoef(torch.stack([table[:-1, 0], table[1:, 0]]))[0, 1]
     assert abs(neighbours) < 0.2
 
@@ -203,6 +203,6 @@ def test_repetition_aware_sampling_draws_as_it_is_defined(written: list[int]) ->
     wanted = [*expected[likely].tolist(), expected[~likely].sum().item()]
     pairs = [(o, w) for o, w in zip(observed, wanted, strict=True) if w > 0]
     scale = count / sum(w for _, w in pairs)
-    assert chisquare([o for o, _ in pairs], [w * scale for _, w in pairs]).pvalue > 1e-3
+    assert scipy.stats.chisquare([o for o, _ in pairs], [w * scale for _, w in pairs]).pvalue > 1e-3
     if not any(written[-4:].count(i) > 1 for i in (3, 5)):
         torch.testing.assert_close(logp.exp(), cut[0].exp())

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy  # its `stats`, slow to import, come when first used
 import torch
-from scipy.stats import chi2, kstest
 
 from audiorl.engines.engine import Draws
 from audiorl.rl.relaxation import annealed, gumbel_noise, gumbel_softmax
@@ -18,7 +18,7 @@ def noise(draws: int = DRAWS, size: int = 4) -> torch.Tensor:
 
 
 def test_noise_is_standard_gumbel() -> None:
-    result = kstest(noise().flatten().numpy(), "gumbel_r")
+    result = scipy.stats.kstest(noise().flatten().numpy(), "gumbel_r")
     assert result.pvalue > 0.01
 
 
@@ -30,7 +30,7 @@ def test_the_likeliest_token_is_distributed_as_the_softmax(tau: float, hard: boo
     counts = torch.bincount(drawn, minlength=4).double()
     expected = DRAWS * logits.double().softmax(-1)
     statistic = float(((counts - expected) ** 2 / expected).sum())
-    assert chi2.sf(statistic, 3) > 0.01
+    assert scipy.stats.chi2.sf(statistic, 3) > 0.01
 
 
 def test_soft_and_hard_agree_as_tau_falls() -> None:

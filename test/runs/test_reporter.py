@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from audiorl.errors import UserError
 from audiorl.runs import reporter as reporter_module
@@ -20,6 +19,15 @@ def lines(path: Path) -> list[dict]:
         raise AssertionError(f"{name} is no JSON")
 
     return [json.loads(line, parse_constant=refuse) for line in path.read_text().split("\n")[:-1]]
+
+
+def curves(folder: Path, **options):
+    """Return what TensorBoard reads of a run."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board = EventAccumulator(str(folder / "tensorboard"), **options)
+    board.Reload()
+    return board
 
 
 def test_lines_and_curves(tmp_path: Path) -> None:
@@ -35,8 +43,7 @@ def test_lines_and_curves(tmp_path: Path) -> None:
         {"step": 2, "loss": 1e-9, "reward": None, "kl": None},
     ]
     assert lines(tmp_path / "completions.jsonl")[0] == {"step": 1, "text": "汉字"}
-    board = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"audio": 0})
-    board.Reload()
+    board = curves(tmp_path, size_guidance={"audio": 0})
     assert [(e.step, round(e.value, 6)) for e in board.Scalars("loss")] == [(1, 0.123457), (2, 0.0)]
     assert board.Tags()["audio"] == ["eval/sample"]
 
@@ -57,8 +64,7 @@ def test_a_resumed_run_replaces_what_it_does_again(tmp_path: Path) -> None:
         (3, 33.0),
     ]
     assert [line["step"] for line in lines(tmp_path / "completions.jsonl")] == [0, 0, 1, 1, 2, 2]
-    board = EventAccumulator(str(tmp_path / "tensorboard"))
-    board.Reload()
+    board = curves(tmp_path)
     assert [(e.step, e.value) for e in board.Scalars("loss")][-1] == (3, 33.0)
 
 
