@@ -19,12 +19,10 @@ from audiorl.config.field import key
 from audiorl.config.model import EncoderConfig, FrontendConfig
 from audiorl.config.recognisers import JudgeConfig
 from audiorl.config.schema import Config
-from audiorl.errors import UserError
-from audiorl.models import WEIGHTS, load_weights, save_weights
 from audiorl.models.ctc import best_path, ctc_log_likelihood
 from audiorl.models.encoder import Encoder
 from audiorl.models.frontend import Frontend
-from audiorl.models.settings import load_settings, save_settings
+from audiorl.models.settings import load_model, save_model
 from audiorl.runtime.files import write_json
 from audiorl.text.characters import Characters
 
@@ -152,24 +150,16 @@ class Judge(nn.Module):
         """Write settings, labels and, last, weights."""
         labels = {"characters": self.characters.symbols, "speakers": self.speakers}
         write_json(folder / LABELS, labels)
-        save_settings(self.settings, folder)
-        save_weights(self, folder / WEIGHTS)
+        save_model(self, folder)
 
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> Judge:
-        """Return the judge saved in `folder`, in evaluation mode.
+        """Return the judge saved in `folder`, in evaluation mode; UserErrors of `load_model`."""
 
-        Raises UserError if it is not there, not whole, or was written by an older audiorl.
-        """
-        try:
-            labels = json.loads((folder / LABELS).read_text(encoding="utf-8"))
-            judge = cls(load_settings(JudgeSettings, folder), **labels)
-        except (OSError, ValueError, TypeError) as error:
-            raise UserError(
-                f"{folder}: there is no whole judge ({error}); train it again (stage 3)."
-            ) from error
-        load_weights(judge, folder / WEIGHTS)
-        return judge.to(device).eval()
+        def build(settings: JudgeSettings) -> Judge:
+            return cls(settings, **json.loads((folder / LABELS).read_text(encoding="utf-8")))
+
+        return load_model(folder, "judge", JudgeSettings, build, device)
 
     def _features(self, waves: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Features [B, T, n_mels] and their lengths [B]."""

@@ -10,7 +10,7 @@ import copy
 import importlib
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,15 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from audiorl.config.dump import dump_section
-from audiorl.config.loader import load_section
-from audiorl.errors import UserError, reason
-from audiorl.models import WEIGHTS, load_weights, save_weights
+from audiorl.errors import UserError
 from audiorl.models.language_model import LanguageModel, Prefix
+from audiorl.models.settings import FILE, load_model, read_settings, save_model
 from audiorl.models.tokenizer import Tokenizer
-from audiorl.runtime.files import atomic_write
 
-SETTINGS = "config.yaml"
 KNOWN = {
     "audio_llm": "audiorl.models.audio_llm",
     "speech_lm": "audiorl.models.speech_lm",
@@ -120,16 +116,9 @@ class Policy(nn.Module, ABC):
     def save(self, folder: Path) -> None:
         """Write everything that decoding needs: settings, tokenizer, LM sizes; the weights last."""
         folder.mkdir(parents=True, exist_ok=True)
-        with atomic_write(folder / SETTINGS) as stream:
-            stream.write(dump_section(self.settings))
         self.save_vocabulary(folder)
         self.llm.config.save_pretrained(folder)
-        save_weights(self, folder / WEIGHTS)
-
-
-def _tensors(module: nn.Module) -> Iterator[Tensor]:
-    yield from module.parameters()
-    yield from module.buffers()
+        save_model(self, folder)
 
 
 def find_policy(name: str) -> type[Policy]:
@@ -150,34 +139,17 @@ def find_policy(name: str) -> type[Policy]:
 
 
 def load_policy(folder: str | Path, device: str = "cpu") -> Policy:
-    """Return the policy saved in `folder`, in evaluation mode.
-
-    Raises UserError if it is not there, not whole, or was written by an older audiorl.
-    """
+    """Return the policy saved in `folder`, in evaluation mode; UserErrors of `load_model`."""
     folder = Path(folder)
-    name = saved_family(folder)
-    family = find_policy(name)
-    try:
-        settings = load_section(family.settings_type, folder / SETTINGS)
-        policy = family.from_settings(settings, folder)
-    except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
-        raise UserError(
-            f"{folder}: the model is not whole ({reason(error)}); restore the folder or train "
-            "again."
-        ) from error
-    load_weights(policy, folder / WEIGHTS)
-    return policy.to(device).eval()
+    family = find_policy(saved_family(folder))
+    return load_model(
+        folder, "model", family.settings_type, lambda s: family.from_settings(s, folder), device
+    )
 
 
 def saved_family(folder: Path) -> str:
     """Return the family of the policy saved in `folder`; UserError if there is no such model."""
-    path = folder / SETTINGS
-    if not path.is_file():
-        raise UserError(f"{folder}: there is no model; run the training stage that writes it.")
-    found = re.search(r"^family: ([\w.-]+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    found = re.search(r"^family: ([\w.-]+)", read_settings(folder, "model"), re.MULTILINE)
     if not found:
-        raise UserError(
-            f"{path}: the model was written by an audiorl before 0.2, which kept the whole recipe "
-            "there; train it again, or decode it with that version."
-        )
+        raise UserError(f"{folder / FILE}: names no family of policies; train the model again.")
     return found[1]

@@ -1,37 +1,60 @@
-"""Settings of a model as a file in its folder: the sections it was made of, and its kind."""
+"""A model's folder: its settings (the sections it was made of), and its weights, written last."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from torch import nn
+
 from audiorl.config.dump import dump_section
 from audiorl.config.loader import load_section
-from audiorl.errors import UserError
+from audiorl.errors import UserError, reason
+from audiorl.models import WEIGHTS, load_weights, save_weights
 from audiorl.runtime.files import atomic_write
 
-T = TypeVar("T")
+Model = TypeVar("Model", bound=nn.Module)
 FILE = "config.yaml"
 WHOLE_RECIPE = re.compile(r"^task: ", re.MULTILINE)  # what no model's own settings have
 
 
-def save_settings(settings: Any, folder: Path) -> None:
-    """Write the settings of a model, a dataclass of keys, into its folder."""
+def save_model(model: nn.Module, folder: Path) -> None:
+    """Write `model.settings`, a dataclass of keys, and the weights; call it last."""
     with atomic_write(folder / FILE) as stream:
-        stream.write(dump_section(settings))
+        stream.write(dump_section(model.settings))
+    save_weights(model, folder / WEIGHTS)
 
 
-def load_settings(kind: type[T], folder: Path) -> T:
-    """Return the settings of class `kind` in a model's folder.
+def load_model(
+    folder: Path, noun: str, kind: type, build: Callable[[Any], Model], device: str
+) -> Model:
+    """Return the model that `build` makes of settings of class `kind`, in evaluation mode.
 
-    Raises UserError if they are not there, not whole, of another kind, or the whole recipe, which
-    older versions kept in their place.
+    Raises UserError if it is not there, not whole, of another kind, or of a former layout.
     """
+    read_settings(folder, noun)
+    try:
+        model = build(load_section(kind, folder / FILE))
+    except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
+        raise UserError(
+            f"{folder}: the {noun} is not whole ({reason(error)}); restore the folder or train "
+            "again."
+        ) from error
+    load_weights(model, folder / WEIGHTS)
+    return model.to(device).eval()
+
+
+def read_settings(folder: Path, noun: str) -> str:
+    """Return the text of a model's settings; UserError if there are none, or a whole recipe."""
     path = folder / FILE
-    if path.is_file() and WHOLE_RECIPE.search(path.read_text(encoding="utf-8", errors="replace")):
+    if not path.is_file():
+        raise UserError(f"{folder}: there is no {noun}; run the training stage that writes it.")
+    text = path.read_text(encoding="utf-8", errors="replace")
+    if WHOLE_RECIPE.search(text):
         raise UserError(
             f"{path}: was written by an audiorl before 0.2, which kept the whole recipe there; "
             "train it again."
         )
-    return load_section(kind, path)
+    return text

@@ -30,11 +30,10 @@ from audiorl.config.recognisers import RewardModelConfig
 from audiorl.config.schema import Config
 from audiorl.data.speech_tokens import CodecInfo
 from audiorl.data.utterance import Utterance
-from audiorl.errors import UserError, reason
-from audiorl.models import WEIGHTS, load_weights, save_weights
+from audiorl.errors import UserError
 from audiorl.models.ctc import BLANK, best_path, ctc_log_likelihood, frames_needed
 from audiorl.models.encoder import Encoder
-from audiorl.models.settings import load_settings, save_settings
+from audiorl.models.settings import load_model, save_model
 from audiorl.runtime.files import write_json
 from audiorl.text.normalise import spoken
 
@@ -261,24 +260,17 @@ class TokenRecogniser(nn.Module):
     def save(self, folder: Path) -> None:
         """Write settings, facts and, last, weights."""
         write_json(folder / FACTS, asdict(self.facts))
-        save_settings(self.settings, folder)
-        save_weights(self, folder / WEIGHTS)
+        save_model(self, folder)
 
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> TokenRecogniser:
-        """Return the one saved in `folder`, frozen, in evaluation mode.
+        """Return the one saved in `folder`, frozen; UserErrors of `load_model`."""
 
-        Raises UserError if it is not whole, or was written by an older audiorl.
-        """
-        try:
+        def build(settings: RewardModelSettings) -> TokenRecogniser:
             facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-            recogniser = cls(load_settings(RewardModelSettings, folder), RecogniserFacts(**facts))
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise UserError(
-                f"{folder}: there is no whole reward model ({reason(error)}); train it (stage 3)."
-            ) from error
-        load_weights(recogniser, folder / WEIGHTS)
-        return recogniser.to(device).eval().requires_grad_(False)
+            return cls(settings, RecogniserFacts(**facts)).requires_grad_(False)
+
+        return load_model(folder, "reward model", RewardModelSettings, build, device)
 
     @staticmethod
     def _real(frames: Tensor, lengths: Tensor) -> Tensor:

@@ -12,7 +12,6 @@ from torch.nn.utils.rnn import pad_sequence
 
 from audiorl.config.codec import CodecConfig
 from audiorl.config.model import EncoderConfig
-from audiorl.models import WEIGHTS, save_weights
 from audiorl.models.codec.base import weights_hash
 from audiorl.models.codec.flow import FlowDecoder
 from audiorl.models.codec.quantiser import FiniteScalarQuantiser
@@ -22,7 +21,7 @@ from audiorl.models.codec.vocoder import GriffinLim
 from audiorl.models.ctc import best_path, ctc_log_likelihood
 from audiorl.models.encoder import Encoder
 from audiorl.models.frontend import Frontend
-from audiorl.models.settings import save_settings
+from audiorl.models.settings import save_model
 from audiorl.runtime.files import write_json
 from audiorl.text.characters import Characters
 
@@ -146,9 +145,8 @@ class NativeCodec(nn.Module):
         return weights_hash(self.encoder, self.quantiser)
 
     def save(self, folder: Path) -> None:
-        save_settings(self.settings, folder)
         write_json(folder / CHARACTERS, self.characters.symbols)
-        save_weights(self, folder / WEIGHTS)
+        save_model(self, folder)
 
     def _quantise(self, waves: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Codes [B, T, dims], tokens [B, T] and their number [B]: each 4 frames begun are one."""

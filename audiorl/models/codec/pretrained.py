@@ -19,10 +19,9 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
 
 from audiorl.errors import UserError, reason
-from audiorl.models import WEIGHTS, save_weights
 from audiorl.models.codec.base import weights_hash
 from audiorl.models.codec.settings import CodecSettings
-from audiorl.models.settings import save_settings
+from audiorl.models.settings import save_model
 
 
 class PretrainedCodec(nn.Module):
@@ -92,11 +91,10 @@ class PretrainedCodec(nn.Module):
         return weights_hash(self.model)
 
     def save(self, folder: Path) -> None:
-        save_settings(self.settings, folder)
         self.model.config.save_pretrained(folder)
         if self.extractor is not None:
             self.extractor.save_pretrained(folder)
-        save_weights(self, folder / WEIGHTS)
+        save_model(self, folder)
 
     def _encode(self, wave: Tensor) -> Tensor:
         """Tokens [T] of the first codebook for a wave [S]."""
