@@ -44,7 +44,7 @@ class Problem:
 
 
 @dataclass
-class Table:
+class ScannedTable:
     """File as id -> value in the order of its lines, and the problems of its lines."""
 
     values: dict[str, str] = field(default_factory=dict)
@@ -52,7 +52,7 @@ class Table:
     problems: list[Problem] = field(default_factory=list)
 
 
-def scan_table(path: Path) -> Table:
+def scan_table(path: Path) -> ScannedTable:
     """Read the good lines of a file and list every broken one.
 
     Carriage returns are removed, the first of several lines with one id is kept, lines that are
@@ -64,7 +64,7 @@ def scan_table(path: Path) -> Table:
         raise UserError(
             f"{path} cannot be read ({error.strerror}); run the data preparation again."
         ) from error
-    table = Table()
+    table = ScannedTable()
     lost = lost_with(path.name, (path.parent / "segments").exists())
 
     def report(line: int | None, name: str, kind: str, message: str, fix: str, drops: str = ""):

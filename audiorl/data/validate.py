@@ -24,7 +24,7 @@ from audiorl.data.data_dir import DataDir
 from audiorl.data.tables import (
     COMPLETE,
     Problem,
-    Table,
+    ScannedTable,
     keyed_by,
     lost_with,
     scan_table,
@@ -63,7 +63,7 @@ class Report:
     """Result of `examine`."""
 
     directory: DataDir  # what could be read, audio paths absolute
-    scans: dict[str, Table]  # by file name: values as they are written, and their lines
+    scans: dict[str, ScannedTable]  # by file name: values as they are written, and their lines
     problems: list[Problem] = field(default_factory=list)
     audio: dict[str, AudioInfo] = field(default_factory=dict)  # by recording, where checked
 

@@ -78,7 +78,7 @@ class _Search:
     def advance(
         self, logps: list[float], places: list[list[int]], stops: frozenset[int]
     ) -> list[int]:
-        """Go one token on, to the best of `places` (beam, token); return the beams' parents."""
+        """Append one token, the best of `places` (beam, token); return the beams' parents."""
         ended: list[Response] = []
         going: list[Response] = []
         parents: list[int] = []
@@ -94,7 +94,7 @@ class _Search:
         return parents
 
     def add(self, responses: list[Response]) -> None:
-        """Keeps the best of these and of those found before."""
+        """Keep the best of these and of those found before."""
         possible = [r for r in responses if r.logp > -torch.inf]
         self.found = sorted([*self.found, *possible], key=lambda r: -r.mean)[: self.beams]
 

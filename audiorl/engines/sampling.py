@@ -1,4 +1,4 @@
-"""The distribution that is sampled from, and scored: one function for both."""
+"""The distribution of sampling and of log-probabilities: one function for both."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Sampling:
-    """How responses are drawn."""
+    """Settings of the distribution that responses are drawn from."""
 
     temperature: float = 1.0
     top_k: int = 0  # 0: all tokens
@@ -24,12 +24,12 @@ class Sampling:
 def warp(
     logits: Tensor, sampling: Sampling, forbidden: Tensor, kept: Tensor | None = None
 ) -> Tensor:
-    """Logits [N, V] to the log-probabilities [N, V] (fp32) that `sampling` draws from.
+    """Return the log-probabilities [N, V] (fp32) that `sampling` draws from, of logits [N, V].
 
-    Forbidden tokens [V] and tokens outside top-k and top-p get -inf. Rollout samples from this and
-    the update scores with it: scoring the untruncated softmax would bias every importance ratio.
-    `kept` [N], one token a row, is never cut: the update knows that it was drawn, though rounding
-    or a later policy may now put it just outside.
+    Forbidden tokens [V] and tokens outside top-k and top-p get -inf. Rollout and update share it:
+    log-probabilities of the untruncated softmax would bias every importance ratio. `kept` [N], one
+    token a row, is never cut: it was drawn, though rounding or a later policy may now put it just
+    outside.
     """
     logits = whole = logits.float().masked_fill(forbidden, -torch.inf) / sampling.temperature
     if sampling.top_k > 0:
@@ -48,7 +48,7 @@ def warp(
 
 
 def repetition_aware(logp: Tensor, full: Tensor, written: Tensor, sampling: Sampling) -> Tensor:
-    """What VALL-E 2's repetition-aware sampling draws from, as log-probabilities [N, V].
+    """Return the log-probabilities [N, V] of VALL-E 2's repetition-aware sampling.
 
     It draws from `logp` [N, V] and, when the token fills `repetition_share` of the last
     `repetition_window` tokens or more, draws again from `full` [N, V], which top-k and top-p did
@@ -65,11 +65,11 @@ def repetition_aware(logp: Tensor, full: Tensor, written: Tensor, sampling: Samp
 
 
 def draw(logp: Tensor, uniforms: Tensor) -> Tensor:
-    """One token [N] from each row of log-probabilities [N, V], by inverting the distribution."""
+    """Return a token [N] of each row of log-probabilities [N, V], by inverting the distribution."""
     cumulative = logp.exp().cumsum(-1, dtype=torch.float64)
     total = cumulative[:, -1:]
     # Rounding may carry a draw next to 1 up to the total, beyond the last token.
     below = total.nextafter(torch.zeros_like(total))
     threshold = torch.minimum(uniforms[:, None] * total, below)
     tokens = torch.searchsorted(cumulative, threshold, right=True).squeeze(1)
-    return tokens.clamp(max=logp.size(-1) - 1)  # NaN finds no place; its log-probability tells
+    return tokens.clamp(max=logp.size(-1) - 1)  # NaN finds no place

@@ -48,12 +48,12 @@ class GroupDecoder:
         self.hidden = last[self._owners]  # [N, H], predicts the next token of each row
 
     def read(self, tokens: Tensor) -> None:
-        """Each row reads one token [N]; `hidden` then predicts the next."""
+        """Read one token [N] a row; `hidden` then predicts the next."""
         self.hidden = self._lm.step(tokens, self._positions, self._own, shared_prefix=self)
         self._positions = self._positions + 1
 
     def keep(self, rows: Tensor) -> None:
-        """Only these rows go on; prefixes that none continues leave, too."""
+        """Keep only these rows, and the prefixes that they continue."""
         self._own.batch_select_indices(rows)
         self._positions = self._positions[rows]
         alive, self._owners = self._owners[rows].unique(return_inverse=True)
@@ -63,7 +63,7 @@ class GroupDecoder:
         self._arrange()
 
     def _arrange(self) -> None:
-        """Gives each row a place among the rows of its prefix, as few places as the most need."""
+        """Give each row a place among the rows of its prefix, as few places as the most need."""
         counts = self._owners.bincount()
         self._width = int(counts.max())
         first = counts.cumsum(0) - counts  # the rows of a prefix are in succession
@@ -145,7 +145,7 @@ def _attention(
     shared_prefix: GroupDecoder,
     **kwargs,
 ) -> tuple[Tensor, None]:
-    """What transformers calls in each layer: query [N, heads, 1, D], key and value [N, K, T, D]."""
+    """Attention of a layer for transformers: query [N, heads, 1, D]; key, value [N, K, T, D]."""
     for name in ("softcap", "s_aux", "position_bias"):
         if kwargs.get(name) is not None:
             raise UserError(
@@ -154,8 +154,8 @@ def _attention(
             )
     rows, heads, _, size = query.shape
     grouped = (query * scaling).view(rows, key.size(1), heads // key.size(1), size)
-    heard = shared_prefix.attend(module.layer_idx, grouped, key, value)
-    return heard.reshape(rows, 1, heads, -1), None
+    mixed = shared_prefix.attend(module.layer_idx, grouped, key, value)
+    return mixed.reshape(rows, 1, heads, -1), None
 
 
 AttentionInterface.register(ATTENTION, _attention)
@@ -163,7 +163,7 @@ AttentionInterface.register(ATTENTION, _attention)
 
 @contextlib.contextmanager
 def shared_prefix_attention(lm: LanguageModel) -> Iterator[None]:
-    """Within it, `lm` runs in a GroupDecoder and nowhere else."""
+    """Let `lm` run in a GroupDecoder, and nowhere else, within the block."""
     usual = lm.config._attn_implementation
     lm.model.set_attn_implementation(ATTENTION)
     if lm.config._attn_implementation != ATTENTION:
@@ -178,7 +178,7 @@ def shared_prefix_attention(lm: LanguageModel) -> Iterator[None]:
 
 
 def _read_prefixes(lm: LanguageModel, prefix: Prefix) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-    """Reads each prefix once, those of like length together.
+    """Read each prefix once, those of like length together.
 
     Returns the hidden state of each one's last position [B, H], and keys and values [B, K, P, D] of
     each layer, P the longest.

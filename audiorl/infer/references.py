@@ -1,8 +1,7 @@
-"""What systems of synthesis are held against: natural recordings, and what the codec keeps of them.
+"""References of synthesis, judged like systems: natural recordings, and their resynthesis.
 
-They are judged like systems. `natural` says how well the judge hears at all; `resynthesis`, the
-tokens of the recordings made speech again, how much a language model of such tokens can reach.
-Of a test set of texts alone there are none.
+`natural` shows the errors of the judge; `resynthesis`, speech of the recordings' own tokens, how
+much a language model of such tokens can reach. A test set of texts alone has neither.
 """
 
 from __future__ import annotations
@@ -29,21 +28,21 @@ if TYPE_CHECKING:
 
 
 def recorded_sets(dump: Path, config: Config) -> dict[str, list[Utterance]]:
-    """The test sets that have recordings, by name."""
+    """Return the test sets that have recordings, by name."""
     sets = {name: read_utterances(dump / name, texts_alone=True) for name in config.data.test}
     return {name: found for name, found in sets.items() if all(u.audio for u in found)}
 
 
 def texts_alone(dump: Path, config: Config) -> list[str]:
-    """The test sets that have no recordings."""
+    """Return the names of the test sets that have no recordings."""
     recorded = recorded_sets(dump, config)
     return [name for name in config.data.test if name not in recorded]
 
 
 def scored_together(exps: Sequence[Path], dump: Path, config: Config) -> list[Path]:
-    """The experiments that have every test set; prints which references are left out, and why.
+    """Return the experiments that have every test set; print the references that are left out.
 
-    Tables pool the test sets, so what stands in one has been heard on the same utterances.
+    Tables pool the test sets, so all systems of a table are judged on equal utterances.
     """
     silent = texts_alone(dump, config)
     kept = [exp for exp in exps if not (silent and (exp / REFERENCE).exists())]
@@ -53,7 +52,7 @@ def scored_together(exps: Sequence[Path], dump: Path, config: Config) -> list[Pa
 
 
 def write_natural(dump: Path, config: Config, exp: Path) -> None:
-    """`exp`/decode_<name>/<set>/wav.scp of the recordings themselves."""
+    """Write `exp`/decode_<name>/<set>/wav.scp of the recordings themselves."""
     for name, utterances in recorded_sets(dump, config).items():
         folder = exp / f"decode_{config.decode.name}" / name
         stamp = Stamp(folder / DONE, {}, set_files(dump / name), [folder / "wav.scp"])
@@ -64,10 +63,10 @@ def write_natural(dump: Path, config: Config, exp: Path) -> None:
 
 
 def write_resynthesis(codec: Codec, weights: Path, dump: Path, config: Config, exp: Path) -> None:
-    """As stage 6, with the tokens of the recordings in place of a model's.
+    """Write tokens and waves as stage 6 does, with the tokens of the recordings themselves.
 
-    Voices are those that systems get: of each speaker's recordings in the train set. What follows
-    from the codec's `weights` and the sets as they are is left; a run that was cut off continues.
+    Voices are those of systems: each speaker's recordings in the train set. What is up to date with
+    the codec's `weights` is left; a run that was cut off continues.
     """
     sets, train = recorded_sets(dump, config), dump / config.data.train
     speakers = {u.speaker for utterances in sets.values() for u in utterances}
@@ -98,6 +97,5 @@ def write_resynthesis(codec: Codec, weights: Path, dump: Path, config: Config, e
 
 
 def _note(exp: Path, reference: str) -> None:
-    """Says that `exp` is no system, and what it is."""
     if not (exp / REFERENCE).exists():
         write_json(exp / REFERENCE, {"reference": reference})

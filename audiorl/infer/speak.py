@@ -27,7 +27,7 @@ SAMPLING = ("decode.temperature", "decode.top_", "decode.repetition_")
 
 
 def speech_sampling(decode: DecodeConfig) -> Sampling:
-    """How tokens are drawn where speech is made to be heard, not to learn from."""
+    """Return the sampling of evaluations and of stage 6; RL has its own."""
     return Sampling(
         decode.temperature,
         decode.top_k,

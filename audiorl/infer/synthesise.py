@@ -27,9 +27,9 @@ from audiorl.models import WEIGHTS
 from audiorl.models.codec import Codec, codec_info, load_codec
 from audiorl.models.policy import load_policy
 from audiorl.models.speech_lm import SpeechLM
-from audiorl.runtime.batching import batches_by_seconds
+from audiorl.runtime.batching import shown_batches
 from audiorl.runtime.device import pick_device
-from audiorl.runtime.files import atomic_path, progress
+from audiorl.runtime.files import atomic_path
 from audiorl.runtime.stamps import Stamp, folder_files
 
 RECORDINGS = 20  # of a speaker, at most, whose vectors the mean is of
@@ -43,9 +43,9 @@ FREE = ("name", "method", "num_beams", "batch_seconds", "batch_size")  # keys th
 def speaker_vectors(
     codec: Codec, recordings: Iterable[Utterance], speakers: Iterable[str]
 ) -> dict[str, Tensor]:
-    """The mean speaker vector [S] of each speaker's first recordings.
+    """Return the mean vector [S] of each speaker's first recordings; UserError if there are none.
 
-    UserError for a speaker who has none. Where tokens carry the voice, vectors are empty.
+    Vectors are empty where tokens carry the voice.
     """
     found: dict[str, list[Utterance]] = {name: [] for name in sorted(set(speakers))}
     if codec.speaker_size == 0:
@@ -158,11 +158,10 @@ def write_waves(
     config: Config,
     stamp: Stamp,
 ) -> float:
-    """Write wav/<id>.wav (16 bit) and wav.scp into the folder of `stamp`.
+    """Write wav/<id>.wav (16 bit) and wav.scp; return the seconds of audio.
 
-    Batches are left that are there already and were begun with what `stamp` says. Returns the
-    seconds of audio. The batches are of like length, `decode.batch_seconds` each with padding. An
-    utterance without tokens becomes silence as long as one.
+    Batches of `decode.batch_seconds` that are whole, and follow from what `stamp` says, are left.
+    An utterance without tokens becomes silence as long as one.
     """
     out = stamp.path.parent
     begun = stamp.at(out / WAVES_BEGUN)
@@ -171,15 +170,14 @@ def write_waves(
         begun.write()
     paths = {u.id: out / "wav" / f"{u.id}.wav" for u in utterances}
     timed = [replace(u, duration=max(1, len(tokens[u.id])) / codec.token_rate) for u in utterances]
-    with progress(desc=f"{out.name}: waves", total=len(timed), unit="utt") as bar:
-        for batch in batches_by_seconds(timed, config.decode.batch_seconds):
-            if not all(paths[u.id].exists() for u in batch):
-                torch.manual_seed(config.seed)  # for codecs that draw: a batch is always the same
-                for name, wave in _decode(codec, voices, batch, tokens):
-                    with atomic_path(paths[name]) as file:
-                        samples = wave.float().cpu().numpy()
-                        soundfile.write(file, samples, codec.sample_rate, "PCM_16", format="WAV")
-            bar.update(len(batch))
+    for batch in shown_batches(f"{out.name}: waves", timed, config.decode.batch_seconds):
+        if all(paths[u.id].exists() for u in batch):
+            continue
+        torch.manual_seed(config.seed)  # for codecs that draw: a batch is always the same
+        for name, wave in _decode(codec, voices, batch, tokens):
+            with atomic_path(paths[name]) as file:
+                samples = wave.float().cpu().numpy()
+                soundfile.write(file, samples, codec.sample_rate, "PCM_16", format="WAV")
     write_table(out / "wav.scp", {name: str(path.absolute()) for name, path in paths.items()})
     return sum(u.duration for u in timed)
 

@@ -1,4 +1,4 @@
-"""Recordings as a codec takes and writes them."""
+"""Recordings to the tokens of a codec."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from audiorl.runtime.batching import shown_batches
 
 
 def read_waves(codec: Codec, utterances: Sequence[Utterance]) -> list[Tensor]:
-    """Recordings [S_i] at the codec's own sample rate."""
+    """Return recordings [S_i] at the codec's own sample rate."""
     return [torch.from_numpy(read_audio(u, codec.sample_rate)) for u in utterances]
 
 
 def tokenise(codec: Codec, utterances: Sequence[Utterance], seconds: float) -> dict[str, Tensor]:
-    """Tokens [T] by utterance id; `seconds` of audio, padding included, are encoded at once."""
+    """Return tokens [T] by utterance id; `seconds` with padding are encoded at once."""
     tokens = {}
     for batch in shown_batches("tokens", utterances, seconds):
         encoded = codec.encode(read_waves(codec, batch))

@@ -16,16 +16,13 @@ VOICES = "spk2vector"  # in Kaldi's text form of vectors: `<speaker> 0.25 -1.5 â
 
 
 def write_voices(path: Path, voices: Mapping[str, Tensor]) -> None:
-    """Writes vectors [S] by speaker; reading gives the same bits."""
+    """Write vectors [S] by speaker; reading gives the same bits."""
     rows = {name: " ".join(map(repr, vector.tolist())) for name, vector in voices.items()}
     write_table(path, rows)
 
 
 def read_voices(path: Path, speakers: Iterable[str]) -> dict[str, Tensor]:
-    """The vector [S] of each of `speakers`.
-
-    UserError for a speaker who has none, and for a line that holds anything but numbers.
-    """
+    """Return the vector [S] of each of `speakers`; UserError where there is none."""
     import torch
 
     rows = read_table(path)

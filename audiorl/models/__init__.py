@@ -14,7 +14,7 @@ WEIGHTS = "model.safetensors"
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
-    """The tensors of a model by name, tied ones once; the frontend's follow from its config."""
+    """Return the tensors of a model by name, tied ones once, without the frontend's constants."""
     tensors: dict[str, Tensor] = {}
     seen: set[int] = set()
     for name, tensor in model.state_dict().items():
@@ -25,7 +25,7 @@ def weights_of(model: nn.Module) -> dict[str, Tensor]:
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
-    """Writes the weights as safetensors, whole or not at all."""
+    """Write the weights as safetensors, whole or not at all."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
@@ -39,7 +39,7 @@ def save_weights(model: nn.Module, path: Path) -> None:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file by name; UserError if it is missing or cut short."""
+    """Return the tensors of a file by name; UserError if it is missing or cut short."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -52,7 +52,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Reads weights; UserError if the file is missing, cut short or of another model."""
+    """Read weights; UserError if the file is missing, cut short or of another model."""
     try:
         fill_weights(model, read_weights(path))
     except RuntimeError as error:
@@ -66,7 +66,7 @@ def _unusable(path: Path, error: Exception) -> UserError:
 
 
 def fill_weights(model: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Puts tensors into a model; RuntimeError unless they are exactly those of `weights_of`."""
+    """Put tensors into a model; RuntimeError unless they are exactly those of `weights_of`."""
     expected = weights_of(model).keys()
     if tensors.keys() != expected:
         names = sorted(tensors.keys() ^ expected)

@@ -181,7 +181,7 @@ class AudioLLM(Policy):
         """Return (1 - ctc_weight) * cross entropy of transcripts + ctc_weight * CTC on frames.
 
         token_noise: share of the tokens the LM reads that are random ones, in training mode only:
-        it learns to listen sooner, and to recover.
+        it learns to attend to the audio sooner, and to recover.
         """
         lm = ctc = frames[0].new_zeros(())
         if ctc_weight < 1:

@@ -9,8 +9,8 @@ Their `llm.pt` holds a Qwen2 that reads text, and apart from it what speech need
 
 In a checkpoint all are rows of one vocabulary, behind the tokenizer's text, under the names that
 CosyVoice's own examples/grpo give them: `<|s_0|>` …, then <|eos1|> <|eos2|> <|eos3|> <|sos|>
-<|task_id|>; in version 3 the 200 controls go on as `<|s_C|>` …, and <|sos|> <|eos|> <|task_id|> are
-copies of the first three of them. That example drops the bias; here it stays (`BiasedQwen2`), so
+<|task_id|>; in version 3 the 200 controls follow as `<|s_C|>` …, and <|sos|> <|eos|> <|task_id|>
+copy the first three of them. That example drops the bias; here it stays (`BiasedQwen2`), so
 that the logits of all that speech is made of are the same.
 """
 
@@ -60,7 +60,7 @@ PINYIN = (
 
 
 def text_tokens(version: int) -> list[str]:
-    """The tokens that CosyVoice adds to those of Qwen2: sounds, and in version 3 phonemes."""
+    """Return the tokens that CosyVoice adds to Qwen2's: sounds, and in version 3 phonemes."""
     if version == 2:
         return SOUNDS
     english = sorted([v + stress for v in VOWELS for stress in ("", *"012")] + CONSONANTS)
@@ -68,7 +68,7 @@ def text_tokens(version: int) -> list[str]:
 
 
 def to_hugging_face(llm: Path, text: Path, out: Path) -> None:
-    """Writes the checkpoint `out` of an `llm.pt` and the folder of its text model.
+    """Write the checkpoint `out` of an `llm.pt` and the folder of its text model.
 
     text: Qwen2's config and tokenizer (CosyVoice-BlankEN). UserError if they do not fit together.
     """
@@ -104,10 +104,7 @@ def to_hugging_face(llm: Path, text: Path, out: Path) -> None:
 
 
 def _merged(state: dict[str, Tensor], version: int, first: int, rows: int) -> dict[str, Tensor]:
-    """The tensors of one vocabulary of `rows`, in which speech begins at `first`.
-
-    RuntimeError if the text does not fit below that.
-    """
+    # RuntimeError if the text does not fit below `first`, where speech begins.
     text, speech = state[BASE + "model.embed_tokens.weight"], state["speech_embedding.weight"]
     end = first + len(speech)
     table, head = (text.new_zeros(rows, text.size(1)) for _ in range(2))
@@ -126,7 +123,7 @@ def _merged(state: dict[str, Tensor], version: int, first: int, rows: int) -> di
 
 
 def from_hugging_face(checkpoint: Path, out: Path) -> None:
-    """Writes the `llm.pt` of a checkpoint, or of the model/ that audiorl made of one.
+    """Write the `llm.pt` of a checkpoint, or of the model/ that audiorl made of one.
 
     Rows of the text table that no text has become zero: nothing ever reads them.
     """
@@ -152,7 +149,6 @@ def from_hugging_face(checkpoint: Path, out: Path) -> None:
 
 
 def _speech_names(version: int, rows: int) -> list[str]:
-    """The names of speech and control tokens, in the order of their rows."""
     count = rows - 3 if version == 2 else rows
     return [*(f"<|s_{n}|>" for n in range(count)), *(V2_MARKS if version == 2 else V3_ALIASES)]
 
@@ -177,7 +173,6 @@ def _read_state(path: Path) -> dict[str, Tensor]:
 
 
 def _read_text_model(folder: Path) -> tuple:
-    """Config and tokenizer of the Qwen2 in a folder."""
     try:
         return AutoConfig.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""How a speech LM's vocabulary is laid out, and what it reads before it speaks.
+"""Layouts of a speech LM's vocabulary, and the ids that it reads before it speaks.
 
     native      [speaker] <text> text <speech> | tokens <stop>
     llasa       chat: user "Convert the text to speech:" text, assistant <start> | tokens <end>
@@ -26,7 +26,7 @@ SPEECH_TOKEN = re.compile(r"<\|s_(\d+)\|>")
 
 @dataclass(frozen=True)
 class SpeechPrompt:
-    """A voice to go on with: what it said, and the codec's tokens of that."""
+    """A voice to continue in: a text, and the codec's tokens of it."""
 
     text: str
     tokens: Sequence[int]
@@ -34,7 +34,7 @@ class SpeechPrompt:
 
 @dataclass(frozen=True)
 class SpeechFacts:
-    """What a speech LM learnt from, as far as its use depends on it."""
+    """Facts of the training data that the use of a speech LM depends on."""
 
     codec: CodecInfo
     speakers: tuple[str, ...] = ()  # of the train set, sorted
@@ -43,7 +43,7 @@ class SpeechFacts:
 
 
 class Layout(Protocol):
-    """Where everything is in the vocabulary."""
+    """Places in the vocabulary, and the ids of a condition."""
 
     size: int  # ids in use, at most; the LM has at least as many rows
     speech_offset: int  # id of the codec's token 0
@@ -51,7 +51,7 @@ class Layout(Protocol):
     pad_id: int
 
     def condition(self, text: str, speaker: str, prompt: SpeechPrompt | None) -> list[int]:
-        """The ids that are read before the first token."""
+        """Return the ids that are read before the first token."""
 
 
 class NativeLayout:
@@ -166,7 +166,7 @@ def make_layout(
 
 
 def speech_run(vocabulary: dict[str, int], model: str) -> tuple[int, int]:
-    """(id of `<|s_0|>`, number of `<|s_N|>`)."""
+    """Return the id of `<|s_0|>` and the number of `<|s_N|>`."""
     found = ((SPEECH_TOKEN.fullmatch(name), i) for name, i in vocabulary.items())
     ids = {int(match[1]): i for match, i in found if match}
     first = ids.get(0, 0)

@@ -15,7 +15,7 @@ from audiorl.runtime.files import atomic_write
 
 
 class Tokenizer(Protocol):
-    """What the models need of a tokenizer."""
+    """Interface of tokenizers."""
 
     vocab_size: int
     eos_id: int
@@ -46,7 +46,7 @@ class SentencePieceTokenizer:
 
     @classmethod
     def train(cls, config: TokenizerConfig, texts: Iterable[str]) -> SentencePieceTokenizer:
-        """Learns units from `texts`; the same texts give the same units."""
+        """Return units learnt from `texts`; the same texts give the same units."""
         model = io.BytesIO()
         try:
             sentencepiece.SentencePieceTrainer.train(
@@ -81,7 +81,7 @@ class SentencePieceTokenizer:
         return self._processor.decode([i for i in ids if i not in (self.pad_id, self.eos_id)])
 
     def unknown_characters(self, text: str) -> list[str]:
-        """Those that are in none of its units, each once."""
+        """Return characters that are in none of its units, each once."""
         unknown = self._processor.unk_id()
         return [c for c in dict.fromkeys(text) if unknown in self.encode(c)]
 
@@ -125,21 +125,20 @@ class PretrainedTokenizer:
         return self._tokenizer.decode(list(ids), skip_special_tokens=True)
 
     def unknown_characters(self, text: str) -> list[str]:
-        """Those that become the unknown token; byte-level tokenizers have none."""
+        """Return characters that become the unknown token; byte-level tokenizers have none."""
         unknown = self._tokenizer.unk_token_id
         if unknown is None:
             return []
         return [c for c in dict.fromkeys(text) if unknown in self.encode(c)]
 
     def vocabulary(self) -> dict[str, int]:
-        """The ids of its tokens by name."""
+        """Return the ids of its tokens by name."""
         return self._tokenizer.get_vocab()
 
     def chat(self, messages: list[dict[str, str]]) -> str:
-        """A chat in the LLM's template, up to where the last message would go on.
+        """Return a chat in the LLM's template, up to the end of the last message's text.
 
-        Llama's templates tell the date, which would make what is read depend on the day: it is the
-        one that they name where they know none.
+        The date is the one that Llama's templates fall back on: ids must not depend on the day.
         """
         return self._tokenizer.apply_chat_template(
             messages, tokenize=False, continue_final_message=True, date_string="26 Jul 2024"
@@ -150,7 +149,7 @@ class PretrainedTokenizer:
 
 
 def load_tokenizer(config: TokenizerConfig, folder: Path) -> Tokenizer:
-    """The tokenizer that was saved in the folder of a model."""
+    """Return the tokenizer that was saved in the folder of a model."""
     pretrained = config.type == "pretrained"
     return PretrainedTokenizer(folder) if pretrained else SentencePieceTokenizer.load(folder)
 

@@ -15,7 +15,7 @@ from audiorl.runs.optimizer import Optimizers
 from audiorl.runtime.batching import mini_batches
 
 
-class Supervised:
+class Continued:
     """What continued supervised training gains on the utterances that RL sees."""
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Checkpoints that a killed run goes on from, and the weights that were best so far."""
+"""Checkpoints that a killed run continues from, and the best weights so far."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Checkpoints:
         folder.mkdir(parents=True, exist_ok=True)
 
     def save(self, step: int, model: nn.Module, optimizer: Optimizers, state: dict) -> None:
-        """Writes the checkpoint of `step` updates; `state` holds the loop's own numbers."""
+        """Write the checkpoint of `step` updates; `state` holds the loop's own numbers."""
         unfinished = self.folder / f".step_{step:08d}"
         final = self.folder / f"step_{step:08d}"
         trainer = {"optimizer": optimizer.state_dict(), "state": state, "step": step}
@@ -58,7 +58,7 @@ class Checkpoints:
                 shutil.rmtree(old)
 
     def resume(self, model: nn.Module, optimizer: Optimizers) -> tuple[int, dict | None]:
-        """Loads the newest readable checkpoint -> its step and state; (0, None) without one."""
+        """Load the newest readable checkpoint; return its step and state, or (0, None)."""
         steps = self._steps()
         for folder in reversed(steps):
             try:
@@ -80,7 +80,7 @@ class Checkpoints:
                     reason(error),
                 )
                 continue
-            log.info("going on from %s", folder)
+            log.info("continuing from %s", folder)
             return saved["step"], saved["state"]
         if steps:
             raise UserError(
@@ -107,7 +107,7 @@ class BestWeights:
         self.scores: dict[str, float] = {}  # step -> error rate; plain types, saved in checkpoints
 
     def offer(self, step: int, score: float, model: nn.Module) -> bool:
-        """Keeps `model` if it is among the best; returns whether it is the best of all."""
+        """Keep `model` if it is among the best; return whether it is the best of all."""
         best = not self.scores or score < min(self.scores.values())
         settled, latest = self._parted({**self.scores, str(step): score})
         kept = self._lowest(settled) | latest
@@ -117,7 +117,7 @@ class BestWeights:
         return best
 
     def choose(self, distrusted: bool = False) -> None:
-        """Leaves the best; if the unsettled are distrusted, of those before them.
+        """Keep the best; if the unsettled are distrusted, of those before them.
 
         Where there are none before, of the unsettled the first, with which the distrust began.
         """
@@ -127,7 +127,7 @@ class BestWeights:
         self.scores = self._lowest(self.scores)
 
     def _parted(self, scores: dict[str, float]) -> tuple[dict[str, float], dict[str, float]]:
-        """Those before the unsettled, and these, by step."""
+        """Return settled and unsettled evaluations, by step."""
         by_step = sorted(scores.items(), key=lambda item: int(item[0]))
         place = max(0, len(by_step) - self.unsettled)
         return dict(by_step[:place]), dict(by_step[place:])
@@ -137,14 +137,14 @@ class BestWeights:
         return dict(sorted(scores.items(), key=lambda item: (item[1], int(item[0])))[: self.keep])
 
     def clean(self) -> None:
-        """Removes files of steps that are no longer kept (called when a checkpoint holds that)."""
+        """Remove files of steps that are no longer kept (called when a checkpoint holds that)."""
         wanted = {self._path(step).name for step in self.scores}
         for path in self.folder.glob("best_*.safetensors"):
             if path.name not in wanted:
                 path.unlink()
 
     def load_average(self, model: nn.Module) -> None:
-        """Puts the mean of the kept weights into `model`."""
+        """Put the mean of the kept weights into `model`."""
         mean: dict[str, torch.Tensor] = {}
         for step in self.scores:
             for name, tensor in read_weights(self._path(step)).items():
@@ -158,7 +158,7 @@ class BestWeights:
 
 
 def truncate_jsonl(path: Path, last_step: int) -> None:
-    """Drops the lines of steps that a resumed run does again."""
+    """Drop the lines of steps that a resumed run does again."""
     if not path.exists():
         return
     kept = []

@@ -1,4 +1,4 @@
-"""What a result was made with: versions, commit, machine."""
+"""Environment of a result: versions, commit, machine."""
 
 from __future__ import annotations
 

@@ -136,12 +136,12 @@ def content_hash(given: Sequence[Utterance | Item]) -> str:
 
 
 def resume_command() -> str:
-    """A script that goes on with this run: the command as it was given, in its folder."""
+    """Return a script that continues this run: the command as it was given, in its folder."""
     command = shlex.join([sys.executable, "-m", *_module_and_arguments()])
     folder = shlex.quote(os.getcwd())
     root = shlex.quote(str(Path(__file__).parents[2]))
     return (
-        f"#!/bin/sh\n# Goes on where the run stopped.\ncd {folder} || exit 1\n"
+        f"#!/bin/sh\n# Continues where the run stopped.\ncd {folder} || exit 1\n"
         f"PYTHONPATH={root} exec {command}\n"
     )
 

@@ -1,4 +1,4 @@
-"""Where the numbers of a run go: metrics.jsonl, TensorBoard, completions.jsonl."""
+"""Records of a run: metrics.jsonl, TensorBoard, completions.jsonl."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Reporter:
         self.tensorboard = SummaryWriter(folder / "tensorboard", purge_step=last_step + 1)
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
-        """One line of metrics.jsonl; what is no number (nothing to measure) becomes null."""
+        """Write a line of metrics.jsonl; NaN (nothing to measure) becomes null."""
         line = {k: float(f"{v:.6g}") if math.isfinite(v) else None for k, v in metrics.items()}
         self._append(self.metrics_path, [{"step": step, **line}])
         with disk_errors(self.tensorboard.log_dir):
@@ -32,11 +32,11 @@ class Reporter:
                 self.tensorboard.add_scalar(name, value, step)
 
     def completions(self, step: int, lines: Iterable[dict]) -> None:
-        """The hypotheses of a step, one line each in completions.jsonl."""
+        """Write the hypotheses of a step to completions.jsonl, one line each."""
         self._append(self.completions_path, [{"step": step, **line} for line in lines])
 
     def audio(self, step: int, tag: str, wave, sample_rate: int, text: str) -> None:
-        """A sample to listen to, with what was recognised."""
+        """Write a wave to TensorBoard, with the text recognised in it."""
         self.tensorboard.add_audio(tag, wave, step, sample_rate)
         self.tensorboard.add_text(tag, text, step)
 

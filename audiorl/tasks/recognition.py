@@ -27,7 +27,7 @@ from audiorl.rl.frames import FrameArchive, FrameStore
 from audiorl.rl.groups import Sampler, read_text
 from audiorl.rl.grpo import GRPO
 from audiorl.rl.prompts import Prompts
-from audiorl.rl.supervised import Supervised as Continued
+from audiorl.rl.supervised import Continued
 from audiorl.rl_data.build import build_rl_data, rl_set_stamp
 from audiorl.runs.optimizer import Optimizers
 from audiorl.runs.reporter import Reporter

@@ -17,7 +17,7 @@ from audiorl.data.speech_tokens import TOKENS, CodecInfo, check_codec, read_toke
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.engines.engine import Engine, make_engine
 from audiorl.errors import UserError
-from audiorl.infer.judging import Listener, hear, load_listener
+from audiorl.infer.judging import WaveJudge, load_judge, transcribe_waves
 from audiorl.infer.speak import SAMPLING, speak
 from audiorl.infer.synthesise import Synthesiser, speaker_vectors
 from audiorl.models import WEIGHTS
@@ -214,10 +214,10 @@ class Synthesis(Task):
             )
         return True
 
-    def _load_judge(self, device: str) -> Listener | None:
+    def _load_judge(self, device: str) -> WaveJudge | None:
         if self.folders.judge is None or self.config.rl.early_stop == "never":
             return None
-        return load_listener(self.folders.judge, device)
+        return load_judge(self.folders.judge, device)
 
     def _load_ear(self, codec: Codec, device: str) -> Ear | None:
         """Who hears the waves that are rewarded; it must not judge as well."""
@@ -229,12 +229,12 @@ class Synthesis(Task):
                 f"{self.folders.ear} would be rewarded for and judge as well, and nobody would see "
                 "what pleases it alone; name another recogniser with --ear."
             )
-        return self._ear(load_listener(self.folders.ear, device), codec)
+        return self._ear(load_judge(self.folders.ear, device), codec)
 
-    def _ear(self, listener: Listener, codec: Codec) -> Ear:
-        """`listener` for waves of the codec."""
+    def _ear(self, judge: WaveJudge, codec: Codec) -> Ear:
+        """`judge` for waves of the codec."""
         seconds = self.config.decode.batch_seconds
-        return lambda waves: hear(listener, waves, codec.sample_rate, seconds)
+        return lambda waves: transcribe_waves(judge, waves, codec.sample_rate, seconds)
 
     def _load_codec(self, known: CodecInfo, device: str) -> Codec:
         """The codec, which has to be the speech LM's whether or not somebody listens."""

@@ -76,7 +76,7 @@ def _train(
     tokens = Tokens(codec, train, dev, config.codec, config.seed)
     train_supervised(experiment, tokens, of_tokens, "tokens")
     first = of_tokens.max_steps
-    sound = Sound(codec, train, dev, flow, config.codec.batch_seconds, config.seed)
+    sound = FlowTraining(codec, train, dev, flow, config.codec.batch_seconds, config.seed)
     train_supervised(experiment, sound, of_sound, "sound", first=first)
 
 
@@ -113,7 +113,7 @@ class Tokens:
         return report["eval/cer"]
 
 
-class Sound:
+class FlowTraining:
     """Training of the sound: from tokens and another recording (a `SupervisedTask`)."""
 
     first_evaluation = 0

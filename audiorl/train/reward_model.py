@@ -64,7 +64,7 @@ def train_reward_model(config: Config, dump: Path, tokens: Path, out: Path) -> N
     log.info("reward model: %.2f M parameters, %d characters", size, known)
     held_out = some(dev, config.reward_model.eval_utterances)
     tokens = {**spoken_train, **spoken_dev}
-    task = Reading(model, train, held_out, tokens, config.reward_model, config.seed)
+    task = RewardModelTraining(model, train, held_out, tokens, config.reward_model, config.seed)
     train_supervised(experiment, task, schedule(config.reward_model), "reward model")
     model.eval().save(experiment.model_folder)
     log.info("wrote %s", experiment.model_folder)
@@ -116,7 +116,7 @@ def with_room(
     return kept
 
 
-class Reading:
+class RewardModelTraining:
     """Training of texts and classes from tokens (a `SupervisedTask`)."""
 
     first_evaluation = 0

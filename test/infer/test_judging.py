@@ -20,7 +20,7 @@ from audiorl.config import Config, dump_config
 from audiorl.data.tables import read_table
 from audiorl.errors import UserError
 from audiorl.infer import judging as listen
-from audiorl.infer.judging import AudioLLMListener, hear, judge_systems, load_listener
+from audiorl.infer.judging import AudioLLMJudge, judge_systems, load_judge, transcribe_waves
 from audiorl.models.judge import Judge, JudgeSettings
 from audiorl.score.asr import score_systems
 from audiorl.score.tts import read_judged
@@ -57,7 +57,7 @@ def vector(wave: np.ndarray) -> torch.Tensor:
 def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Config, Ear]:
     """Two systems and the natural recordings, not yet judged, and who will judge."""
     ear = Ear()
-    monkeypatch.setattr(listen, "load_listener", lambda exp, device: ear)
+    monkeypatch.setattr(listen, "load_judge", lambda exp, device: ear)
     return tmp_path, make_voices(tmp_path, SYSTEMS, utterances=6, judged=False), ear
 
 
@@ -194,8 +194,8 @@ def test_any_recogniser_may_judge(tmp_path: Path) -> None:
     model = tiny_model(spread=3.0)
     model.save(tmp_path / "sft" / "model")
     (tmp_path / "sft" / "config.yaml").write_text(dump_config(model.recipe))
-    listener = load_listener(tmp_path / "sft")
-    assert isinstance(listener, AudioLLMListener)
+    listener = load_judge(tmp_path / "sft")
+    assert isinstance(listener, AudioLLMJudge)
     waves = [torch.from_numpy(sing(text)) for text in ("ba do ki", "lu", "me no")]
     found = listener.transcribe(waves)
     assert any(found)
@@ -214,9 +214,9 @@ def test_voices_are_unknown_to_a_recogniser(recipe, monkeypatch) -> None:
 def test_the_judge_of_a_folder(tmp_path: Path) -> None:
     settings = JudgeSettings.of(tiny_config({"task": "tts"}))
     Judge.of(settings, ["ba"], ["ann"]).save(tmp_path / "judge" / "model")
-    assert isinstance(load_listener(tmp_path / "judge"), Judge)
+    assert isinstance(load_judge(tmp_path / "judge"), Judge)
     with pytest.raises(UserError, match="there is no model; run the training stage"):
-        load_listener(tmp_path / "none")
+        load_judge(tmp_path / "none")
 
 
 def test_judged_json_says_who_judged(recipe) -> None:
@@ -241,6 +241,6 @@ def test_waves_are_heard_at_the_listeners_rate(monkeypatch) -> None:
         torch.sin(2 * torch.pi * hz * torch.arange(int(s * 24000)) / 24000)
         for s, hz in seconds.items()
     ]
-    assert hear(ear, tones, 24000, 3.0) == [f"{hz} Hz" for hz in seconds.values()]
+    assert transcribe_waves(ear, tones, 24000, 3.0) == [f"{hz} Hz" for hz in seconds.values()]
     assert batches == [[int(1.5 * RATE), int(1.4 * RATE)], [RATE // 2, RATE // 4]]
-    assert hear(ear, [], 24000, 3.0) == []
+    assert transcribe_waves(ear, [], 24000, 3.0) == []

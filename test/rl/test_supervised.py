@@ -11,7 +11,7 @@ from steps import Recorder, close, learning_model
 from audiorl.errors import UserError
 from audiorl.infer.transcribe import encode_utterances
 from audiorl.rl.frames import FrameStore
-from audiorl.rl.supervised import Supervised
+from audiorl.rl.supervised import Continued
 from audiorl.runs.optimizer import Optimizers
 
 
@@ -20,7 +20,7 @@ def test_the_gradient_is_that_of_the_transcripts(utterances, parts: list[str]) -
     model = learning_model({"rl.train": parts})
     recorder = Recorder(model)
     frames = FrameStore(model, frozen="encoder" not in parts)
-    output = Supervised(model, recorder, frames, model.recipe.rl).step(0, utterances, 1.0)
+    output = Continued(model, recorder, frames, model.recipe.rl).step(0, utterances, 1.0)
     model.zero_grad()
     waves = FrameStore.encode(model, utterances)
     loss = model.supervised_loss(waves, [u.text for u in utterances], ctc_weight=0.0)
@@ -35,7 +35,7 @@ def test_the_gradient_is_that_of_the_transcripts(utterances, parts: list[str]) -
 def test_it_learns_the_transcripts(utterances) -> None:
     model = learning_model()
     optimizer = Optimizers([model.adaptor, model.llm], 1e-2, weight_decay=0.0)
-    control = Supervised(model, optimizer, FrameStore(model, frozen=True), model.recipe.rl)
+    control = Continued(model, optimizer, FrameStore(model, frozen=True), model.recipe.rl)
     encoder = copy.deepcopy(model.encoder.state_dict())
     losses = [control.step(step, utterances, 1.0).metrics["loss"] for step in range(40)]
     assert losses[-1] < 0.2 * losses[0]
@@ -49,6 +49,6 @@ def test_a_gradient_that_is_no_number_stops_the_run(utterances) -> None:
     optimizer = Optimizers([model.adaptor, model.llm], 1e-2, weight_decay=0.0)
     model.adaptor.register_forward_hook(lambda module, inputs, output: output * torch.nan)
     with pytest.raises(UserError, match=rf"gradient is nan .* 2 utterances, {utterances[0].id}, "):
-        Supervised(model, optimizer, FrameStore(model, True), model.recipe.rl).step(
+        Continued(model, optimizer, FrameStore(model, True), model.recipe.rl).step(
             0, utterances[:2], 1.0
         )

@@ -23,7 +23,7 @@ from audiorl.runs import checkpoint
 from audiorl.runs.checkpoint import Checkpoints
 from audiorl.runs.reporter import Reporter
 from audiorl.train import codec_sets, supervised
-from audiorl.train.codec import Sound, Tokens, describe, train_codec
+from audiorl.train.codec import FlowTraining, Tokens, describe, train_codec
 from audiorl.train.codec_sets import References, sound_report, tokens_report, write_set_tokens
 
 SHORT = {
@@ -69,7 +69,7 @@ DEATHS = {
     "in a checkpoint": before(checkpoint.torch, "save", lambda value, _: value["step"] == 4),
     "after the tokens": after(Checkpoints, "save", lambda self, step, *_: step == 5),
     "before the sound": before(NativeCodec, "flow_loss", lambda *_: True),
-    "between checkpoints of the sound": updated(Sound, 3),
+    "between checkpoints of the sound": updated(FlowTraining, 3),
     "after the sound": after(
         Checkpoints, "save", lambda self, step, *_: step == 4 and self.folder.name == "sound"
     ),

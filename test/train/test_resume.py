@@ -279,5 +279,5 @@ def test_the_commands_go_on(kind: str, corpus: Corpus, undisturbed, tmp_path) ->
     assert dead.returncode == -9
     done = subprocess.run([exp / "run.sh"], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "going on from" in done.stdout
+    assert "continuing from" in done.stdout
     same(exp, undisturbed[kind])

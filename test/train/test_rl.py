@@ -21,7 +21,7 @@ from audiorl.errors import UserError
 from audiorl.models import read_weights
 from audiorl.models.policy import Policy, load_policy
 from audiorl.rl.prompts import Prompts
-from audiorl.rl.supervised import Supervised
+from audiorl.rl.supervised import Continued
 from audiorl.rl.watch import HackingWatch
 from audiorl.runs.experiment import Experiment
 from audiorl.tasks.recognition import Recognition
@@ -44,13 +44,13 @@ def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], part: st
 def test_grpo_and_its_control_see_the_same_prompts(corpus: Corpus, tmp_path, monkeypatch) -> None:
     corpus.rl(tmp_path / "grpo", SHORT)
     seen = []
-    original = Supervised.step
+    original = Continued.step
 
     def watching(self, step, utterances, rate):
         seen.append([u.id for u in utterances])
         return original(self, step, utterances, rate)
 
-    monkeypatch.setattr(Supervised, "step", watching)
+    monkeypatch.setattr(Continued, "step", watching)
     corpus.rl(tmp_path / "supervised", {**SHORT, "rl.algorithm": "supervised"})
     sampled = [line["id"] for line in lines(tmp_path / "grpo" / "completions.jsonl")]
     by_step = [sampled[i : i + 16 : 4] for i in range(0, len(sampled), 16)]

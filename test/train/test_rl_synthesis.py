@@ -23,7 +23,7 @@ from audiorl.config.rewards import reward_options
 from audiorl.data.speech_tokens import write_tokens
 from audiorl.data.utterance import Utterance, write_utterances_jsonl
 from audiorl.errors import UserError
-from audiorl.infer.judging import AudioLLMListener
+from audiorl.infer.judging import AudioLLMJudge
 from audiorl.models.codec import CodecSettings, PretrainedCodec, codec_info
 from audiorl.models.policy import Policy
 from audiorl.models.token_recogniser import RecogniserFacts, RewardModelSettings, TokenRecogniser
@@ -222,7 +222,7 @@ def test_a_killed_run_goes_on_to_the_bit(name: str, world: World, tmp_path: Path
     killed(lambda: world.run(tmp_path / "exp", keys), after(Reporter, "log", logged))
     assert lines(tmp_path / "exp" / "metrics.jsonl")[-1]["step"] == 3
     world.run(tmp_path / "exp", keys)
-    assert "going on from" in (tmp_path / "exp" / "train.log").read_text()
+    assert "continuing from" in (tmp_path / "exp" / "train.log").read_text()
     one, other = outcome(tmp_path / "exp"), outcome(tmp_path / "plain")
     assert one == other
     assert any(m.get("grad_norm", 0) > 0 for m in one["metrics"])
@@ -239,7 +239,7 @@ class Ear:
 
 def test_the_watch_listens_at_its_own_rate(world: World, tmp_path: Path, monkeypatch) -> None:
     heard = []
-    monkeypatch.setattr(rl_synthesis, "load_listener", lambda exp, device: Ear())
+    monkeypatch.setattr(rl_synthesis, "load_judge", lambda exp, device: Ear())
     original = rl_synthesis.count_heard
 
     def count(config, utterances, texts) -> list[Counts]:
@@ -274,7 +274,7 @@ def test_an_ordinary_recogniser_may_watch(world: World, tmp_path: Path) -> None:
     save_recogniser(tmp_path / "asr")
     task = world.task({"rl.early_stop": "flag", "rl.max_steps": 1}, judge=tmp_path / "asr")
     train_rl(task, world.exp / "sft", world.data, tmp_path / "exp")
-    assert isinstance(task.judge, AudioLLMListener)
+    assert isinstance(task.judge, AudioLLMJudge)
     assert all(
         m["eval/judge_wer"] >= 0
         for m in lines(tmp_path / "exp" / "metrics.jsonl")
@@ -299,7 +299,7 @@ def test_an_ear_hears_the_waves_that_are_rewarded(
         evaluated.extend(texts)
         return original(config, utterances, texts)
 
-    monkeypatch.setattr(AudioLLMListener, "transcribe", transcribe)
+    monkeypatch.setattr(AudioLLMJudge, "transcribe", transcribe)
     monkeypatch.setattr(rl_synthesis, "count_heard", count)
     keys = {"rl.rewards": [reward_options("wer")], "rl.max_steps": 1}
     world.run(tmp_path / "exp", keys, ear=tmp_path / "ear")

@@ -28,7 +28,7 @@ class GriffinLim(nn.Module):
         self.register_buffer("inverse", inverse, persistent=False)
         window = frontend.mel.spectrogram.window
         self.register_buffer("window", window, persistent=False)
-        # Silent frames around each utterance, more than a window: padding beyond is not heard.
+        # Silent frames around each utterance, more than a window: padding beyond changes nothing.
         self.margin = self.size // self.hop + 1
 
     def forward(self, log_mels: Sequence[Tensor]) -> list[Tensor]:
