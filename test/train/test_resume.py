@@ -85,7 +85,7 @@ SFT_DEATHS = {
     "after the last checkpoint": after(Checkpoints, "save", lambda self, step, *_: step == 10),
     "before the model": before(Policy, "save", lambda *_: True),
     "in the model": before(
-        sys.modules["audiorl.models.policy"],
+        sys.modules["audiorl.models.settings"],
         "save_weights",
         lambda model, path: path.parent.name == "model",
     ),
