@@ -98,7 +98,7 @@ def learner(shape: Shape, threads: int, micro_batch_tokens: int) -> GRPO:
     model = bench_model(shape, threads, micro_batch_tokens)
     model.encoder.requires_grad_(False)
     rl = model.recipe.rl
-    optimizer = Optimizers([model.adaptor, model.llm], rl.learning_rate, rl.weight_decay)
+    optimizer = Optimizers([model.adaptor, model.llm], rl.learning_rate, 0.0)
     rewards = WeightedSum({"mean_word": (mean_word, 1.0)})
     read = read_text(model.tokenizer)
     sampler = Sampler(PolicyEngine(model), rl, model.recipe.seed)

@@ -32,7 +32,6 @@ SIZES = {
     "codec.fsq_dims": 3,
     "flow.hidden_size": 16,
     "flow.num_blocks": 2,
-    "flow.num_token_blocks": 1,
     "flow.speaker_size": 4,
     "flow.euler_steps": 3,
     "flow.griffin_lim_steps": 4,

@@ -30,14 +30,7 @@ class CodecConfig:
     linear_units: int = key(288, "width of the feed-forward layers", ge=8)
     kernel_size: int = key(15, "kernel of the convolutions; odd", ge=1)
     num_blocks: int = key(3, "layers that make tokens", ge=1)
-    num_blocks_after: int = key(1, "layers that read tokens, for CTC over characters", ge=1)
     dropout_rate: float = key(0.1, "dropout", ge=0, lt=1)
-    echo_weight: float = key(
-        0.5,
-        "weight of the mel frames that are read from tokens, beside CTC: what text does not say, "
-        "length and loudness above all, is kept too",
-        ge=0,
-    )
     fsq_dims: int = key(6, "numbers of a code; there are fsq_levels ^ fsq_dims codes", ge=1)
     fsq_levels: int = key(3, "values of each number; odd", ge=3)
     max_steps: int = key(2000, "updates of the tokens", ge=1)
@@ -47,8 +40,6 @@ class CodecConfig:
         0.0, "peak learning rate of Muon on the layers' matrices; 0: AdamW there too", ge=0
     )
     warmup_steps: int = key(100, "updates of linear warm-up; cosine decay to 2 % follows", ge=0)
-    weight_decay: float = key(0.01, "weight decay on matrices", ge=0)
-    max_grad_norm: float = key(5.0, "gradient norm is clipped to this", gt=0)
     eval_steps: int = key(200, "updates between evaluations, and between checkpoints", ge=1)
     average: int = key(
         1,
@@ -70,9 +61,6 @@ class CodecConfig:
                 yield keys, f"there is no {self.type} to load; name its folder or hub name"
         if self.type != "native":
             return
-        if config.frontend.type != "log_mel":
-            keys = ("frontend.type", "codec.type")
-            yield keys, "a native codec speaks log-mel frames; set log_mel"
         if self.output_size % self.attention_heads or self.output_size % 2:
             keys = ("codec.output_size", "codec.attention_heads")
             heads = f"{self.attention_heads} attention heads"
@@ -92,14 +80,8 @@ class FlowConfig:
     """From speech tokens and a speaker vector to a wave: flow matching, Griffin-Lim (stage 3)."""
 
     hidden_size: int = key(192, "width", ge=8)
-    num_token_blocks: int = key(2, "layers at the rate of tokens", ge=0)
-    num_draft_blocks: int = key(2, "layers at the rate of mel frames that draft them", ge=0)
     num_blocks: int = key(6, "layers of the flow, at the same rate", ge=1)
-    kernel_size: int = key(7, "kernel of the convolutions; odd", ge=1)
     speaker_size: int = key(64, "size of a speaker's vector", ge=2)
-    condition_dropout: float = key(
-        0.1, "share of the utterances that are learnt without tokens and speaker", ge=0, lt=1
-    )
     max_steps: int = key(2000, "updates; what else a training needs is as in codec", ge=1)
     batch_seconds: float = key(60.0, "seconds of audio in a batch, padding included", gt=0)
     learning_rate: float = key(1e-3, "peak learning rate (AdamW)", gt=0)
@@ -108,20 +90,4 @@ class FlowConfig:
     temperature: float = key(
         0.5, "deviation of the noise that speaking begins with; training has 1", ge=0
     )
-    guidance: float = key(
-        0.0, "classifier-free guidance: how far to go beyond, away from no condition; 0: off", ge=0
-    )
     griffin_lim_steps: int = key(32, "iterations from mel frames to a wave", ge=1)
-
-    def rules(self, config: Config) -> Iterator[Rule]:
-        """Yield the rules that the section breaks."""
-        if config.codec.type != "native":
-            return
-        if self.kernel_size % 2 == 0:
-            yield ("flow.kernel_size",), f"must be odd; set {self.kernel_size + 1}"
-        if self.guidance and not self.condition_dropout:
-            keys = ("flow.guidance", "flow.condition_dropout")
-            message = (
-                "leads away from speech without condition, never learnt; set one above 0 there"
-            )
-            yield keys, message

@@ -42,16 +42,8 @@ class TokenizerConfig:
 class FrontendConfig:
     """From the wave to features [T, n_mels]."""
 
-    type: str = key(
-        "log_mel",
-        "torchaudio's log-mel spectrogram, or its Kaldi-compatible fbank",
-        choices=("log_mel", "kaldi_fbank"),
-    )
     n_mels: int = key(80, "mel bands", ge=8)
-    frame_length: float = key(25.0, "ms", gt=0)
-    frame_shift: float = key(10.0, "ms", gt=0)
     time_masks: int = key(2, "SpecAugment time masks in supervised training; 0: none", ge=0)
-    time_mask_width: float = key(0.05, "widest time mask, as a share of the utterance", ge=0, le=1)
     freq_masks: int = key(2, "SpecAugment frequency masks; 0: none", ge=0)
     freq_mask_width: int = key(20, "widest frequency mask, in mel bands", ge=0)
 
@@ -60,9 +52,6 @@ class FrontendConfig:
         if self.freq_masks and self.freq_mask_width > self.n_mels:
             keys = ("frontend.freq_mask_width", "frontend.n_mels")
             yield keys, f"wider than all mel bands; set at most {self.n_mels}"
-        if self.frame_shift > self.frame_length:
-            keys = ("frontend.frame_shift", "frontend.frame_length")
-            yield keys, f"skips audio between frames of {self.frame_length:g} ms; lower it"
         if self.n_mels < (least := LEAST_MELS[config.encoder.input_layer]):
             keys = ("frontend.n_mels", "encoder.input_layer")
             yield keys, f"{config.encoder.input_layer} needs at least {least} mel bands; raise it"

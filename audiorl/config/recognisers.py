@@ -23,7 +23,6 @@ class RewardModelConfig:
     attention_heads: int = key(4, "heads", ge=1)
     linear_units: int = key(288, "width of the feed-forward layers", ge=8)
     num_blocks: int = key(4, "layers of the encoder", ge=1)
-    decoder_blocks: int = key(1, "layers of the attention decoder", ge=1)
     kernel_size: int = key(15, "kernel of the convolution (conformer, e_branchformer); odd", ge=1)
     dropout_rate: float = key(0.1, "dropout", ge=0, lt=1)
     frames_per_token: int = key(
@@ -40,23 +39,6 @@ class RewardModelConfig:
         "what it tells beside the text: speaker, rate (slow, normal, fast), or, of a file "
         "utt2style say, style",
     )
-    task_weight: float = key(0.1, "weight of each of these tasks' losses in training", ge=0)
-    label_smoothing: float = key(0.1, "of attention and tasks in training", ge=0, lt=1)
-    token_noise: float = key(0.05, "share of the tokens that become random ones", ge=0, lt=1)
-    time_masks: int = key(2, "spans of tokens that are hidden; 0: none", ge=0)
-    time_mask_width: float = key(0.05, "widest of them, as a share of the utterance", ge=0, le=1)
-    mixup: float = key(
-        0.3, "share of another utterance's embeddings that is mixed in, at most", ge=0, le=0.5
-    )
-    embedding_noise: float = key(
-        0.1, "deviation of Gaussian noise on embeddings, relative to theirs", ge=0
-    )
-    adversarial: float = key(
-        0.0,
-        "size of the worst change of the embeddings, relative to theirs, that half of the loss is "
-        "taken at; costs a second forward and backward; 0: none",
-        ge=0,
-    )
     max_steps: int = key(1000, "updates", ge=1)
     batch_seconds: float = key(80.0, "seconds of speech in a batch, padding included", gt=0)
     learning_rate: float = key(2e-3, "peak learning rate (AdamW)", gt=0)
@@ -64,8 +46,6 @@ class RewardModelConfig:
         0.0, "peak learning rate of Muon on the layers' matrices; 0: AdamW there too", ge=0
     )
     warmup_steps: int = key(100, "updates of linear warm-up; cosine decay to 2 % follows", ge=0)
-    weight_decay: float = key(0.01, "of both optimizers, on matrices", ge=0)
-    max_grad_norm: float = key(5.0, "gradient norm is clipped to this", gt=0)
     eval_steps: int = key(200, "updates between evaluations, and between checkpoints", ge=1)
     average: int = key(3, "the model is the mean of this many best evaluations by dev CER", ge=1)
     eval_utterances: int = key(200, "dev utterances per evaluation; 0: all", ge=0, resume=True)
@@ -108,9 +88,6 @@ class JudgeConfig:
         0.015, "peak learning rate of Muon on the layers' matrices; 0: AdamW there too", ge=0
     )
     warmup_steps: int = key(50, "updates of linear warm-up; cosine decay to 2 % follows", ge=0)
-    weight_decay: float = key(0.01, "of both optimizers, on matrices", ge=0)
-    max_grad_norm: float = key(5.0, "gradient norm is clipped to this", gt=0)
-    noise: float = key(0.5, "share of the recordings that noise is added to", ge=0, le=1)
     eval_steps: int = key(200, "updates between evaluations, and between checkpoints", ge=1)
     average: int = key(2, "the judge is the mean of this many best evaluations by dev CER", ge=1)
     eval_utterances: int = key(200, "dev utterances per evaluation; 0: all", ge=0, resume=True)

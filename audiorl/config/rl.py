@@ -215,8 +215,6 @@ class RLConfig:
         "learning rate after the warm-up: constant, or linear to 0 at max_steps",
         choices=("constant", "linear"),
     )
-    weight_decay: float = key(0.0, "AdamW weight decay", ge=0)
-    max_grad_norm: float = key(1.0, "gradient norm is clipped to this", gt=0)
     eval_steps: int = key(20, "steps between evaluations on rl_dev", ge=1)
     early_stop: str = key(
         "flag",

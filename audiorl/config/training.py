@@ -31,8 +31,6 @@ class SFTConfig:
         0.0, "peak learning rate of Muon on the layers' matrices; 0: AdamW there too", ge=0
     )
     warmup_steps: int = key(100, "updates of linear warm-up; cosine decay to 2 % follows", ge=0)
-    weight_decay: float = key(0.01, "AdamW weight decay on matrices", ge=0)
-    max_grad_norm: float = key(5.0, "gradient norm is clipped to this", gt=0)
     ctc_weight: float = key(
         0.3, "weight of the CTC loss on the encoder; the LM's has 1 - this", ge=0, le=1, task="asr"
     )
@@ -54,13 +52,11 @@ class SFTConfig:
         choices=("byte", "token"),
         task="asr",
     )
-    label_smoothing: float = key(0.0, "of the LM's cross entropy", ge=0, lt=1)
     eval_steps: int = key(
         200, "updates between evaluations on dev (ASR: greedy WER; TTS: cross entropy)", ge=1
     )
     save_steps: int = key(100, "updates between checkpoints for resuming", ge=1, resume=True)
     logging_steps: int = key(10, "updates between lines of metrics.jsonl", ge=1, resume=True)
-    patience: int = key(0, "evaluations without a better one before stopping; 0: never stop", ge=0)
     average: int = key(3, "the model is the mean of this many best checkpoints on dev", ge=1)
     eval_utterances: int = key(200, "dev utterances per evaluation; 0: all", ge=0, resume=True)
 

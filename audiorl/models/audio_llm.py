@@ -176,7 +176,6 @@ class AudioLLM(Policy):
         *,
         ctc_weight: float = 0.0,
         token_noise: float = 0.0,
-        label_smoothing: float = 0.0,
     ) -> SupervisedLoss:
         """Return (1 - ctc_weight) * cross entropy of transcripts + ctc_weight * CTC on frames.
 
@@ -185,14 +184,12 @@ class AudioLLM(Policy):
         """
         lm = ctc = frames[0].new_zeros(())
         if ctc_weight < 1:
-            lm = self._lm_loss(frames, texts, token_noise, label_smoothing)
+            lm = self._lm_loss(frames, texts, token_noise)
         if ctc_weight > 0:
             ctc = self._ctc_loss(frames, texts)
         return SupervisedLoss((1 - ctc_weight) * lm + ctc_weight * ctc, lm.detach(), ctc.detach())
 
-    def _lm_loss(
-        self, frames: Sequence[Tensor], texts: Sequence[str], noise: float, smoothing: float
-    ) -> Tensor:
+    def _lm_loss(self, frames: Sequence[Tensor], texts: Sequence[str], noise: float) -> Tensor:
         """Mean over tokens, the end token included."""
         tokens, mask = self.responses(texts)
         read = tokens
@@ -202,7 +199,7 @@ class AudioLLM(Policy):
             read = torch.where(replaced, random, tokens)
         states = self.llm.response_states(self.prefix(frames), read, share=False)
         logits = self.llm.logits(states[mask])  # [tokens, V]
-        return F.cross_entropy(logits, tokens[mask], label_smoothing=smoothing)
+        return F.cross_entropy(logits, tokens[mask])
 
     def _ctc_loss(self, frames: Sequence[Tensor], texts: Sequence[str]) -> Tensor:
         """Mean over labels. Byte labels need no vocabulary and, being short sounds, align soon."""

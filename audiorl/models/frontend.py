@@ -13,9 +13,12 @@ from torch.nn.utils.rnn import pad_sequence
 
 from audiorl.config.model import FrontendConfig
 
+FRAME_LENGTH, FRAME_SHIFT = 25.0, 10.0  # ms
+TIME_MASK_WIDTH = 0.05  # of the widest time mask, as a share of the utterance
+
 
 class Frontend(nn.Module):
-    """Waves [B, S] to log-mel or Kaldi fbank features [B, T, n_mels], mean-normalised by utterance.
+    """Waves [B, S] to log-mel features [B, T, n_mels], mean-normalised by utterance.
 
     A frame is made of whole samples of its own utterance only (no centring, no reflection), so an
     utterance's features do not depend on what it is batched with.
@@ -24,10 +27,8 @@ class Frontend(nn.Module):
     def __init__(self, config: FrontendConfig, sample_rate: int) -> None:
         super().__init__()
         self.config = config
-        self.sample_rate = sample_rate
-        # Rounded down, and multiplied in this order, as torchaudio's Kaldi features are.
-        self.hop = int(sample_rate * config.frame_shift * 0.001)
-        self.window = int(sample_rate * config.frame_length * 0.001)
+        self.hop = int(sample_rate * FRAME_SHIFT * 0.001)
+        self.window = int(sample_rate * FRAME_LENGTH * 0.001)
         self.fft_size = 1 << (self.window - 1).bit_length()
         self.mel = torchaudio.transforms.MelSpectrogram(
             sample_rate,
@@ -41,8 +42,7 @@ class Frontend(nn.Module):
 
     def num_frames(self, samples: Tensor) -> Tensor:
         """Return the numbers of frames [B] of waves with this many samples [B]."""
-        span = self.fft_size if self.config.type == "log_mel" else self.window
-        return (samples - span).clamp(min=0) // self.hop + 1
+        return (samples - self.fft_size).clamp(min=0) // self.hop + 1
 
     def num_samples(self, frames: int) -> int:
         """Return the samples of the shortest wave with this many frames."""
@@ -61,13 +61,7 @@ class Frontend(nn.Module):
     def forward(self, waves: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
         """Return features [B, T, n_mels], frames [B] of waves [B, S] in -1..1, samples [B]."""
         frames = self.num_frames(samples)
-        if self.config.type == "log_mel":
-            features = self.mel(waves).clamp(min=1e-10).log().transpose(1, 2)
-        else:
-            features = pad_sequence(
-                [self._fbank(wave[:n]) for wave, n in zip(waves, samples, strict=True)],
-                batch_first=True,
-            )
+        features = self.mel(waves).clamp(min=1e-10).log().transpose(1, 2)
         real = torch.arange(features.size(1), device=features.device) < frames[:, None]  # [B, T]
         features = features * real[..., None]
         mean = features.sum(1, keepdim=True) / frames[:, None, None]
@@ -77,19 +71,9 @@ class Frontend(nn.Module):
             features, _ = self.specaug(features, frames)
         return features, frames
 
-    def _fbank(self, wave: Tensor) -> Tensor:
-        return torchaudio.compliance.kaldi.fbank(
-            wave[None] * 32768,  # Kaldi reads 16-bit integers
-            sample_frequency=self.sample_rate,
-            num_mel_bins=self.config.n_mels,
-            frame_length=self.config.frame_length,
-            frame_shift=self.config.frame_shift,
-            dither=0.0,
-        )
-
 
 def _specaug(config: FrontendConfig) -> SpecAug | None:
-    time = config.time_masks > 0 and config.time_mask_width > 0
+    time = config.time_masks > 0
     freq = config.freq_masks > 0 and config.freq_mask_width > 0
     if not (time or freq):
         return None
@@ -99,6 +83,6 @@ def _specaug(config: FrontendConfig) -> SpecAug | None:
         freq_mask_width_range=config.freq_mask_width,
         num_freq_mask=config.freq_masks,
         apply_time_mask=time,
-        time_mask_width_ratio_range=config.time_mask_width,
+        time_mask_width_ratio_range=TIME_MASK_WIDTH,
         num_time_mask=config.time_masks,
     )

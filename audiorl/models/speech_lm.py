@@ -137,12 +137,11 @@ class SpeechLM(Policy):
         token_lists: Sequence[Sequence[int]],
         *,
         token_noise: float = 0.0,
-        label_smoothing: float = 0.0,
     ) -> Tensor:
         """Return the mean cross entropy of codec tokens and the stop token, among these.
 
         token_noise: share of the speech tokens the LM reads that are random ones, so that it looks
-        at the text; this and the smoothing in training mode only.
+        at the text; in training mode only.
         """
         tokens, mask = self.responses(token_lists)
         read = tokens
@@ -155,8 +154,7 @@ class SpeechLM(Policy):
         allowed = ~self.forbidden
         logits = self.llm.logits_among(states[mask], allowed)  # [tokens, allowed ids]
         places = allowed.cumsum(0) - 1  # of an id among the allowed ones
-        smoothing = label_smoothing if self.training else 0.0
-        return F.cross_entropy(logits, places[tokens[mask]], label_smoothing=smoothing)
+        return F.cross_entropy(logits, places[tokens[mask]])
 
     def refuse_texts(self, utterances: Iterable[Utterance], max_length: int | None = None) -> None:
         """Raises UserError for the first text that cannot become speech, and says why.

@@ -119,7 +119,7 @@ class TokenRecogniser(nn.Module):
                 encoder_output_size=model.output_size,
                 attention_heads=model.attention_heads,
                 linear_units=model.linear_units,
-                num_blocks=model.decoder_blocks,
+                num_blocks=1,
                 dropout_rate=model.dropout_rate,
                 positional_dropout_rate=model.dropout_rate,
                 use_flash_attn=False,

@@ -18,7 +18,7 @@ from audiorl.rl.collect import Batch, Conditions
 from audiorl.rl.diffro import DiffROLoss, Histories
 from audiorl.rl.grpo import StepOutput
 from audiorl.rl.phases import Phases
-from audiorl.runs.optimizer import Optimizers
+from audiorl.runs.optimizer import RL_NORM, Optimizers
 from audiorl.runtime.batching import mini_batches
 
 
@@ -90,7 +90,7 @@ class DiffRO:
                     self.optimizer.zero_grad()
                     means = self.loss.backward(histories, rows, step, iteration)
                     taught_by = [utterances[row] for row in piece]
-                    norms.append(self.optimizer.step(rate, rl.max_grad_norm, taught_by))
+                    norms.append(self.optimizer.step(rate, RL_NORM, taught_by))
                     seen.append(means)
         names = sorted(set().union(*seen))
         metrics = {name: fmean(float(m[name]) for m in seen if name in m) for name in names}

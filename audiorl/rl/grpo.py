@@ -48,7 +48,7 @@ from audiorl.rl.metrics import (
     reward_metrics,
 )
 from audiorl.rl.phases import Phases
-from audiorl.runs.optimizer import Optimizers
+from audiorl.runs.optimizer import RL_NORM, Optimizers
 from audiorl.runtime.batching import mini_batches
 
 # Log-probabilities that a shared and a repeated prefix may differ by, from rounding alone.
@@ -222,7 +222,7 @@ class GRPO:
                 if self.auxiliary:
                     parts.append(self.auxiliary.backward(step, iteration, rows.tolist()))
                 utterances = [inputs.batch.utterances[p] for p in prompts]
-                grad_norm += self.optimizer.step(rate, rl.max_grad_norm, utterances)
+                grad_norm += self.optimizer.step(rate, RL_NORM, utterances)
                 updates += 1
         for name in {name for part in parts for name in part}:
             extra[name] = fmean(part[name].item() for part in parts if name in part)

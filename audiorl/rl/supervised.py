@@ -11,7 +11,7 @@ from audiorl.models.audio_llm import AudioLLM
 from audiorl.rl.frames import FrameStore
 from audiorl.rl.grpo import StepOutput
 from audiorl.rl.phases import Phases
-from audiorl.runs.optimizer import Optimizers
+from audiorl.runs.optimizer import RL_NORM, Optimizers
 from audiorl.runtime.batching import mini_batches
 
 
@@ -47,7 +47,7 @@ class Continued:
                 self.optimizer.zero_grad()
                 loss = self.model.supervised_loss(frames, [u.text for u in part])
                 loss.total.backward()
-                norms.append(self.optimizer.step(rate, rl.max_grad_norm, part))
+                norms.append(self.optimizer.step(rate, RL_NORM, part))
                 losses.append(loss.total.item())
         metrics = {
             "loss": fmean(losses),

@@ -12,6 +12,10 @@ from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
 
 BETAS = (0.9, 0.98)
+# On matrices, in supervised training; RL has none.
+WEIGHT_DECAY = 0.01
+# Gradients are clipped to these norms.
+SUPERVISED_NORM, RL_NORM = 5.0, 1.0
 
 
 class Optimizers:

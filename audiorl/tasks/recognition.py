@@ -140,7 +140,6 @@ class RecognitionWarmStart:
             texts,
             ctc_weight=weight,
             token_noise=sft.token_noise,
-            label_smoothing=sft.label_smoothing,
         )
         return loss.total, {"loss_lm": loss.lm, "loss_ctc": loss.ctc}
 

@@ -117,7 +117,6 @@ def example_loss(model: SpeechLM, batch: Sequence[Example], sft: SFTConfig) -> T
         [e.condition for e in batch],
         [e.tokens for e in batch],
         token_noise=sft.token_noise,
-        label_smoothing=sft.label_smoothing,
     )
 
 

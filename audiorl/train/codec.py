@@ -27,6 +27,7 @@ from audiorl.train.supervised import Loaded, schedule, train_supervised
 log = logging.getLogger(__name__)
 
 RELEVANT = ("data.sample_rate", "frontend.", "codec.", "flow.")
+ECHO_WEIGHT = 0.5  # of the mel frames read from tokens, beside CTC: length and loudness are kept
 MEL_UTTERANCES = 200  # of the train set, that mean and spread of the mel bands are taken from
 
 
@@ -104,7 +105,7 @@ class Tokens:
     def loss(self, batch: Loaded, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         utterances, waves = batch
         ctc, echo = self.model.tokens_loss(waves, [u.text for u in utterances])
-        return ctc + self.keys.echo_weight * echo, {"loss_ctc": ctc, "loss_echo": echo}
+        return ctc + ECHO_WEIGHT * echo, {"loss_ctc": ctc, "loss_echo": echo}
 
     def evaluate(self, step: int, reporter: Reporter) -> float:
         """Return the error rate of the CTC."""

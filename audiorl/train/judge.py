@@ -29,6 +29,7 @@ from audiorl.train.supervised import Loaded, schedule, train_supervised
 log = logging.getLogger(__name__)
 
 RELEVANT = ("data.sample_rate", "frontend.", "judge.")
+NOISY = 0.5  # share of the recordings that noise is added to
 
 
 def train_judge(config: Config, dump: Path, out: Path) -> None:
@@ -100,7 +101,7 @@ class Judging:
     def loss(self, batch: Loaded, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the sum of the losses of text and voice, which have no weights in common."""
         utterances, waves = batch
-        noisy = augment(waves, self.keys.noise)
+        noisy = augment(waves, NOISY)
         texts, speakers = [u.text for u in utterances], [u.speaker for u in utterances]
         ctc, speaker = self.model.losses(noisy, texts, speakers)
         return ctc + speaker, {"loss_ctc": ctc, "loss_speaker": speaker}

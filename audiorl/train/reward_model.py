@@ -30,9 +30,12 @@ from audiorl.runtime.device import pick_device, setup_torch
 from audiorl.text.align import Counts, count_errors
 from audiorl.text.normalise import split_units, spoken
 from audiorl.train.supervised import Loaded, schedule, train_supervised
-from audiorl.train.token_noise import disturbed, worst_change
+from audiorl.train.token_noise import disturbed
 
 log = logging.getLogger(__name__)
+
+TASK_WEIGHT = 0.1  # of the loss of each task beside the text
+SMOOTHING = 0.1  # of the labels of attention and tasks
 
 Tokens = Mapping[str, Sequence[int]]  # by utterance id
 
@@ -139,20 +142,12 @@ class RewardModelTraining:
             yield batch, [self.tokens[u.id] for u in batch]
 
     def loss(self, batch: Loaded, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss on disturbed embeddings; half of it at their worst change, if wanted."""
-        model, keys = self.model, self.keys
+        """Return the loss on disturbed embeddings, and its parts."""
+        model = self.model
         utterances, rows = batch
         tokens, lengths = model.pad(rows)
-        embedded = disturbed(tokens, lengths, model.table.weight, keys)
-        loss, parts = reading_loss(model, embedded, lengths, utterances, keys)
-        if keys.adversarial:
-            (gradient,) = torch.autograd.grad(loss, embedded, retain_graph=True)
-            size = keys.adversarial * model.table.weight.detach().norm(dim=1).mean()
-            worse = embedded + worst_change(gradient, lengths, size)
-            at_worst, _ = reading_loss(model, worse, lengths, utterances, keys)
-            parts["loss_adversarial"] = at_worst
-            loss = (loss + at_worst) / 2
-        return loss, parts
+        embedded = disturbed(tokens, lengths, model.table.weight)
+        return reading_loss(model, embedded, lengths, utterances, self.keys.tasks)
 
     def evaluate(self, step: int, reporter: Reporter) -> float:
         return evaluate(self.model, self.dev, self.tokens, step, reporter)
@@ -163,7 +158,7 @@ def reading_loss(
     embedded: Tensor,
     lengths: Tensor,
     utterances: Sequence[Utterance],
-    keys: RewardModelConfig,
+    tasks: Sequence[str],
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the mean over utterances of the text's loss per character, and of the tasks' losses.
 
@@ -171,12 +166,12 @@ def reading_loss(
     """
     texts = [u.text for u in utterances]
     spoken_for = list(zip(utterances, lengths.tolist(), strict=True))
-    classes = {task: [model.class_of(task, u, n) for u, n in spoken_for] for task in keys.tasks}
-    found = model.log_likelihoods(embedded, lengths, texts, classes, keys.label_smoothing)
+    classes = {task: [model.class_of(task, u, n) for u, n in spoken_for] for task in tasks}
+    found = model.log_likelihoods(embedded, lengths, texts, classes, SMOOTHING)
     units = torch.tensor([model.units(text) for text in texts], device=embedded.device)
     losses = {TEXT: -(found.pop(TEXT) / units).mean()}
     losses |= {task: -values.mean() for task, values in found.items()}
-    total = sum(loss if t == TEXT else keys.task_weight * loss for t, loss in losses.items())
+    total = sum(loss if t == TEXT else TASK_WEIGHT * loss for t, loss in losses.items())
     return total, {f"loss_{task}": loss for task, loss in losses.items()}
 
 

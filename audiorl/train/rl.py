@@ -77,7 +77,7 @@ def _train(
     config, rl = task.config, task.config.rl
     model.eval()  # no dropout: the policy that samples is the policy that learns
     reference = model.reference(task.parts) if rl.beta > 0 else None
-    optimizer = Optimizers(model.train_only(task.parts), rl.learning_rate, rl.weight_decay)
+    optimizer = Optimizers(model.train_only(task.parts), rl.learning_rate, 0.0)
     engine = make_engine(rl.engine, model)
     checkpoints = Checkpoints(experiment.folder / "checkpoints")
     # The reward model's error is lowest where it is hacked: a run that stops for that looks back.

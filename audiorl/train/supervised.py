@@ -12,7 +12,7 @@ import torch
 from audiorl.config.training import SFTConfig
 from audiorl.runs.checkpoint import BestWeights, Checkpoints
 from audiorl.runs.experiment import Experiment
-from audiorl.runs.optimizer import Optimizers, warmup_cosine
+from audiorl.runs.optimizer import SUPERVISED_NORM, WEIGHT_DECAY, Optimizers, warmup_cosine
 from audiorl.runs.reporter import Reporter
 from audiorl.runtime.files import progress
 from audiorl.tasks.task import Loaded, Supervised
@@ -43,13 +43,12 @@ def train_supervised(
     """
     config, model = experiment.config, task.model
     sft, seed = sft or config.sft, config.seed if seed is None else seed
-    optimizer = Optimizers([model], sft.learning_rate, sft.weight_decay, sft.muon_learning_rate)
+    optimizer = Optimizers([model], sft.learning_rate, WEIGHT_DECAY, sft.muon_learning_rate)
     checkpoints = Checkpoints(experiment.folder / "checkpoints" / (name if first else ""))
     best = BestWeights(checkpoints.folder, sft.average)
     done, state = checkpoints.resume(model, optimizer)
-    stale = 0  # evaluations since the best
     if state:
-        best.scores, stale = state["best"], state["stale"]
+        best.scores = state["best"]
         best.clean()
     if done == sft.max_steps:  # behind its lines there may be those of a further training
         best.load_average(model)
@@ -60,14 +59,13 @@ def train_supervised(
     started, audio_seconds = time.perf_counter(), 0.0
     with progress(desc=name, total=sft.max_steps, unit="step") as bar:
         bar.update(done)
-        stopped = 0 < sft.patience <= stale  # by a run that was then cut off
-        for step in range(done, done if stopped else sft.max_steps):
+        for step in range(done, sft.max_steps):
             model.train()
             # Dropout and masks of a step depend on the step alone: a resumed run draws the same.
             torch.manual_seed(seed * 1_000_003 + step)
             rate = warmup_cosine(step, sft.warmup_steps, sft.max_steps)
             batch = [next(batches) for _ in range(accumulation)]
-            metrics = update(task, optimizer, batch, step, rate, sft.max_grad_norm)
+            metrics = update(task, optimizer, batch, step, rate)
             audio_seconds += sum(u.duration for utterances, _ in batch for u in utterances)
             bar.update()
             bar.set_postfix(loss=f"{metrics['loss']:.3f}", dev=_lowest(best.scores))
@@ -79,13 +77,10 @@ def train_supervised(
                 reporter.log(first + step + 1, {**metrics, **rates})
             if ((step + 1) % sft.eval_steps == 0 and step >= task.first_evaluation) or last:
                 score = task.evaluate(first + step + 1, reporter)
-                stale = 0 if best.offer(step + 1, score, model) else stale + 1
-            stop = last or (0 < sft.patience <= stale)
-            if (step + 1) % sft.save_steps == 0 or stop:
-                checkpoints.save(step + 1, model, optimizer, {"best": best.scores, "stale": stale})
+                best.offer(step + 1, score, model)
+            if (step + 1) % sft.save_steps == 0 or last:
+                checkpoints.save(step + 1, model, optimizer, {"best": best.scores})
                 best.clean()
-            if stop:
-                break
     reporter.close()
     best.load_average(model)
     log.info("the model is the mean of steps %s", ", ".join(sorted(best.scores, key=int)))
@@ -97,7 +92,6 @@ def update(
     batches: list[Loaded],
     step: int,
     rate: float,
-    max_norm: float,
 ) -> dict[str, float]:
     """One update on the sum of `batches`, each weighted by its share of the utterances.
 
@@ -113,7 +107,7 @@ def update(
         for name, value in {"loss": loss, **parts}.items():
             sums[name] = sums.get(name, 0.0) + share * value.item()
     seen = [u for utterances, _ in batches for u in utterances]
-    return {**sums, "grad_norm": optimizer.step(rate, max_norm, seen)}
+    return {**sums, "grad_norm": optimizer.step(rate, SUPERVISED_NORM, seen)}
 
 
 def _lowest(scores: dict[str, float]) -> str:

@@ -1,10 +1,9 @@
 """Noise that makes a reward model robust: a policy exploits whatever its reward has never seen.
 
-After RRPO (arXiv 2512.04552; paper.md 2.8): noise on tokens and embeddings, mixing, and the worst
-small change of the embeddings. DiffRO reads mixtures of tokens, so mixing trains the
-space between the embeddings. Unlike in RRPO, another utterance is mixed in as a disturbance, its
-text is not a label; the changes are those of embeddings of tokens, not of pooled vectors. All is
-drawn from torch's generator, so that a step draws the same when it is done again.
+After RRPO (arXiv 2512.04552): noise on tokens and embeddings, and mixing. DiffRO reads mixtures
+of tokens, so mixing trains the space between the embeddings. Unlike in RRPO, another utterance is
+mixed in as a disturbance, its text is not a label. All is drawn from torch's generator, so that a
+step draws the same when it is done again.
 """
 
 from __future__ import annotations
@@ -12,17 +11,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from audiorl.config.recognisers import RewardModelConfig
+SWAPPED = 0.05  # share of the tokens that become random ones
+MIXED = 0.3  # most of another utterance's embeddings that is mixed in, as a share
+EMBEDDING_NOISE = 0.1  # deviation of noise on embeddings, relative to theirs
+SPANS, SPAN_WIDTH = 2, 0.05  # spans of tokens that are hidden; the widest, as a share of the row
 
 
-def disturbed(tokens: Tensor, lengths: Tensor, table: Tensor, keys: RewardModelConfig) -> Tensor:
-    """Return embeddings [B, T, D] of tokens [B, T] with all noise but the adversarial."""
+def disturbed(tokens: Tensor, lengths: Tensor, table: Tensor) -> Tensor:
+    """Return embeddings [B, T, D] of tokens [B, T] with noise."""
     random = torch.randint_like(tokens, len(table))
-    swapped = torch.rand(tokens.shape, device=tokens.device) < keys.token_noise
+    swapped = torch.rand(tokens.shape, device=tokens.device) < SWAPPED
     embedded = table[torch.where(swapped, random, tokens)]
-    embedded = mixed(embedded, lengths, keys.mixup)
-    embedded = embedded + keys.embedding_noise * size_of(table) * torch.randn_like(embedded)
-    hidden = spans(lengths, tokens.size(1), keys.time_masks, keys.time_mask_width)
+    embedded = mixed(embedded, lengths, MIXED)
+    embedded = embedded + EMBEDDING_NOISE * table.detach().std() * torch.randn_like(embedded)
+    hidden = spans(lengths, tokens.size(1), SPANS, SPAN_WIDTH)
     return embedded.masked_fill(hidden[:, :, None], 0.0)
 
 
@@ -42,14 +44,3 @@ def spans(lengths: Tensor, time: int, count: int, width: float) -> Tensor:
     start = (torch.rand(shape, device=device) * (long - spread + 1)).floor()
     places = torch.arange(time, device=device)  # [T]
     return ((places >= start) & (places < start + spread)).any(1)
-
-
-def worst_change(gradient: Tensor, lengths: Tensor, size: float) -> Tensor:
-    """Return the change [B, T, D] of mean `size` per token that raises the loss most."""
-    norms = gradient.flatten(1).norm(dim=1).clamp(min=torch.finfo(gradient.dtype).tiny)  # [B]
-    return gradient * (size * lengths.sqrt() / norms)[:, None, None]
-
-
-def size_of(table: Tensor) -> Tensor:
-    """Return the deviation of a table's entries, [K, D] -> []."""
-    return table.detach().std()

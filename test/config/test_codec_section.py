@@ -16,17 +16,10 @@ from audiorl.errors import UserError
     [
         (["codec.pretrained=org/codec"], "codec.pretrained", "a native codec is trained here; set"),
         (["codec.type=mimi"], "codec.pretrained", "there is no mimi to load; name its folder"),
-        (["frontend.type=kaldi_fbank"], "frontend.type", "speaks log-mel frames; set log_mel"),
         (["codec.attention_heads=5"], "codec.output_size", "a multiple of the 5 attention heads"),
         (["codec.kernel_size=16"], "codec.kernel_size", "must be odd; set 17"),
-        (["flow.kernel_size=6"], "flow.kernel_size", "must be odd; set 7"),
         (["codec.fsq_levels=4"], "codec.fsq_levels", "so that 0 is one of them; set 5"),
         (["codec.fsq_dims=11"], "codec.fsq_dims", "make 177147 codes; take at most 65536"),
-        (
-            ["flow.guidance=0.5", "flow.condition_dropout=0"],
-            "flow.guidance",
-            "leads away from speech without condition, never learnt",
-        ),
     ],
 )
 def test_broken_rule(problems: Callable, options: list[str], key: str, reason: str) -> None:
@@ -38,9 +31,9 @@ def test_broken_rule(problems: Callable, options: list[str], key: str, reason: s
 @pytest.mark.parametrize(
     "options",
     [
-        ["codec.type=xcodec2", "codec.pretrained=org/codec", "frontend.type=kaldi_fbank"],
-        ["codec.fsq_dims=10", "flow.guidance=0.7"],
-        ["codec.fsq_levels=5", "codec.fsq_dims=4", "flow.condition_dropout=0"],
+        ["codec.type=xcodec2", "codec.pretrained=org/codec"],
+        ["codec.fsq_dims=10"],
+        ["codec.fsq_levels=5", "codec.fsq_dims=4"],
     ],
 )
 def test_kept_rule(write: Callable, options: list[str]) -> None:

@@ -32,11 +32,6 @@ def test_the_defaults_break_no_rule() -> None:
             "wider than all mel bands; set at most 16",
         ),
         (
-            ["frontend.frame_shift=26"],
-            "frontend.frame_shift",
-            "skips audio between frames of 25 ms",
-        ),
-        (
             ["frontend.n_mels=10", "frontend.freq_masks=0", "encoder.input_layer=conv2d6"],
             "frontend.n_mels",
             "conv2d6 needs at least 11 mel bands",

@@ -16,6 +16,7 @@ from audiorl.data.utterance import read_utterances
 from audiorl.errors import UserError
 from audiorl.models.judge import Judge
 from audiorl.runs.checkpoint import BestWeights, Checkpoints
+from audiorl.train import judge as judge_training
 from audiorl.train import judge as training
 from audiorl.train.judge import train_judge
 
@@ -39,7 +40,6 @@ LEARNING = {
     "judge.learning_rate": 5e-3,
     "judge.eval_steps": 200,
     "judge.average": 1,
-    "judge.noise": 0.0,
     "frontend.time_masks": 0,
     "frontend.freq_masks": 0,
 }
@@ -75,7 +75,8 @@ def test_it_warns_of_what_the_codec_hears_too(dump: Path, tmp_path: Path, capsys
     assert "learn from, too" not in capsys.readouterr().out
 
 
-def test_it_learns_words_and_voices(dump: Path, tmp_path: Path) -> None:
+def test_it_learns_words_and_voices(dump: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(judge_training, "NOISY", 0.0)
     run(dump, tmp_path, LEARNING)
     metrics = lines(tmp_path / "metrics.jsonl")
     found = [m for m in metrics if "eval/cer" in m]

@@ -239,17 +239,6 @@ def test_a_second_call_does_nothing(kind: str, corpus, tmp_path, capsys) -> None
     assert capsys.readouterr().out == f"{exp} is complete: nothing to do\n"
 
 
-def test_an_early_stop_stays_one(corpus, tmp_path) -> None:
-    """Killed between the stop and its model, a run must not train on."""
-    keys = {"sft.patience": 1, "sft.max_steps": 40, "sft.learning_rate": 1e-9, "sft.eval_steps": 2}
-    keys |= {"sft.muon_learning_rate": 0.0, "sft.save_steps": 50}
-    corpus.sft(tmp_path / "plain", keys)
-    assert max(m["step"] for m in lines(tmp_path / "plain" / "metrics.jsonl")) < 40
-    killed(lambda: corpus.sft(tmp_path / "exp", keys), before(Policy, "save", lambda *_: True))
-    corpus.sft(tmp_path / "exp", keys)
-    same(tmp_path / "exp", outcome(tmp_path / "plain"))
-
-
 KILLER = """
 import runpy, sys
 from audiorl.runs.reporter import Reporter

@@ -20,7 +20,7 @@ from audiorl.models.token_recogniser import TEXT, RewardModelSettings, TokenReco
 from audiorl.runs.checkpoint import Checkpoints
 from audiorl.runs.reporter import Reporter
 from audiorl.text.normalise import spoken
-from audiorl.train import reward_model, supervised
+from audiorl.train import reward_model, supervised, token_noise
 from audiorl.train.reward_model import collect_facts, train_reward_model
 
 CODEC = CodecInfo(fingerprint="abc", codebook_size=60, token_rate=25.0)
@@ -33,7 +33,6 @@ KEYS = {
     "reward_model.dropout_rate": 0.1,
     "reward_model.muon_learning_rate": 5e-3,
     "reward_model.tasks": ["speaker", "rate"],
-    "reward_model.adversarial": 0.1,
 }
 LEARNING = {
     **KEYS,
@@ -44,7 +43,6 @@ LEARNING = {
     "reward_model.muon_learning_rate": 2e-2,
     "reward_model.frames_per_token": 1,
     "reward_model.batch_seconds": 8.0,
-    "reward_model.time_masks": 0,
     "reward_model.average": 1,
 }
 
@@ -85,7 +83,6 @@ def test_it_learns_to_read(spoken_corpus: Spoken, tmp_path: Path) -> None:
     assert 0 <= last["eval/rate_accuracy"] <= 1
     losses = [m for m in metrics if "loss_text" in m]
     assert losses[-1]["loss_text"] < 0.5 * losses[0]["loss_text"]
-    assert losses[-1]["loss_adversarial"] > losses[-1]["loss_text"]
     model = TokenRecogniser.load(tmp_path / "model")
     assert model.facts.codec == CODEC
     dev = read_utterances(spoken_corpus.dump / "dev")
@@ -97,13 +94,14 @@ def test_it_learns_to_read(spoken_corpus: Spoken, tmp_path: Path) -> None:
     assert (own > others).all()
 
 
-def test_noise_makes_it_more_robust(spoken_corpus: Spoken, tmp_path: Path) -> None:
+def test_noise_makes_it_more_robust(spoken_corpus: Spoken, tmp_path: Path, monkeypatch) -> None:
     """Trained with mixing and noise, it loses less when the embeddings are disturbed."""
-    quiet = dict.fromkeys(("token_noise", "mixup", "embedding_noise", "adversarial"), 0.0)
+    quiet = dict.fromkeys(("SWAPPED", "MIXED", "EMBEDDING_NOISE"), 0.0)
     losses = {}
-    for name, noise in {"plain": quiet, "robust": {"adversarial": 0.3, "mixup": 0.5}}.items():
-        keys = {f"reward_model.{key}": value for key, value in noise.items()}
-        spoken_corpus.train(tmp_path / name, {**LEARNING, **keys, "reward_model.max_steps": 40})
+    for name, noise in {"robust": {"MIXED": 0.5}, "plain": quiet}.items():
+        for constant, value in noise.items():
+            monkeypatch.setattr(token_noise, constant, value)
+        spoken_corpus.train(tmp_path / name, {**LEARNING, "reward_model.max_steps": 40})
         model = TokenRecogniser.load(tmp_path / name / "model")
         dev = read_utterances(spoken_corpus.dump / "dev")
         tokens, lengths = model.pad([speak(u, 1) for u in dev])
@@ -162,7 +160,7 @@ def test_the_loss_is_the_mean_over_utterances(spoken_corpus: Spoken) -> None:
     ).eval()
     padded, lengths = model.pad(list(tokens.values()))
     loss, parts = reward_model.reading_loss(
-        model, model.embed(padded), lengths, train, config.reward_model
+        model, model.embed(padded), lengths, train, config.reward_model.tasks
     )
     texts, tasks = 0.0, 0.0
     for u in train:

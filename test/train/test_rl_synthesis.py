@@ -346,10 +346,10 @@ def test_what_is_not_there(name: str, world: World, tmp_path: Path) -> None:
 def test_a_codec_of_another_rate_though_nobody_listens(
     algorithm: str, world: World, tmp_path: Path
 ) -> None:
-    native_codec({"frontend.frame_shift": 20.0}).save(tmp_path / "slow" / "model")
+    native_codec({"data.sample_rate": 8080}).save(tmp_path / "slow" / "model")
     size = world.info["codebook_size"]
     message = (
-        f"^{tmp_path}/slow has 12.5 tokens a second of {size} codes, and the speech LM has 25 "
+        f"^{tmp_path}/slow has 25.25 tokens a second of {size} codes, and the speech LM has 25 "
         f"tokens a second of {size} codes; name the codec that the speech LM was trained on"
     )
     refused(world, tmp_path / "exp", message, {"rl.algorithm": algorithm}, codec=tmp_path / "slow")

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 EXPANSION = 3
+KERNEL = 7  # of the convolutions, in frames
 
 
 class ConvBlock(nn.Module):
@@ -15,9 +16,9 @@ class ConvBlock(nn.Module):
     Positions beyond the end of a sequence are read as 0, so that padding changes nothing.
     """
 
-    def __init__(self, size: int, kernel_size: int, condition_size: int = 0) -> None:
+    def __init__(self, size: int, condition_size: int = 0) -> None:
         super().__init__()
-        self.depthwise = nn.Conv1d(size, size, kernel_size, padding="same", groups=size)
+        self.depthwise = nn.Conv1d(size, size, KERNEL, padding="same", groups=size)
         self.norm = nn.LayerNorm(size)
         self.modulation = nn.Linear(condition_size, 2 * size) if condition_size else None
         self.inner = nn.Linear(size, EXPANSION * size)

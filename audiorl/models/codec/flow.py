@@ -14,6 +14,8 @@ from audiorl.config.codec import FlowConfig
 from audiorl.models.codec.blocks import ConvBlock
 
 TIME_SIZE = 64  # sines and cosines of the flow's time
+TOKEN_BLOCKS, DRAFT_BLOCKS = 2, 2  # layers at the rate of tokens; of frames, for the draft
+UNINFORMED = 0.1  # share of the utterances that the flow learns without draft and speaker
 
 
 class FlowDecoder(nn.Module):
@@ -31,20 +33,18 @@ class FlowDecoder(nn.Module):
         super().__init__()
         self.config = config
         self.stride = stride
-        size, kernel = config.hidden_size, config.kernel_size
+        size = config.hidden_size
         self.codes = nn.Linear(dims, size)
-        self.token_blocks = nn.ModuleList(
-            ConvBlock(size, kernel) for _ in range(config.num_token_blocks)
-        )
+        self.token_blocks = nn.ModuleList(ConvBlock(size) for _ in range(TOKEN_BLOCKS))
         self.speaker = nn.Linear(config.speaker_size, size)
         self.draft_blocks = nn.ModuleList(
-            ConvBlock(size, kernel, condition_size=size) for _ in range(config.num_draft_blocks)
+            ConvBlock(size, condition_size=size) for _ in range(DRAFT_BLOCKS)
         )
         self.draft = nn.Sequential(nn.LayerNorm(size), nn.Linear(size, n_mels))
         self.time = nn.Sequential(nn.Linear(TIME_SIZE, size), nn.SiLU(), nn.Linear(size, size))
         self.input = nn.Linear(2 * n_mels, size)
         self.blocks = nn.ModuleList(
-            ConvBlock(size, kernel, condition_size=size) for _ in range(config.num_blocks)
+            ConvBlock(size, condition_size=size) for _ in range(config.num_blocks)
         )
         self.norm = nn.LayerNorm(size)
         self.output = nn.Linear(size, n_mels)
@@ -57,8 +57,7 @@ class FlowDecoder(nn.Module):
         """Return mean squared errors: of the velocity at one random time each, and of the draft.
 
         mel [B, stride * T, n_mels], normalised, of which `frames` [B] are real; codes [B, T, dims],
-        of which `lengths` [B] are. A share of the utterances has neither codes nor speaker, so that
-        the network also learns the unconditional velocity, which guidance leads away from.
+        of which `lengths` [B] are. A share of the utterances has neither codes nor speaker.
         """
         batch = len(mel)
         times = torch.rand(batch, device=mel.device)
@@ -66,7 +65,7 @@ class FlowDecoder(nn.Module):
         at = times[:, None, None]
         real = _real(lengths * self.stride, mel.size(1))
         draft = self._draft(codes, lengths, speakers, real)
-        informed = torch.rand(batch, device=mel.device) >= self.config.condition_dropout
+        informed = torch.rand(batch, device=mel.device) >= UNINFORMED
         shown, speakers = draft * informed[:, None, None], speakers * informed[:, None]
         found = self._velocity((1 - at) * noise + at * mel, times, shown, speakers, real)
         wanted = _real(frames, mel.size(1))
@@ -92,13 +91,10 @@ class FlowDecoder(nn.Module):
         mel = self.config.temperature * pad_sequence(noise, batch_first=True).to(device)
         real = _real(lengths * self.stride, mel.size(1))
         draft = self._draft(pad_sequence(list(codes), batch_first=True), lengths, speakers, real)
-        steps, guidance = self.config.euler_steps, self.config.guidance
+        steps = self.config.euler_steps
         for step in range(steps):
             times = torch.full((len(counts),), step / steps, device=device)
             velocity = self._velocity(mel, times, draft, speakers, real)
-            if guidance:
-                free = self._velocity(mel, times, 0 * draft, 0 * speakers, real)
-                velocity = (1 + guidance) * velocity - guidance * free
             mel = mel + velocity / steps
         return [row[:n] for row, n in zip(mel, counts, strict=True)]
 

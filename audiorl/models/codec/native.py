@@ -53,7 +53,7 @@ class NativeCodec(nn.Module):
         self.encoder = Encoder(_conformer(codec, "conv2d", codec.num_blocks), n_mels)
         self.quantiser = FiniteScalarQuantiser(codec.output_size, codec.fsq_dims, codec.fsq_levels)
         self.codebook_size = self.quantiser.codebook_size
-        self.reader = Encoder(_conformer(codec, "linear", codec.num_blocks_after), codec.fsq_dims)
+        self.reader = Encoder(_conformer(codec, "linear", 1), codec.fsq_dims)
         self.head = nn.Linear(codec.output_size, len(characters.symbols) + 1)  # 0 is the blank
         self.echo = nn.Linear(codec.output_size, STRIDE * n_mels)
 

@@ -24,7 +24,7 @@ class SpeakerEncoder(nn.Module):
         super().__init__()
         size = config.hidden_size // 2
         self.input = nn.Linear(n_mels, size)
-        self.blocks = nn.ModuleList(ConvBlock(size, config.kernel_size) for _ in range(BLOCKS))
+        self.blocks = nn.ModuleList(ConvBlock(size) for _ in range(BLOCKS))
         self.output = nn.Linear(2 * size, config.speaker_size)
 
     def forward(self, mel: Tensor, lengths: Tensor) -> Tensor:
