@@ -11,7 +11,8 @@ choose_python --dev
 unset PYTHONDONTWRITEBYTECODE
 if [ $# -eq 0 ]; then
     cores=$(getconf _NPROCESSORS_ONLN)
-    set -- -n $((cores < 4 ? cores : 4)) --dist loadfile
+    # In order of the folders: xdist would put files of few tests last, which are the slow ones.
+    set -- -n $((cores < 4 ? cores : 4)) --dist loadfile --no-loadscope-reorder
     export OMP_NUM_THREADS=1 # threads beside other processes only wait for each other
 fi
 exec "$AUDIORL_PYTHON" -m pytest "$@"
