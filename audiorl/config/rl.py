@@ -168,12 +168,8 @@ class RLConfig:
         "probabilities differ from the policy's; costs one more forward [rollout_is]",
         choices=("none", "token", "sequence"),
     )
-    rollout_correction_cap: float = key(2.0, "that cap [rollout_is_threshold]", gt=0)
     dynamic_sample: bool = key(
         False, "draw other prompts in place of groups whose rewards are all equal [filter_groups]"
-    )
-    max_resample_times: int = key(
-        3, "draws at most; what is flat then stays [max_num_gen_batches]", ge=1
     )
     overlong_buffer: int = key(
         0,

@@ -82,7 +82,6 @@ class RLDataConfig:
     probe_utterances: int = key(
         0, "utterances of each set that are probed, drawn at random; 0: all", ge=0
     )
-    pass_error: float = key(0.0, "error rate up to which a sampled hypothesis passes", ge=0)
     hypotheses: list[str] = key(
         [],
         "Kaldi `text` files by further systems, which hard compares; empty: it compares the "
@@ -97,7 +96,6 @@ class RLDataConfig:
     background: str = key(
         "", "of found: text file, a list of common words say; empty: data.train's transcripts"
     )
-    background_count: int = key(0, "of found: times that it may have a rare word", ge=0)
 
     def rules(self, config: Config) -> Iterator[Rule]:
         """Yield the rules that the section breaks."""
@@ -114,7 +112,6 @@ class RLDataConfig:
         if self.hypotheses and not any(s.kind == "hard" for s in self.subsets):
             reason = "only subsets of kind hard compare systems, and there is none"
             yield ("rl_data.hypotheses", "rl_data.subsets"), f"{reason}; add one or remove the key"
-        for name in ("background", "background_count"):
-            if getattr(self, name) and self.keywords != "found":
-                keys = (f"rl_data.{name}", "rl_data.keywords")
-                yield keys, "serves to find keywords, and they are given; set keywords: found"
+        if self.background and self.keywords != "found":
+            keys = ("rl_data.background", "rl_data.keywords")
+            yield keys, "serves to find keywords, and they are given; set keywords: found"

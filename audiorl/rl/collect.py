@@ -26,6 +26,8 @@ from audiorl.rl.phases import Phases
 
 log = logging.getLogger(__name__)
 
+RESAMPLES = 3  # draws, at most, that replace flat groups
+
 # (step, attempt, ids taken, count) -> utterances that are not among the taken ones
 MorePrompts = Callable[[int, int, set[str], int], list[Utterance]]
 
@@ -139,7 +141,7 @@ class Collector:
     def __call__(self, step: int, utterances: Sequence[Utterance], phases: Phases) -> Batch:
         """The groups of `utterances`; with `rl.dynamic_sample`, others in place of flat ones.
 
-        Flat groups that are left after `max_resample_times` stay: they teach nothing, but are
+        Flat groups that are left after `RESAMPLES` draws stay: they teach nothing, but are
         counted. Raises UserError if the policy gives no numbers, or rewards fail on too many.
         """
         batch = self._groups(step, utterances, phases)
@@ -148,7 +150,7 @@ class Collector:
         if not self.config.dynamic_sample:
             return batch
         taken = {u.id for u in utterances}
-        for attempt in range(self.config.max_resample_times):
+        for attempt in range(RESAMPLES):
             flat = self._flat(batch)
             if not flat.any():
                 break

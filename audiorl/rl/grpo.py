@@ -52,6 +52,7 @@ from audiorl.runs.optimizer import RL_NORM, Optimizers
 from audiorl.runtime.batching import mini_batches
 
 # Log-probabilities that a shared and a repeated prefix may differ by, from rounding alone.
+CORRECTION_CAP = 2.0  # of the weights of rl.rollout_correction
 SHARED_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.5, torch.float16: 0.1}
 
 
@@ -169,7 +170,7 @@ class GRPO:
                 rollout.logps,
                 rollout.mask,
                 rl.rollout_correction,
-                rl.rollout_correction_cap,
+                CORRECTION_CAP,
             )
         if rl.beta and rl.kl_in_reward:
             reference = self._piecewise(

@@ -30,7 +30,7 @@ class Difficulty:
     reward_std: float
     reward_best: float
     flat: bool  # all rewards equal: such a group teaches nothing
-    pass_rate: float  # share of the samples with an error rate up to rl_data.pass_error
+    pass_rate: float  # share of the samples without an error
     error: float | None  # error rate of the greedy hypothesis; None where nobody speaks
     disagreement: float  # 0 .. 1, mean distance between systems' hypotheses
     repeats: bool  # the speaker, or the greedy hypothesis of a system, says the same over and over
@@ -42,7 +42,6 @@ class Meter:
 
     def __init__(self, config: Config) -> None:
         self.score = config.score
-        self.pass_error = config.rl_data.pass_error
         # As the reward sees it, if there is one: what counts as too fast is a setting of its.
         given = [reward for reward in config.rl.rewards if reward.name == "hallucination"]
         options = given[0] if given else reward_options("hallucination")
@@ -55,7 +54,7 @@ class Meter:
         said = [probe.greedy, *probe.samples]
         samples = [Sample(utterance, text, finished=True) for text in said]
         severity = self.hallucination.function(samples)
-        passed = [count_errors(ref, self.units(s)).rate <= self.pass_error for s in probe.samples]
+        passed = [count_errors(ref, self.units(s)).rate <= 0 for s in probe.samples]
         scorable = not rewards.isnan().all()
         return Difficulty(
             reward_mean=rewards.nanmean().item(),

@@ -22,9 +22,9 @@ def find_keywords(utterances: list[Utterance], config: Config, dump: Path) -> li
     path, name = config.rl_data.background, config.score.normalizer
     texts = _lines(path) if path else (u.text for u in read_utterances(dump / config.data.train))
     counts = Counter(unit for text in texts for unit in normal_units(text, name, UNIT))
-    most, found = config.rl_data.background_count, []
+    found = []
     for u in utterances:
-        words = u.keywords or rare_words(normal_units(u.text, name, UNIT), counts, most)
+        words = u.keywords or rare_words(normal_units(u.text, name, UNIT), counts)
         found.append(replace(u, keywords=words))
     given, having = (sum(bool(u.keywords) for u in some) for some in (utterances, found))
     print(f"{having} of {len(found)} utterances have keywords, {having - given} of them found")
@@ -41,15 +41,15 @@ def _lines(path: str) -> list[str]:
         ) from error
 
 
-def rare_words(units: Sequence[str], counts: Counter[str], most: int) -> tuple[str, ...]:
-    """The words that `counts` has at most `most` times, each once; neighbours are one keyword.
+def rare_words(units: Sequence[str], counts: Counter[str]) -> tuple[str, ...]:
+    """The words that `counts` does not have, each once; neighbours are one keyword.
 
     A name of several words is one keyword then, and so are the rare characters of a Chinese one.
     Numbers are no keywords.
     """
 
     def is_rare(unit: str) -> bool:
-        return counts[unit] <= most and not any(map(str.isdigit, unit))
+        return not counts[unit] and not any(map(str.isdigit, unit))
 
     runs = [" ".join(run) for rare, run in groupby(units, is_rare) if rare]
     return tuple(dict.fromkeys(re.sub(f"(?<=[{CJK}]) (?=[{CJK}])", "", run) for run in runs))

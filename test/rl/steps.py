@@ -18,6 +18,7 @@ from audiorl.data.utterance import Utterance
 from audiorl.infer.transcribe import encode_utterances
 from audiorl.models.audio_llm import AudioLLM
 from audiorl.rewards import Sample, WeightedSum
+from audiorl.rl import grpo as grpo_module
 from audiorl.rl.collect import MorePrompts
 from audiorl.rl.frames import FrameStore
 from audiorl.rl.groups import Sampler, read_text
@@ -280,7 +281,7 @@ def slow_responses(
             log_weights = [o - r for o, r in zip(s.old, s.rollout_logps, strict=True)]
             if rl.rollout_correction == "sequence":
                 log_weights = [sum(log_weights)] * len(log_weights)
-            cap = rl.rollout_correction_cap
+            cap = grpo_module.CORRECTION_CAP
             response.weights = [min(math.exp(w), cap) for w in log_weights]
         if rl.beta and not rl.kl_in_reward:
             with torch.no_grad():

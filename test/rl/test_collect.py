@@ -13,6 +13,7 @@ from steps import learner, learning_model, more_prompts, one_step, some_reward
 from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
 from audiorl.rewards import Reward, Sample
+from audiorl.rl import collect as collecting
 from audiorl.rl.collect import Batch, overlong
 from audiorl.rl.phases import Phases
 
@@ -89,10 +90,11 @@ def test_each_group_is_what_its_prompt_alone_draws(utterances) -> None:
         assert torch.equal(group.conditions[0], alone.conditions[0])
 
 
-def test_what_stays_flat_after_all_draws_stays(utterances) -> None:
+def test_what_stays_flat_after_all_draws_stays(utterances, monkeypatch) -> None:
+    monkeypatch.setattr(collecting, "RESAMPLES", 4)
     pool = many(utterances, 6)
     prompts = Prompts(pool)
-    batch = collect(pool[:3], flat_but(), {"rl.max_resample_times": 4}, prompts)
+    batch = collect(pool[:3], flat_but(), {}, prompts)
     assert ids(batch) == [u.id for u in pool[:3]]
     assert batch.resampled == 0
     assert [attempt for _, attempt, _, _ in prompts.calls] == [0, 1, 2, 3]
@@ -102,13 +104,13 @@ def test_what_stays_flat_after_all_draws_stays(utterances) -> None:
     assert [len(taken) for _, _, taken, _ in prompts.calls] == [3, 6, 9, 12]
 
 
-def test_a_draw_that_helps_in_part(utterances) -> None:
+def test_a_draw_that_helps_in_part(utterances, monkeypatch) -> None:
     """One of three is found in the first draw; the next asks for the two that are left."""
     pool = many(utterances, 6)
     first = more_prompts(pool, 1, 0, 0, {u.id for u in pool[:3]}, 3)
     prompts = Prompts(pool)
-    keys = {"rl.max_resample_times": 2}
-    batch = collect(pool[:3], flat_but(first[1].id), keys, prompts)
+    monkeypatch.setattr(collecting, "RESAMPLES", 2)
+    batch = collect(pool[:3], flat_but(first[1].id), {}, prompts)
     assert [count for *_, count in prompts.calls] == [3, 2]
     assert ids(batch) == [pool[1].id, pool[2].id, first[1].id]
     assert batch.resampled == 1

@@ -45,7 +45,6 @@ def test_errors_of_the_greedy_hypothesis_and_share_of_samples_that_pass() -> Non
     found = measure(probe)
     assert found.error == 0.25
     assert found.pass_rate == pytest.approx(1 / 3)
-    assert measure(probe, **{"rl_data.pass_error": 0.25}).pass_rate == pytest.approx(2 / 3)
 
 
 def test_texts_are_compared_as_they_are_scored() -> None:
