@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,20 @@ SIZES = {
 }
 
 
+_made: dict[str, tuple[NativeCodec, Tensor]] = {}
+
+
 def native_codec(keys: dict[str, Any] | None = None, seed: int = 0) -> NativeCodec:
+    """Return a copy of a fresh codec, which a process makes once; sets the random state it left."""
+    key = repr((keys, seed))
+    if key not in _made:
+        _made[key] = fresh_codec(keys, seed), torch.get_rng_state()
+    codec, state = _made[key]
+    torch.set_rng_state(state)
+    return copy.deepcopy(codec)
+
+
+def fresh_codec(keys: dict[str, Any] | None = None, seed: int = 0) -> NativeCodec:
     """A random one whose tokens differ, and whose flow listens, as before training it does not."""
     torch.manual_seed(seed)
     settings = CodecSettings.of(tiny_config({**SIZES, **(keys or {})}))

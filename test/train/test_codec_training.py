@@ -11,7 +11,7 @@ import torch
 from deaths import after, before, killed
 from runs import Corpus, lines
 from tiny import sentences, tiny_config, write_set
-from tiny_codecs import SIZES, native_codec, save_pretrained_codec
+from tiny_codecs import SIZES, fresh_codec, native_codec, save_pretrained_codec
 
 from audiorl.data.speech_tokens import read_tokens
 from audiorl.data.utterance import Utterance, read_utterances
@@ -228,4 +228,4 @@ def test_tokens_of_a_set(corpus: Corpus, tmp_path: Path, capsys) -> None:
     write_set_tokens(codec, dev, out, 3.0)
     assert "is complete: nothing to do" in capsys.readouterr().out
     write_set_tokens(native_codec(seed=1), dev, out, 3.0)
-    assert read_tokens(out)[1] == codec_info(native_codec(seed=1)) != info
+    assert read_tokens(out)[1] == codec_info(fresh_codec(seed=1)) != info

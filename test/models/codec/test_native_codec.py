@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny import sing, tiny_config
-from tiny_codecs import SIZES, native_codec, waves
+from tiny_codecs import SIZES, fresh_codec, native_codec, waves
 
 from audiorl.errors import UserError
 from audiorl.models.codec import CodecSettings, codec_info, load_codec, new_codec
@@ -152,7 +152,7 @@ def test_the_fingerprint_is_that_of_the_tokens() -> None:
     before = codec_info(codec)
     assert (
         before
-        == codec_info(native_codec())
+        == codec_info(fresh_codec())
         == {
             "fingerprint": codec.fingerprint(),
             "codebook_size": 27,
@@ -166,7 +166,7 @@ def test_the_fingerprint_is_that_of_the_tokens() -> None:
     with torch.no_grad():
         codec.quantiser.projection.bias[0] += 1e-3
     assert codec_info(codec)["fingerprint"] != before["fingerprint"]
-    assert native_codec(seed=1).fingerprint() != before["fingerprint"]
+    assert fresh_codec(seed=1).fingerprint() != before["fingerprint"]
 
 
 def test_round_trip(tmp_path: Path) -> None:
