@@ -25,11 +25,11 @@ from audiorl.text.characters import Characters
 
 SIZES = {
     "task": "tts",
-    "codec.output_size": 16,
-    "codec.attention_heads": 2,
-    "codec.linear_units": 32,
-    "codec.num_blocks": 1,
-    "codec.kernel_size": 5,
+    "codec.encoder.output_size": 16,
+    "codec.encoder.attention_heads": 2,
+    "codec.encoder.linear_units": 32,
+    "codec.encoder.num_blocks": 1,
+    "codec.encoder.kernel_size": 5,
     "codec.fsq_dims": 3,
     "flow.hidden_size": 16,
     "flow.num_blocks": 2,

@@ -65,10 +65,9 @@ def tiny_judge() -> Judge:
         "linear_units": 32,
         "num_blocks": 1,
         "kernel_size": 5,
-        "speaker_size": 4,
     }
-    keys = {f"judge.{name}": size for name, size in sizes.items()}
-    settings = JudgeSettings.of(tiny_config({"task": "tts", **keys}))
+    keys = {f"judge.encoder.{name}": size for name, size in sizes.items()}
+    settings = JudgeSettings.of(tiny_config({"task": "tts", "judge.speaker_size": 4, **keys}))
     return Judge.of(settings, WORDS, SPEAKERS)
 
 

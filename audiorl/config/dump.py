@@ -60,19 +60,19 @@ def clip(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
-def _section_lines(section: Any, indent: str, task: str | None) -> list[str]:
-    """The lines of a section, with the keys of one task, or of all (None)."""
-    lines = []
+def _section_lines(section: Any, indent: str, task: str | None, default: Any = None) -> list[str]:
+    """Return the lines of a section, with the keys of one task, or of all (None)."""
+    lines, default = [], default or type(section)()
     for name, (kind, field) in section_keys(type(section)).items():
         if task and field.metadata["task"] not in (None, task):
             continue
-        value = getattr(section, name)
+        value, usual = getattr(section, name), getattr(default, name)
         if is_dataclass(kind):
-            doc = kind.__doc__.split("\n\n")[0].rstrip(".")
+            doc = field.metadata["doc"] if indent else kind.__doc__.split("\n\n")[0].rstrip(".")
             lines += [
-                "",
+                *([] if indent else [""]),
                 *_entry(f"{indent}{name}:", doc),
-                *_section_lines(value, indent + "  ", task),
+                *_section_lines(value, indent + "  ", task, usual),
             ]
         elif isinstance(value, list) and value and is_dataclass(value[0]):
             lines += _entry(f"{indent}{name}:", field.metadata["doc"])
@@ -80,16 +80,15 @@ def _section_lines(section: Any, indent: str, task: str | None) -> list[str]:
                 first, *rest = _section_lines(item, indent + "    ", task)
                 lines += [f"{indent}  - {first.lstrip()}", *rest]
         else:
-            lines += _entry(f"{indent}{name}: {flow(value)}", _comment(field, value))
+            lines += _entry(f"{indent}{name}: {flow(value)}", _comment(field, value, usual))
     return lines
 
 
-def _comment(field: Field, value: Any) -> str:
+def _comment(field: Field, value: Any, default: Any) -> str:
     """The meaning, what is allowed, and the default where the value is another."""
     parts = [field.metadata["doc"]]
     if allowed := limits(field.metadata):
         parts.append(re.sub(r"(?<=[<>=]) ", GLUE, allowed))
-    default = default_of(field)
     if value != default:
         parts.append(f"default {flow(default)}")
     return "; ".join(parts)

@@ -58,16 +58,11 @@ class FrontendConfig:
 
 
 @dataclass
-class EncoderConfig:
-    """The audio encoder (ESPnet)."""
+class EncoderSizes:
+    """Kind and sizes of an encoder (ESPnet)."""
 
     type: str = key(
         "conformer", "ESPnet encoder", choices=("conformer", "e_branchformer", "transformer")
-    )
-    input_layer: str = key(
-        "conv2d",
-        "subsampling of frames: conv2d 4x, conv2d6 6x, conv2d8 8x",
-        choices=("conv2d", "conv2d6", "conv2d8"),
     )
     output_size: int = key(144, "width", ge=8)
     attention_heads: int = key(4, "heads", ge=1)
@@ -75,22 +70,37 @@ class EncoderConfig:
     num_blocks: int = key(4, "layers", ge=1)
     kernel_size: int = key(15, "kernel of the convolution (conformer, e_branchformer); odd", ge=1)
     dropout_rate: float = key(0.1, "dropout", ge=0, lt=1)
+
+    def rules_in(self, section: str) -> Iterator[Rule]:
+        """Yield the rules that the sizes break where they stand, in `section`."""
+        if self.output_size % self.attention_heads or self.output_size % 2:
+            keys = (f"{section}.output_size", f"{section}.attention_heads")
+            heads = f"{self.attention_heads} attention heads"
+            yield keys, f"must be even and a multiple of the {heads}; change one"
+        if self.type != "transformer" and self.kernel_size % 2 == 0:
+            keys = (f"{section}.kernel_size", f"{section}.type")
+            yield keys, f"must be odd; set {self.kernel_size + 1}"
+        if self.type == "e_branchformer" and self.linear_units % 2:
+            keys = (f"{section}.linear_units", f"{section}.type")
+            yield keys, f"e_branchformer halves it; set {self.linear_units + 1}"
+
+
+@dataclass
+class EncoderConfig(EncoderSizes):
+    """The audio encoder (ESPnet)."""
+
+    input_layer: str = key(
+        "conv2d",
+        "subsampling of frames: conv2d 4x, conv2d6 6x, conv2d8 8x",
+        choices=("conv2d", "conv2d6", "conv2d8"),
+    )
     init: str = key(
         "", "ESPnet ASR checkpoint (.pth) whose `encoder.*` weights are the start; empty: random"
     )
 
     def rules(self, config: Config) -> Iterator[Rule]:
         """Yield the rules that the section breaks."""
-        if self.output_size % self.attention_heads or self.output_size % 2:
-            keys = ("encoder.output_size", "encoder.attention_heads")
-            heads = f"{self.attention_heads} attention heads"
-            yield keys, f"must be even and a multiple of the {heads}; change one"
-        if self.type != "transformer" and self.kernel_size % 2 == 0:
-            keys = ("encoder.kernel_size", "encoder.type")
-            yield keys, f"must be odd; set {self.kernel_size + 1}"
-        if self.type == "e_branchformer" and self.linear_units % 2:
-            keys = ("encoder.linear_units", "encoder.type")
-            yield keys, f"e_branchformer halves it; set {self.linear_units + 1}"
+        yield from self.rules_in("encoder")
 
 
 @dataclass

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import os
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import Field, is_dataclass
+from dataclasses import Field, is_dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, get_args, get_origin
 
@@ -32,13 +33,15 @@ Entries = dict[str, tuple[yaml.Node, yaml.Node]]  # of one mapping: name -> its 
 NAME = re.compile(r"\w[\w+-]*")  # of a section, where the user chooses it
 
 
-def build(section: type, settings: Settings, prefix: str = "") -> Any:
-    """A section from its settings; what is not set has its default."""
+def build(section: type, settings: Settings, prefix: str = "", default: Any = None) -> Any:
+    """Return a section from its settings; what is not set is as in `default`, or the class's."""
     values = {}
-    for name, (kind, _) in section_keys(section).items():
+    for name, (kind, field) in section_keys(section).items():
         path = prefix + name
         if is_dataclass(kind):
-            values[name] = build(kind, settings, f"{path}.")
+            values[name] = build(
+                kind, settings, f"{path}.", getattr(default, name, default_of(field))
+            )
         elif get_origin(kind) is dict and path in settings:
             _, element = get_args(kind)
             named = [p.removeprefix(f"{path}.") for p in settings if p.startswith(f"{path}.")]
@@ -46,7 +49,7 @@ def build(section: type, settings: Settings, prefix: str = "") -> Any:
             values[name] = {n: build(element, settings, f"{path}.{n}.") for n in names}
         elif path in settings:
             values[name] = settings[path].value
-    return section(**values)
+    return replace(default, **values) if default else section(**values)
 
 
 def sentence(place: str, path: str, message: str) -> str:
@@ -232,7 +235,8 @@ class Reader:
         if value is not None and allows(field.metadata, value):
             return value
         message = f"expected {expected(kind, field.metadata)} (got {_shape(node)})"
-        self._refuse(node, path, f"{message}; {fix or _suggest(node, field)}")
+        default = _default_at(self.root, path, field)
+        self._refuse(node, path, f"{message}; {fix or _suggest(node, field, default)}")
         return None
 
     def _variant(self, kind: type, entries: Entries, path: str) -> tuple[type, Entries]:
@@ -279,13 +283,21 @@ def _shape(node: yaml.Node) -> str:
     return f'"{text}"' if node.style else text or "nothing"
 
 
-def _suggest(node: yaml.Node, field: Field) -> str:
-    """The likeliest choice, or else the default."""
+def _suggest(node: yaml.Node, field: Field, default: Any) -> str:
+    """Return the likeliest choice, or else the default."""
     if isinstance(node, yaml.ScalarNode) and field.metadata["choices"]:
         near = difflib.get_close_matches(node.value.lower(), field.metadata["choices"], n=1)
         if near:
             return f"did you mean {near[0]}?"
-    return f"the default is {flow(default_of(field))}"
+    return f"the default is {flow(default)}"
+
+
+def _default_at(root: type, path: str, field: Field) -> Any:
+    """Return the default of a path: its section may have another than the class of the field."""
+    try:
+        return functools.reduce(getattr, path.split("."), root())
+    except AttributeError:  # of an item of a list, say
+        return default_of(field)
 
 
 def _unknown(path: str, siblings: Iterable[str], root: type) -> str:

@@ -1,4 +1,4 @@
-"""Training: the warm start."""
+"""Schedules of supervised trainings, and the warm start."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ if TYPE_CHECKING:
     from audiorl.config.schema import Config
 
 
+def _fixed_length(config: Config) -> str:
+    return "the learning rate falls to 2 % at the last step"
+
+
 @dataclass
-class SFTConfig:
-    """Supervised warm start (stage 3)."""
+class Schedule:
+    """Updates, learning rates, evaluations and checkpoints of a supervised training."""
 
     max_steps: int = key(
-        1000, "updates at most; 0: take a pretrained speech LM (llasa, cosyvoice) as it is", ge=0
-    )
-    batch_seconds: float = key(
-        80.0, "seconds of audio in a batch, padding included", gt=0, task="asr"
-    )
-    batch_tokens: int = key(
-        4000, "text and speech tokens in a batch, padding included", ge=1, task="tts"
+        1000,
+        "updates at most; 0, of sft alone: take a pretrained speech LM (llasa, cosyvoice) as it is",
+        ge=0,
+        resume=_fixed_length,
     )
     gradient_accumulation_steps: int = key(1, "batches summed into one update", ge=1)
     learning_rate: float = key(2e-3, "peak learning rate (AdamW)", gt=0)
@@ -31,6 +32,31 @@ class SFTConfig:
         0.0, "peak learning rate of Muon on the layers' matrices; 0: AdamW there too", ge=0
     )
     warmup_steps: int = key(100, "updates of linear warm-up; cosine decay to 2 % follows", ge=0)
+    eval_steps: int = key(200, "updates between evaluations on dev", ge=1)
+    save_steps: int = key(100, "updates between checkpoints for resuming", ge=1, resume=True)
+    logging_steps: int = key(10, "updates between lines of metrics.jsonl", ge=1, resume=True)
+    average: int = key(3, "the model is the mean of this many best checkpoints on dev", ge=1)
+    eval_utterances: int = key(200, "dev utterances per evaluation; 0: all", ge=0, resume=True)
+
+    def rules_in(self, section: str) -> Iterator[Rule]:
+        """Yield the rules that the schedule of a section with a new model breaks."""
+        if self.max_steps == 0:
+            yield (f"{section}.schedule.max_steps",), "nothing would be learnt; set at least 1"
+
+
+@dataclass
+class SFTConfig:
+    """Supervised warm start (stage 3)."""
+
+    schedule: Schedule = key(
+        Schedule, "of its training; the best on dev (ASR: greedy WER; TTS: loss)"
+    )
+    batch_seconds: float = key(
+        80.0, "seconds of audio in a batch, padding included", gt=0, task="asr"
+    )
+    batch_tokens: int = key(
+        4000, "text and speech tokens in a batch, padding included", ge=1, task="tts"
+    )
     ctc_weight: float = key(
         0.3, "weight of the CTC loss on the encoder; the LM's has 1 - this", ge=0, le=1, task="asr"
     )
@@ -52,16 +78,9 @@ class SFTConfig:
         choices=("byte", "token"),
         task="asr",
     )
-    eval_steps: int = key(
-        200, "updates between evaluations on dev (ASR: greedy WER; TTS: cross entropy)", ge=1
-    )
-    save_steps: int = key(100, "updates between checkpoints for resuming", ge=1, resume=True)
-    logging_steps: int = key(10, "updates between lines of metrics.jsonl", ge=1, resume=True)
-    average: int = key(3, "the model is the mean of this many best checkpoints on dev", ge=1)
-    eval_utterances: int = key(200, "dev utterances per evaluation; 0: all", ge=0, resume=True)
 
     def rules(self, config: Config) -> Iterator[Rule]:
         """Yield the rules that the section breaks."""
-        if self.max_steps == 0 and config.speech.layout == "native":
-            keys = ("sft.max_steps", "speech.layout")
+        if self.schedule.max_steps == 0 and config.speech.layout == "native":
+            keys = ("sft.schedule.max_steps", "speech.layout")
             yield keys, "only a pretrained speech LM can be taken as it is; set at least 1"

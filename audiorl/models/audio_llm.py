@@ -106,9 +106,10 @@ class AudioLLM(Policy):
         self.tokenizer = tokenizer
         self.sample_rate = settings.sample_rate
         self.frontend = Frontend(settings.frontend, settings.sample_rate)
-        self.encoder = Encoder(settings.encoder, settings.frontend.n_mels)
+        sizes, n_mels = settings.encoder, settings.frontend.n_mels
+        self.encoder = Encoder(sizes, n_mels, sizes.input_layer, sizes.init)
         self.llm = build_lm(settings.llm, tokenizer.vocab_size, tokenizer.eos_id, saved)
-        frame_size = settings.encoder.output_size
+        frame_size = sizes.output_size
         self.adaptor = Adaptor(
             frame_size,
             settings.adaptor.stack,

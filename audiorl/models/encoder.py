@@ -15,11 +15,11 @@ with contextlib.redirect_stdout(io.StringIO()):  # ESPnet prints that flash_attn
     from espnet2.asr.encoder.e_branchformer_encoder import EBranchformerEncoder
     from espnet2.asr.encoder.transformer_encoder import TransformerEncoder
 
-from audiorl.config.model import EncoderConfig
+from audiorl.config.model import EncoderSizes
 from audiorl.errors import UserError, reason
 
 
-def _conformer(config: EncoderConfig, common: dict) -> nn.Module:
+def _conformer(config: EncoderSizes, common: dict) -> nn.Module:
     return ConformerEncoder(
         **common,
         linear_units=config.linear_units,
@@ -30,7 +30,7 @@ def _conformer(config: EncoderConfig, common: dict) -> nn.Module:
     )
 
 
-def _e_branchformer(config: EncoderConfig, common: dict) -> nn.Module:
+def _e_branchformer(config: EncoderSizes, common: dict) -> nn.Module:
     return EBranchformerEncoder(
         **common,
         use_ffn=True,
@@ -43,7 +43,7 @@ def _e_branchformer(config: EncoderConfig, common: dict) -> nn.Module:
     )
 
 
-def _transformer(config: EncoderConfig, common: dict) -> nn.Module:
+def _transformer(config: EncoderSizes, common: dict) -> nn.Module:
     return TransformerEncoder(**common, linear_units=config.linear_units)
 
 
@@ -64,7 +64,9 @@ class Encoder(nn.Module):
     that an utterance's frames are the same alone and in any batch (tested).
     """
 
-    def __init__(self, config: EncoderConfig, n_mels: int) -> None:
+    def __init__(
+        self, config: EncoderSizes, n_mels: int, input_layer: str = "conv2d", init: str = ""
+    ) -> None:
         super().__init__()
         common = {
             "input_size": n_mels,
@@ -73,7 +75,7 @@ class Encoder(nn.Module):
             "num_blocks": config.num_blocks,
             "dropout_rate": config.dropout_rate,
             "positional_dropout_rate": config.dropout_rate,
-            "input_layer": config.input_layer,
+            "input_layer": input_layer,
         }
         self.espnet = ENCODERS[config.type](config, common)
         self.output_size = config.output_size
@@ -87,8 +89,8 @@ class Encoder(nn.Module):
         for module in self.espnet.encoders.modules():
             if isinstance(module, nn.Conv1d) and module.kernel_size[0] > 1:
                 module.register_forward_pre_hook(self._silence_padding)
-        if config.init:
-            self._load_espnet(Path(config.init))
+        if init:
+            self._load_espnet(Path(init))
 
     def num_frames(self, features: Tensor) -> Tensor:
         """Return the numbers of output frames [B] of inputs with this many feature frames [B]."""

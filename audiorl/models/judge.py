@@ -16,13 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from audiorl.config.field import key
-from audiorl.config.model import EncoderConfig, FrontendConfig
-from audiorl.config.recognisers import JudgeConfig
+from audiorl.config.model import FrontendConfig
+from audiorl.config.recognisers import JudgeShape
 from audiorl.config.schema import Config
 from audiorl.models.ctc import best_path, ctc_log_likelihood
 from audiorl.models.encoder import Encoder
 from audiorl.models.frontend import Frontend
-from audiorl.models.settings import load_model, save_model
+from audiorl.models.settings import load_model, part_of, save_model
 from audiorl.runtime.files import write_json
 from audiorl.text.characters import Characters
 
@@ -39,12 +39,13 @@ class JudgeSettings:
     kind: str = key("judge", "kind of model", choices=("judge",))
     sample_rate: int = key(16000, "Hz", ge=1)
     frontend: FrontendConfig = key(FrontendConfig, "features")
-    judge: JudgeConfig = key(JudgeConfig, "sizes and training")
+    judge: JudgeShape = key(JudgeShape, "sizes")
 
     @classmethod
     def of(cls, config: Config) -> JudgeSettings:
         """Return those of a recipe."""
-        return cls("judge", config.data.sample_rate, config.frontend, config.judge)
+        judge = part_of(config.judge, JudgeShape)
+        return cls("judge", config.data.sample_rate, config.frontend, judge)
 
 
 class Voice(nn.Module):
@@ -89,17 +90,11 @@ class Judge(nn.Module):
         self.characters = Characters(characters)
         self.speakers = list(speakers)
         judge, n_mels = settings.judge, settings.frontend.n_mels
-        sizes = ("output_size", "attention_heads", "linear_units", "num_blocks", "kernel_size")
-        encoder = EncoderConfig(
-            type="e_branchformer",
-            dropout_rate=judge.dropout_rate,
-            **{name: getattr(judge, name) for name in sizes},
-        )
         self.frontend = Frontend(settings.frontend, settings.sample_rate)
-        self.encoder = Encoder(encoder, n_mels)
+        self.encoder = Encoder(judge.encoder, n_mels)
         units = len(self.characters.symbols) + 1
-        self.head = nn.Linear(judge.output_size, LABELS_A_FRAME * units)
-        self.voice = Voice(n_mels, judge.output_size, judge.speaker_size)
+        self.head = nn.Linear(judge.encoder.output_size, LABELS_A_FRAME * units)
+        self.voice = Voice(n_mels, judge.encoder.output_size, judge.speaker_size)
         self.voices = nn.Parameter(torch.randn(len(self.speakers), judge.speaker_size))
 
     @classmethod

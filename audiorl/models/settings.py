@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,8 +17,14 @@ from audiorl.models import WEIGHTS, load_weights, save_weights
 from audiorl.runtime.files import atomic_write
 
 Model = TypeVar("Model", bound=nn.Module)
+Part = TypeVar("Part")
 FILE = "config.yaml"
 WHOLE_RECIPE = re.compile(r"^task: ", re.MULTILINE)  # what no model's own settings have
+
+
+def part_of(section: Any, kind: type[Part]) -> Part:
+    """Return what a model is made of, `kind`, without the rest of its section: its training."""
+    return kind(**{f.name: getattr(section, f.name) for f in fields(kind)})
 
 
 def save_model(model: nn.Module, folder: Path) -> None:

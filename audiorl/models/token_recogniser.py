@@ -13,7 +13,7 @@ import io
 import json
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -25,15 +25,14 @@ with contextlib.redirect_stdout(io.StringIO()):  # ESPnet prints that flash_attn
     from espnet2.asr.decoder.transformer_decoder import TransformerDecoder
 
 from audiorl.config.field import key
-from audiorl.config.model import EncoderConfig
-from audiorl.config.recognisers import RewardModelConfig
+from audiorl.config.recognisers import RewardModelShape
 from audiorl.config.schema import Config
 from audiorl.data.speech_tokens import CodecInfo
 from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
 from audiorl.models.ctc import BLANK, best_path, ctc_log_likelihood, frames_needed
 from audiorl.models.encoder import Encoder
-from audiorl.models.settings import load_model, save_model
+from audiorl.models.settings import load_model, part_of, save_model
 from audiorl.runtime.files import write_json
 from audiorl.text.normalise import spoken
 
@@ -49,12 +48,12 @@ class RewardModelSettings:
     """Sections that a reward model is made of."""
 
     kind: str = key("reward_model", "kind of model", choices=("reward_model",))
-    reward_model: RewardModelConfig = key(RewardModelConfig, "sizes and training")
+    reward_model: RewardModelShape = key(RewardModelShape, "sizes")
 
     @classmethod
     def of(cls, config: Config) -> RewardModelSettings:
         """Return those of a recipe."""
-        return cls("reward_model", config.reward_model)
+        return cls("reward_model", part_of(config.reward_model, RewardModelShape))
 
 
 @dataclass(frozen=True)
@@ -101,33 +100,29 @@ class TokenRecogniser(nn.Module):
         super().__init__()
         self.settings = settings
         self.facts = facts
-        model = settings.reward_model
+        model, sizes = settings.reward_model, settings.reward_model.encoder
         self.ctc_weight, self.frames_per_token = model.ctc_weight, model.frames_per_token
-        shared = {f.name for f in fields(EncoderConfig)} & {f.name for f in fields(model)}
-        encoder = EncoderConfig(
-            **{name: getattr(model, name) for name in shared}, input_layer="linear"
-        )
         units = len(facts.characters) + 1
-        self.table = nn.Embedding(facts.codec["codebook_size"], model.output_size)
-        self.encoder = Encoder(encoder, model.output_size)
-        self.ctc_head = nn.Linear(model.output_size, model.frames_per_token * units)
+        self.table = nn.Embedding(facts.codec["codebook_size"], sizes.output_size)
+        self.encoder = Encoder(sizes, sizes.output_size, "linear")
+        self.ctc_head = nn.Linear(sizes.output_size, model.frames_per_token * units)
         self.decoder = None
         if model.ctc_weight < 1:
             logging.disable(logging.INFO)  # it logs that it checkpoints no layer
             self.decoder = TransformerDecoder(
                 vocab_size=units,
-                encoder_output_size=model.output_size,
-                attention_heads=model.attention_heads,
-                linear_units=model.linear_units,
+                encoder_output_size=sizes.output_size,
+                attention_heads=sizes.attention_heads,
+                linear_units=sizes.linear_units,
                 num_blocks=1,
-                dropout_rate=model.dropout_rate,
-                positional_dropout_rate=model.dropout_rate,
+                dropout_rate=sizes.dropout_rate,
+                positional_dropout_rate=sizes.dropout_rate,
                 use_flash_attn=False,
             )
             logging.disable(logging.NOTSET)
         self.tasks = nn.ModuleDict(
             {
-                name: AttentionPooling(model.output_size, len(classes))
+                name: AttentionPooling(sizes.output_size, len(classes))
                 for name, classes in facts.tasks.items()
             }
         )

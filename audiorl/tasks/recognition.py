@@ -72,7 +72,7 @@ class Recognition(Task):
         family = find_policy(config.model.family or AudioLLM.family)
         model = family.create(config, (u.text for u in train)).to(pick_device(config.device))
         log.info(describe(model))
-        dev = some(inputs["dev"], config.sft.eval_utterances)
+        dev = some(inputs["dev"], config.sft.schedule.eval_utterances)
         return RecognitionWarmStart(config, model, train, dev)
 
     def build_rl_set(self, init: Path, out: Path) -> None:

@@ -79,7 +79,7 @@ def make_warm_start(config: Config, folders: Folders, inputs: dict[str, Any]) ->
         config,
         model,
         examples(model, train, train_tokens),
-        some(examples(model, inputs["dev"], dev_tokens), config.sft.eval_utterances),
+        some(examples(model, inputs["dev"], dev_tokens), config.sft.schedule.eval_utterances),
     )
     model.refuse_texts((e.utterance for e in made.dev), config.decode.max_completion_length)
     refuse_later_texts(model, config, folders.dump, inputs["train"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -22,7 +21,7 @@ from audiorl.runs.reporter import Reporter
 from audiorl.runtime.batching import batch_stream, some
 from audiorl.runtime.device import pick_device, setup_torch
 from audiorl.train.codec_sets import References, sound_report, tokens_report
-from audiorl.train.supervised import Loaded, schedule, train_supervised
+from audiorl.train.supervised import Loaded, train_supervised
 
 log = logging.getLogger(__name__)
 
@@ -50,10 +49,9 @@ def train_codec(config: Config, dump: Path, out: Path) -> None:
         pick_device(config.device)
     )
     log.info(describe(codec))
-    dev = some(dev, config.codec.eval_utterances)
     if isinstance(codec, NativeCodec):
         _train(codec, experiment, train, dev)
-    _report(codec.eval(), experiment, dev)
+    _report(codec.eval(), experiment, some(dev, config.codec.schedule.eval_utterances))
     codec.save(experiment.model_folder)
     log.info("wrote %s", experiment.model_folder)
 
@@ -67,18 +65,12 @@ def _train(
             f"the texts of {config.data.train} have no words; tokens are learnt from transcripts."
         )
     codec.fit_mel(read_waves(codec, some(train, MEL_UTTERANCES)))
-    of_tokens, flow = schedule(config.codec), config.flow
-    of_sound = replace(
-        of_tokens,
-        max_steps=flow.max_steps,
-        learning_rate=flow.learning_rate,
-        muon_learning_rate=flow.muon_learning_rate,
-    )
-    tokens = Tokens(codec, train, dev, config.codec, config.seed)
-    train_supervised(experiment, tokens, of_tokens, "tokens")
-    first = of_tokens.max_steps
-    sound = FlowTraining(codec, train, dev, flow, config.codec.batch_seconds, config.seed)
-    train_supervised(experiment, sound, of_sound, "sound", first=first)
+    keys, flow = config.codec, config.flow
+    tokens = Tokens(codec, train, some(dev, keys.schedule.eval_utterances), keys, config.seed)
+    train_supervised(experiment, tokens, keys.schedule, "tokens")
+    held_out = some(dev, flow.schedule.eval_utterances)
+    sound = FlowTraining(codec, train, held_out, flow, keys.batch_seconds, config.seed)
+    train_supervised(experiment, sound, flow.schedule, "sound", first=keys.schedule.max_steps)
 
 
 class Tokens:
@@ -163,7 +155,7 @@ def _report(
 ) -> None:
     """Log the quality of the finished codec on `dev`, and the sound of its first utterance."""
     config = experiment.config
-    trained = config.codec.max_steps + config.flow.max_steps
+    trained = config.codec.schedule.max_steps + config.flow.schedule.max_steps
     step, reporter = trained + 1, Reporter(experiment.folder, trained)
     seconds = config.codec.batch_seconds
     report = tokens_report(codec, dev, seconds) | sound_report(codec, dev, seconds)

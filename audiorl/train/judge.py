@@ -24,7 +24,7 @@ from audiorl.runtime.batching import batch_stream, batches_by_seconds, some
 from audiorl.runtime.device import pick_device, setup_torch
 from audiorl.score.tts import character_errors
 from audiorl.text.align import Counts
-from audiorl.train.supervised import Loaded, schedule, train_supervised
+from audiorl.train.supervised import Loaded, train_supervised
 
 log = logging.getLogger(__name__)
 
@@ -56,10 +56,10 @@ def train_judge(config: Config, dump: Path, out: Path) -> None:
     size = sum(p.numel() for p in judge.parameters()) / 1e6
     known = f"{len(judge.characters.symbols)} characters, {len(judge.speakers)} speakers"
     log.info("judge: %.2f M parameters, %s", size, known)
-    dev = some(dev, config.judge.eval_utterances)
+    dev = some(dev, config.judge.schedule.eval_utterances)
     limits = (config.decode.batch_seconds, config.score.normalizer)
     task = Judging(judge, train, dev, config.judge, *limits)
-    train_supervised(experiment, task, schedule(config.judge), "judge", config.judge.seed)
+    train_supervised(experiment, task, config.judge.schedule, "judge", config.judge.seed)
     judge.eval().save(experiment.model_folder)
     log.info("wrote %s", experiment.model_folder)
 

@@ -29,7 +29,7 @@ from audiorl.runtime.batching import batch_stream, some
 from audiorl.runtime.device import pick_device, setup_torch
 from audiorl.text.align import Counts, count_errors
 from audiorl.text.normalise import split_units, spoken
-from audiorl.train.supervised import Loaded, schedule, train_supervised
+from audiorl.train.supervised import Loaded, train_supervised
 from audiorl.train.token_noise import disturbed
 
 log = logging.getLogger(__name__)
@@ -65,10 +65,10 @@ def train_reward_model(config: Config, dump: Path, tokens: Path, out: Path) -> N
     train = with_room(model, train, spoken_train)
     size, known = sum(p.numel() for p in model.parameters()) / 1e6, len(model.facts.characters)
     log.info("reward model: %.2f M parameters, %d characters", size, known)
-    held_out = some(dev, config.reward_model.eval_utterances)
+    held_out = some(dev, config.reward_model.schedule.eval_utterances)
     tokens = {**spoken_train, **spoken_dev}
     task = RewardModelTraining(model, train, held_out, tokens, config.reward_model, config.seed)
-    train_supervised(experiment, task, schedule(config.reward_model), "reward model")
+    train_supervised(experiment, task, config.reward_model.schedule, "reward model")
     model.eval().save(experiment.model_folder)
     log.info("wrote %s", experiment.model_folder)
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import fields
-from typing import Any
 
 import torch
 
-from audiorl.config.training import SFTConfig
+from audiorl.config.training import Schedule
 from audiorl.runs.checkpoint import BestWeights, Checkpoints
 from audiorl.runs.experiment import Experiment
 from audiorl.runs.optimizer import SUPERVISED_NORM, WEIGHT_DECAY, Optimizers, warmup_cosine
@@ -20,65 +18,60 @@ from audiorl.tasks.task import Loaded, Supervised
 log = logging.getLogger(__name__)
 
 
-def schedule(section: Any) -> SFTConfig:
-    """The loop's keys that another section has; checkpoints are those of its evaluations."""
-    known = {f.name for f in fields(SFTConfig)} & {f.name for f in fields(section)}
-    shared = {name: getattr(section, name) for name in known}
-    return SFTConfig(**{"save_steps": section.eval_steps, **shared})
-
-
 def train_supervised(
     experiment: Experiment,
     task: Supervised,
-    sft: SFTConfig | None = None,
+    schedule: Schedule,
     name: str = "supervised training",
     seed: int | None = None,
     first: int = 0,
 ) -> None:
     """Trains `task.model`: at the end, the mean of its `average` best evaluations.
 
-    Goes on with a run that was cut off, to the bit (on a CPU). `sft`: the config's, unless another
-    section has the keys (`schedule`); `seed` likewise. A further training in the same folder
-    counts its steps from `first` on, where those before it end, and has checkpoints of its own.
+    Continues a run that was cut off, to the bit (on a CPU). `seed`: the config's, unless given.
+    Another training in the same folder counts its steps from `first`, where those before it end,
+    and has checkpoints of its own.
     """
     config, model = experiment.config, task.model
-    sft, seed = sft or config.sft, config.seed if seed is None else seed
-    optimizer = Optimizers([model], sft.learning_rate, WEIGHT_DECAY, sft.muon_learning_rate)
+    seed = config.seed if seed is None else seed
+    optimizer = Optimizers(
+        [model], schedule.learning_rate, WEIGHT_DECAY, schedule.muon_learning_rate
+    )
     checkpoints = Checkpoints(experiment.folder / "checkpoints" / (name if first else ""))
-    best = BestWeights(checkpoints.folder, sft.average)
+    best = BestWeights(checkpoints.folder, schedule.average)
     done, state = checkpoints.resume(model, optimizer)
     if state:
         best.scores = state["best"]
         best.clean()
-    if done == sft.max_steps:  # behind its lines there may be those of a further training
+    if done == schedule.max_steps:  # behind its lines there may be those of a further training
         best.load_average(model)
         return
     reporter = Reporter(experiment.folder, first + done)
-    accumulation = sft.gradient_accumulation_steps
+    accumulation = schedule.gradient_accumulation_steps
     batches = task.batches(done * accumulation)
     started, audio_seconds = time.perf_counter(), 0.0
-    with progress(desc=name, total=sft.max_steps, unit="step") as bar:
+    with progress(desc=name, total=schedule.max_steps, unit="step") as bar:
         bar.update(done)
-        for step in range(done, sft.max_steps):
+        for step in range(done, schedule.max_steps):
             model.train()
             # Dropout and masks of a step depend on the step alone: a resumed run draws the same.
             torch.manual_seed(seed * 1_000_003 + step)
-            rate = warmup_cosine(step, sft.warmup_steps, sft.max_steps)
+            rate = warmup_cosine(step, schedule.warmup_steps, schedule.max_steps)
             batch = [next(batches) for _ in range(accumulation)]
             metrics = update(task, optimizer, batch, step, rate)
             audio_seconds += sum(u.duration for utterances, _ in batch for u in utterances)
             bar.update()
             bar.set_postfix(loss=f"{metrics['loss']:.3f}", dev=_lowest(best.scores))
-            last = step + 1 == sft.max_steps
-            if (step + 1) % sft.logging_steps == 0 or last:
+            last = step + 1 == schedule.max_steps
+            if (step + 1) % schedule.logging_steps == 0 or last:
                 seconds = time.perf_counter() - started
                 speed = {"perf/audio_seconds_per_second": audio_seconds / seconds}
-                rates = {"learning_rate": rate * sft.learning_rate, **speed}
+                rates = {"learning_rate": rate * schedule.learning_rate, **speed}
                 reporter.log(first + step + 1, {**metrics, **rates})
-            if ((step + 1) % sft.eval_steps == 0 and step >= task.first_evaluation) or last:
+            if ((step + 1) % schedule.eval_steps == 0 and step >= task.first_evaluation) or last:
                 score = task.evaluate(first + step + 1, reporter)
                 best.offer(step + 1, score, model)
-            if (step + 1) % sft.save_steps == 0 or last:
+            if (step + 1) % schedule.save_steps == 0 or last:
                 checkpoints.save(step + 1, model, optimizer, {"best": best.scores})
                 best.clean()
     reporter.close()

@@ -16,8 +16,12 @@ from audiorl.errors import UserError
     [
         (["codec.pretrained=org/codec"], "codec.pretrained", "a native codec is trained here; set"),
         (["codec.type=mimi"], "codec.pretrained", "there is no mimi to load; name its folder"),
-        (["codec.attention_heads=5"], "codec.output_size", "a multiple of the 5 attention heads"),
-        (["codec.kernel_size=16"], "codec.kernel_size", "must be odd; set 17"),
+        (
+            ["codec.encoder.attention_heads=5"],
+            "codec.encoder.output_size",
+            "of the 5 attention",
+        ),
+        (["codec.encoder.kernel_size=16"], "codec.encoder.kernel_size", "must be odd; set 17"),
         (["codec.fsq_levels=4"], "codec.fsq_levels", "so that 0 is one of them; set 5"),
         (["codec.fsq_dims=11"], "codec.fsq_dims", "make 177147 codes; take at most 65536"),
     ],

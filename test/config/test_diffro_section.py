@@ -21,11 +21,19 @@ def test_the_defaults_break_no_rule() -> None:
 @pytest.mark.parametrize(
     ("options", "key", "reason"),
     [
-        (["reward_model.attention_heads=5"], "reward_model.output_size", "of the 5 attention he"),
-        (["reward_model.kernel_size=4"], "reward_model.kernel_size", "must be odd; set 5"),
         (
-            ["reward_model.type=e_branchformer", "reward_model.linear_units=99"],
-            "reward_model.linear_units",
+            ["reward_model.encoder.attention_heads=5"],
+            "reward_model.encoder.output_size",
+            "of the 5 attention he",
+        ),
+        (
+            ["reward_model.encoder.kernel_size=4"],
+            "reward_model.encoder.kernel_size",
+            "must be odd; set 5",
+        ),
+        (
+            ["reward_model.encoder.type=e_branchformer", "reward_model.encoder.linear_units=99"],
+            "reward_model.encoder.linear_units",
             "e_branchformer halves it; set 100",
         ),
         (["reward_model.tasks=[rate, rate]"], "reward_model.tasks", "names rate twice"),

@@ -177,7 +177,7 @@ def test_wrong_value(problems: Callable, text: str, sentence: str) -> None:
         ("rll: {beta: 1}", "c.yaml:1: rll: unknown key; did you mean rl?"),
         ("rl: {ppo_epochs: 2}", "did you mean rl.num_iterations?"),  # verl's name
         ("rl: {n: 2}", "did you mean rl.num_generations?"),  # rollout.n
-        ("max_steps: 2", "did you mean sft.max_steps or rl.max_steps?"),
+        ("max_steps: 2", "did you mean sft.schedule.max_steps or rl.max_steps?"),
         (
             "rl.beta: 2",
             "rl.beta: a key of a section; write `rl:` and below it, indented, `beta: …`.",

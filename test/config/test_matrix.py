@@ -112,7 +112,7 @@ def test_a_matrix_extends_another(load, write) -> None:
         ("[rl.beta=0.5]", "[seed=3]", "cells.warm.set: the seed comes from `seeds`; remove"),
         ("[rl.beta=0.5]", "[rl.bta=1]", "cells.warm: --set rl.bta=1: unknown key; did you mean rl"),
         ("[rl.beta=0.5]", "[rl.beta=-1]", "table.yaml:9: cells.warm: --set rl.beta=-1: expected"),
-        ("[rl.beta=0.5]", "[sft.max_steps=9]", "cells.warm: changes sft.max_steps: 1000 -> 9, but"),
+        ("[rl.beta=0.5]", "[sft.schedule.max_steps=9]", "sft.schedule.max_steps: 1000 -> 9, but"),
         ("[rl.beta=0.5]", "['data.test=[two]']", "changes data.test: [one] -> [two], but rows"),
         ("more.yaml", "none.yaml", "table.yaml:9: cells.warm: presets/none.yaml: cannot be read"),
         ("conf/other.yaml", "conf/o.yaml", "table.yaml:10: cells.other: conf/o.yaml: cannot be r"),

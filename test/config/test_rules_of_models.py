@@ -30,7 +30,7 @@ def runs(config: Config) -> bool:
     from audiorl.models.language_model import build_lm
 
     try:
-        encoder = Encoder(config.encoder, config.frontend.n_mels)
+        encoder = Encoder(config.encoder, config.frontend.n_mels, config.encoder.input_layer)
         features = torch.zeros(1, 64, config.frontend.n_mels)
         encoder.eval()(features, torch.tensor([64]))
         lm = build_lm(config.llm, vocab_size=8, end_id=1)

@@ -26,9 +26,9 @@ LLASA = "tokenizer: {type: pretrained}\nllm: {pretrained: some/llasa}\n"
             "c.yaml:2: speech.instruction: native reads no instruction; remove it.",
         ),
         (
-            "sft: {max_steps: 0}",
-            "c.yaml:2: sft.max_steps: only a pretrained speech LM can be taken as it is; set at "
-            "least 1.",
+            "sft: {schedule: {max_steps: 0}}",
+            "c.yaml:2: sft.schedule.max_steps: only a pretrained speech LM can be taken as it "
+            "is; set at least 1.",
         ),
         (
             "rl: {algorithm: supervised}",
@@ -46,13 +46,13 @@ def test_what_does_not_fit(problems: Callable, text: str, message: str) -> None:
 
 
 def test_recognition_trains_at_least_one_step(problems: Callable) -> None:
-    assert len(problems("sft: {max_steps: 0}\n")) == 1
+    assert len(problems("sft: {schedule: {max_steps: 0}}\n")) == 1
 
 
 @pytest.mark.parametrize("speakers", ["prompt", "none"])
 @pytest.mark.parametrize("steps", [0, 5])
 def test_a_pretrained_speech_lm(load: Callable, speakers: str, steps: int) -> None:
     speech = f"speech: {{layout: cosyvoice, speakers: {speakers}, instruction: Be kind.}}\n"
-    config = load(f"task: tts\n{LLASA}{speech}sft: {{max_steps: {steps}}}\n")
+    config = load(f"task: tts\n{LLASA}{speech}sft: {{schedule: {{max_steps: {steps}}}}}\n")
     assert config.speech.instruction == "Be kind."
-    assert config.sft.max_steps == steps
+    assert config.sft.schedule.max_steps == steps

@@ -339,7 +339,11 @@ def test_the_real_corpus_is_read_whole(shared_data: Callable[[str], Path], tmp_p
 
 
 def test_all_stages_on_real_speech(shared_data: Callable[[str], Path], tmp_path: Path) -> None:
-    small = QUICK | {"sft.max_steps": 20, "sft.ctc_steps": 5, "sft.eval_steps": 20}
+    small = QUICK | {
+        "sft.schedule.max_steps": 20,
+        "sft.ctc_steps": 5,
+        "sft.schedule.eval_steps": 20,
+    }
     small |= {"rl.max_completion_length": 24, "decode.max_completion_length": 24}
     places = ["--corpus", str(shared_data("fsdd")), "--data", str(tmp_path / "data")]
     run_recipe("fsdd", tmp_path, *places, "--scale", "0.02", *settings(small))

@@ -28,9 +28,9 @@ from recipe_runs import (
 
 TESTS = "test_clean test_noisy test_long test_keyword test_nospeech".split()
 TINY = QUICK | {
-    "sft.max_steps": 20,
+    "sft.schedule.max_steps": 20,
     "sft.ctc_steps": 5,
-    "sft.eval_steps": 20,
+    "sft.schedule.eval_steps": 20,
     "rl.max_completion_length": 24,
     "decode.max_completion_length": 32,
 }

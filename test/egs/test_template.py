@@ -141,7 +141,11 @@ def test_a_copy_of_the_recipe_runs(corpus: Path, tmp_path: Path) -> None:
     shutil.copytree(EGS / "TEMPLATE", root / "egs" / "mine")
     for name in ("audiorl", "conf", "utils", "tools", "setup.py"):
         (root / name).symlink_to(ROOT / name)
-    small = SMALL | {"sft.max_steps": 2, "sft.eval_steps": 2, "rl.max_completion_length": 8}
+    small = SMALL | {
+        "sft.schedule.max_steps": 2,
+        "sft.schedule.eval_steps": 2,
+        "rl.max_completion_length": 8,
+    }
     small |= {"decode.max_completion_length": 8, "tokenizer.vocab_size": 30}
     recipe = root / "egs" / "mine"
     options = ["--corpus", str(corpus), "--stop_stage", "4", "--nj", "1", *settings(small)]

@@ -38,6 +38,7 @@ def test_own_sections_alone_are_saved(kind: str, tmp_path: Path) -> None:
     saved = yaml.safe_load((tmp_path / "config.yaml").read_text())
     assert saved.keys() == SECTIONS[kind]
     assert saved["kind"] == kind
+    assert "schedule:" not in (tmp_path / "config.yaml").read_text()
     assert LOAD[kind](tmp_path).settings == model.settings
 
 

@@ -49,7 +49,9 @@ def test_the_best_path_is_collapsed() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_likelihood_does_not_depend_on_the_batch(kind: str) -> None:
-    recogniser = tiny_recogniser({"reward_model.type": kind, "reward_model.num_blocks": 2})
+    recogniser = tiny_recogniser(
+        {"reward_model.encoder.type": kind, "reward_model.encoder.num_blocks": 2}
+    )
     classes = {"speaker": ["s", "t", "t", "s"]}
 
     def score(rows: list[int]) -> dict[str, torch.Tensor]:

@@ -26,9 +26,9 @@ def opened(folder: Path, keys: dict | None = None) -> Experiment:
 
 
 def test_what_a_run_leaves(tmp_path: Path) -> None:
-    experiment = opened(tmp_path / "exp" / "sft", {"sft.max_steps": 7})
+    experiment = opened(tmp_path / "exp" / "sft", {"sft.schedule.max_steps": 7})
     folder = tmp_path / "exp" / "sft"
-    assert load_config(folder / "config.yaml") == tiny_config({"sft.max_steps": 7})
+    assert load_config(folder / "config.yaml") == tiny_config({"sft.schedule.max_steps": 7})
     environment = json.loads((folder / "env.json").read_text())
     assert {"python", "torch", "machine", "cores"} <= environment.keys()
     assert os.access(folder / "run.sh", os.X_OK)
@@ -81,13 +81,13 @@ def test_keys_that_do_not_change_what_is_learnt_are_free(tmp_path: Path, key: tu
 @pytest.mark.parametrize(
     ("keys", "named"),
     [
-        ({"sft.learning_rate": 0.5}, ["sft.learning_rate: 0.002 -> 0.5"]),
+        ({"sft.schedule.learning_rate": 0.5}, ["sft.schedule.learning_rate: 0.002 -> 0.5"]),
         ({"seed": 2}, ["seed: 1 -> 2"]),
         ({"score.normalizer": "english"}, ["score.normalizer: none -> english"]),
         ({"decode.max_completion_length": 9}, ["decode.max_completion_length: 8 -> 9"]),
         (
-            {"llm.hidden_size": 64, "sft.max_steps": 3},
-            ["llm.hidden_size: 32 -> 64", "sft.max_steps: 1000 -> 3"],
+            {"llm.hidden_size": 64, "sft.schedule.max_steps": 3},
+            ["llm.hidden_size: 32 -> 64", "sft.schedule.max_steps: 1000 -> 3"],
         ),
     ],
 )

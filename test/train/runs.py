@@ -16,17 +16,17 @@ from audiorl.train.rl import train_rl
 from audiorl.train.sft import train_sft
 
 SFT = {
-    "sft.max_steps": 10,
+    "sft.schedule.max_steps": 10,
     "sft.batch_seconds": 1.5,
-    "sft.gradient_accumulation_steps": 2,
-    "sft.learning_rate": 5e-3,
-    "sft.muon_learning_rate": 5e-3,
-    "sft.warmup_steps": 3,
+    "sft.schedule.gradient_accumulation_steps": 2,
+    "sft.schedule.learning_rate": 5e-3,
+    "sft.schedule.muon_learning_rate": 5e-3,
+    "sft.schedule.warmup_steps": 3,
     "sft.ctc_steps": 2,
-    "sft.eval_steps": 4,
-    "sft.save_steps": 3,
-    "sft.logging_steps": 1,
-    "sft.average": 2,
+    "sft.schedule.eval_steps": 4,
+    "sft.schedule.save_steps": 3,
+    "sft.schedule.logging_steps": 1,
+    "sft.schedule.average": 2,
     "llm.dropout": 0.1,
 }
 RL = {

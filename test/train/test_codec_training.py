@@ -27,11 +27,15 @@ from audiorl.train.codec import FlowTraining, Tokens, describe, train_codec
 from audiorl.train.codec_sets import References, sound_report, tokens_report, write_set_tokens
 
 SHORT = {
-    "codec.max_steps": 5,
+    "codec.schedule.max_steps": 5,
     "codec.batch_seconds": 3.0,
-    "codec.warmup_steps": 2,
-    "codec.eval_steps": 2,
-    "flow.max_steps": 4,
+    "codec.schedule.warmup_steps": 2,
+    "codec.schedule.eval_steps": 2,
+    "codec.schedule.save_steps": 2,
+    "flow.schedule.max_steps": 4,
+    "flow.schedule.warmup_steps": 2,
+    "flow.schedule.eval_steps": 2,
+    "flow.schedule.save_steps": 2,
     "flow.batch_seconds": 3.0,
 }
 
@@ -124,18 +128,20 @@ def test_it_learns_to_read_and_to_speak(tmp_path: Path) -> None:
     write_set(tmp_path / "dump" / "train", sentences(40, seed=1, longest=3))
     write_set(tmp_path / "dump" / "dev", sentences(8, seed=2, longest=3), seed=900)
     keys = {
-        "codec.max_steps": 100,
-        "codec.warmup_steps": 10,
-        "codec.learning_rate": 1e-2,
-        "codec.dropout_rate": 0.0,
-        "codec.output_size": 32,
+        "codec.schedule.max_steps": 100,
+        "codec.schedule.warmup_steps": 10,
+        "codec.schedule.learning_rate": 1e-2,
+        "codec.encoder.dropout_rate": 0.0,
+        "codec.encoder.output_size": 32,
         "codec.batch_seconds": 8.0,
-        "codec.eval_steps": 1000,
+        "codec.schedule.eval_steps": 1000,
+        "flow.schedule.eval_steps": 1000,
+        "flow.schedule.warmup_steps": 10,
         "frontend.time_masks": 0,
         "frontend.freq_masks": 0,
         "frontend.n_mels": 20,
-        "flow.max_steps": 200,
-        "flow.learning_rate": 1e-2,
+        "flow.schedule.max_steps": 200,
+        "flow.schedule.learning_rate": 1e-2,
         "flow.hidden_size": 32,
         "flow.batch_seconds": 8.0,
         "flow.temperature": 1.0,

@@ -22,24 +22,25 @@ from audiorl.train.judge import train_judge
 
 KEYS = {
     "task": "tts",
-    "judge.output_size": 32,
-    "judge.attention_heads": 2,
-    "judge.linear_units": 64,
-    "judge.num_blocks": 1,
-    "judge.kernel_size": 5,
+    "judge.encoder.output_size": 32,
+    "judge.encoder.attention_heads": 2,
+    "judge.encoder.linear_units": 64,
+    "judge.encoder.num_blocks": 1,
+    "judge.encoder.kernel_size": 5,
     "judge.speaker_size": 8,
-    "judge.max_steps": 8,
+    "judge.schedule.max_steps": 8,
     "judge.batch_seconds": 3.0,
-    "judge.warmup_steps": 3,
-    "judge.eval_steps": 3,
-    "judge.average": 2,
+    "judge.schedule.warmup_steps": 3,
+    "judge.schedule.eval_steps": 3,
+    "judge.schedule.save_steps": 3,
+    "judge.schedule.average": 2,
 }
 LEARNING = {
-    "judge.max_steps": 200,
+    "judge.schedule.max_steps": 200,
     "judge.batch_seconds": 4.0,
-    "judge.learning_rate": 5e-3,
-    "judge.eval_steps": 200,
-    "judge.average": 1,
+    "judge.schedule.learning_rate": 5e-3,
+    "judge.schedule.eval_steps": 200,
+    "judge.schedule.average": 1,
     "frontend.time_masks": 0,
     "frontend.freq_masks": 0,
 }
@@ -67,7 +68,7 @@ def run(dump: Path, out: Path, keys: dict | None = None) -> None:
 
 
 def test_it_warns_of_what_the_codec_hears_too(dump: Path, tmp_path: Path, capsys) -> None:
-    keys = {"judge.max_steps": 1, "judge.eval_steps": 1}
+    keys = {"judge.schedule.max_steps": 1, "judge.schedule.eval_steps": 1}
     run(dump, tmp_path / "shared", keys)
     told = "36 of 36 utterances of train are what the codec and the reward model learn from, too"
     assert told in capsys.readouterr().out
@@ -127,7 +128,7 @@ def test_complete_is_complete(dump: Path, tmp_path: Path, caplog) -> None:
 def test_it_learns_from_the_set_that_is_named(dump: Path, tmp_path: Path) -> None:
     write_set(tmp_path / "dump" / "mine", ["ba ba", "ba"])
     (tmp_path / "dump" / "dev").symlink_to(dump / "dev")
-    run(tmp_path / "dump", tmp_path / "exp", {"judge.train": "mine", "judge.max_steps": 1})
+    run(tmp_path / "dump", tmp_path / "exp", {"judge.train": "mine", "judge.schedule.max_steps": 1})
     judge = Judge.load(tmp_path / "exp" / "model")
     assert judge.characters.symbols == [" ", "a", "b"]
     assert judge.speakers == ["s0", "s1"]
@@ -138,7 +139,7 @@ def test_unknown_speakers_of_dev_are_not_counted(dump: Path, tmp_path: Path) -> 
     (tmp_path / "dump" / "dev").symlink_to(dump / "dev")
     speakers = tmp_path / "dump" / "train" / "utt2spk"
     speakers.write_text(speakers.read_text().replace(" s", " x"))
-    run(tmp_path / "dump", tmp_path / "exp", {"judge.max_steps": 1})
+    run(tmp_path / "dump", tmp_path / "exp", {"judge.schedule.max_steps": 1})
     (line,) = [m for m in lines(tmp_path / "exp" / "metrics.jsonl") if "eval/cer" in m]
     assert line["eval/speaker_accuracy"] is None
 

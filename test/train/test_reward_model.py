@@ -25,25 +25,26 @@ from audiorl.train.reward_model import collect_facts, train_reward_model
 
 CODEC = CodecInfo(fingerprint="abc", codebook_size=60, token_rate=25.0)
 KEYS = {
-    "reward_model.max_steps": 8,
-    "reward_model.eval_steps": 3,
+    "reward_model.schedule.max_steps": 8,
+    "reward_model.schedule.eval_steps": 3,
+    "reward_model.schedule.save_steps": 3,
     "reward_model.batch_seconds": 3.0,
-    "reward_model.average": 2,
-    "reward_model.warmup_steps": 2,
-    "reward_model.dropout_rate": 0.1,
-    "reward_model.muon_learning_rate": 5e-3,
+    "reward_model.schedule.average": 2,
+    "reward_model.schedule.warmup_steps": 2,
+    "reward_model.encoder.dropout_rate": 0.1,
+    "reward_model.schedule.muon_learning_rate": 5e-3,
     "reward_model.tasks": ["speaker", "rate"],
 }
 LEARNING = {
     **KEYS,
-    "reward_model.output_size": 32,
-    "reward_model.max_steps": 60,
-    "reward_model.eval_steps": 30,
-    "reward_model.learning_rate": 1e-2,
-    "reward_model.muon_learning_rate": 2e-2,
+    "reward_model.encoder.output_size": 32,
+    "reward_model.schedule.max_steps": 60,
+    "reward_model.schedule.eval_steps": 30,
+    "reward_model.schedule.learning_rate": 1e-2,
+    "reward_model.schedule.muon_learning_rate": 2e-2,
     "reward_model.frames_per_token": 1,
     "reward_model.batch_seconds": 8.0,
-    "reward_model.average": 1,
+    "reward_model.schedule.average": 1,
 }
 
 
@@ -101,7 +102,7 @@ def test_noise_makes_it_more_robust(spoken_corpus: Spoken, tmp_path: Path, monke
     for name, noise in {"robust": {"MIXED": 0.5}, "plain": quiet}.items():
         for constant, value in noise.items():
             monkeypatch.setattr(token_noise, constant, value)
-        spoken_corpus.train(tmp_path / name, {**LEARNING, "reward_model.max_steps": 40})
+        spoken_corpus.train(tmp_path / name, {**LEARNING, "reward_model.schedule.max_steps": 40})
         model = TokenRecogniser.load(tmp_path / name / "model")
         dev = read_utterances(spoken_corpus.dump / "dev")
         tokens, lengths = model.pad([speak(u, 1) for u in dev])
@@ -151,7 +152,7 @@ def test_it_goes_on_to_the_bit(
 
 def test_the_loss_is_the_mean_over_utterances(spoken_corpus: Spoken) -> None:
     """Per character, so that a long utterance weighs as much as a short one."""
-    config = speech_config({**KEYS, "reward_model.dropout_rate": 0.0})
+    config = speech_config({**KEYS, "reward_model.encoder.dropout_rate": 0.0})
     train = read_utterances(spoken_corpus.dump / "train")[:5]
     tokens = {u.id: speak(u, 0) for u in train}
     torch.manual_seed(0)
@@ -194,7 +195,7 @@ def test_what_has_too_few_tokens_is_left_out_and_counted(tmp_path: Path) -> None
     for u in sorted(train, key=lambda u: len(u.text))[-3:]:
         tokens[u.id] = tokens[u.id][:1]
     write_tokens(corpus.tokens / "train", tokens, CODEC)
-    corpus.train(tmp_path / "exp", {"reward_model.max_steps": 2})
+    corpus.train(tmp_path / "exp", {"reward_model.schedule.max_steps": 2})
     assert "9 of 12 utterances kept" in (tmp_path / "exp" / "train.log").read_text()
 
 

@@ -31,16 +31,16 @@ from audiorl.tasks.task import Folders
 from audiorl.train.supervised import update
 
 LEARNING = {
-    "sft.max_steps": 150,
+    "sft.schedule.max_steps": 150,
     "sft.batch_seconds": 8.0,
-    "sft.gradient_accumulation_steps": 1,
-    "sft.learning_rate": 1e-2,
-    "sft.muon_learning_rate": 0.0,
-    "sft.warmup_steps": 10,
+    "sft.schedule.gradient_accumulation_steps": 1,
+    "sft.schedule.learning_rate": 1e-2,
+    "sft.schedule.muon_learning_rate": 0.0,
+    "sft.schedule.warmup_steps": 10,
     "sft.ctc_steps": 0,
-    "sft.eval_steps": 75,
-    "sft.save_steps": 1000,
-    "sft.average": 1,
+    "sft.schedule.eval_steps": 75,
+    "sft.schedule.save_steps": 1000,
+    "sft.schedule.average": 1,
     "sft.token_noise": 0.3,
     "llm.dropout": 0.0,
     "encoder.dropout_rate": 0.0,
@@ -83,7 +83,7 @@ def test_it_learns_to_hear(tmp_path: Path) -> None:
 
 
 def test_the_model_is_the_mean_of_the_best(corpus: Corpus, tmp_path: Path) -> None:
-    keys = {"sft.max_steps": 8, "sft.eval_steps": 2, "sft.average": 2}
+    keys = {"sft.schedule.max_steps": 8, "sft.schedule.eval_steps": 2, "sft.schedule.average": 2}
     run(corpus.dump, tmp_path, keys)
     kept = sorted((tmp_path / "checkpoints").glob("best_*.safetensors"))
     assert len(kept) == 2
@@ -99,7 +99,7 @@ def test_the_model_is_the_mean_of_the_best(corpus: Corpus, tmp_path: Path) -> No
 def test_a_pretrained_llm_is_the_start(corpus: Corpus, tmp_path: Path) -> None:
     save_pretrained_llm(tmp_path / "hub", "qwen2")
     keys = {"tokenizer.type": "pretrained", "llm.pretrained": str(tmp_path / "hub")}
-    run(corpus.dump, tmp_path / "exp", {**keys, "sft.max_steps": 2})
+    run(corpus.dump, tmp_path / "exp", {**keys, "sft.schedule.max_steps": 2})
     model = load_policy(tmp_path / "exp" / "model")
     assert model.llm.config.model_type == "qwen2"
     found = transcribe(PolicyEngine(model), read_utterances(corpus.dump / "dev"), max_length=4)
@@ -174,11 +174,15 @@ def test_missing_audio_is_named(corpus: Corpus, tmp_path: Path) -> None:
     victim = read_utterances(dump / "dev")[0]
     Path(victim.audio).unlink()
     with pytest.raises(UserError, match=rf"^{victim.id}: .* does not exist"):
-        run(dump, tmp_path / "exp", {"sft.max_steps": 2})
+        run(dump, tmp_path / "exp", {"sft.schedule.max_steps": 2})
 
 
 def test_a_diverging_run_stops_and_names_its_utterances(corpus: Corpus, tmp_path: Path) -> None:
-    keys = {"sft.learning_rate": 1e30, "sft.warmup_steps": 0, "sft.max_steps": 20}
+    keys = {
+        "sft.schedule.learning_rate": 1e30,
+        "sft.schedule.warmup_steps": 0,
+        "sft.schedule.max_steps": 20,
+    }
     with pytest.raises(UserError, match=r"the gradient is (nan|inf) in the update on") as raised:
         run(corpus.dump, tmp_path, keys)
     assert re.search(r"s\d-train\d{3}", str(raised.value))
@@ -193,16 +197,16 @@ def test_a_missing_set_is_named(corpus: Corpus, tmp_path: Path) -> None:
 
 def test_other_data_is_refused(corpus: Corpus, tmp_path: Path) -> None:
     dump = copy_of(corpus, tmp_path / "dump")
-    run(dump, tmp_path / "exp", {"sft.max_steps": 2})
+    run(dump, tmp_path / "exp", {"sft.schedule.max_steps": 2})
     text = dump / "train" / "text"
     text.write_text(text.read_text().replace("ba", "do"))
     with pytest.raises(UserError, match=r"train changed"):
-        run(dump, tmp_path / "exp", {"sft.max_steps": 2})
+        run(dump, tmp_path / "exp", {"sft.schedule.max_steps": 2})
 
 
 def test_a_full_disk_and_on(corpus: Corpus, tmp_path: Path) -> None:
     """One sentence when it is full; with room again the run goes on to the same end."""
-    keys = {"sft.max_steps": 6, "sft.save_steps": 1, "sft.eval_steps": 3}
+    keys = {"sft.schedule.max_steps": 6, "sft.schedule.save_steps": 1, "sft.schedule.eval_steps": 3}
     run(corpus.dump, tmp_path / "plain", keys)
     disk = tmp_path / "disk"
     disk.mkdir()

@@ -40,16 +40,16 @@ from audiorl.text.align import Counts, count_errors
 from audiorl.train.sft import train_sft
 
 SHORT = {
-    "sft.max_steps": 8,
+    "sft.schedule.max_steps": 8,
     "sft.batch_tokens": 200,
-    "sft.gradient_accumulation_steps": 2,
-    "sft.learning_rate": 5e-3,
-    "sft.muon_learning_rate": 5e-3,
-    "sft.warmup_steps": 3,
-    "sft.eval_steps": 3,
-    "sft.save_steps": 2,
-    "sft.logging_steps": 1,
-    "sft.average": 2,
+    "sft.schedule.gradient_accumulation_steps": 2,
+    "sft.schedule.learning_rate": 5e-3,
+    "sft.schedule.muon_learning_rate": 5e-3,
+    "sft.schedule.warmup_steps": 3,
+    "sft.schedule.eval_steps": 3,
+    "sft.schedule.save_steps": 2,
+    "sft.schedule.logging_steps": 1,
+    "sft.schedule.average": 2,
     "llm.dropout": 0.1,
 }
 
@@ -88,14 +88,14 @@ def test_it_learns_to_speak(tmp_path: Path) -> None:
     corpus = Corpus(tmp_path, train=300)
     keys = {
         "tokenizer.type": "char",
-        "sft.max_steps": 160,
+        "sft.schedule.max_steps": 160,
         "sft.batch_tokens": 400,
-        "sft.gradient_accumulation_steps": 1,
-        "sft.learning_rate": 1e-2,
-        "sft.muon_learning_rate": 2e-2,
-        "sft.eval_steps": 80,
-        "sft.save_steps": 1000,
-        "sft.average": 1,
+        "sft.schedule.gradient_accumulation_steps": 1,
+        "sft.schedule.learning_rate": 1e-2,
+        "sft.schedule.muon_learning_rate": 2e-2,
+        "sft.schedule.eval_steps": 80,
+        "sft.schedule.save_steps": 1000,
+        "sft.schedule.average": 1,
         "llm.dropout": 0.0,
     }
     corpus.run(tmp_path / "exp", keys)
@@ -127,7 +127,7 @@ def examples_of(model, corpus: Corpus) -> list[Example]:
 
 
 def test_the_dev_loss_is_the_mean_over_all_tokens(corpus: Corpus, tmp_path: Path) -> None:
-    corpus.run(tmp_path, {"sft.max_steps": 1})
+    corpus.run(tmp_path, {"sft.schedule.max_steps": 1})
     model = load_policy(tmp_path / "model")
     total = count = 0
     for example in examples_of(model, corpus):
@@ -150,7 +150,7 @@ def test_the_loss_chooses(corpus: Corpus, tmp_path: Path) -> None:
 
 
 def test_a_voice_may_be_an_utterance_near_three_seconds(corpus: Corpus, tmp_path: Path) -> None:
-    corpus.run(tmp_path, {"speech.speakers": "prompt", "sft.max_steps": 1})
+    corpus.run(tmp_path, {"speech.speakers": "prompt", "sft.schedule.max_steps": 1})
     model = load_policy(tmp_path / "model")
     train = read_utterances(corpus.dump / "train")
     for name in ("s0", "s1", "s2"):
@@ -179,10 +179,10 @@ def llasa(corpus: Corpus, hub: Path) -> dict[str, Any]:
 
 def test_a_pretrained_one_is_taken_as_it_is(spoilt: Corpus, tmp_path: Path) -> None:
     keys = llasa(spoilt, tmp_path / "hub")
-    spoilt.run(tmp_path / "exp", {**keys, "sft.max_steps": 0})
+    spoilt.run(tmp_path / "exp", {**keys, "sft.schedule.max_steps": 0})
     model = load_policy(tmp_path / "exp" / "model")
     assert model.settings.speech.layout == "llasa"
-    spoilt.run(tmp_path / "more", {**keys, "sft.max_steps": 1})
+    spoilt.run(tmp_path / "more", {**keys, "sft.schedule.max_steps": 1})
     later = load_policy(tmp_path / "more" / "model")
     pairs = zip(model.parameters(), later.parameters(), strict=True)
     assert not all(torch.equal(one, two) for one, two in pairs)
@@ -213,9 +213,9 @@ def test_it_goes_on_to_the_bit(death: str, corpus, undisturbed, tmp_path: Path) 
 
 
 def test_a_complete_run_is_left(corpus: Corpus, tmp_path: Path) -> None:
-    corpus.run(tmp_path, {"sft.max_steps": 1})
+    corpus.run(tmp_path, {"sft.schedule.max_steps": 1})
     made = (tmp_path / "model" / "model.safetensors").stat().st_mtime_ns
-    corpus.run(tmp_path, {"sft.max_steps": 1})
+    corpus.run(tmp_path, {"sft.schedule.max_steps": 1})
     assert (tmp_path / "model" / "model.safetensors").stat().st_mtime_ns == made
 
 
@@ -314,7 +314,7 @@ def test_an_rl_text_that_the_reward_model_cannot_read(
     text: str, message: str, spoilt: Corpus, tmp_path: Path
 ) -> None:
     """A tokenizer that comes with its LM reads everything, the reward model does not."""
-    keys = {**LATER, **llasa(spoilt, tmp_path / "hub"), "sft.max_steps": 0}
+    keys = {**LATER, **llasa(spoilt, tmp_path / "hub"), "sft.schedule.max_steps": 0}
     write_texts(spoilt.dump / "test", text)  # it is not rewarded
     spoilt.run(tmp_path / "fine", keys)
     write_texts(spoilt.dump / "rl", text)
@@ -329,7 +329,7 @@ def test_rl_texts_have_the_room_of_rl(spoilt: Corpus, tmp_path: Path) -> None:
 def test_what_is_fine_for_later_stages_is_accepted(spoilt: Corpus, tmp_path: Path) -> None:
     for name in ("rl", "rl_dev", "test"):
         write_texts(spoilt.dump / name, "ba do", "ki")
-    spoilt.run(tmp_path / "exp", {**LATER, "sft.max_steps": 1})
+    spoilt.run(tmp_path / "exp", {**LATER, "sft.schedule.max_steps": 1})
     assert (tmp_path / "exp" / "model" / "model.safetensors").exists()
 
 
@@ -337,7 +337,7 @@ def test_texts_beyond_their_recordings_are_left_out(spoilt: Corpus, tmp_path: Pa
     """1,980 characters are not what is said in two seconds."""
     victim = read_utterances(spoilt.dump / "train")[3]
     spoilt.spoil("train/text", f"{victim.id} {victim.text}\n", f"{victim.id} {'ba do ' * 330}\n")
-    keys = {"sft.max_steps": 1, "data.rl": "dev"}
+    keys = {"sft.schedule.max_steps": 1, "data.rl": "dev"}
     spoilt.run(tmp_path / "exp", keys)
     kept = "speech LM: kept 19 of 20 utterances; the others have more than 60 characters to a sec"
     assert kept in (tmp_path / "exp" / "train.log").read_text()
@@ -367,18 +367,20 @@ def test_a_dev_text_that_cannot_be_said_in_time(corpus: Corpus, tmp_path: Path) 
 
 
 def test_other_tokens_are_other_inputs(spoilt: Corpus, tmp_path: Path) -> None:
-    spoilt.run(tmp_path / "exp", {"sft.max_steps": 1})
+    spoilt.run(tmp_path / "exp", {"sft.schedule.max_steps": 1})
     tokens = {u.id: say(u.text, u.speaker) for u in read_utterances(spoilt.dump / "train")}
     tokens["s0-train000"] = [1, 2]
     write_tokens(spoilt.codec / "tokens" / "train", tokens, CODEC)
     with pytest.raises(UserError, match=r"begun with other inputs .*\(train_tokens changed\)"):
-        spoilt.run(tmp_path / "exp", {"sft.max_steps": 1})
+        spoilt.run(tmp_path / "exp", {"sft.schedule.max_steps": 1})
 
 
 def test_the_command_trains_by_task(corpus: Corpus, tmp_path: Path, monkeypatch) -> None:
     from audiorl.config import dump_config
 
-    (tmp_path / "c.yaml").write_text(dump_config(tiny_speech_config({**SHORT, "sft.max_steps": 1})))
+    (tmp_path / "c.yaml").write_text(
+        dump_config(tiny_speech_config({**SHORT, "sft.schedule.max_steps": 1}))
+    )
     arguments = ["--config", str(tmp_path / "c.yaml"), "--dump", str(corpus.dump)]
     arguments += ["--out", str(tmp_path / "exp")]
     monkeypatch.setattr(sys, "argv", ["train_sft", *arguments])

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from audiorl.config.codec import FlowConfig
+from audiorl.config.codec import FlowShape
 from audiorl.models.codec.blocks import ConvBlock
 
 TIME_SIZE = 64  # sines and cosines of the flow's time
@@ -29,7 +29,7 @@ class FlowDecoder(nn.Module):
     small network learns much faster so (Matcha-TTS, Mehta et al., ICASSP 2024).
     """
 
-    def __init__(self, config: FlowConfig, dims: int, n_mels: int, stride: int) -> None:
+    def __init__(self, config: FlowShape, dims: int, n_mels: int, stride: int) -> None:
         super().__init__()
         self.config = config
         self.stride = stride

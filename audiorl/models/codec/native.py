@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -10,8 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from audiorl.config.codec import CodecConfig
-from audiorl.config.model import EncoderConfig
 from audiorl.models.codec.base import weights_hash
 from audiorl.models.codec.flow import FlowDecoder
 from audiorl.models.codec.quantiser import FiniteScalarQuantiser
@@ -50,12 +49,17 @@ class NativeCodec(nn.Module):
         self.token_rate = self.sample_rate / (STRIDE * self.frontend.hop)
         self.speaker_size = flow.speaker_size
 
-        self.encoder = Encoder(_conformer(codec, "conv2d", codec.num_blocks), n_mels)
-        self.quantiser = FiniteScalarQuantiser(codec.output_size, codec.fsq_dims, codec.fsq_levels)
+        self.encoder = Encoder(codec.encoder, n_mels)
+        self.quantiser = FiniteScalarQuantiser(
+            codec.encoder.output_size, codec.fsq_dims, codec.fsq_levels
+        )
         self.codebook_size = self.quantiser.codebook_size
-        self.reader = Encoder(_conformer(codec, "linear", 1), codec.fsq_dims)
-        self.head = nn.Linear(codec.output_size, len(characters.symbols) + 1)  # 0 is the blank
-        self.echo = nn.Linear(codec.output_size, STRIDE * n_mels)
+        reader = replace(codec.encoder, num_blocks=1)
+        self.reader = Encoder(reader, codec.fsq_dims, "linear")
+        self.head = nn.Linear(
+            codec.encoder.output_size, len(characters.symbols) + 1
+        )  # 0 is the blank
+        self.echo = nn.Linear(codec.encoder.output_size, STRIDE * n_mels)
 
         self.flow = FlowDecoder(flow, codec.fsq_dims, n_mels, STRIDE)
         self.voice = SpeakerEncoder(flow, n_mels)
@@ -171,12 +175,3 @@ class NativeCodec(nn.Module):
     def _log_mel(self, waves: Tensor) -> Tensor:
         """Log-mel frames [B, N, n_mels] of waves [B, S]."""
         return self.frontend.mel(waves).clamp(min=FLOOR).log().transpose(1, 2)
-
-
-def _conformer(codec: CodecConfig, input_layer: str, num_blocks: int) -> EncoderConfig:
-    sizes = ("output_size", "attention_heads", "linear_units", "kernel_size", "dropout_rate")
-    return EncoderConfig(
-        input_layer=input_layer,
-        num_blocks=num_blocks,
-        **{name: getattr(codec, name) for name in sizes},
-    )

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from audiorl.config.codec import FlowConfig
+from audiorl.config.codec import FlowShape
 from audiorl.models.codec.blocks import ConvBlock
 
 BLOCKS = 2
@@ -20,7 +20,7 @@ class SpeakerEncoder(nn.Module):
     It has no objective of its own: it learns what the flow decoder needs to know.
     """
 
-    def __init__(self, config: FlowConfig, n_mels: int) -> None:
+    def __init__(self, config: FlowShape, n_mels: int) -> None:
         super().__init__()
         size = config.hidden_size // 2
         self.input = nn.Linear(n_mels, size)
