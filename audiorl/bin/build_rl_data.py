@@ -18,8 +18,7 @@ from audiorl.runtime.locks import exclusive
 
 
 def main() -> None:
-    options = parser(__doc__)
-    options.add_argument("--dump", type=Path, required=True, help="folder of the formatted sets")
+    options = parser(__doc__, "dump")
     options.add_argument(
         "--init", type=Path, required=True, help="experiment whose model is the policy"
     )

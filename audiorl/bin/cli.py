@@ -1,4 +1,4 @@
-"""What every entry point shares: the options of a config, and one-sentence errors."""
+"""Options and one-sentence errors of all entry points."""
 
 from __future__ import annotations
 
@@ -11,20 +11,31 @@ from pathlib import Path
 
 from audiorl.errors import UserError
 
+SHARED = {
+    "dump": ("--dump", {"required": True, "help": "folder of the formatted sets"}),
+    "out": ("--out", {"required": True, "help": "experiment to write or continue"}),
+    "experiments": (
+        "experiments",
+        {"nargs": "+", "metavar": "EXP", "help": "with a model/ inside"},
+    ),
+}
 
-def parser(doc: str, config: bool = True) -> argparse.ArgumentParser:
-    """A parser whose help is the module's docstring (its first line, then an example)."""
+
+def parser(doc: str, *shared: str, config: bool = True) -> argparse.ArgumentParser:
+    """Return a parser with a module's docstring as help, and some of the SHARED arguments."""
     made = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     if config:
         made.add_argument("--config", required=True, metavar="YAML", help="the recipe's config")
         add_set(made)
+    for name, options in map(SHARED.get, shared):
+        made.add_argument(name, type=Path, **options)
     return made
 
 
 def add_set(options: argparse.ArgumentParser) -> None:
-    """The option --set, which overrides keys of every config that is read."""
+    """Add the option --set, which overrides keys of every config that is read."""
     options.add_argument(
         "--set",
         action="append",
@@ -35,7 +46,7 @@ def add_set(options: argparse.ArgumentParser) -> None:
 
 
 def refuse_other_task(experiment: Path, task: str) -> None:
-    """Raises UserError for an experiment whose model is not for `task`, asr or tts."""
+    """Raise UserError for an experiment whose model is not for `task`, asr or tts."""
     from audiorl.models.policy import find_policy, saved_family
 
     if find_policy(saved_family(experiment / "model")).task == task:
@@ -48,7 +59,7 @@ def refuse_other_task(experiment: Path, task: str) -> None:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Runs an entry point; a UserError or an interruption becomes one line and an exit status."""
+    """Run an entry point; a UserError or an interruption becomes one line and an exit status."""
     # A terminated program closes its files and ends its workers, as an interrupted one does.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:

@@ -22,7 +22,7 @@ from audiorl.errors import UserError
 
 
 def add_audio_options(parser: argparse.ArgumentParser) -> None:
-    """Options of everything that opens the audio of a data directory."""
+    """Add the options of commands that open the audio of a data directory."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     parser.add_argument(
         "--nj", type=_count, default=min(8, cores or 1), help="processes that open audio files"

@@ -8,18 +8,12 @@ example:
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from audiorl.bin.cli import parser, refuse_other_task, run
 from audiorl.config import load_config
 
 
 def main() -> None:
-    options = parser(__doc__)
-    options.add_argument("--dump", type=Path, required=True, help="folder of the formatted sets")
-    options.add_argument(
-        "experiments", nargs="+", type=Path, metavar="EXP", help="with a model/ inside"
-    )
+    options = parser(__doc__, "dump", "experiments")
     args = options.parse_args()
     config = load_config(args.config, args.set)
     from audiorl.infer.decode import decode_sets

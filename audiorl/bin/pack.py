@@ -60,10 +60,7 @@ def main() -> None:
 
 
 def keep_voices(exp: Path, codec: Path, dump: Path) -> None:
-    """Writes the vectors of the speakers in the train set below `exp`, unless they are there.
-
-    A recogniser has none.
-    """
+    """Write the vectors of the train set's speakers below `exp`; a recogniser has none."""
     from audiorl.config import load_config
     from audiorl.data.speech_tokens import check_codec
     from audiorl.data.tables import set_files
@@ -94,11 +91,10 @@ def keep_voices(exp: Path, codec: Path, dump: Path) -> None:
 
 
 def pack(exp: Path, out: Path, created: datetime.datetime, codec: Path | None = None) -> bool:
-    """Writes `out`; returns False when it already holds the same files.
+    """Write `out`; return False when it already holds the same files.
 
-    `codec`: of synthesis, its experiment; None for a system that was unpacked, and has it.
-    The bytes depend on the files and on `created` (UTC) alone. Raises UserError when the model is
-    missing or when a config names a path of this machine.
+    `codec`: of synthesis, its experiment; None for a system that was unpacked. Raises UserError
+    when the model is missing or when a config names a path of this machine.
     """
     files = _members(exp, codec or exp / CODEC)
     listed = {
@@ -119,7 +115,6 @@ def pack(exp: Path, out: Path, created: datetime.datetime, codec: Path | None = 
 
 
 def _members(exp: Path, codec: Path) -> dict[str, Path]:
-    """Name in the zip -> file, sorted by name."""
     for name in REQUIRED:
         if not (exp / name).is_file():
             raise UserError(
@@ -139,7 +134,6 @@ def _members(exp: Path, codec: Path) -> dict[str, Path]:
 
 
 def _codec_members(exp: Path, codec: Path) -> dict[str, Path]:
-    """What a speech LM needs beside itself: name in the zip -> file."""
     folder, voices = codec / "model", exp / CODEC / VOICES
     if not (folder / "model.safetensors").is_file() or not voices.is_file():
         raise UserError(
@@ -160,7 +154,6 @@ def _is_kept(path: Path) -> bool:
 
 
 def _portable_strings(config: Path) -> list[tuple[str, str]]:
-    """All text values of a config with their key paths; UserError for a path of this machine."""
     found = _strings(yaml.safe_load(config.read_text(encoding="utf-8")))
     for key, value in found:
         if os.path.isabs(value) or value.startswith("~"):
@@ -172,7 +165,6 @@ def _portable_strings(config: Path) -> list[tuple[str, str]]:
 
 
 def _inside(exp: Path, config: str, key: str, value: str) -> PurePosixPath:
-    """Where training has kept a file of the recipe."""
     name = PurePosixPath(value)
     if ".." in name.parts or not (exp / name).is_file():
         raise UserError(
@@ -183,7 +175,6 @@ def _inside(exp: Path, config: str, key: str, value: str) -> PurePosixPath:
 
 
 def _strings(node: object, key: str = "") -> list[tuple[str, str]]:
-    """All text values of a config with their key paths."""
     if isinstance(node, dict):
         below = ((f"{key}.{name}" if key else str(name), value) for name, value in node.items())
     elif isinstance(node, list):

@@ -1,4 +1,4 @@
-"""Writes what systems of synthesis are held against (stage 6).
+"""Writes references for systems of synthesis: natural recordings and resynthesis (stage 6).
 
 example:
   python -m audiorl.bin.references --config conf/both.yaml --dump dump --codec exp/codec \\
@@ -17,8 +17,7 @@ from audiorl.config import load_config
 
 
 def main() -> None:
-    options = parser(__doc__)
-    options.add_argument("--dump", type=Path, required=True, help="folder of the formatted sets")
+    options = parser(__doc__, "dump")
     options.add_argument("--codec", type=Path, required=True, help="experiment of the codec")
     options.add_argument("--natural", type=Path, required=True, help="folder of the recordings")
     options.add_argument("--resynthesis", type=Path, required=True, help="folder of their tokens")

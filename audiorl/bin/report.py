@@ -16,23 +16,23 @@ from audiorl.bin import cli
 
 
 def main() -> None:
-    parser = cli.parser(__doc__)
-    parser.add_argument("--dump", type=Path, required=True, help="folder of the formatted sets")
+    parser = cli.parser(__doc__, "dump")
     parser.add_argument("exp", nargs="+", type=Path, help="experiment folders, the first = before")
     parser.add_argument("--out", type=Path, required=True, help="the system the report is about")
     args = parser.parse_args()
 
     from audiorl.config import load_config
     from audiorl.report.report import write_report
-    from audiorl.score.measures import measures_of
+    from audiorl.score.metrics import measures_of
 
     cfg, exps = load_config(args.config, args.set), args.exp
-    if measures_of(cfg.task).judged:
+    measures = measures_of(cfg.task)
+    if measures.judged:
         from audiorl.infer.references import scored_together
 
         exps = scored_together(exps, args.dump, cfg)
     command = shlex.join(["python", "-m", "audiorl.bin.report", *sys.argv[1:]])
-    changed = write_report(exps, args.dump, args.out, cfg, command)
+    changed = write_report(exps, args.dump, args.out, cfg, measures, command)
     print(f"{args.out / 'report.html'}: {'written' if changed else 'up to date'}")
 
 

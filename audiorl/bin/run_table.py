@@ -16,8 +16,8 @@ A matrix (audiorl/config/matrix.py):
     control: {config: supervised.yaml}
     hot: {set: [rl.temperature=1.0]}
 
-It may be stopped at any time: the same command goes on where it was, and does nothing twice. A row
-that fails stops no other. RESULTS.md and report.html in --out hold what is done so far.
+It may be stopped at any time: the same command continues there, and does nothing twice. A row
+that fails stops no other. RESULTS.md and report.html in --out hold the results so far.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from audiorl.config.matrix import load_matrix
 
 
 def main() -> None:
-    parser = cli.parser(__doc__, config=False)
+    parser = cli.parser(__doc__, "dump", config=False)
     parser.add_argument("--matrix", required=True, metavar="YAML", help="the table's rows")
     parser.add_argument(
         "--init",
@@ -37,7 +37,6 @@ def main() -> None:
         required=True,
         help="experiment of the warm start; of synthesis, beside codec, reward_model and judge",
     )
-    parser.add_argument("--dump", type=Path, required=True, help="folder of the formatted sets")
     parser.add_argument("--out", type=Path, required=True, help="folder of the table")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs side by side")
     parser.add_argument("--check", action="store_true", help="checks the matrix, and runs nothing")

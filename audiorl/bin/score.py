@@ -20,8 +20,7 @@ from audiorl.bin import cli
 
 
 def main() -> None:
-    parser = cli.parser(__doc__)
-    parser.add_argument("--dump", type=Path, required=True, help="folder of the formatted sets")
+    parser = cli.parser(__doc__, "dump")
     parser.add_argument("exp", nargs="+", type=Path, help="experiment folders, the first = before")
     parser.add_argument(
         "--judge", type=Path, help="of synthesis: experiment that hears; default: judge beside EXP"
@@ -29,15 +28,14 @@ def main() -> None:
     args = parser.parse_args()
 
     from audiorl.config import load_config
-    from audiorl.report.tables import WIDTH, as_text, overview
-    from audiorl.report.tts_tables import systems_table
+    from audiorl.report.tables import WIDTH, as_text, overview, systems_table
     from audiorl.score.asr import score_systems
-    from audiorl.score.measures import measures_of
+    from audiorl.score.metrics import measures_of
     from audiorl.score.results import write_system
 
     cfg, exps = load_config(args.config, args.set), args.exp
-    judged = measures_of(cfg.task).judged
-    if judged:
+    measures = measures_of(cfg.task)
+    if measures.judged:
         from audiorl.infer.judging import judge_systems
         from audiorl.infer.references import scored_together
         from audiorl.runtime.device import pick_device, setup_torch
@@ -46,12 +44,12 @@ def main() -> None:
         exps = scored_together(exps, args.dump, cfg)
         judge = args.judge or args.exp[0].parent / "judge"
         judge_systems(judge, exps, args.dump, cfg, str(pick_device(cfg.device)))
-    systems = score_systems(exps, args.dump, cfg)
+    systems = score_systems(exps, args.dump, cfg, measures)
     for system in systems:
         changed = write_system(system, cfg.score.unit, systems[0])
         print(f"{system.folder}: {'scored' if changed else 'unchanged since it was scored'}")
     tables = [overview([s for s in systems if not s.is_reference], cfg.score.unit)]
-    if judged:
+    if measures.judged:
         tables = [systems_table(systems, cfg.score.unit), *tables]
     for table in tables:
         print("", as_text(table), "", *textwrap.wrap(table.note, WIDTH), sep="\n")

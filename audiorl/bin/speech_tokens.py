@@ -14,8 +14,7 @@ from audiorl.config import load_config
 
 
 def main() -> None:
-    options = parser(__doc__)
-    options.add_argument("--dump", type=Path, required=True, help="folder of the formatted sets")
+    options = parser(__doc__, "dump")
     options.add_argument("codec", type=Path, metavar="EXP", help="with a codec's model/ inside")
     options.add_argument(
         "--sets", nargs="+", default=[], metavar="SET", help="default: data.train and data.dev"

@@ -16,12 +16,8 @@ from audiorl.config import load_config
 
 
 def main() -> None:
-    options = parser(__doc__)
-    options.add_argument("--dump", type=Path, required=True, help="folder of the formatted sets")
+    options = parser(__doc__, "dump", "experiments")
     options.add_argument("--codec", type=Path, required=True, help="experiment of the codec")
-    options.add_argument(
-        "experiments", nargs="+", type=Path, metavar="EXP", help="with a model/ inside"
-    )
     args = options.parse_args()
     config = load_config(args.config, args.set)
     from audiorl.infer.decode import decode_sets

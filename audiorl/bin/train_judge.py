@@ -6,17 +6,13 @@ example:
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from audiorl.bin.cli import parser, run
 from audiorl.config import load_config
 from audiorl.runtime.locks import exclusive
 
 
 def main() -> None:
-    options = parser(__doc__)
-    options.add_argument("--dump", type=Path, required=True, help="folder of the formatted sets")
-    options.add_argument("--out", type=Path, required=True, help="experiment to write or continue")
+    options = parser(__doc__, "dump", "out")
     args = options.parse_args()
     config = load_config(args.config, args.set)
     from audiorl.train.judge import train_judge

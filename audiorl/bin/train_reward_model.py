@@ -15,10 +15,8 @@ from audiorl.runtime.locks import exclusive
 
 
 def main() -> None:
-    options = parser(__doc__)
-    options.add_argument("--dump", type=Path, required=True, help="folder of the formatted sets")
+    options = parser(__doc__, "dump", "out")
     options.add_argument("--tokens", type=Path, required=True, help="folder of the sets' tokens")
-    options.add_argument("--out", type=Path, required=True, help="experiment to write or continue")
     args = options.parse_args()
     config = load_config(args.config, args.set)
     from audiorl.train.reward_model import train_reward_model

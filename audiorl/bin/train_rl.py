@@ -18,11 +18,9 @@ from audiorl.runtime.locks import exclusive
 
 
 def main() -> None:
-    options = parser(__doc__)
+    options = parser(__doc__, "dump", "out")
     options.add_argument("--init", type=Path, required=True, help="experiment that is improved")
     options.add_argument("--data", type=Path, required=True, help="RL set (.jsonl)")
-    options.add_argument("--dump", type=Path, required=True, help="folder of the formatted sets")
-    options.add_argument("--out", type=Path, required=True, help="experiment to write or continue")
     options.add_argument("--codec", type=Path, help="tts: experiment of the codec")
     options.add_argument("--reward_model", type=Path, help="tts: experiment of the reward model")
     options.add_argument("--judge", type=Path, help="tts: experiment of who watches over hacking")

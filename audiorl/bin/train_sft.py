@@ -16,9 +16,7 @@ from audiorl.runtime.locks import exclusive
 
 
 def main() -> None:
-    options = parser(__doc__)
-    options.add_argument("--dump", type=Path, required=True, help="folder of the formatted sets")
-    options.add_argument("--out", type=Path, required=True, help="experiment to write or continue")
+    options = parser(__doc__, "dump", "out")
     options.add_argument("--codec", type=Path, help="experiment of the codec (task: tts)")
     args = options.parse_args()
     config = load_config(args.config, args.set)

@@ -33,7 +33,7 @@ CHUNK = 1 << 20  # bytes
 
 def main() -> None:
     parser = cli.parser(__doc__, config=False)
-    parser.add_argument("zip", type=Path, help="what pack wrote")
+    parser.add_argument("zip", type=Path, help="written by pack")
     parser.add_argument("dir", type=Path, help="a new or empty folder")
     args = parser.parse_args()
     meta = unpack(args.zip, args.dir)
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def advice(folder: Path, meta: dict) -> str:
-    """The command that decodes, or speaks, with what was unpacked."""
+    """Return the command that decodes, or speaks, with the unpacked system."""
     name, codec = shlex.quote(str(folder)), shlex.quote(str(folder / CODEC))
     config = shlex.quote(str(folder / "config.yaml"))
     verb, command, options = "decode", "decode", ""
@@ -57,7 +57,7 @@ def advice(folder: Path, meta: dict) -> str:
 
 
 def unpack(source: Path, folder: Path) -> dict:
-    """Fills `folder` with the whole content or not at all; returns meta.json.
+    """Fill `folder` with the whole content or not at all; return meta.json.
 
     Raises UserError when the zip is damaged, differs from its meta.json in any name, size or
     checksum, or holds a name or a link that could lead out of `folder`.
@@ -92,7 +92,6 @@ def unpack(source: Path, folder: Path) -> dict:
 
 
 def _read_meta(source: Path, archive: zipfile.ZipFile) -> dict:
-    """meta.json, checked for the shape that the rest relies on."""
     try:
         entry = archive.getinfo(META)
         if entry.file_size > LARGEST_META:
@@ -113,7 +112,6 @@ def _read_meta(source: Path, archive: zipfile.ZipFile) -> dict:
 def _check_entries(
     source: Path, archive: zipfile.ZipFile, files: dict[str, dict]
 ) -> list[zipfile.ZipInfo]:
-    """The entries beside meta.json, or UserError for the first that is not as declared."""
     entries = [entry for entry in archive.infolist() if entry.filename != META]
     names = [entry.filename for entry in entries]
     for entry in entries:
@@ -140,7 +138,7 @@ def _check_entries(
 def _extract(
     source: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path, files: dict
 ) -> None:
-    """Writes one member, never more than its declared size, and compares its checksum."""
+    # Never more than the declared size is written.
     target = folder / entry.filename
     target.parent.mkdir(parents=True, exist_ok=True)
     digest, left = hashlib.sha256(), entry.file_size

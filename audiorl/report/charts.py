@@ -16,7 +16,8 @@ from audiorl.config.decoding import ScoreConfig
 from audiorl.errors import UserError
 from audiorl.report.breakdown import Span, Value, bins, length, snr, span_label
 from audiorl.runtime.files import atomic_path
-from audiorl.score.asr import METRICS, ScoredUtterance, SystemScore, errors_and_units
+from audiorl.score.asr import ScoredUtterance, SystemScore, errors_and_units
+from audiorl.score.metrics import ERROR_RATES
 from audiorl.score.significance import rate_interval
 
 INK = "#24313f"  # text and axes; becomes `currentColor` in the page
@@ -61,7 +62,7 @@ Metrics = dict[str, tuple[np.ndarray, np.ndarray]]  # key -> steps [N], values [
 
 
 def read_metrics(exp: Path) -> Metrics:
-    """metrics.jsonl by key; empty where there is none. A step given twice keeps its last value."""
+    """Return metrics.jsonl by key, if it exists. A step given twice keeps its last value."""
     path = exp / "metrics.jsonl"
     if not path.exists():
         return {}
@@ -84,7 +85,7 @@ def read_metrics(exp: Path) -> Metrics:
 
 
 def training_curves(label: str, metrics: Metrics, images: Path) -> list[Chart]:
-    """One chart for each panel whose keys were logged."""
+    """Return one chart for each panel whose keys were logged."""
     charts = []
     for title, keys in PANELS:
         present = [name for name in keys if name in metrics]
@@ -114,7 +115,7 @@ def training_curves(label: str, metrics: Metrics, images: Path) -> list[Chart]:
 
 
 def mean_metrics(runs: list[Metrics]) -> Metrics:
-    """The mean of several seeds at each step that all of them logged."""
+    """Return the mean of several seeds at each step that all of them logged."""
     means = {}
     for name in set.intersection(*map(set, runs)) if runs else ():
         steps = functools.reduce(np.intersect1d, (run[name][0] for run in runs))
@@ -125,10 +126,7 @@ def mean_metrics(runs: list[Metrics]) -> Metrics:
 
 
 def side_by_side(metrics: dict[str, Metrics], images: Path) -> list[Chart]:
-    """One chart for each panel whose (first) key several systems logged: a curve for each system.
-
-    Stability is seen here (Fig. 3 of arXiv 2509.18569).
-    """
+    """Return charts of the panels whose first key several systems logged, a curve for each."""
     charts = []
     for title, (name, *_) in PANELS:
         logged = {label: series[name] for label, series in metrics.items() if name in series}
@@ -148,7 +146,7 @@ def side_by_side(metrics: dict[str, Metrics], images: Path) -> list[Chart]:
 
 
 def phase_times(metrics: dict[str, Metrics], images: Path) -> Chart | None:
-    """Mean seconds a step of each phase, one bar for each system that logged them."""
+    """Return the mean seconds a step of each phase, one bar for each system with a log."""
     means: dict[str, dict[str, float]] = {}
     for label, series in metrics.items():
         phases = {
@@ -183,7 +181,7 @@ def phase_times(metrics: dict[str, Metrics], images: Path) -> Chart | None:
 
 
 def rate_charts(systems: list[SystemScore], cfg: ScoreConfig, images: Path) -> list[Chart]:
-    """Main error rate by SNR (where known) and by length, over all sets with speech."""
+    """Return the main error rate by SNR (where known) and length, in all sets with speech."""
     charts = []
     for axis, name, value in (("SNR (dB)", "snr", snr), ("length (s)", "length", length)):
         known = [v for u in systems[0].pooled.utterances if (v := value(u)) is not None]
@@ -196,7 +194,7 @@ def rate_charts(systems: list[SystemScore], cfg: ScoreConfig, images: Path) -> l
 
 
 def _rate_chart(systems, cfg, images, axis, name, value, spans) -> Chart:
-    metric = METRICS[cfg.unit]
+    metric = ERROR_RATES[cfg.unit]
     points: dict[str, list[tuple[float, float, float]]] = {
         system.label: [_rate(system.pooled.utterances, value, span, cfg) for span in spans]
         for system in systems
@@ -237,8 +235,7 @@ def _rate(
 
 
 def _curve(axes, steps: np.ndarray, values: np.ndarray, colour: str, label: str) -> None:
-    """The values; under a moving average when there are many."""
-    width = len(values) // 20
+    width = len(values) // 20  # of the moving average of many values
     if width < 2:
         axes.plot(steps, values, color=colour, lw=1.4, label=label, marker="o", markersize=2.5)
         return
@@ -251,10 +248,7 @@ def _curve(axes, steps: np.ndarray, values: np.ndarray, colour: str, label: str)
 def draw_chart(
     title: str, description: str, name: str, images: Path, draw: Callable, height: float = SIZE[1]
 ) -> Chart:
-    """Draws once; writes `images/<name>.png` and returns the SVG for the page.
-
-    `draw` gets the axes; `height` is in inches.
-    """
+    """Write `images/<name>.png`, drawn by `draw(axes)`; return the SVG for the page."""
     import matplotlib.figure  # slow to import
 
     name = re.sub(r"[^\w.-]", "_", name)
@@ -269,7 +263,7 @@ def draw_chart(
 
 
 def _inline(svg: str, name: str) -> str:
-    """An SVG document as a part of a page: no header, ids of its own, the page's ink."""
+    # A part of a page has no header, ids of its own, and the page's ink.
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     head, rest = svg.split(">", 1)

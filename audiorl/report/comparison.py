@@ -9,9 +9,9 @@ from pathlib import Path
 from audiorl.config.decoding import ScoreConfig
 from audiorl.config.schema import Config
 from audiorl.errors import UserError
-from audiorl.report.breakdown import breakdown_tables
-from audiorl.report.changes import (
+from audiorl.report.breakdown import (
     Change,
+    breakdown_tables,
     changes_table,
     find_changes,
     kinds_table,
@@ -21,6 +21,7 @@ from audiorl.report.charts import rate_charts
 from audiorl.report.page import about, headline, render, utterance_sections
 from audiorl.report.tables import WIDTH, Table, as_text, overview, paired_table, verdict
 from audiorl.score.asr import SystemScore, score_systems
+from audiorl.score.metrics import measures_of
 from audiorl.score.results import read_result
 
 SHOWN = 8  # changed utterances in each direction, and speakers, on a terminal
@@ -43,7 +44,7 @@ class Analysis:
 
     @property
     def sentences(self) -> list[str]:
-        """The result in words."""
+        """Return the result in words."""
         better = sum(c.errors < 0 for c in self.changes)
         worse = sum(c.errors > 0 for c in self.changes)
         total = len(self.first.pooled.utterances)
@@ -56,7 +57,7 @@ class Analysis:
 
 
 def analyse(first: Path, second: Path, dump: Path, decode: str) -> Analysis:
-    """Compares exp/*/decode_<decode> of two experiments, as they were scored.
+    """Compare exp/*/decode_<decode> of two experiments, as they were scored.
 
     Raises UserError when they are not scored, were scored in two ways, or have changed since.
     """
@@ -76,7 +77,7 @@ def analyse(first: Path, second: Path, dump: Path, decode: str) -> Analysis:
     config.decode.name = decode
     config.data.test = common
     config.data.no_speech = [name for name in common if not sets[name]["speech"]]
-    systems = score_systems([first, second], dump, config)
+    systems = score_systems([first, second], dump, config, measures_of(config.task))
     for system, result in zip(systems, results, strict=True):
         for name, score in system.sets.items():
             if score.summary["inputs"] != result["sets"][name]["inputs"]:
@@ -89,7 +90,7 @@ def analyse(first: Path, second: Path, dump: Path, decode: str) -> Analysis:
 
 
 def as_terminal(analysis: Analysis) -> str:
-    """For a terminal; what is too long for it is cut, and says so."""
+    """Return the text for a terminal; tables that are too long are cut, and say so."""
     systems = [analysis.first, analysis.second]
     shown = [overview(systems, analysis.first.scoring.unit), paired_table(systems)]
     shown += [*analysis.kinds, *map(_cut, analysis.breakdowns)]
@@ -107,7 +108,6 @@ def as_terminal(analysis: Analysis) -> str:
 
 
 def _cut(content: Table) -> Table:
-    """Return the rows with most utterances of a table with many rows."""
     if len(content.rows) <= 2 * SHOWN:
         return content
     kept = sorted(content.rows, key=lambda row: -int(row[1]))[: 2 * SHOWN]

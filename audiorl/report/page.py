@@ -9,9 +9,17 @@ from typing import TYPE_CHECKING
 import jinja2
 
 from audiorl.report import examples, voices
-from audiorl.report.tables import detail_table, error_tables, overview, paired_table, verdict
-from audiorl.report.tts_tables import sound_tables, systems_table
-from audiorl.score.asr import METRICS, POOLED, SystemScore
+from audiorl.report.tables import (
+    detail_table,
+    error_tables,
+    overview,
+    paired_table,
+    sound_tables,
+    systems_table,
+    verdict,
+)
+from audiorl.score.asr import POOLED, SystemScore
+from audiorl.score.metrics import ERROR_RATES
 
 if TYPE_CHECKING:
     from audiorl.report.report import Contents
@@ -90,7 +98,7 @@ def headline(
     Recognition has one row, of the pooled sets, without a title; the sets of synthesis differ too
     much for that and have a row each.
     """
-    metric = METRICS[unit]
+    metric = ERROR_RATES[unit]
     if not focus.pooled.sound:
         return {"": _tiles(first, focus, metric, POOLED, references)}
     names = [name for name in focus.speech if name != POOLED]

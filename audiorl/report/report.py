@@ -21,12 +21,14 @@ from audiorl.report.tables import (
     error_tables,
     overview,
     paired_table,
+    sound_tables,
+    systems_table,
     verdict,
 )
-from audiorl.report.tts_tables import sound_tables, systems_table
 from audiorl.runs.environment import environment
 from audiorl.runtime.files import atomic_write
 from audiorl.score.asr import SystemScore, score_systems
+from audiorl.score.metrics import Measures
 from audiorl.score.results import write_system
 
 
@@ -50,7 +52,7 @@ class Contents:
 
     @property
     def compared(self) -> list[SystemScore]:
-        """The systems without the references, such as natural recordings."""
+        """Return the systems without the references, such as natural recordings."""
         return [system for system in self.systems if not system.is_reference]
 
     @property
@@ -58,25 +60,25 @@ class Contents:
         return bool(self.focus.pooled.sound)
 
 
-def write_report(exps: list[Path], dump: Path, out: Path, cfg: Config, command: str) -> bool:
-    """Scores what is not scored, and writes RESULTS.md, report.html and images/ into `out`.
+def write_report(
+    exps: list[Path], dump: Path, out: Path, cfg: Config, measures: Measures, command: str
+) -> bool:
+    """Score systems that are not scored; write RESULTS.md, report.html and images/ into `out`.
 
     The report is about the system in `out` (the last one, references apart, when `out` is none of
     `exps`). Returns False when it was up to date.
     """
-    systems = score_systems(exps, dump, cfg)
+    systems = score_systems(exps, dump, cfg, measures)
     for system in systems:
         write_system(system, cfg.score.unit, systems[0])
     about = [system for system in systems if system.exp.resolve() == out.resolve()]
     focus = (about or [s for s in systems if not s.is_reference] or systems)[-1]
     stamp = f"<!-- inputs {_fingerprint(systems, focus)} -->\n"
-    if all(_ends_with(out / name, stamp) for name in ("RESULTS.md", "report.html")):
+    if all(_read(out / name).endswith(stamp) for name in ("RESULTS.md", "report.html")):
         return False
     report = gather(systems, focus, cfg, out / "images", command)
-    for name, text in (
-        ("RESULTS.md", results_markdown(report)),
-        ("report.html", report_page(report)),
-    ):
+    texts = {"RESULTS.md": results_markdown(report), "report.html": report_page(report)}
+    for name, text in texts.items():
         with atomic_write(out / name) as stream:
             stream.write(text + stamp)
     return True
@@ -85,7 +87,7 @@ def write_report(exps: list[Path], dump: Path, out: Path, cfg: Config, command: 
 def gather(
     systems: list[SystemScore], focus: SystemScore, cfg: Config, images: Path, command: str
 ) -> Contents:
-    """Collects what is shown; draws the pictures into `images`."""
+    """Collect the contents; draw the pictures into `images`."""
     metrics = {s.label: charts.read_metrics(s.exp) for s in systems}
     curves = {
         label: charts.training_curves(label, series, images) for label, series in metrics.items()
@@ -113,7 +115,7 @@ def gather(
 
 
 def results_markdown(report: Contents) -> str:
-    """RESULTS.md in the style of ESPnet's."""
+    """Return RESULTS.md in the style of ESPnet's."""
     systems, compared, unit = report.systems, report.compared, report.unit
     tables = []
     if report.is_synthesis:
@@ -142,7 +144,7 @@ def results_markdown(report: Contents) -> str:
 
 
 def config_differences(paths: dict[str, Path]) -> Table:
-    """Keys on which the systems' resolved configs (label -> config.yaml) differ."""
+    """Return the keys on which the systems' resolved configs (label -> config.yaml) differ."""
     values = {
         label: key_values(load_config(path)) for label, path in paths.items() if path.exists()
     }
@@ -156,7 +158,7 @@ def config_differences(paths: dict[str, Path]) -> Table:
 
 
 def reward_code(exp: Path) -> dict[str, str]:
-    """The users' own reward files that a system was trained with, as training kept them."""
+    """Return the users' own reward files of a system, as training kept them."""
     path = exp / "config.yaml"
     rewards = load_config(path).rl.rewards if path.exists() else []
     files = [exp / path for reward in rewards for path in reward.files]
@@ -165,7 +167,7 @@ def reward_code(exp: Path) -> dict[str, str]:
 
 
 def environment_table(path: Path) -> Table:
-    """Where the system was trained (its env.json) beside where the report is made."""
+    """Return the environment of training (env.json) beside that of the report."""
     training = json.loads(_read(path) or "{}")
     here = environment()
     rows = [[name, training.get(name), here.get(name)] for name in here | training]
@@ -178,7 +180,7 @@ def _read(path: Path) -> str:
 
 
 def _fingerprint(systems: list[SystemScore], focus: SystemScore) -> str:
-    """Of all that the report shows but the environment: that it keeps from when it was made."""
+    # Not of the environment, which the report keeps from when it was made.
     digest = hashlib.sha256(f"{audiorl.__version__} {focus.label}".encode())
     for system in systems:
         digest.update(system.label.encode())
@@ -187,7 +189,3 @@ def _fingerprint(systems: list[SystemScore], focus: SystemScore) -> str:
         for name in ("metrics.jsonl", "config.yaml", "run.sh"):
             digest.update(_read(system.exp / name).encode())
     return digest.hexdigest()
-
-
-def _ends_with(path: Path, stamp: str) -> bool:
-    return path.exists() and _read(path).endswith(stamp)

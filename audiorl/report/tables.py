@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from audiorl.score.asr import METRICS, POOLED, SystemScore, units_of
+from audiorl.score import tts
+from audiorl.score.asr import POOLED, SystemScore, units_of
 from audiorl.score.failures import NAMES
+from audiorl.score.metrics import ERROR_RATES
+from audiorl.score.ratio import Ratio
 from audiorl.score.significance import Comparison
 
 WIDTH = 100  # columns of a terminal
+SIMILARITY, UNKNOWN = "similarity", "-"
 BIASED = {"b_wer": "B-WER", "u_wer": "U-WER"}  # error rates of the units of keywords, and others
 
 
@@ -24,8 +28,8 @@ class Table:
 
 
 def overview(systems: list[SystemScore], unit: str) -> Table:
-    """Sets by systems: the main error rate, and each later system's difference from the first."""
-    metric = METRICS[unit].lower()
+    """Return sets by systems: the main error rate, and differences from the first system."""
+    metric = ERROR_RATES[unit].lower()
     first = systems[0]
     header = ["dataset", first.label]
     for system in systems[1:]:
@@ -58,20 +62,20 @@ def overview(systems: list[SystemScore], unit: str) -> Table:
         speeds = (f"{summary['words_per_minute'] or 0:.1f}" for summary in summaries)
         rows.append(row(f"{name} words/min", speeds, empty))
     note = (
-        f"{METRICS[unit]} in % with its 95 % interval (bootstrap over utterances); differences in "
-        "points, paired, * when their interval excludes 0. Empty to truncated: numbers of "
+        f"{ERROR_RATES[unit]} in % with its 95 % interval (bootstrap over utterances); differences "
+        "in points, paired, * when their interval excludes 0. Empty to truncated: numbers of "
         "utterances with speech; output %: share of recordings without speech for which "
         "something is output."
     )
-    return Table(f"{METRICS[unit]} before and after", header, rows, note)
+    return Table(f"{ERROR_RATES[unit]} before and after", header, rows, note)
 
 
 def error_table(systems: list[SystemScore], unit: str) -> Table:
-    """ESPnet's table: percentages of reference units and of sentences."""
+    """Return ESPnet's table: percentages of reference units and of sentences."""
     rows = []
     for system in systems:
         for name, score in system.speech.items():
-            rate = score.summary[METRICS[unit].lower()]
+            rate = score.summary[ERROR_RATES[unit].lower()]
             kinds = ("hits", "substitutions", "deletions", "insertions", "errors")
             shares = [f"{100 * rate[kind] / max(rate['units'], 1):.1f}" for kind in kinds]
             rows.append(
@@ -84,11 +88,11 @@ def error_table(systems: list[SystemScore], unit: str) -> Table:
                 ]
             )
     header = ["dataset", "Snt", "Wrd", "Corr", "Sub", "Del", "Ins", "Err", "S.Err"]
-    return Table(METRICS[unit], header, rows)
+    return Table(ERROR_RATES[unit], header, rows)
 
 
 def paired_table(systems: list[SystemScore]) -> Table:
-    """The paired tests behind the differences."""
+    """Return the paired tests behind the differences."""
     rows = []
     for system in systems[1:]:
         for name, c in system.against.items():
@@ -116,7 +120,7 @@ def paired_table(systems: list[SystemScore]) -> Table:
 
 
 def detail_table(systems: list[SystemScore]) -> Table:
-    """Failures, keywords and speed of each set."""
+    """Return failures, keywords and speed of each set."""
     header = ["dataset", *(name.replace("_", " ") for name in NAMES)]
     header += ["keyword precision %", "keyword recall %"]
     header += [f"{label} %" for label in BIASED.values()] + ["RTF"]
@@ -138,14 +142,14 @@ def detail_table(systems: list[SystemScore]) -> Table:
 
 
 def error_tables(systems: list[SystemScore], unit: str) -> list[Table]:
-    """The main metric's table first, then the others that are always counted."""
+    """Return the main metric's table first, then the others that are always counted."""
     units = sorted(units_of(unit), key=lambda other: other != unit)
     return [error_table(systems, unit) for unit in units]
 
 
 def verdict(systems: list[SystemScore], focus: SystemScore, unit: str) -> list[str]:
     """Return the results in sentences; `focus` is the system that the report is about."""
-    metric, first = METRICS[unit], systems[0]
+    metric, first = ERROR_RATES[unit], systems[0]
     rate = {s.label: 100 * s.pooled.summary[metric.lower()]["rate"] for s in systems}
     if focus is first:
         return [f"{first.label} has a pooled {metric} of {rate[first.label]:.2f} %."]
@@ -187,12 +191,12 @@ def verdict(systems: list[SystemScore], focus: SystemScore, unit: str) -> list[s
 
 
 def difference(c: Comparison) -> str:
-    """`-1.20 [-1.80, -0.60]*` in points; the star: the interval excludes zero."""
+    """Return `-1.20 [-1.80, -0.60]*` in points; the star: the interval excludes zero."""
     return with_interval(c.difference, c.interval, sign="+") + "*" * c.significant
 
 
 def as_text(table: Table, width: int = WIDTH) -> str:
-    """For a terminal; columns that do not fit follow in a block of their own, the names again."""
+    """Return a table for a terminal; columns that do not fit follow in a block of their own."""
     columns = list(zip(table.header, *table.rows, strict=True))
     widths = [max(map(len, column)) for column in columns]
     blocks: list[list[int]] = [[]]
@@ -211,7 +215,7 @@ def as_text(table: Table, width: int = WIDTH) -> str:
 
 
 def as_markdown(table: Table) -> str:
-    """In ESPnet's style, with its title and note."""
+    """Return a table in ESPnet's style, with its title and note."""
     rows = [table.header, ["---"] * len(table.header), *table.rows]
     lines = ["|" + "|".join(_escape_markdown(cell) for cell in row) + "|" for row in rows]
     note = [table.note, ""] if table.note else []
@@ -225,10 +229,77 @@ def with_interval(
     sign: str = "-",
     factor: float = 100,
 ) -> str:
-    """`17.90 [16.11, 19.74]`: the number and its bounds, times `factor`."""
+    """Return `17.90 [16.11, 19.74]`: the number and its bounds, times `factor`."""
     low, high = (f"{factor * bound:{sign}.{decimals}f}" for bound in interval)
     return f"{factor * value:{sign}.{decimals}f} [{low}, {high}]"
 
 
 def _escape_markdown(cell: str) -> str:
     return cell.replace("\\", "\\\\").replace("|", "\\|").replace("*", "\\*")
+
+
+def systems_table(systems: list[SystemScore], unit: str) -> Table:
+    """Return error rate and speaker similarity of each system on each set; references first.
+
+    Systems are rows, as in Table 2 of arXiv 2509.18569.
+    """
+    metric = ERROR_RATES[unit]
+    header = ["system"]
+    for name in systems[0].speech:
+        header += [f"{name} {metric} %", f"{name} SS %"]
+    rows = []
+    for system in sorted(systems, key=lambda s: not s.is_reference):
+        row = [system.label]
+        for name, score in system.speech.items():
+            rate = f"{100 * score.summary[metric.lower()]['rate']:.2f}"
+            voice = _number(score.sound[SIMILARITY])
+            if system is not systems[0] and not system.is_reference:
+                moved = score.sound[SIMILARITY] - systems[0].speech[name].sound[SIMILARITY]
+                rate += "*" * system.against[name].significant
+                voice += "*" * moved.significant
+            row += [rate, voice]
+        rows.append(row)
+    note = (
+        f"{metric}: error rate of the judge's transcript against the text; SS: speaker similarity. "
+        f"* differs from {systems[0].label}: the 95 % interval of the paired difference, over "
+        "utterances, excludes 0."
+    )
+    return Table(f"{metric} and speaker similarity", header, rows, note)
+
+
+def sound_tables(systems: list[SystemScore]) -> list[Table]:
+    """Return a table a set: voice, tempo, pitch, noise, whether speech ends; references first."""
+    names = list(systems[0].speech)
+    return [_sound_table(systems, name, tts.NOTE if name == names[0] else "") for name in names]
+
+
+def _sound_table(systems: list[SystemScore], name: str, note: str) -> Table:
+    first = systems[0]
+    rest = [metric for metric in tts.METRICS if metric != SIMILARITY]
+    header = ["system", "utts", tts.METRICS[SIMILARITY].title, f"- {first.label}"]
+    rows = []
+    for system in sorted(systems, key=lambda s: not s.is_reference):
+        score = system.speech[name]
+        voice, before = score.sound[SIMILARITY], first.speech[name].sound[SIMILARITY]
+        rows.append(
+            [
+                system.label,
+                str(score.summary["utterances"]),
+                with_interval(voice.value, voice.interval, 1, factor=1) if voice.known else UNKNOWN,
+                "" if system is first else _voice_difference(voice, before),
+                *(_number(score.sound[metric]) for metric in rest),
+            ]
+        )
+    header += [tts.METRICS[metric].title for metric in rest]
+    return Table(f"Speech: {name}", header, rows, note)
+
+
+def _voice_difference(one: Ratio, other: Ratio) -> str:
+    if not (one.known and other.known):
+        return UNKNOWN
+    gap = one - other
+    return with_interval(gap.value, gap.interval, 1, "+", 1) + "*" * gap.significant
+
+
+def _number(ratio: Ratio) -> str:
+    return f"{ratio.value:.1f}" if ratio.known else UNKNOWN

@@ -60,7 +60,6 @@ def worst_sentences(systems: list[SystemScore], focus: SystemScore) -> dict[str,
 
 
 def _by_set(system: SystemScore) -> dict[str, list[int]]:
-    """Return the places of the pooled utterances, by set."""
     places = defaultdict(list)
     for place, u in enumerate(system.pooled.utterances):
         places[u.set].append(place)
@@ -99,7 +98,7 @@ def _worst(waves: _Waves, system: SystemScore, count: int) -> list[SentenceRow]:
 
 
 class _Waves:
-    """Reads synthesized waves; each table of them once."""
+    """Synthesized waves; each table of them is read once."""
 
     def __init__(self) -> None:
         self._tables: dict[Path, dict[str, str]] = {}

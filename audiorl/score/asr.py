@@ -23,7 +23,7 @@ from audiorl.data.utterance import Utterance, read_table, read_utterances
 from audiorl.errors import UserError
 from audiorl.runtime.files import progress
 from audiorl.score import failures, ratio, tts
-from audiorl.score.measures import measures_of
+from audiorl.score.metrics import ERROR_RATES, Measures
 from audiorl.score.ratio import Ratio
 from audiorl.score.significance import Comparison, compare, rate_interval
 from audiorl.score.tts import Judged
@@ -33,7 +33,6 @@ from audiorl.text.detectors import count_words
 from audiorl.text.keywords import Phrase, Reading
 from audiorl.text.normalise import normalizer, split_units, spoken
 
-METRICS = {"word": "WER", "char": "CER", "mixed": "MER"}
 POOLED = "pooled"
 FORMAT = 7  # of the files that scoring writes; another number, and they are written again
 
@@ -67,7 +66,6 @@ class ScoredUtterance:
 
     @property
     def output_words(self) -> float:
-        """Number of output words, see `count_words`."""
         return count_words(split_units(self.hyp, "mixed"))
 
     @property
@@ -102,12 +100,12 @@ class SystemScore:
 
     @property
     def is_reference(self) -> bool:
-        """Whether it is no system, but what systems are held against: natural recordings, say."""
+        """Return whether it is no system but a reference, such as natural recordings."""
         return (self.exp / tts.REFERENCE).exists()
 
     @property
     def speech(self) -> dict[str, SetScore]:
-        """The sets with speech, then `pooled`."""
+        """Return the sets with speech, then `pooled`."""
         spoken = {name: score for name, score in self.sets.items() if score.speech}
         return spoken | {POOLED: self.pooled}
 
@@ -116,20 +114,19 @@ class SystemScore:
         return {name: score for name, score in self.sets.items() if not score.speech}
 
 
-def score_systems(exps: list[Path], dump: Path, cfg: Config) -> list[SystemScore]:
-    """Scores every system on every test set; the later ones are compared with the first."""
+def score_systems(
+    exps: list[Path], dump: Path, cfg: Config, measures: Measures
+) -> list[SystemScore]:
+    """Score every system on every test set; the later ones are compared with the first."""
     systems: list[SystemScore] = []
     for exp, label in zip(exps, labels(exps), strict=True):
         first = systems[0] if systems else None
-        systems.append(_score_system(exp, label, dump, cfg, first))
+        systems.append(_score_system(exp, label, dump, cfg, measures, first))
     return systems
 
 
 def labels(exps: list[Path]) -> list[str]:
-    """Short names of experiment folders: as many of their last parts as tell them apart.
-
-    The seed of a table's row (`seed1`) is named with its row.
-    """
+    """Return short names of experiment folders, different ones; a `seed1` with its row's name."""
     parts = [exp.resolve().parts for exp in exps]
     least = [2 if re.fullmatch(r"seed\d+", path[-1]) else 1 for path in parts]
     for more in range(max(map(len, parts))):
@@ -140,11 +137,16 @@ def labels(exps: list[Path]) -> list[str]:
 
 
 def _score_system(
-    exp: Path, label: str, dump: Path, cfg: Config, first: SystemScore | None
+    exp: Path,
+    label: str,
+    dump: Path,
+    cfg: Config,
+    measures: Measures,
+    first: SystemScore | None,
 ) -> SystemScore:
     folder = exp / f"decode_{cfg.decode.name}"
     sets = {
-        name: score_set(dump, folder, name, cfg)
+        name: score_set(dump, folder, name, cfg, measures)
         for name in progress(cfg.data.test, desc=f"scoring {label}", unit="set")
     }
     if not any(score.speech for score in sets.values()):
@@ -160,13 +162,12 @@ def _score_system(
     return system
 
 
-def score_set(dump: Path, folder: Path, name: str, cfg: Config) -> SetScore:
-    """Scores the hypotheses in `folder/name/text` against `dump/name`.
+def score_set(dump: Path, folder: Path, name: str, cfg: Config, measures: Measures) -> SetScore:
+    """Score the hypotheses in `folder/name/text` against `dump/name`.
 
     Raises UserError when a hypothesis is missing or unknown, when a set with speech has no
     reference words, or when a set without speech has some.
     """
-    measures = measures_of(cfg.task)
     utterances = read_utterances(dump / name, texts_alone=measures.judged)
     judged = tts.read_judged(folder / name) if measures.judged else {}
     ids = [u.id for u in utterances]
@@ -199,7 +200,7 @@ def score_set(dump: Path, folder: Path, name: str, cfg: Config) -> SetScore:
 
 
 def pool(sets: list[SetScore], cfg: ScoreConfig) -> SetScore:
-    """Joins sets into one: their counts are summed, so each utterance weighs by its length."""
+    """Join sets into one: counts are summed, so each utterance weighs by its length."""
     utterances = [u for score in sets for u in score.utterances]
     known = all(score.seconds is not None for score in sets)
     seconds = sum(score.seconds for score in sets) if known else None
@@ -217,7 +218,7 @@ def summarize(
     audio_seconds: float,
     cfg: ScoreConfig,
 ) -> dict:
-    """The numbers of a set, ready for JSON."""
+    """Return the numbers of a set, ready for JSON."""
     summary = {
         "set": name,
         "speech": speech,
@@ -234,9 +235,9 @@ def summarize(
             "words": words,
             "words_per_minute": 60 * words / audio_seconds if audio_seconds else None,
         }
-    summary["metric"] = METRICS[cfg.unit]
+    summary["metric"] = ERROR_RATES[cfg.unit]
     for unit in units_of(cfg.unit):
-        summary[METRICS[unit].lower()] = _error_rate(utterances, unit, cfg)
+        summary[ERROR_RATES[unit].lower()] = _error_rate(utterances, unit, cfg)
     flags = [flag for u in utterances for flag in u.flags]
     summary["failures"] = {failure: flags.count(failure) for failure in failures.NAMES}
     if any(u.utterance.keywords for u in utterances):
@@ -245,7 +246,6 @@ def summarize(
 
 
 def _sound(utterances: list[ScoredUtterance], cfg: ScoreConfig) -> dict[str, Ratio]:
-    """The metrics of synthesis; of recognition there are none."""
     if not all(u.judged for u in utterances):
         return {}
     rows = [u.sound_columns for u in utterances]
@@ -260,7 +260,6 @@ def _json(sound: dict[str, Ratio]) -> dict:
 
 
 def _keyword_summary(utterances: list[ScoredUtterance]) -> dict:
-    """Precision, recall and F1, and the error rates inside and outside of keywords."""
     summary = keywords.keyword_scores(sum((u.keywords for u in utterances), Counts()))
     for side, name in enumerate(("b_wer", "u_wer")):
         total = sum((u.biased[side] for u in utterances), Counts())
@@ -269,12 +268,12 @@ def _keyword_summary(utterances: list[ScoredUtterance]) -> dict:
 
 
 def units_of(main: str) -> list[str]:
-    """The units that are always counted, and the main one."""
+    """Return the units that are always counted, and the main one."""
     return list(dict.fromkeys(["word", "char", main]))
 
 
 def errors_and_units(utterances: list[ScoredUtterance], unit: str) -> tuple[np.ndarray, np.ndarray]:
-    """Errors and reference length of each utterance: int [N], int [N]."""
+    """Return errors and reference length of each utterance: int [N], int [N]."""
     counts = [u.counts[unit] for u in utterances]
     return np.array([c.errors for c in counts]), np.array([c.units for c in counts])
 
@@ -337,7 +336,7 @@ def _read_hypotheses(path: Path, ids: list[str], references: Path) -> dict[str, 
 
 
 def check_ids(path: Path, found: dict[str, str], ids: list[str], references: Path) -> None:
-    """Raises UserError unless the file `path` has `found` exactly the utterances of a set."""
+    """Raise UserError unless `found`, of the file `path`, has exactly the utterances of a set."""
     missing = sorted(set(ids) - found.keys())
     if missing:
         raise UserError(
@@ -353,8 +352,7 @@ def check_ids(path: Path, found: dict[str, str], ids: list[str], references: Pat
 
 
 def _read_decoding(path: Path) -> dict:
-    """decode.json, or nothing: hypotheses of another program come without it."""
-    if not path.exists():
+    if not path.exists():  # hypotheses of another program
         return {}
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -363,7 +361,7 @@ def _read_decoding(path: Path) -> dict:
 
 
 def read_keywords(utterances: list[Utterance], normalizer_name: str) -> set[Reading]:
-    """All keywords of utterances, normalised and split: Latin by word, CJK by character."""
+    """Return all keywords of utterances, split: Latin by word, CJK by character."""
     return keywords.read_all((k for u in utterances for k in u.keywords), normalizer_name)
 
 

@@ -17,7 +17,7 @@ NAMES = ("empty", "looping", "insertion_burst", "other_language", "truncated")
 def find_failures(
     ref: Sequence[str], hyp: Sequence[str], ref_text: str, hyp_text: str, alignment: Alignment
 ) -> list[str]:
-    """Names the failures of one hypothesis on speech.
+    """Return the names of the failures of one hypothesis on speech.
 
     empty: nothing was output. looping: an n-gram repeated over and over, or text that compresses
     better than Whisper allows, where the reference does not do so itself. insertion_burst: five

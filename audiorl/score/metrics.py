@@ -1,25 +1,44 @@
-"""Metrics of a test set as ratios of columns of per_utt.tsv."""
+"""Numbers of a test set, by task, as ratios of columns of per_utt.tsv."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from audiorl.config.schema import Config
 from audiorl.errors import UserError
-from audiorl.score import failures
-from audiorl.score.asr import METRICS
-from audiorl.score.measures import OUTPUT, measures_of
+from audiorl.score import failures, tts
 from audiorl.score.ratio import UTTERANCES, Metric
 
+ERROR_RATES = {"word": "WER", "char": "CER", "mixed": "MER"}  # by unit
+# All output on recordings without speech is hallucinated.
+OUTPUT = {
+    "output": Metric("output %", ("output",), (UTTERANCES,)),
+    "words_per_minute": Metric("words/min", ("output_words",), ("duration",), 60.0),
+}
 
-def metrics_of(config: Config, name: str) -> dict[str, Metric]:
-    """By name: what scoring knows of a test set, or of those with speech together (`pooled`)."""
+
+@dataclass(frozen=True)
+class Measures:
+    """Differences between the tasks in scoring and reporting."""
+
+    judged: bool  # hypotheses are a judge's transcripts of synthesized waves
+    metrics: Mapping[str, Metric]  # by name: numbers beside error rates and failures
+
+
+def measures_of(task: str) -> Measures:
+    """Return the measures of the task that a configuration names."""
+    return {"asr": Measures(False, OUTPUT), "tts": Measures(True, tts.METRICS)}[task]
+
+
+def metrics_of(config: Config, measures: Measures, name: str) -> Mapping[str, Metric]:
+    """Return the metrics of a test set, or of those with speech together (`pooled`), by name."""
     if name in config.data.no_speech:
         return OUTPUT
-    main = METRICS[config.score.unit]
+    main = ERROR_RATES[config.score.unit]
     said, heard, hits = "keywords_said", "keywords_heard", "keyword_hits"
     spoken = {
         "cer": Metric("CER %", ("char_errors",), ("chars",)),
@@ -36,13 +55,13 @@ def metrics_of(config: Config, name: str) -> dict[str, Metric]:
         "u_wer": Metric("U-WER %", ("unbiased_errors",), ("unbiased_words",)),
         **{name: Metric(name.replace("_", " "), (name,), factor=1.0) for name in failures.NAMES},
     }
-    return {**spoken, **measures_of(config.task).metrics}
+    return {**spoken, **measures.metrics}
 
 
 def read_columns(path: Path, names: Sequence[str]) -> tuple[list[str], np.ndarray]:
-    """Ids and columns [N, len(names)] of a per_utt.tsv; what is not known there counts as 0.
+    """Return ids and columns [N, len(names)] of a per_utt.tsv; an unknown number counts as 0.
 
-    Raises UserError when the file or a column is missing, or when a number is none.
+    Raises UserError when the file, a column or a number is missing.
     """
     try:
         header, *rows = (line.split("\t") for line in path.read_text("utf-8").splitlines())

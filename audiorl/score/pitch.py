@@ -30,12 +30,12 @@ class Pitch:
 
     @property
     def spread(self) -> float:
-        """Standard deviation of F0 in semitones, which are the same for low and high voices."""
+        """Return the standard deviation of F0 in semitones, alike for low and high voices."""
         return float(np.std(12 * np.log2(self.f0))) if len(self.f0) else 0.0
 
 
 def find_pitch(wave: np.ndarray, rate: int) -> Pitch:
-    """Pitch of `wave` [S] at `rate` Hz; without any voiced frame, of length 0."""
+    """Return the pitch of `wave` [S] at `rate` Hz; of length 0 without a voiced frame."""
     correlation, loud = _autocorrelation(wave, rate)
     f0, strength = _peaks(correlation, rate, LOWEST, HIGHEST)
     voiced = loud & (strength > VOICED)
@@ -48,7 +48,7 @@ def find_pitch(wave: np.ndarray, rate: int) -> Pitch:
 
 
 def _autocorrelation(wave: np.ndarray, rate: int) -> tuple[np.ndarray, np.ndarray]:
-    """Normalised autocorrelation [T, lags] of each frame, and whether it is loud [T]."""
+    """Return the normalised autocorrelation [T, lags] of each frame, and if it is loud [T]."""
     width, shift = int(PERIODS * rate / LOWEST), int(SHIFT * rate)
     lags = int(rate / LOWEST) + 2
     if len(wave) < width:
@@ -69,7 +69,7 @@ def _autocorrelation(wave: np.ndarray, rate: int) -> tuple[np.ndarray, np.ndarra
 def _peaks(
     correlation: np.ndarray, rate: int, low: float, high: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The best pitch of each frame between two frequencies: F0 [T] in Hz, its strength [T]."""
+    """Return the best pitch of each frame between two frequencies: F0 [T] in Hz, strength [T]."""
     lags = np.arange(max(int(rate / high), 1), min(int(rate / low) + 1, correlation.shape[1] - 1))
     before, here, after = (correlation[:, lags + d] for d in (-1, 0, 1))  # [T, candidates]
     summit = (here >= before) & (here > after)

@@ -10,11 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from audiorl.score.significance import percentiles, resampled_sums
+from audiorl.score.significance import Interval, percentiles, resampled_sums
 
 UTTERANCES = "utterances"  # stands for a column of ones
-
-Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -40,12 +38,10 @@ class Ratio:
 
     @property
     def interval(self) -> Interval:
-        """95 %; NaN where nothing is known."""
-        drawn = self.draws[~np.isnan(self.draws)]
-        return percentiles(drawn) if len(drawn) else (float("nan"), float("nan"))
+        return percentiles(self.draws)
 
     def __sub__(self, other: Ratio) -> Ratio:
-        """The difference, paired: both were drawn with the same utterances, samples and seed."""
+        # Paired: both were drawn with the same utterances, samples and seed.
         return Ratio(self.value - other.value, self.draws - other.draws)
 
     @property
@@ -58,10 +54,7 @@ class Ratio:
 def ratios(
     metrics: Mapping[str, Metric], rows: Sequence[Mapping[str, float]], samples: int, seed: int
 ) -> dict[str, Ratio]:
-    """Each metric of a set whose utterances have these columns; all are drawn together.
-
-    A metric without anything below the line, a sum, is none of them.
-    """
+    """Return the metrics, all drawn together, of utterances with these columns; no plain sums."""
 
     def total(names: tuple[str, ...]) -> list[float]:
         return [sum(row[name] for name in names) for row in rows]

@@ -22,7 +22,8 @@ from pathlib import Path
 from audiorl.errors import UserError
 from audiorl.runtime.files import atomic_write, write_json
 from audiorl.score import failures, tts
-from audiorl.score.asr import METRICS, ScoredUtterance, SetScore, SystemScore, units_of
+from audiorl.score.asr import ScoredUtterance, SetScore, SystemScore, units_of
+from audiorl.score.metrics import ERROR_RATES
 from audiorl.text.align import Alignment, Op
 
 SET_FILES = ("result.txt", "per_utt.tsv", "ref.trn", "hyp.trn", "result.json")
@@ -36,7 +37,7 @@ COLUMNS += failures.NAMES
 
 
 def write_system(system: SystemScore, unit: str, first: SystemScore) -> bool:
-    """Writes what has changed of a system's results; returns whether anything had."""
+    """Write the results of a system that have changed; return whether any had."""
     changed = False
     for name, score in system.sets.items():
         folder = system.folder / name
@@ -63,7 +64,7 @@ def write_system(system: SystemScore, unit: str, first: SystemScore) -> bool:
 
 
 def read_result(folder: Path) -> dict:
-    """result.json of exp/decode_<name>. Raises UserError when it is missing or older than this."""
+    """Return result.json of exp/decode_<name>; raise UserError when it is missing or older."""
     path = folder / "result.json"
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
@@ -140,7 +141,7 @@ def _report(score: SetScore, unit: str) -> list[str]:
     ops = [op for u in score.utterances for op in u.alignment.ops]
     wrong = [u for u in score.utterances if u.errors]
     lines = [f"{score.name}: {summary['utterances']} utterances"]
-    lines += [_kaldi_line(METRICS[unit], summary) for unit in units_of(unit)]
+    lines += [_kaldi_line(ERROR_RATES[unit], summary) for unit in units_of(unit)]
     failures = ", ".join(f"{count} {name}" for name, count in summary["failures"].items())
     lines += [f"failures: {failures}"]
     for name, found in summary.get("sound", {}).items():
@@ -186,7 +187,7 @@ def _most_frequent(title: str, ops: list[Op], kind: str) -> list[str]:
 
 
 def _aligned_lines(alignment: Alignment) -> list[str]:
-    """REF, HYP and EVAL lines as sclite prints them, broken at `LINE` columns."""
+    # As sclite prints them.
     rows: list[list[str]] = [[], [], []]
     lines: list[str] = []
     width = 0
@@ -212,5 +213,5 @@ def _flush(rows: list[list[str]]) -> list[str]:
 
 
 def _width(text: str) -> int:
-    """Columns of a terminal: Chinese characters take two."""
+    # Columns of a terminal: Chinese characters take two.
     return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)

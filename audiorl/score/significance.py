@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+Interval = tuple[float, float]
+
 LEVEL = 0.95
 BLOCK = 4_000_000  # draws held in memory at once
 
@@ -23,9 +25,9 @@ class Comparison:
     """A pooled error rate after minus before, on the same utterances; below 0 is better."""
 
     difference: float  # of the rates, as a fraction
-    interval: tuple[float, float]
+    interval: Interval
     relative: float | None  # difference / rate before; None when before made no error
-    relative_interval: tuple[float, float] | None
+    relative_interval: Interval | None
     p_bootstrap: float
     p_permutation: float
     better: int  # utterances with fewer errors than before
@@ -33,17 +35,15 @@ class Comparison:
 
     @property
     def significant(self) -> bool:
-        """Whether the interval excludes zero."""
+        """Return whether the interval excludes zero."""
         return self.interval[0] > 0 or self.interval[1] < 0
 
     def as_json(self) -> dict:
         return asdict(self) | {"significant": self.significant}
 
 
-def rate_interval(
-    errors: np.ndarray, units: np.ndarray, samples: int, seed: int
-) -> tuple[float, float]:
-    """95 % interval of sum(errors) / sum(units); `errors` and `units` are int [N], by utterance."""
+def rate_interval(errors: np.ndarray, units: np.ndarray, samples: int, seed: int) -> Interval:
+    """Return the 95 % interval of sum(errors) / sum(units), both int [N] by utterance."""
     sums = resampled_sums(np.stack([errors, units], axis=1), samples, seed)
     return percentiles(sums[:, 0] / np.maximum(sums[:, 1], 1))
 
@@ -51,7 +51,7 @@ def rate_interval(
 def compare(
     before: np.ndarray, after: np.ndarray, units: np.ndarray, samples: int, seed: int
 ) -> Comparison:
-    """Compares two systems by their errors (int [N]) on the same utterances of `units` ([N]).
+    """Compare two systems by their errors (int [N]) on the same utterances of `units` ([N]).
 
     Paired bootstrap: both systems are drawn with the same utterances, so what is hard for both
     cancels; p is twice the smaller share of draws on one side of zero. Permutation test: under
@@ -82,7 +82,7 @@ def compare(
 
 
 def permutation_test(differences: np.ndarray, samples: int, seed: int) -> float:
-    """Two-sided p of sum(differences) (int [N]) under random signs, never below 1/(samples+1)."""
+    """Return the two-sided p of sum(differences), int [N], under random signs."""
     moved = differences[differences != 0]
     observed = abs(int(differences.sum()))
     generator = np.random.default_rng(seed)
@@ -94,7 +94,7 @@ def permutation_test(differences: np.ndarray, samples: int, seed: int) -> float:
 
 
 def resampled_sums(columns: np.ndarray, samples: int, seed: int) -> np.ndarray:
-    """Sums of each column of [N, K] over N utterances drawn with replacement: [samples, K].
+    """Return column sums [samples, K] of [N, K] over N utterances drawn with replacement.
 
     The same N and seed draw the same utterances: that pairs what is summed in two calls.
     """
@@ -110,13 +110,16 @@ def resampled_sums(columns: np.ndarray, samples: int, seed: int) -> np.ndarray:
 
 
 def _blocks(samples: int, count: int) -> list[int]:
-    """Splits `samples` so that a block of draws [size, count] fits in memory."""
+    # A block of draws [size, count] has to fit in memory.
     size = max(1, min(samples, BLOCK // max(count, 1)))
     whole, rest = divmod(samples, size)
     return [size] * whole + [rest] * (rest > 0)
 
 
-def percentiles(values: np.ndarray) -> tuple[float, float]:
-    """The 95 % interval of draws [samples]."""
-    low, high = np.percentile(values, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
+def percentiles(values: np.ndarray) -> Interval:
+    """Return the 95 % interval of draws [samples]; NaN draws do not count."""
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return float("nan"), float("nan")
+    low, high = np.percentile(known, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
     return float(low), float(high)

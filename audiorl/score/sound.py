@@ -31,7 +31,7 @@ class Sound:
 
 
 def measure(wave: np.ndarray, rate: int) -> Sound:
-    """Measures `wave` [S] at `rate` Hz."""
+    """Measure `wave` [S] at `rate` Hz."""
     pitch = find_pitch(wave, rate)
     start, end = speech_span(wave, rate)
     seconds = len(wave) / rate, (end - start) / rate
@@ -41,7 +41,7 @@ def measure(wave: np.ndarray, rate: int) -> Sound:
 
 
 def speech_span(wave: np.ndarray, rate: int) -> tuple[int, int]:
-    """Samples from which and to which there is speech; (0, 0) where all is silent."""
+    """Return the first sample of speech and the one after the last; (0, 0) if all is silent."""
     width, shift = int(FRAME * rate), int(SHIFT * rate)
     padded = np.pad(wave.astype(np.float64), (0, max(0, width - len(wave))))
     frames = np.lib.stride_tricks.sliding_window_view(padded, width)[::shift]
@@ -53,10 +53,10 @@ def speech_span(wave: np.ndarray, rate: int) -> tuple[int, int]:
 
 
 def spectral_distance(wave: np.ndarray, other: np.ndarray, rate: int) -> float | None:
-    """Mel-cepstral distortion of two recordings of one sentence in dB; None if one is silent.
+    """Return the mel-cepstral distortion of two recordings in dB; None if one is silent.
 
-    The root mean square, over frequency, of the difference of their spectral envelopes, levels
-    aside (Kubichek 1993), between frames that dynamic time warping puts together: how far a
+    That is the root mean square, over frequency, of the difference of their spectral envelopes,
+    levels aside (Kubichek 1993), between frames that dynamic time warping puts together: how far a
     synthesiser's spectrum is from the speaker's own. Another reading of the sentence has a
     distance too, so this never gets to 0.
     """
@@ -68,7 +68,7 @@ def spectral_distance(wave: np.ndarray, other: np.ndarray, rate: int) -> float |
 
 
 def mel_levels(wave: np.ndarray, rate: int, bands: int = BANDS) -> np.ndarray:
-    """Power in mel bands of each 10 ms, [T, bands] in dB; of a wave shorter than a frame none."""
+    """Return the power in mel bands of each 10 ms, [T, bands] in dB; T is 0 below a frame."""
     width, shift = int(FRAME * rate), int(SHIFT * rate)
     if len(wave) < width:
         return np.zeros((0, bands))

@@ -70,7 +70,7 @@ NOTE = (
 
 
 def columns(judged: Judged, chars: int) -> dict[str, float]:
-    """The columns of one utterance, whose text has `chars` characters."""
+    """Return the columns of one utterance with a text of `chars` characters."""
     compared = judged.natural_seconds is not None
     values = {
         "seconds": judged.seconds,

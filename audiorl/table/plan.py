@@ -3,7 +3,7 @@
 <out>/warm_start.{yaml,log}     decodes and scores the model that all rows begin with
 <out>/data/<name>.jsonl         RL sets (stage 4); of synthesis data/<name>/train.jsonl and tokens/
 <out>/<row>/seed<N>             an ordinary experiment folder (stages 5 to 7)
-<out>/<row>/seed<N>.{yaml,log}  its config in full, and what its commands said
+<out>/<row>/seed<N>.{yaml,log}  its config in full, and the output of its commands
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from audiorl.data.tables import set_files
 from audiorl.errors import nearest
 from audiorl.runtime.stamps import Stamp
 from audiorl.score.asr import POOLED
-from audiorl.score.metrics import Metric, metrics_of
+from audiorl.score.metrics import Metric, measures_of, metrics_of
 
 WEIGHTS = Path("model", "model.safetensors")
 RL_NEEDS = ("codec", "reward_model", "judge")  # of synthesis
@@ -35,7 +35,7 @@ class Job:
     path: Path  # beginning of the names of its files: config, log and stamp
     name: str
     config: Config
-    commands: tuple[tuple[str, ...], ...]  # what follows `python -m`
+    commands: tuple[tuple[str, ...], ...]  # arguments of `python -m`
     inputs: tuple[Path, ...]
     output: Path  # written last
     needs: tuple[str, ...] = ()  # names of the jobs that make inputs; first the RL set
@@ -54,7 +54,7 @@ class Job:
         return Stamp(self.file(".done.json"), settings, inputs)
 
     def is_done(self) -> bool:
-        """Whether the output is there and follows from the inputs as they are."""
+        """Return whether the output is there and follows from the inputs as they are."""
         return self.output.exists() and self.stamp().is_current()
 
 
@@ -69,7 +69,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that a table needs."""
+    """Jobs and columns of a table."""
 
     out: Path
     config: Config  # of the table: how everything is decoded and scored
@@ -81,23 +81,20 @@ class Plan:
 
     @property
     def runs(self) -> list[Job]:
-        """All rows with the first seed, then with the second: soon the whole table is in sight.
-
-        Those that begin with another's model come last.
-        """
+        """Return all rows seed by seed; rows that begin with another's model come last."""
         seeds = next(iter(self.rows.values()))
         runs = [jobs[seed] for seed in seeds for jobs in self.rows.values()]
         return sorted(runs, key=lambda job: len(job.needs))
 
     def changes(self, row: str) -> list[str]:
-        """What a row sets otherwise than the config of the table."""
+        """Return the keys that a row sets differently from the config of the table."""
         job = next(iter(self.rows[row].values()))
         lines = config_differences(self.config, job.config)
         return [line for line in lines if not line.startswith("seed:")]
 
 
 def make_plan(experiments: Experiments, init: Path, dump: Path, out: Path) -> Plan:
-    """The jobs of a table below `out`, on the warm start `init` and the formatted sets in `dump`.
+    """Return the jobs of a table below `out`, on the warm start `init` and the sets in `dump`.
 
     Of synthesis the folders codec, reward_model and judge stand beside `init`. Raises UserError for
     columns that do not exist.
@@ -128,12 +125,12 @@ def make_plan(experiments: Experiments, init: Path, dump: Path, out: Path) -> Pl
 
 
 def _columns(experiments: Experiments, problems: list[str]) -> Iterator[Column]:
-    config = experiments.base
+    config, measures = experiments.base, measures_of(experiments.base.task)
     spoken = [name for name in config.data.test if name not in config.data.no_speech]
     for entry in experiments.matrix.columns:
         where = f"{experiments.where['columns']}: columns: {entry}"
         name, _, metric = entry.partition(".")
-        known = metrics_of(config, name)
+        known = metrics_of(config, measures, name)
         if name != POOLED and name not in config.data.test:
             sets = [*config.data.test, POOLED]
             problems.append(f"{where}: {name} is not one of data.test; {nearest(name, sets)}.")
@@ -197,12 +194,11 @@ class _JobMaker:
         )
 
     def _rl_set(self, name: str) -> Path:
-        """Of synthesis in a folder of its own: what the warm start speaks of it lies beside it."""
+        # Of synthesis in a folder of its own, beside the speech of the warm start.
         name = f"{name}/train" if self.speaks else name
         return self.out / "data" / f"{name}.jsonl"
 
     def _beside(self, *names: str) -> tuple[str, ...]:
-        """Options that name the experiments beside the warm start."""
         return tuple(text for n in names for text in (f"--{n}", str(self.init.parent / n)))
 
     def _inputs(self, sets: set[str] | list[str]) -> tuple[Path, ...]:
@@ -218,7 +214,6 @@ def _stage(name: str, path: Path, *arguments: str) -> tuple[str, ...]:
 
 
 def _texts(node: object) -> Iterator[str]:
-    """All texts in a config, however deep: some are the names of files."""
     if isinstance(node, str):
         yield node
     elif isinstance(node, (dict, list)):

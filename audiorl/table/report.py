@@ -36,7 +36,7 @@ class Results:
     labels: dict[str, str]  # of rows; says where seeds are missing
 
     def differences(self, baseline: str) -> dict[str, list[Difference]]:
-        """From a row, of every other one; empty as long as that one is missing."""
+        """Return the differences of the other rows from a row; none while that one is missing."""
         base = self.rows.get(baseline, [])
         return {
             row: [subtract(one, other) for one, other in zip(found, base, strict=True)]
@@ -46,7 +46,7 @@ class Results:
 
 
 def gather(plan: Plan) -> Results:
-    """The numbers of all that is done."""
+    """Return the numbers of the finished jobs."""
     score = plan.config.score
     rows, labels = {}, {}
     for row, jobs in {WARM_START: {0: plan.warm_start}, **plan.rows}.items():
@@ -62,7 +62,7 @@ def gather(plan: Plan) -> Results:
 
 
 def tables(results: Results) -> list[Table]:
-    """Means, differences from the baselines, every seed, and what the rows are."""
+    """Return means, differences from the baselines, every seed, and settings of the rows."""
     plan, score = results.plan, results.plan.config.score
     made = [
         _table(
@@ -95,7 +95,11 @@ def tables(results: Results) -> list[Table]:
         "In the order of the seeds. What they differ by is noise of training.",
     )
     rows = [
-        [row, next(iter(jobs.values())).needs[0].removeprefix("data/"), _changes(plan, row)]
+        [
+            row,
+            next(iter(jobs.values())).needs[0].removeprefix("data/"),
+            "; ".join(plan.changes(row)) or "nothing",
+        ]
         for row, jobs in plan.rows.items()
     ]
     what = Table("What the rows are", ["row", "RL set", "sets, over the table's config"], rows)
@@ -105,7 +109,6 @@ def tables(results: Results) -> list[Table]:
 def _table(
     results: Results, title: str, found: dict[str, list], cell: Callable[..., str], note: str
 ) -> Table:
-    """A row for each of `found`, and for those of which nothing is known."""
     header = ["row", *(column.title for column in results.plan.columns)]
     rows = [
         [label, *(map(cell, found[row]) if row in found else [NOTHING] * (len(header) - 1))]
@@ -113,10 +116,6 @@ def _table(
         if row in found or row not in results.rows
     ]
     return Table(title, header, rows, note)
-
-
-def _changes(plan: Plan, row: str) -> str:
-    return "; ".join(plan.changes(row)) or "nothing"
 
 
 def _number(value: float, sign: str = "-") -> str:
@@ -128,7 +127,7 @@ def _shown(value: float, interval: tuple[float, float], sign: str = "-") -> str:
 
 
 def write_results(plan: Plan) -> list[Table]:
-    """Writes RESULTS.md, report.html and images/ where they are out of date; returns the tables."""
+    """Write RESULTS.md, report.html and images/ if they are out of date; return the tables."""
     results = gather(plan)
     made = tables(results)
     text = "\n".join(["# RESULTS", "", *map(as_markdown, made)])
@@ -160,7 +159,6 @@ def _page(results: Results, made: list[Table]) -> str:
 
 
 def _curves(plan: Plan) -> list[Chart]:
-    """Return the curves of training; none for more rows than colors."""
     if len(plan.rows) > len(COLOURS):
         return []
     logged = {
@@ -173,7 +171,6 @@ def _curves(plan: Plan) -> list[Chart]:
 
 
 def _picture(results: Results, index: int, images: Path) -> Chart:
-    """One column: the mean of each row with its interval, and its seeds as dots."""
     title = results.plan.columns[index].title
     found = {row: estimates[index] for row, estimates in results.rows.items()}
 

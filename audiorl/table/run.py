@@ -1,4 +1,4 @@
-"""A whole table: what its rows share first, then every row with every seed."""
+"""A whole table: the parts that its rows share first, then every row with every seed."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from audiorl.table.runner import run_jobs
 
 
 def run_table(plan: Plan, slots: int) -> None:
-    """Does what is not done yet, `slots` jobs at a time; writes and prints the table.
+    """Do the unfinished jobs, `slots` at a time, writing the table after each; print it.
 
-    RESULTS.md and report.html hold at any time what is done so far. Raises UserError at the end
-    when something failed: what, why, and where to read on.
+    Raises UserError at the end when jobs failed, with reasons and logs.
     """
     weights, *others = plan.warm_start.inputs
     if not weights.exists():
@@ -47,21 +46,21 @@ def run_table(plan: Plan, slots: int) -> None:
     print(f"\n{plan.out / 'RESULTS.md'}, {plan.out / 'report.html'}: written")
     if failures:
         also = f"; {waiting} runs were left out for want of them" if waiting else ""
-        told = [f"{failure}\n    all of it: {failure.job.file('.log')}" for failure in failures]
+        reasons = [f"{failure}\n    all of it: {failure.job.file('.log')}" for failure in failures]
         jobs = 1 + len(plan.data) + len(plan.runs)
         raise UserError(
-            "\n  ".join([f"{len(failures)} of {jobs} jobs failed{also}:", *told])
-            + "\nMend what they say; the same command goes on with what is not done."
+            "\n  ".join([f"{len(failures)} of {jobs} jobs failed{also}:", *reasons])
+            + "\nFix these; the same command continues with the jobs that are not done."
         )
 
 
 def _write_so_far(plan: Plan) -> None:
-    with contextlib.suppress(UserError):  # told at the end; no reason to stop what is running
+    with contextlib.suppress(UserError):  # reported at the end; no reason to stop what is running
         write_results(plan)
 
 
 def describe(plan: Plan) -> str:
-    """What would be run, a line for each row."""
+    """Return the jobs, a line for each row."""
     lines = []
     for row, jobs in plan.rows.items():
         done = sum(job.is_done() for job in jobs.values())

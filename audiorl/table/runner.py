@@ -34,17 +34,14 @@ class Failure:
             code = f"ended by {signal.Signals(-self.code).name}"
             code += ", often for want of memory" * (-self.code == signal.SIGKILL)
         lines = self.job.file(".log").read_text(encoding="utf-8", errors="replace").splitlines()
-        told = [line for line in lines if line.strip()]
-        return f"{self.job.name}: {self.command[0]} ({code}): {told[-1]}"
+        written = [line for line in lines if line.strip()]
+        return f"{self.job.name}: {self.command[0]} ({code}): {written[-1]}"
 
 
 def run_jobs(
     jobs: Sequence[Job], slots: int, lock: Lock, after_each: Callable[[], None] = lambda: None
 ) -> list[Failure]:
-    """Does what is not done yet, `slots` at a time; calls `after_each` when one has ended.
-
-    Interrupted or terminated, it ends what it started.
-    """
+    """Do the unfinished jobs, `slots` at a time; end them all when interrupted or terminated."""
     left = [job for job in jobs if not job.is_done()]
     for job in jobs:
         if job not in left:
@@ -84,8 +81,6 @@ def _do(job: Job, programs: _Programs) -> Failure | None:
 
 
 class _Programs:
-    """Starts programs and ends them all when asked to."""
-
     def __init__(self, slots: int, lock: Lock) -> None:
         self.lock = lock
         self.running: set[subprocess.Popen] = set()
@@ -98,7 +93,6 @@ class _Programs:
             self.environment.pop("AUDIORL_PROGRESS", None)
 
     def run(self, command: Sequence[str], log: IO[str]) -> int:
-        """Runs `python -m command` to its end, its output into `log`; returns its exit status."""
         with self.guard:
             if self.stopped:
                 return -signal.SIGTERM

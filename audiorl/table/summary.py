@@ -3,7 +3,7 @@
 A number is first computed for every seed, then averaged. Its interval comes from drawing the test
 utterances again (`audiorl.score.significance`): in every draw the same utterances count for all
 seeds and rows, each seed gives its number, and their mean is one draw. So the interval belongs to
-the mean that is shown, and a difference between rows is paired by utterance. It tells how far the
+the mean that is shown, and a difference between rows is paired by utterance. It says how far the
 mean would move on other utterances; how far seeds are apart is shown beside it, seed by seed.
 """
 
@@ -17,10 +17,8 @@ import numpy as np
 
 from audiorl.errors import UserError
 from audiorl.score.metrics import read_columns
-from audiorl.score.significance import percentiles, resampled_sums
+from audiorl.score.significance import Interval, percentiles, resampled_sums
 from audiorl.table.plan import Column
-
-Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ class Estimate:
 
     @property
     def interval(self) -> Interval:
-        return _interval(self.draws)
+        return percentiles(self.draws)
 
 
 @dataclass(frozen=True)
@@ -50,13 +48,13 @@ class Difference:
 
     @property
     def significant(self) -> bool:
-        """Whether the interval excludes zero, and every seed is on the same side of it."""
+        """Return whether the interval excludes zero, with every seed on the same side of it."""
         low, high = self.interval
         return bool((low > 0 and (self.seeds > 0).all()) or (high < 0 and (self.seeds < 0).all()))
 
 
 def estimate(folders: Iterable[Path], column: Column, samples: int, seed: int) -> Estimate:
-    """A column of the row whose seeds were scored in `folders` (exp/…/decode_<name>).
+    """Return a column of the row whose seeds were scored in `folders` (exp/…/decode_<name>).
 
     NaN where there is nothing to divide by. Raises UserError when the seeds' sets differ.
     """
@@ -75,15 +73,15 @@ def estimate(folders: Iterable[Path], column: Column, samples: int, seed: int) -
 
 
 def subtract(one: Estimate, other: Estimate) -> Difference:
-    """`one` - `other`; both were drawn with the same samples and seed."""
+    """Return `one` - `other`; both were drawn with the same samples and seed."""
     if one.ids != other.ids:
         raise UserError("Rows were scored on different utterances; decode and score them again.")
-    interval = _interval(one.draws - other.draws)
+    interval = percentiles(one.draws - other.draws)
     return Difference(one.value - other.value, interval, one.seeds - other.value)
 
 
 def _sums_of(folder: Path, column: Column) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Ids, and for each utterance what is above and below the line ([N], [N])."""
+    """Return ids, and each utterance's numbers above and below the line ([N], [N])."""
     above, below = column.metric.above, column.metric.below
     ids: list[str] = []
     parts = []
@@ -102,8 +100,3 @@ def _ratios(sums: np.ndarray, column: Column) -> np.ndarray:
         return column.metric.factor * above
     empty = np.full_like(above, np.nan)
     return column.metric.factor * np.divide(above, below, out=empty, where=below > 0)
-
-
-def _interval(draws: np.ndarray) -> Interval:
-    known = draws[~np.isnan(draws)]
-    return percentiles(known) if len(known) else (float("nan"), float("nan"))

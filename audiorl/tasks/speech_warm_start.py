@@ -39,7 +39,7 @@ FASTEST = 60.0  # characters a second; the fastest talkers say half as many, pho
 
 @dataclass(frozen=True)
 class Example:
-    """An utterance, what is read of it and what is to be said."""
+    """An utterance with its text and speech as a model has them."""
 
     utterance: Utterance
     condition: Tensor  # [T] ids
@@ -205,7 +205,7 @@ def refuse_later_texts(
 def speech_facts(
     config: Config, train: Sequence[Utterance], tokens: dict[str, list[int]], info: CodecInfo
 ) -> SpeechFacts:
-    """What the model has to know of its train set."""
+    """Return the facts of its train set that the model has to know."""
     speakers = tuple(sorted({u.speaker for u in train}))
     prompts = {}
     if config.speech.speakers == "prompt":
@@ -220,7 +220,7 @@ def speech_facts(
 def examples(
     model: SpeechLM, utterances: Sequence[Utterance], tokens: dict[str, list[int]]
 ) -> list[Example]:
-    """What is learnt; UserError for the first utterance that cannot be."""
+    """Return the examples; raise UserError for the first utterance that cannot be one."""
     model.refuse_texts(utterances)
     made = [Example(u, model.condition(u.text, u.speaker), tokens[u.id]) for u in utterances]
     longest = max(made, key=len)

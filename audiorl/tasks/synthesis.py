@@ -157,9 +157,9 @@ class Synthesis(Task):
     def evaluate(
         self, engine: Engine, dev: Sequence[Utterance], step: int, reporter: Reporter
     ) -> float:
-        """The error rate on sampled speech by who rewards, reward model or ear; the judge watches.
+        """Return the error rate on sampled speech, by the reward model or rewarding recogniser.
 
-        Checkpoints are chosen by the former, so that the judge stays independent of them.
+        The judge only watches, so that it stays independent of the choice of checkpoints.
         """
         started, decode = time.perf_counter(), self.config.decode
         spoken = speak(engine, dev, decode, self.config.seed, "evaluation")
@@ -183,13 +183,13 @@ class Synthesis(Task):
             metrics |= self.watch.look(step, 1 - error, counts)
             first = next((i for i, s in enumerate(made) if s.wave is not None), None)
             if first is not None:
-                told = f"text: {dev[first].text}\n\nthe judge hears: {judged[first]}"
+                shown = f"text: {dev[first].text}\n\nthe judge hears: {judged[first]}"
                 rate = self.vocoder.codec.sample_rate
-                reporter.audio(step, "eval/sample", made[first].wave.numpy(), rate, told)
+                reporter.audio(step, "eval/sample", made[first].wave.numpy(), rate, shown)
         metrics["timing_s/eval"] = time.perf_counter() - started
         reporter.log(step, metrics)
-        told = f", by the judge {100 * metrics['eval/judge_wer']:.2f} %" if self.judge else ""
-        log.info("step %d: dev error rate %.2f %%%s", step, 100 * error, told)
+        judged_too = f", by the judge {100 * metrics['eval/judge_wer']:.2f} %" if self.judge else ""
+        log.info("step %d: dev error rate %.2f %%%s", step, 100 * error, judged_too)
         return error
 
     @property
@@ -220,24 +220,21 @@ class Synthesis(Task):
         return load_judge(self.folders.judge, device)
 
     def _load_ear(self, codec: Codec, device: str) -> Ear | None:
-        """Who hears the waves that are rewarded; it must not judge as well."""
         if self.folders.ear is None:
             return None
         files = self.rl_inputs()
         if "judge" in files and sha256(files["ear"]) == sha256(files["judge"]):
             raise UserError(
-                f"{self.folders.ear} would be rewarded for and judge as well, and nobody would see "
-                "what pleases it alone; name another recogniser with --ear."
+                f"{self.folders.ear} would be rewarded for and judge as well, which hides "
+                "reward hacking; name another recogniser with --ear."
             )
         return self._ear(load_judge(self.folders.ear, device), codec)
 
     def _ear(self, judge: WaveJudge, codec: Codec) -> Ear:
-        """`judge` for waves of the codec."""
         seconds = self.config.decode.batch_seconds
         return lambda waves: transcribe_waves(judge, waves, codec.sample_rate, seconds)
 
     def _load_codec(self, known: CodecInfo, device: str) -> Codec:
-        """The codec, which has to be the speech LM's whether or not somebody listens."""
         codec, name = load_codec(self.folders.codec / "model", device), str(self.folders.codec)
         fix = "name the codec that the speech LM was trained on"
         check_codec(codec_info(codec), known, name, "the speech LM", fix)
@@ -258,7 +255,6 @@ class Synthesis(Task):
 
     @staticmethod
     def _with_voices(models: Models, vocoder: Vocoder) -> Models:
-        """What rewards that listen to waves ask; voices are the codec's own vectors."""
 
         def speaker(waves: Sequence[Tensor]) -> Tensor:
             return nn.functional.normalize(vocoder.codec.speaker(waves), dim=1)

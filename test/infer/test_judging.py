@@ -23,6 +23,7 @@ from audiorl.infer import judging as listen
 from audiorl.infer.judging import AudioLLMJudge, judge_systems, load_judge, transcribe_waves
 from audiorl.models.judge import Judge, JudgeSettings
 from audiorl.score.asr import score_systems
+from audiorl.score.metrics import measures_of
 from audiorl.score.tts import read_judged
 
 SYSTEMS = {"base": 0.4, "grpo": 0.1}
@@ -163,7 +164,7 @@ def test_a_set_of_texts_alone(recipe) -> None:
     expected = torch.nn.functional.cosine_similarity(vector(wave), centre, dim=0)
     assert one.similarity == pytest.approx(float(expected), abs=1e-5)
     assert (one.natural_seconds, one.distance) == (None, None)
-    (system,) = score_systems([root / "exp/grpo"], root / "dump", config)
+    (system,) = score_systems([root / "exp/grpo"], root / "dump", config, measures_of(config.task))
     assert not system.pooled.sound["tempo"].known
     assert system.pooled.sound["rate"].known
     system = root / "exp" / "grpo"

@@ -10,9 +10,15 @@ from fake_systems import make_set, make_systems, write_table
 
 from audiorl.bin import cli, compare, score
 from audiorl.config import Config, dump_config
-from audiorl.report.breakdown import breakdown_tables
-from audiorl.report.changes import changes_table, find_changes, kinds_table, no_speech_table
+from audiorl.report.breakdown import (
+    breakdown_tables,
+    changes_table,
+    find_changes,
+    kinds_table,
+    no_speech_table,
+)
 from audiorl.score.asr import SystemScore, score_systems
+from audiorl.score.metrics import measures_of
 
 REFS = {
     "s-1": "call zora now",
@@ -54,7 +60,9 @@ def systems_by_hand(root: Path) -> tuple[SystemScore, SystemScore]:
     cfg = Config()
     cfg.data.test, cfg.data.no_speech = ["one", "silence"], ["silence"]
     cfg.score.normalizer, cfg.score.bootstrap_samples = "none", 100
-    first, second = score_systems([root / "exp" / name for name in "ab"], root / "dump", cfg)
+    first, second = score_systems(
+        [root / "exp" / name for name in "ab"], root / "dump", cfg, measures_of(cfg.task)
+    )
     return first, second
 
 

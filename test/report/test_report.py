@@ -25,6 +25,7 @@ from audiorl.report.page import TEMPLATES
 from audiorl.report.report import config_differences, environment_table, write_report
 from audiorl.report.tables import Table, as_markdown, as_text, error_table, overview, verdict
 from audiorl.score.asr import SystemScore, score_systems
+from audiorl.score.metrics import measures_of
 from audiorl.score.significance import Comparison
 from audiorl.text.align import align
 
@@ -42,7 +43,9 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Config]:
 @pytest.fixture(scope="module")
 def systems(recipe: tuple[Path, Config]) -> list[SystemScore]:
     root, cfg = recipe
-    return score_systems([root / "exp" / name for name in SYSTEMS], root / "dump", cfg)
+    return score_systems(
+        [root / "exp" / name for name in SYSTEMS], root / "dump", cfg, measures_of(cfg.task)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +62,14 @@ def report(recipe: tuple[Path, Config]) -> Path:
     (exps[-1] / "config.yaml").write_text(dump_config(mine))
     (exps[-1] / "local").mkdir()
     (exps[-1] / "local" / "mine.py").write_text("def reward(samples):\n    return [1 < 2]\n")
-    assert write_report(exps, root / "dump", exps[-1], cfg, "python -m audiorl.bin.report 'a b'")
+    assert write_report(
+        exps,
+        root / "dump",
+        exps[-1],
+        cfg,
+        measures_of(cfg.task),
+        "python -m audiorl.bin.report 'a b'",
+    )
     return exps[-1]
 
 
@@ -385,7 +395,7 @@ def test_one_system_without_audio(tmp_path: Path) -> None:
     (exp / "metrics.jsonl").unlink()
 
     def run() -> bool:
-        return write_report([exp], tmp_path / "dump", exp, cfg, "report")
+        return write_report([exp], tmp_path / "dump", exp, cfg, measures_of(cfg.task), "report")
 
     assert run()
     text = (exp / "report.html").read_text()

@@ -20,6 +20,7 @@ from audiorl.report.media import COLOURS, clip, mp3, spectrogram
 from audiorl.report.report import write_report
 from audiorl.report.voices import _sentences
 from audiorl.score.asr import SystemScore, score_systems
+from audiorl.score.metrics import measures_of
 
 RATE = 16000
 SYSTEMS = {"base": 0.4, "grpo": 0.2, "both": 0.05}
@@ -41,21 +42,25 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Config, list
 @pytest.fixture(scope="module")
 def systems(recipe) -> list[SystemScore]:
     root, config, exps = recipe
-    return score_systems(exps, root / "dump", config)
+    return score_systems(exps, root / "dump", config, measures_of(config.task))
 
 
 @pytest.fixture(scope="module")
 def text(recipe) -> str:
     root, config, exps = recipe
-    assert write_report(exps, root / "dump", exps[2], config, "report")
-    assert not write_report(exps, root / "dump", exps[2], config, "report")
+    assert write_report(exps, root / "dump", exps[2], config, measures_of(config.task), "report")
+    assert not write_report(
+        exps, root / "dump", exps[2], config, measures_of(config.task), "report"
+    )
     return (exps[2] / "report.html").read_text()
 
 
 def test_elsewhere_the_report_is_about_the_last_system(recipe, tmp_path: Path) -> None:
     """Not about the recordings, which come after it."""
     root, config, exps = recipe
-    assert write_report(exps, root / "dump", tmp_path / "report", config, "report")
+    assert write_report(
+        exps, root / "dump", tmp_path / "report", config, measures_of(config.task), "report"
+    )
     results = (tmp_path / "report" / "RESULTS.md").read_text()
     assert re.search(r"both changes the pooled|both \w+ the pooled", results)
 
@@ -135,7 +140,7 @@ def test_long_gibberish_does_not_lead(tmp_path: Path) -> None:
     lines = [line for line in text.read_text().splitlines() if not line.startswith(uid)]
     text.write_text("\n".join([f"{uid} {' '.join(['word'] * 80)}", *lines]) + "\n")
     exps = [tmp_path / "exp" / name for name in ("base", "both")]
-    first, focus = score_systems(exps, tmp_path / "dump", config)
+    first, focus = score_systems(exps, tmp_path / "dump", config, measures_of(config.task))
     said = focus.pooled.utterances
     hard = next(place for place, u in enumerate(said) if u.utterance.id == uid)
     assert said[hard].errors == max(u.errors for u in said) > 60

@@ -12,6 +12,7 @@ from fake_systems import make_set, make_systems, write_table
 from audiorl.config.schema import Config
 from audiorl.errors import UserError
 from audiorl.score.asr import SystemScore, labels, score_systems
+from audiorl.score.metrics import measures_of
 from audiorl.score.results import write_system
 
 
@@ -23,7 +24,7 @@ def config(*test: str, no_speech: tuple[str, ...] = (), unit: str = "word") -> C
 
 
 def score(root: Path, cfg: Config) -> SystemScore:
-    return score_systems([root / "exp" / "a"], root / "dump", cfg)[0]
+    return score_systems([root / "exp" / "a"], root / "dump", cfg, measures_of(cfg.task))[0]
 
 
 REFS = {"s-1": "a b c d", "s-2": "e f", "t-3": "g h i j"}
@@ -194,7 +195,7 @@ def test_long_alignment_is_wrapped(tmp_path: Path) -> None:
 def test_compared_with_the_first(tmp_path: Path) -> None:
     cfg = make_systems(tmp_path, utterances=30, seconds=0.05)
     exps = [tmp_path / "exp" / name for name in ("sft", "grpo")]
-    sft, grpo = score_systems(exps, tmp_path / "dump", cfg)
+    sft, grpo = score_systems(exps, tmp_path / "dump", cfg, measures_of(cfg.task))
     assert sft.against == {}
     assert list(grpo.against) == ["test_clean", "test_noisy", "pooled"]
     c = grpo.against["pooled"]

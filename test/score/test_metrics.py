@@ -13,7 +13,7 @@ from fake_systems import make_systems
 from audiorl.config import Config
 from audiorl.errors import UserError
 from audiorl.score.asr import score_systems
-from audiorl.score.metrics import Metric, metrics_of, read_columns
+from audiorl.score.metrics import Metric, measures_of, metrics_of, read_columns
 from audiorl.score.results import COLUMNS, write_system
 from audiorl.text.normalise import split_units
 
@@ -24,7 +24,7 @@ def scored(request, tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, P
     root = tmp_path_factory.mktemp("scored")
     cfg = make_systems(root, utterances=30, seconds=0.05, error_rates={"a": 0.5})
     cfg.score.unit = request.param
-    (system,) = score_systems([root / "exp" / "a"], root / "dump", cfg)
+    (system,) = score_systems([root / "exp" / "a"], root / "dump", cfg, measures_of(cfg.task))
     write_system(system, cfg.score.unit, system)
     return cfg, system.folder
 
@@ -59,7 +59,7 @@ def test_every_metric_is_what_result_json_says(scored: tuple[Config, Path], name
     cfg, folder = scored
     result = json.loads((folder / name / "result.json").read_text())
     expected = stated(result)
-    metrics = metrics_of(cfg, name)
+    metrics = metrics_of(cfg, measures_of(cfg.task), name)
     if result["speech"]:  # result.json leaves these to sets without speech
         header, *rows = csv.reader(open(folder / name / "per_utt.tsv"), delimiter="\t")
         hyps = [dict(zip(header, row, strict=True)) for row in rows]
@@ -83,7 +83,7 @@ def test_metrics_name_columns_of_per_utt() -> None:
     cfg = Config()
     cfg.data.no_speech = ["silence"]
     for name in ("speech", "pooled", "silence"):
-        for metric in metrics_of(cfg, name).values():
+        for metric in metrics_of(cfg, measures_of(cfg.task), name).values():
             assert {*metric.above, *metric.below} <= {*COLUMNS, "utterances"}
 
 

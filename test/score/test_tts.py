@@ -15,10 +15,10 @@ from audiorl.bin import cli, compare, report, score
 from audiorl.config import Config, dump_config
 from audiorl.errors import UserError
 from audiorl.infer import judging as listen
-from audiorl.report.tts_tables import sound_tables, systems_table
+from audiorl.report.tables import sound_tables, systems_table
 from audiorl.score import tts
 from audiorl.score.asr import SystemScore, score_systems
-from audiorl.score.metrics import metrics_of, read_columns
+from audiorl.score.metrics import measures_of, metrics_of, read_columns
 from audiorl.score.results import COLUMNS, write_system
 from audiorl.score.tts import Judged, columns, read_judged
 
@@ -35,7 +35,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Config]:
 def systems(recipe: tuple[Path, Config]) -> list[SystemScore]:
     root, config = recipe
     exps = [root / "exp" / name for name in (*RATES, "natural")]
-    found = score_systems(exps, root / "dump", config)
+    found = score_systems(exps, root / "dump", config, measures_of(config.task))
     for system in found:
         write_system(system, config.score.unit, found[0])
     return found
@@ -85,7 +85,9 @@ def test_numbers_are_those_of_the_utterances(systems: list[SystemScore], name: s
 def test_metrics_of_tables_are_the_same(recipe, systems: list[SystemScore]) -> None:
     """What run_table sums from per_utt.tsv is what result.json says."""
     config = recipe[1]
-    assert {"wer", "cer", "similarity", "tempo", "looping"} <= metrics_of(config, "test").keys()
+    assert {"wer", "cer", "similarity", "tempo", "looping"} <= metrics_of(
+        config, measures_of(config.task), "test"
+    ).keys()
     for name, metric in tts.METRICS.items():
         for system in systems[:2]:
             path = system.folder / "test" / "per_utt.tsv"
@@ -103,7 +105,7 @@ def test_character_errors() -> None:
 
 def test_recognition_has_none_of_this() -> None:
     config = Config()
-    assert not tts.METRICS.keys() & metrics_of(config, "test").keys()
+    assert not tts.METRICS.keys() & metrics_of(config, measures_of(config.task), "test").keys()
     assert not set(tts.COLUMNS) & set(COLUMNS)
 
 

@@ -11,6 +11,7 @@ from fake_systems import make_systems
 from audiorl.config import dump_config
 from audiorl.config.matrix import load_matrix
 from audiorl.score.asr import score_systems
+from audiorl.score.metrics import measures_of
 from audiorl.score.results import write_system
 from audiorl.table.plan import Job, Plan, make_plan
 from audiorl.table.report import gather, write_results
@@ -47,7 +48,9 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
 
 
 def finish(job: Job, plan: Plan) -> None:
-    (system,) = score_systems([job.output.parent.parent], Path("dump"), plan.config)
+    (system,) = score_systems(
+        [job.output.parent.parent], Path("dump"), plan.config, measures_of(plan.config.task)
+    )
     write_system(system, "word", system)
     job.stamp().write()
 
