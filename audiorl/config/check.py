@@ -1,4 +1,4 @@
-"""What can be checked of a recipe before anything runs, and what it changes, in a few lines."""
+"""Checks of a recipe before anything runs, and a summary of its changes in a few lines."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def check_recipe(
 
 
 def base_recipe(task: str) -> str:
-    """What conf/asr.yaml or conf/tts.yaml holds."""
+    """Return the content of conf/asr.yaml or conf/tts.yaml."""
     return BASE_HEADER.format(task=task, TASK=task.upper()) + dump_config(Config(task=task))
 
 
@@ -95,7 +95,7 @@ def _missing(config: Config) -> Iterator[Rule]:
                 message = "holds no config.json; give a folder with a Hugging Face model"
                 yield (key,), f"{os.path.abspath(pretrained)} {message}"
         elif pretrained and not HUB_NAME.fullmatch(pretrained):
-            message = "there is no such folder, and it is not a hub name; mend the path"
+            message = "there is no such folder, and it is not a hub name; fix the path"
             yield (key,), f"{os.path.abspath(pretrained)}: {message}"
     for path in (path for reward in config.rl.rewards for path in reward.files):
         if not path.is_file():

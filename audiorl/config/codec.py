@@ -18,7 +18,7 @@ MOST_CODES = 65_536  # of xcodec2; a language model has an embedding for each
 
 @dataclass
 class CodecShape:
-    """What a codec's tokens are made by."""
+    """Shape of a codec's tokens: their encoder and codebook."""
 
     type: str = key(
         "native",

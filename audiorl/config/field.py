@@ -1,4 +1,4 @@
-"""How a key of a recipe is declared."""
+"""Declaration of a recipe's keys."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def limits(metadata: Mapping[str, Any]) -> str:
 
 
 def expected(kind: type, metadata: Mapping[str, Any]) -> str:
-    """What is wanted at a key, for messages: `a whole number >= 1`."""
+    """Describe the values that a key takes, for messages: `a whole number >= 1`."""
     if is_dataclass(kind):
         return "a mapping of keys"
     if get_origin(kind) is list:

@@ -168,7 +168,7 @@ def _load(
 
 
 def _unlike(base: Config, config: Config, part: str, where: dict[str, str]) -> Iterator[str]:
-    """What a row must share with the others and does not."""
+    """Return the keys that a row must share with the others and does not."""
     for line in config_differences(base, config):
         if line.startswith(SHARED):
             reason = "a row begins with the weights of the warm start, which all rows share"

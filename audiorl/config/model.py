@@ -151,5 +151,5 @@ class LLMConfig:
             keys = ("llm.num_key_value_heads", "llm.num_attention_heads")
             yield keys, f"must divide the {self.num_attention_heads} attention heads; change one"
         if (count := self.prompt.count("{audio}")) != 1:
-            message = f"must hold {{audio}}, where the audio goes, once (got {count}); mend it"
+            message = f"must hold {{audio}}, where the audio goes, once (got {count}); fix it"
             yield ("llm.prompt",), message

@@ -73,7 +73,7 @@ class Reader:
         return any(path == key or path.startswith(f"{key}.") for key in self.refused)
 
     def attempt(self, read: Callable[..., Settings], *arguments: Any) -> Settings:
-        """What `read` finds; nothing, after noting why, if its source is unreadable."""
+        """Return what `read` finds; nothing, after noting why, if its source is unreadable."""
         try:
             return read(*arguments)
         except Unreadable as error:
@@ -165,7 +165,7 @@ class Reader:
             if key.tag == REFUSED:
                 continue
             if not isinstance(key, yaml.ScalarNode):
-                self._refuse(key, path, f"a key is a plain name (got {_shape(key)}); mend it")
+                self._refuse(key, path, f"a key is a plain name (got {_shape(key)}); fix it")
             elif name == "<<":
                 self._refuse(key, path, "merge key << is refused; share settings through `extends`")
             elif name in found:
@@ -266,7 +266,7 @@ def _read_text(path: str) -> str:
         raw = Path(path).read_bytes()
         return raw.decode("utf-8")
     except OSError as error:
-        message = f"cannot be read ({error.strerror}); mend the path or its access"
+        message = f"cannot be read ({error.strerror}); fix the path or its access"
         raise Unreadable(path, message) from error
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
@@ -274,7 +274,7 @@ def _read_text(path: str) -> str:
 
 
 def _shape(node: yaml.Node) -> str:
-    """What the user wrote, for messages."""
+    """Return the user's own text, for messages."""
     if isinstance(node, yaml.SequenceNode):
         return "a list"
     if isinstance(node, yaml.MappingNode):
@@ -301,7 +301,7 @@ def _default_at(root: type, path: str, field: Field) -> Any:
 
 
 def _unknown(path: str, siblings: Iterable[str], root: type) -> str:
-    """What to write instead of a key that does not exist."""
+    """Suggest a replacement for a key that does not exist."""
     known = schema_keys(root)
     section, _, name = path.rpartition(".")
     if path in known:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class RewardModelShape:
-    """What a reward model is made of."""
+    """Shape of a reward model."""
 
     encoder: EncoderSizes = key(EncoderSizes, "as wide as the embeddings of tokens")
     frames_per_token: int = key(
@@ -54,7 +54,7 @@ class RewardModelConfig(RewardModelShape):
 
 @dataclass
 class JudgeShape:
-    """What a judge is made of."""
+    """Shape of a judge."""
 
     encoder: EncoderSizes = key(
         lambda: EncoderSizes("e_branchformer", output_size=96, num_blocks=3, dropout_rate=0.0),

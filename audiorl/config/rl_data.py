@@ -55,7 +55,7 @@ class SubsetConfig:
     def problems(self) -> Iterator[str]:
         """Yield a sentence for each rule that the subset breaks."""
         if not FOLDER.fullmatch(self.label):
-            yield "a name may hold letters, digits and . _ + - only; mend it"
+            yield "a name may hold letters, digits and . _ + - only; fix it"
         if self.source and not FOLDER.fullmatch(self.source):
             yield f"source {not_a_folder(self.source)}"
         if self.min_duration >= self.longest:
@@ -76,7 +76,7 @@ class RLDataConfig:
     )
     drop_flat: bool = key(
         False,
-        "leave out utterances whose sampled hypotheses all earn the same: they teach nothing "
+        "leave out utterances whose sampled hypotheses all earn the same: they have no gradient "
         "(ordinary subsets keep them)",
     )
     probe_utterances: int = key(

@@ -43,7 +43,7 @@ def _parse(text: str, kind: type) -> bool | int | float | None:
 
 
 def _fix(text: str, kind: type) -> str:
-    """What to write instead, if what was meant is plain."""
+    """Suggest a replacement, if the meaning is plain."""
     if kind is bool:
         return "write true" if text.lower() in YES else "write false" if text.lower() in NO else ""
     try:

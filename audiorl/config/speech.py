@@ -1,4 +1,4 @@
-"""What the speech language model reads and writes."""
+"""Section of the speech language model's text and speech tokens."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class SpeechConfig:
-    """What the language model reads and writes."""
+    """Text and speech tokens of the language model."""
 
     layout: str = key(
         "native",

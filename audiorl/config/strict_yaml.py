@@ -77,6 +77,6 @@ def _explain(error: yaml.MarkedYAMLError) -> str:
     if r"'\t'" in error.problem:
         return "a tab stands here; indent with spaces"
     return (
-        f"not YAML ({error.problem}); mend the indentation or the line before, "
+        f"not YAML ({error.problem}); fix the indentation or the line before, "
         "and put text with one of : # { [ * & ! % @ ` in quotes"
     )

@@ -1,8 +1,8 @@
 """From rewards to advantages: a baseline, then a scale; each a small table of functions.
 
 A sample is one row of its prompt's group, so a group is a row of `rewards` [B, G]. NaN is an
-unscorable sample: it is left out of every mean, and its own advantage is 0, so it neither learns
-nor teaches. Standard deviations have n - 1 below the root, and 1e-4 is added to them (as TRL's).
+unscorable sample: it is left out of every mean, and its own advantage is 0, so it has no
+gradient. Standard deviations have n - 1 below the root, and 1e-4 is added to them (as TRL's).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ROUNDING = 1e-6  # of rewards of order 1: what is nearer to the baseline lies on
 
 @dataclass
 class Rewards:
-    """What baselines look at."""
+    """Rewards and log-probabilities that baselines look at."""
 
     total: Tensor  # [B, G], NaN where a sample is unscorable
     greedy: Tensor | None = None  # [B], reward of the greedy hypothesis (baseline `greedy`)
@@ -119,7 +119,7 @@ def decoupled(total: Tensor, parts: Sequence[Tensor], weights: Sequence[float]) 
 
 
 def _without_rounding(values: Tensor) -> Tensor:
-    """0 for what rounding alone has made of it: a deviation near 0 would blow that up to a lesson.
+    """Set to 0 whatever is rounding alone, which a deviation near 0 would blow up.
 
     Whitening takes off a mean that is 0 but for rounding, where the groups' means were taken off.
     """
@@ -135,5 +135,5 @@ def group_std(rewards: Tensor) -> Tensor:
 
 
 def flat_groups(rewards: Tensor) -> Tensor:
-    """Groups [B] in which all scorable rewards are equal: they teach nothing."""
+    """Mark groups [B] in which all scorable rewards are equal: they have no gradient."""
     return group_std(rewards) < ROUNDING

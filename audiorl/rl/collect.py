@@ -1,4 +1,4 @@
-"""What a step learns from: groups of hypotheses and their rewards, flat groups drawn anew."""
+"""Groups of hypotheses with their rewards; flat groups are drawn anew."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Rewarder(Protocol):
 
 
 class Conditions(Protocol):
-    """What the responses to utterances depend on (see `Policy`)."""
+    """Conditions that responses to utterances depend on (see `Policy`)."""
 
     def get(self, utterances: Sequence[Utterance]) -> list[Tensor]:
         """Of each utterance, on the host, without gradient."""
@@ -141,7 +141,7 @@ class Collector:
     def __call__(self, step: int, utterances: Sequence[Utterance], phases: Phases) -> Batch:
         """The groups of `utterances`; with `rl.dynamic_sample`, others in place of flat ones.
 
-        Flat groups that are left after `RESAMPLES` draws stay: they teach nothing, but are
+        Flat groups that are left after `RESAMPLES` draws stay: they have no gradient, but are
         counted. Raises UserError if the policy gives no numbers, or rewards fail on too many.
         """
         batch = self._groups(step, utterances, phases)
@@ -215,7 +215,7 @@ class Collector:
     def _reward(
         self, utterances: Sequence[Utterance], rollout: Rollout
     ) -> tuple[list[Sample], Callable[[], BatchRewards]]:
-        """What the hypotheses say, and what waits for their rewards. Waves are made here."""
+        """Return the samples of a rollout and a function that waits for their rewards."""
         samples = self.interpret(utterances, rollout)
         return samples, self.rewards.submit(samples)
 
@@ -226,7 +226,7 @@ class Collector:
             batch.earned.add("overlong", values, weight=1.0)
 
     def _flat(self, batch: Batch) -> Tensor:
-        """Groups [B] that teach nothing; for gdpo, equal sums of unlike rewards are a lesson."""
+        """Mark groups [B] without a gradient; for gdpo, equal sums of unlike rewards have one."""
         if self.config.reward_combination != "gdpo":
             return flat_groups(batch.rewards)
         parts = [batch.part(name) for name, weight in batch.earned.weights.items() if weight]
@@ -255,12 +255,12 @@ def refuse_failed_rewards(where: str, failed: Sequence[str], most: float) -> Non
         ((reward, _),) = why.most_common(1)
         raise UserError(
             f"{where}: {share:.0%} of the samples could not be rewarded, more than "
-            f"rl.max_unscorable ({most:.0%}); the log has the reasons, mend reward {reward}."
+            f"rl.max_unscorable ({most:.0%}); the log has the reasons, fix reward {reward}."
         )
 
 
 def _tell_left_out(step: int, batch: Batch) -> None:
-    """Logs which samples teach nothing for want of a reward."""
+    """Log which samples are left out for want of a reward."""
     group = len(batch.samples) // len(batch.utterances)
     lost = Counter(
         f"{sample.utterance.id}, {why or 'no reward applies'}"

@@ -75,7 +75,7 @@ class Histories:
 
 @dataclass
 class Relaxed:
-    """What the LM gives to histories; 0 on padding."""
+    """Relaxed tokens and log-probabilities of histories; 0 on padding."""
 
     embedded: Tensor  # [N, R, D], the relaxed token of each position, as the reward model reads it
     stops: Tensor  # [N, R], log P(stop) on the stop token, log P(going on) before it

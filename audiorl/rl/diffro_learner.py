@@ -1,4 +1,4 @@
-"""Who steps along DiffRO's loss: a learner of its own on fixed histories, GRPO on its rollouts."""
+"""Learners of DiffRO's loss: alone on fixed histories, or beside GRPO on its rollouts."""
 
 from __future__ import annotations
 
@@ -89,8 +89,8 @@ class DiffRO:
                     rows = [row for row in piece if chosen.kept[row]]
                     self.optimizer.zero_grad()
                     means = self.loss.backward(histories, rows, step, iteration)
-                    taught_by = [utterances[row] for row in piece]
-                    norms.append(self.optimizer.step(rate, RL_NORM, taught_by))
+                    chosen_from = [utterances[row] for row in piece]
+                    norms.append(self.optimizer.step(rate, RL_NORM, chosen_from))
                     seen.append(means)
         names = sorted(set().union(*seen))
         metrics = {name: fmean(float(m[name]) for m in seen if name in m) for name in names}
@@ -105,7 +105,7 @@ class DiffRO:
         return StepOutput(metrics, [], {})
 
     def _fixed(self, utterances: Sequence[Utterance]) -> Histories:
-        """What stage 4 had spoken, each with the stop token."""
+        """Return the speech that stage 4 sampled, each with the stop token."""
         stop, ids = torch.tensor(self.policy.stop_ids[:1]), self.loss.speech.cpu()
         spoken = [torch.tensor(self.histories[u.id], dtype=torch.long) for u in utterances]
         rows = [torch.cat([ids[tokens], stop]) for tokens in spoken]

@@ -1,4 +1,4 @@
-"""What the encoder makes of utterances, kept on the host and on disk between the phases."""
+"""Encoder frames of utterances, kept on the host and on disk between the phases."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ SHARED_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.5, torch.float16: 0.1
 
 @dataclass
 class StepOutput:
-    """What a step leaves behind."""
+    """Results of a step."""
 
     metrics: dict[str, float]  # for the log
     completions: list[dict]  # lines of completions.jsonl
@@ -282,7 +282,7 @@ class GRPO:
         return KL[self.config.kl_estimator](current.logps, reference.logps)
 
     def _policy_logprobs(self, batch: Batch, mask: Tensor) -> Logprobs:
-        """What the policy gives to a batch's tokens; with the exact KL if that is wanted."""
+        """Log-probabilities of a batch under the policy; with the exact KL if that is wanted."""
         reference = None
         if self.config.beta and self.config.kl_estimator == "exact":
             with torch.no_grad():
@@ -319,7 +319,7 @@ class GRPO:
         )
 
     def _prefix(self, model: Policy, batch: Batch) -> Prefix:
-        """What a model reads before the responses; an encoder that learns reads the audio again."""
+        """Prefix of a batch; an encoder that learns reads the audio again."""
         if "encoder" in self.config.train:
             return model.prefix(self.conditions.encode(model, batch.utterances))
         return model.prefix(batch.conditions)

@@ -18,7 +18,7 @@ CHUNK = 10 << 20
 
 @dataclass
 class Logprobs:
-    """What a model gives to responses, [N, R] each, fp32; 0 outside the mask."""
+    """Log-probabilities of responses, [N, R] each, fp32; 0 outside the mask."""
 
     logps: Tensor
     entropy: Tensor

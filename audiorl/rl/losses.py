@@ -15,7 +15,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Clip:
-    """How far from 1 a ratio may teach."""
+    """Limits of the ratio."""
 
     epsilon: float = 0.2
     epsilon_high: float = 0.2
@@ -89,7 +89,7 @@ def kl_k3(logps: Tensor, ref_logps: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Update:
-    """What one update sums over, however it is cut into micro-batches."""
+    """Sizes that one update sums over, however it is cut into micro-batches."""
 
     tokens: int  # that count, in all its responses
     rows: int  # responses, those without a token that counts included
@@ -124,7 +124,7 @@ def mean_of_sums(mask: Tensor, update: Update) -> Tensor:
 
 
 def constant_length(mask: Tensor, update: Update) -> Tensor:
-    """The same, over max_length: Dr. GRPO (2503.20783), whose loss does not favour any length."""
+    """Mean of sums over max_length: Dr. GRPO (2503.20783), whose loss favours no length."""
     return mask / (update.rows * update.max_length)
 
 

@@ -47,7 +47,7 @@ def completion_metrics(rollout: Rollout) -> dict[str, float]:
 def learning_metrics(sums: dict[str, Tensor], updates: int) -> dict[str, float]:
     """Sums over the tokens of all updates to means per token; the loss is a sum already weighted.
 
-    Groups that taught nothing were not looked at, and are in none of these.
+    Groups without a gradient were not looked at, and are in none of these.
     """
     values = {name: value.item() for name, value in sums.items()}
     tokens = max(1.0, values.pop("tokens", 0.0))

@@ -1,10 +1,10 @@
-"""Which utterances a step is about: subsets by their weights, and an order inside each.
+"""Prompts of each step: subsets by their weights, and an order inside each.
 
     shuffle      epochs of all utterances, each in an order of its own
     curriculum   at random among the easiest, and among ever more (competence-based curriculum,
                  arXiv 1903.09848, with a linear pace)
     reweight     at random, in proportion to how much the rewards of an utterance lately differed:
-                 a group without spread teaches nothing (the control, which has no rewards, goes by
+                 a group without spread has no gradient (the control, which has no rewards, goes by
                  those of stage 4)
 
 What is random is a function of the seed and the step; what else counts is `state`, which
@@ -54,7 +54,7 @@ class Prompts:
 
     @property
     def state(self) -> dict[str, list]:
-        """What later steps depend on, besides the seed; plain types."""
+        """State that later steps depend on, besides the seed; plain types."""
         return {
             "credit": self.credit.tolist(),
             "turns": list(self.turns),
@@ -97,7 +97,7 @@ class Prompts:
         return [self.utterances[i] for i in chosen]
 
     def _quotas(self, count: int) -> list[int]:
-        """How many of `count` prompts come from each subset: by its share, exactly in the long run.
+        """Split `count` prompts among the subsets by their shares, exactly in the long run.
 
         Smooth weighted round-robin: each draw credits all with their shares, and the richest pays.
         """

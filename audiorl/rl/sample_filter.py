@@ -1,4 +1,4 @@
-"""Which rollouts DiffRO learns from (arXiv 2509.18569, section 5.2: the sample filter).
+"""Choice of rollouts that DiffRO learns from (arXiv 2509.18569, section 5.2: the sample filter).
 
 A rollout that never stops, or loops, has a history that no text was spoken in: pulling its tokens
 towards the text makes such histories likelier. They are kept out always; `positive_advantage` keeps
@@ -15,7 +15,7 @@ from audiorl.text.detectors import token_loops
 
 @dataclass(frozen=True)
 class Filtered:
-    """What is kept of some rollouts, and why not the others: the first reason counts."""
+    """Kept rollouts, and the first reason against each of the others."""
 
     kept: list[bool]
     reasons: dict[str, int]  # reason -> how many

@@ -1,4 +1,4 @@
-"""What RL of synthesis knows of texts and of speech: conditions, and what is heard in a rollout."""
+"""Conditions of synthesis, and rollouts as samples: tokens, transcripts and waves."""
 
 from __future__ import annotations
 
@@ -62,10 +62,10 @@ class Vocoder:
 
 
 # What is said in waves [S_i] of the codec's sample rate.
-Ear = Callable[[Sequence[Tensor]], list[str]]
+TranscribeWaves = Callable[[Sequence[Tensor]], list[str]]
 
 
-class Heard:
+class SpeechReader:
     """Samples of a rollout (`Interpret`): tokens, what is heard in them, waves if there are any.
 
     The reward model hears it in the tokens, and no wave has to be made, which is most of a step's
@@ -77,7 +77,7 @@ class Heard:
         model: SpeechLM,
         recogniser: TokenRecogniser,
         vocoder: Vocoder | None = None,
-        ear: Ear | None = None,
+        ear: TranscribeWaves | None = None,
     ) -> None:
         self.model = model
         self.recogniser = recogniser
@@ -99,7 +99,7 @@ class Heard:
         return made if self.ear is None else listened(made, self.ear)
 
 
-def listened(samples: Sequence[Sample], ear: Ear) -> list[Sample]:
+def listened(samples: Sequence[Sample], ear: TranscribeWaves) -> list[Sample]:
     """The samples with what `ear` hears in their waves; one without a wave says nothing."""
     heard = iter(ear([s.wave for s in samples if s.wave is not None]))
     return [replace(s, text="" if s.wave is None else next(heard)) for s in samples]

@@ -16,7 +16,7 @@ from audiorl.runtime.batching import mini_batches
 
 
 class Continued:
-    """What continued supervised training gains on the utterances that RL sees."""
+    """Supervised training continued on the utterances that RL sees."""
 
     def __init__(
         self, model: AudioLLM, optimizer: Optimizers, frames: FrameStore, rl: RLConfig

@@ -14,7 +14,7 @@ from audiorl.errors import UserError
 from audiorl.rewards import reward_files
 from audiorl.rewards.core.workers import open_rewards
 from audiorl.rl.groups import Sampler
-from audiorl.rl_data.difficulty import Meter
+from audiorl.rl_data.difficulty import DifficultyMeasure
 from audiorl.rl_data.pool import held_out_sets, read_hypotheses, read_pool, subsets_of
 from audiorl.rl_data.probe import ProbeFile, probe
 from audiorl.rl_data.report import draw, print_tables
@@ -44,9 +44,9 @@ def build_rl_data(
     file = ProbeFile(out.with_suffix(".probe.jsonl"), {**probe_settings(config), **contents})
     with open_rewards(config) as rewards:
         probes = probe(sampler, utterances, rewards, file)
-    meter = Meter(config)
+    measure = DifficultyMeasure(config)
     measured = {
-        u.id: Candidate(u, meter(u, probes[u.id], [s[u.id] for s in others if u.id in s]))
+        u.id: Candidate(u, measure(u, probes[u.id], [s[u.id] for s in others if u.id in s]))
         for u in progress(utterances, desc="measuring difficulty", unit="utt")
     }
     scored = {i: c for i, c in measured.items() if not math.isnan(c.difficulty.reward_mean)}
@@ -82,7 +82,7 @@ def rl_set_stamp(config: Config, policy: str, dump: Path, out: Path, weights: Pa
 
 
 def settings(config: Config, policy: str, dump: Path) -> dict[str, object]:
-    """What the content of an RL set follows from, besides the audio and the weights."""
+    """Return the settings that an RL set follows from, besides audio and weights."""
     return {
         "policy": policy,
         "dump": str(dump),
@@ -93,7 +93,7 @@ def settings(config: Config, policy: str, dump: Path) -> dict[str, object]:
 
 
 def probe_settings(config: Config) -> dict[str, object]:
-    """What the probe of an utterance follows from, besides its audio and the weights."""
+    """Return the settings that a probe follows from, besides audio and weights."""
     rl = config.rl
     keys = ("num_generations", "max_completion_length", "temperature", "top_k", "top_p")
     return {

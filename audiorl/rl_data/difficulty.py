@@ -1,4 +1,4 @@
-"""How hard an utterance is, from what systems say to it."""
+"""Difficulty of an utterance, from the hypotheses of systems."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from audiorl.text.normalise import normal_units
 
 @dataclass(frozen=True)
 class Difficulty:
-    """How a policy fares with one utterance. Rates are fractions."""
+    """Results of a policy on one utterance. Rates are fractions."""
 
     reward_mean: float  # of the sampled hypotheses; NaN if none of them can be scored
     reward_std: float
     reward_best: float
-    flat: bool  # all rewards equal: such a group teaches nothing
+    flat: bool  # all rewards equal: such a group has no gradient
     pass_rate: float  # share of the samples without an error
     error: float | None  # error rate of the greedy hypothesis; None where nobody speaks
     disagreement: float  # 0 .. 1, mean distance between systems' hypotheses
@@ -37,7 +37,7 @@ class Difficulty:
     hallucinated: float  # share of the hypotheses with what is not in the audio
 
 
-class Meter:
+class DifficultyMeasure:
     """Measures difficulty in the units of scoring."""
 
     def __init__(self, config: Config) -> None:
@@ -69,7 +69,7 @@ class Meter:
         )
 
     def units(self, text: str) -> tuple[str, ...]:
-        """What error rates are counted in."""
+        """Return the units that errors are counted in."""
         return normal_units(text, self.score.normalizer, self.score.unit)
 
     def _repeats(self, reference: str, hypotheses: Sequence[str]) -> bool:

@@ -1,4 +1,4 @@
-"""What an RL set may be made of: the utterances of its sources that no held-out set has."""
+"""Pool of an RL set: the utterances of its sources that no held-out set has."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def _some(utterances: list[Utterance], config: Config, source: str) -> list[Utte
 
 
 def read_hypotheses(config: Config, pool: dict[str, list[Utterance]]) -> list[dict[str, str]]:
-    """What each further system says, by id.
+    """Return the hypotheses of each further system, by id.
 
     Raises UserError if a file is missing, or says nothing about an utterance that a hard subset may
     take.

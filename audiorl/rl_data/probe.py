@@ -1,4 +1,4 @@
-"""What a policy says to utterances, greedily and sampled, and what that earns: the slow part."""
+"""Hypotheses of a policy, greedy and sampled, with their rewards: the slow part of stage 4."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def _reward_again(
 
 
 def _parts(scores: BatchRewards, count: int) -> list[BatchRewards]:
-    """Those of each of `count` utterances."""
+    """Split rewards by utterance."""
     group = len(scores.total) // count
     return [scores.select(range(i * group, (i + 1) * group)) for i in range(count)]
 

@@ -22,7 +22,7 @@ HEADER = "subset        utts  share  hours  seconds  error  pass  reward  spread
 
 
 def print_tables(pool: Sequence[Candidate], choices: Sequence[Choice]) -> None:
-    """How hard the pool is, and each subset beside it."""
+    """Print the difficulty of the pool and of each subset."""
     print("\nmean reward    utterances  equal rewards")
     means = [c.difficulty.reward_mean for c in pool]
     bins = np.digitize(means, EDGES[1:-1])
@@ -99,7 +99,7 @@ def _histograms(axes: Axes, pool, choices: Sequence[Choice], label: str, value) 
 
 
 def _overlap(axes: Axes, choices: Sequence[Choice]) -> None:
-    """How many utterances each two subsets share; the shade: the share of the row's subset."""
+    """Draw the number of utterances that two subsets share; shade: share of the row's subset."""
     counts = np.array(
         [[len(a.reasons.keys() & b.reasons.keys()) for b in choices] for a in choices]
     )

@@ -32,7 +32,7 @@ from audiorl.rl.diffro_learner import DiffRO, OnRollouts
 from audiorl.rl.groups import Sampler
 from audiorl.rl.grpo import GRPO
 from audiorl.rl.prompts import Prompts
-from audiorl.rl.speech import Ear, Heard, Texts, Vocoder, listened
+from audiorl.rl.speech import SpeechReader, Texts, TranscribeWaves, Vocoder, listened
 from audiorl.rl.watch import HackingWatch, Look
 from audiorl.rl_data.speech import build_speech_rl_set
 from audiorl.runs.optimizer import Optimizers
@@ -119,7 +119,7 @@ class Synthesis(Task):
             recordings = read_utterances(self.folders.dump / self.config.data.train)
             speakers = {u.speaker for u in [*train, *dev]}
             self.vocoder = Vocoder(codec, speaker_vectors(codec, recordings, speakers))
-        self.heard = Heard(model, self.recogniser, self.vocoder if speaks else None, ear)
+        self.reader = SpeechReader(model, self.recogniser, self.vocoder if speaks else None, ear)
         models = Models(self.recogniser, token_rate=known["token_rate"])
         return self._with_voices(models, self.vocoder) if speaks else models
 
@@ -150,7 +150,7 @@ class Synthesis(Task):
             weight = self.config.diffro.weight if algorithm == "both" else 1.0
             auxiliary = OnRollouts(loss, weight)
         return GRPO(
-            sampler, reference, rewards, optimizer, texts, self.heard, prompts.more, auxiliary
+            sampler, reference, rewards, optimizer, texts, self.reader, prompts.more, auxiliary
         )
 
     @torch.no_grad()
@@ -164,9 +164,9 @@ class Synthesis(Task):
         started, decode = time.perf_counter(), self.config.decode
         spoken = speak(engine, dev, decode, self.config.seed, "evaluation")
         samples = [Sample(u, "", True, tuple(spoken[u.id].tokens)) for u in dev]
-        made = self.vocoder(samples) if self.judge or self.heard.ear else []
-        if self.heard.ear:
-            texts = [sample.text for sample in listened(made, self.heard.ear)]
+        made = self.vocoder(samples) if self.judge or self.reader.ear else []
+        if self.reader.ear:
+            texts = [sample.text for sample in listened(made, self.reader.ear)]
         else:
             texts = self.recogniser.transcribe([sample.tokens for sample in samples])
         error = sum(count_heard(self.config, dev, texts), Counts()).rate
@@ -219,7 +219,7 @@ class Synthesis(Task):
             return None
         return load_judge(self.folders.judge, device)
 
-    def _load_ear(self, codec: Codec, device: str) -> Ear | None:
+    def _load_ear(self, codec: Codec, device: str) -> TranscribeWaves | None:
         if self.folders.ear is None:
             return None
         files = self.rl_inputs()
@@ -230,7 +230,7 @@ class Synthesis(Task):
             )
         return self._ear(load_judge(self.folders.ear, device), codec)
 
-    def _ear(self, judge: WaveJudge, codec: Codec) -> Ear:
+    def _ear(self, judge: WaveJudge, codec: Codec) -> TranscribeWaves:
         seconds = self.config.decode.batch_seconds
         return lambda waves: transcribe_waves(judge, waves, codec.sample_rate, seconds)
 

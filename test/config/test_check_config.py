@@ -76,7 +76,7 @@ def test_problems_of_all_files_and_exit_status(tmp_path: Path) -> None:
         "  a.yaml:1: sed: unknown key; did you mean seed?",
         "  a.yaml:2: rl.beta: expected a number >= 0 (got x); the default is 0.0.",
         "c.yaml:1: seed: expected a whole number >= 0 (got 1.0); write 1.",
-        "gone.yaml: cannot be read (No such file or directory); mend the path or its access.",
+        "gone.yaml: cannot be read (No such file or directory); fix the path or its access.",
     ]
     assert "b.yaml: ok" in done.stdout and "a.yaml: ok" not in done.stdout
 

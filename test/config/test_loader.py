@@ -284,7 +284,7 @@ def test_all_problems_at_once(problems: Callable) -> None:
 
 def test_missing_file() -> None:
     with pytest.raises(
-        UserError, match=r"^no/such\.yaml: cannot be read \(No such file or dir.*mend"
+        UserError, match=r"^no/such\.yaml: cannot be read \(No such file or dir.*fix"
     ):
         load_config("no/such.yaml")
     with pytest.raises(UserError, match=r"cannot be read \(Is a directory\)"):

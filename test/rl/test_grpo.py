@@ -231,7 +231,7 @@ def test_a_reward_that_crashes_makes_samples_unscorable(utterances, caplog) -> N
         one_step(utterances, reward=broken)
     assert "reward some failed on 20 of 20 samples" in caplog.text
     assert "the scorer is gone" in caplog.text
-    assert "mend reward some (ConnectionError: the scorer is gone)" in str(e.value)
+    assert "fix reward some (ConnectionError: the scorer is gone)" in str(e.value)
     gradients, metrics, _ = one_step(utterances, {"rl.max_unscorable": 1.0}, broken)
     assert gradients == {}
     assert metrics["frac_unscorable"] == 1

@@ -10,7 +10,7 @@ from tiny_speaker import utterance
 from torch import Tensor
 
 from audiorl.engines.engine import Rollout
-from audiorl.rl.speech import Heard, Vocoder
+from audiorl.rl.speech import SpeechReader, Vocoder
 
 ROWS = [[3, 1], [], [5, 5, 5, 5], [2]]
 
@@ -63,7 +63,7 @@ VOICES = {"s": torch.tensor(0.5)}
 
 
 def test_tokens_are_read_and_no_wave_is_made(rollout: Rollout) -> None:
-    samples = Heard(Policy(), Recogniser())(UTTERANCES, rollout)
+    samples = SpeechReader(Policy(), Recogniser())(UTTERANCES, rollout)
     assert [s.text for s in samples] == ["3 1", "", "5 5 5 5", "2"]
     assert [s.utterance.id for s in samples] == ["u", "u", "v", "v"]
     assert [s.finished for s in samples] == [True, True, False, True]
@@ -72,7 +72,7 @@ def test_tokens_are_read_and_no_wave_is_made(rollout: Rollout) -> None:
 
 def test_an_ear_hears_the_waves_in_the_samples_order(rollout: Rollout) -> None:
     recogniser, codec = Recogniser(), Codec()
-    samples = Heard(Policy(), recogniser, Vocoder(codec, VOICES), ear)(UTTERANCES, rollout)
+    samples = SpeechReader(Policy(), recogniser, Vocoder(codec, VOICES), ear)(UTTERANCES, rollout)
     assert [s.text for s in samples] == ["20 of 3.5", "", "40 of 5.5", "10 of 2.5"]
     assert [s.wave is None for s in samples] == [False, True, False, False]
     assert codec.batches == [[4, 2, 1]]  # one padded batch, the longest first
@@ -82,6 +82,6 @@ def test_an_ear_hears_the_waves_in_the_samples_order(rollout: Rollout) -> None:
 def test_no_batch_is_longer_than_it_may(rollout: Rollout, monkeypatch) -> None:
     monkeypatch.setattr("audiorl.rl.speech.WAVE_SECONDS", 5 / 25)  # five tokens
     codec = Codec()
-    samples = Heard(Policy(), Recogniser(), Vocoder(codec, VOICES))(UTTERANCES, rollout)
+    samples = SpeechReader(Policy(), Recogniser(), Vocoder(codec, VOICES))(UTTERANCES, rollout)
     assert codec.batches == [[4], [2, 1]]
     assert [s.wave is not None and len(s.wave) for s in samples] == [20, False, 40, 10]

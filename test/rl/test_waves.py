@@ -11,7 +11,7 @@ from tiny_speech import tiny_speech_lm
 from audiorl.engines.engine import Rollout
 from audiorl.rewards import Sample
 from audiorl.rl import speech
-from audiorl.rl.speech import Heard, Vocoder
+from audiorl.rl.speech import SpeechReader, Vocoder
 
 
 def samples(lengths: list[int], codes: int) -> list[Sample]:
@@ -64,7 +64,7 @@ def test_each_response_is_heard_as_its_own_utterance(with_waves: bool) -> None:
     def count(found: list[Sample]) -> list[Sample]:
         return [Sample(s.utterance, s.text, s.finished, s.tokens, len(s.tokens)) for s in found]
 
-    heard = Heard(model, recogniser, count if with_waves else None)(texts, rollout)
+    heard = SpeechReader(model, recogniser, count if with_waves else None)(texts, rollout)
     assert [s.utterance.id for s in heard] == ["u0", "u0", "u1", "u1"]
     assert [list(s.tokens) for s in heard] == rows
     assert [s.text for s in heard] == recogniser.transcribe(rows)

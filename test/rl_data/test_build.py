@@ -272,7 +272,7 @@ def test_the_reasons_of_reward_processes_are_shown(large: Path, tmp_path: Path) 
     assert "reward file failed on" in done.stderr and "RuntimeError: no luck" in done.stderr
     assert done.stderr.splitlines()[-1] == (
         f"error: {tmp_path / 'rl.probe.jsonl'}: 100% of the samples could not be rewarded, more "
-        "than rl.max_unscorable (10%); the log has the reasons, mend reward file (RuntimeError: "
+        "than rl.max_unscorable (10%); the log has the reasons, fix reward file (RuntimeError: "
         "no luck)."
     )
 

@@ -11,14 +11,14 @@ from tiny import tiny_config
 
 from audiorl.config.rewards import reward_options
 from audiorl.rl.advantages import flat_groups, group_std
-from audiorl.rl_data.difficulty import Difficulty, Meter
+from audiorl.rl_data.difficulty import Difficulty, DifficultyMeasure
 from audiorl.rl_data.probe import Probe
 
 
 def measure(
     probe: Probe, text: str = "ba do ki lu", others=(), seconds: float = 3.0, **keys
 ) -> Difficulty:
-    return Meter(tiny_config(keys))(utterance("u", text, seconds), probe, list(others))
+    return DifficultyMeasure(tiny_config(keys))(utterance("u", text, seconds), probe, list(others))
 
 
 def test_rewards_of_the_group() -> None:

@@ -173,7 +173,7 @@ def test_a_dead_reward_stops_at_the_first_batch(utterances, tmp_path, caplog) ->
             run(utterances, path, keys, reward=dead)
         assert str(stopped.value) == (
             f"{path}: 100% of the samples could not be rewarded, more than rl.max_unscorable "
-            "(10%); the log has the reasons, mend reward length (ConnectionError: nobody answers)."
+            "(10%); the log has the reasons, fix reward length (ConnectionError: nobody answers)."
         )
         assert len(path.read_text().splitlines()) == lines
     run(utterances, path, keys, reward=lambda samples: [0.0] * len(samples))

@@ -1,1 +1,1 @@
-"""What all rewards share: samples, counting, combining, failures, worker processes."""
+"""Parts that all rewards share: samples, counting, combining, failures, worker processes."""

@@ -64,7 +64,7 @@ class Models:
 
 @dataclass(frozen=True)
 class Context:
-    """What a reward is built from, besides its own options."""
+    """Settings and models that a reward is built from, besides its own options."""
 
     score: ScoreConfig
     models: Models = field(default_factory=Models)
