@@ -82,8 +82,11 @@ KEYS = {
 def recipe(folder: Path, keys: dict) -> Path:
     sections: dict = {}
     for path, value in {**SIZES, **KEYS, **keys}.items():
-        section, _, name = path.rpartition(".")
-        (sections.setdefault(section, {}) if section else sections)[name] = value
+        *above, name = path.split(".")
+        section = sections
+        for part in above:
+            section = section.setdefault(part, {})
+        section[name] = value
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(sections))
     return path
