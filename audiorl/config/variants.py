@@ -15,6 +15,7 @@ import pkgutil
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from audiorl.errors import UserError, reason
 
@@ -29,6 +30,16 @@ def extend_path(package: str, path: Iterable[str]) -> list[str]:
     folders = filter(None, os.environ.get(PLUGINS, "").split(os.pathsep))
     folder = package.rpartition(".")[2]
     return [*path, *(os.path.join(os.path.abspath(root), folder) for root in folders)]
+
+
+def definition(module: str, name: str) -> Any:
+    """Return `name` of a module that a recipe names; None if either is missing."""
+    try:
+        return getattr(importlib.import_module(module), name, None)
+    except ModuleNotFoundError as error:
+        if error.name != module:  # the module is there and lacks something itself
+            raise
+        return None
 
 
 class Variants(Collection):

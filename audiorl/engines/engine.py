@@ -6,7 +6,6 @@ or in a folder of AUDIORL_PLUGINS, that defines a class `PolicyEngine`.
 
 from __future__ import annotations
 
-import importlib
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from audiorl.config.variants import definition
 from audiorl.engines.sampling import Sampling
 from audiorl.errors import UserError
 from audiorl.models.language_model import Prefix
@@ -113,13 +113,7 @@ class Engine(ABC):
 
 def make_engine(name: str, policy: Policy) -> Engine:
     """Return the engine of a name for `policy`; UserError if there is none."""
-    module = f"audiorl.engines.{name}"
-    try:
-        found = getattr(importlib.import_module(module), "PolicyEngine", None)
-    except ModuleNotFoundError as error:
-        if error.name != module:
-            raise
-        found = None
+    found = definition(f"audiorl.engines.{name}", "PolicyEngine")
     if found is None:
         raise UserError(
             f"rl.engine: there is no engine {name}; set native, or put yours into the folder "

@@ -7,7 +7,6 @@ of this package, or `families/<name>.py`, which defines a class `Family`.
 from __future__ import annotations
 
 import copy
-import importlib
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from audiorl.config.variants import definition
 from audiorl.errors import UserError
 from audiorl.models.language_model import LanguageModel, Prefix
 from audiorl.models.settings import FILE, load_model, read_settings, save_model
@@ -123,13 +123,7 @@ class Policy(nn.Module, ABC):
 
 def find_policy(name: str) -> type[Policy]:
     """Return the class of a policy family; UserError if there is none of this name."""
-    module = KNOWN.get(name, f"audiorl.models.families.{name}")
-    try:
-        found = getattr(importlib.import_module(module), "Family", None)
-    except ModuleNotFoundError as error:
-        if error.name != module:
-            raise
-        found = None
+    found = definition(KNOWN.get(name, f"audiorl.models.families.{name}"), "Family")
     if found is None:
         raise UserError(
             f"model.family: there is no policy family {name}; take one of {', '.join(KNOWN)}, or "
