@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from audiorl.errors import UserError, reason
 
@@ -25,7 +26,12 @@ def weights_of(model: nn.Module) -> dict[str, Tensor]:
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
-    """Write the weights as safetensors, whole or not at all."""
+    """Write all weights of a model."""
+    save_tensors(weights_of(model), path)
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write tensors by name as safetensors, whole or not at all."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
@@ -33,22 +39,27 @@ def save_weights(model: nn.Module, path: Path) -> None:
 
     with atomic_path(path) as temporary:
         try:
-            save_file(weights_of(model), str(temporary))
+            save_file(tensors, str(temporary))
         except SafetensorError as error:  # it wraps the system's own error
             raise OSError(str(error)) from error
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a file by name; UserError if it is missing or cut short."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+def open_weights(path: Path) -> Any:
+    """Return a file of tensors, to read one at a time; UserError if it is missing or cut short."""
+    from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
         raise UserError(f"{path}: there is no model; run the training stage that writes it.")
     try:
-        return load_file(path)
+        return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:
         raise _unusable(path, error) from error
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a file by name; UserError if it is missing or cut short."""
+    stored = open_weights(path)
+    return {name: stored.get_tensor(name) for name in stored.keys()}
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
@@ -65,9 +76,11 @@ def _unusable(path: Path, error: Exception) -> UserError:
     )
 
 
-def fill_weights(model: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Put tensors into a model; RuntimeError unless they are exactly those of `weights_of`."""
-    expected = weights_of(model).keys()
+def fill_weights(
+    model: nn.Module, tensors: dict[str, Tensor], expected: Collection[str] | None = None
+) -> None:
+    """Put tensors into a model; RuntimeError unless they are exactly the `expected`, or all."""
+    expected = weights_of(model).keys() if expected is None else set(expected)
     if tensors.keys() != expected:
         names = sorted(tensors.keys() ^ expected)
         raise RuntimeError(f"{len(names)} tensors differ from the model's, {names[0]} first")

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import pickle
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from audiorl.errors import UserError, reason
 from audiorl.models import (
     WEIGHTS,
     fill_weights,
-    load_weights,
+    open_weights,
     read_weights,
-    save_weights,
+    save_tensors,
     weights_of,
 )
 from audiorl.runs.optimizer import Optimizers
@@ -33,8 +35,8 @@ class Checkpoints:
     """exp/<tag>/checkpoints/: step_<n>/ for resuming, best_<n>.safetensors for the model.
 
     A step folder is written under another name and renamed when whole. What is random in a step is
-    a function of the seed and the step, so weights, optimizer, step and the loop's own numbers are
-    the whole state.
+    a function of the seed and the step, so the tensors that learn, optimizer, step and the loop's
+    own numbers are the whole state. Frozen tensors are those that the run began with.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -49,7 +51,7 @@ class Checkpoints:
         with disk_errors(final):
             shutil.rmtree(unfinished, ignore_errors=True)
             unfinished.mkdir()
-            save_weights(model, unfinished / WEIGHTS)
+            save_tensors(learning_tensors(model, optimizer.masters), unfinished / WEIGHTS)
             with atomic_write(unfinished / TRAINER, "wb") as stream:
                 torch.save(trainer, stream)
             shutil.rmtree(final, ignore_errors=True)
@@ -62,7 +64,10 @@ class Checkpoints:
         steps = self._steps()
         for folder in reversed(steps):
             try:
-                load_weights(model, folder / WEIGHTS)
+                tensors = read_weights(folder / WEIGHTS)
+                fill_weights(model, tensors, learning_tensors(model))
+                named = dict(model.named_parameters())
+                optimizer.load_masters({named[n]: t for n, t in tensors.items() if n in named})
                 saved = torch.load(folder / TRAINER, map_location="cpu", weights_only=True)
                 optimizer.load_state_dict(saved["optimizer"])
             except (
@@ -100,8 +105,16 @@ class BestWeights:
     reason to choose none of them (`choose`).
     """
 
-    def __init__(self, folder: Path, keep: int, unsettled: int = 0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        keep: int,
+        unsettled: int = 0,
+        masters: Mapping[nn.Parameter, Tensor] | None = None,
+    ) -> None:
+        """`masters`: see `Optimizers`; what is averaged is not rounded before."""
         self.folder = folder
+        self.masters = masters or {}
         self.keep = keep
         self.unsettled = unsettled
         self.scores: dict[str, float] = {}  # step -> error rate; plain types, saved in checkpoints
@@ -112,7 +125,7 @@ class BestWeights:
         settled, latest = self._parted({**self.scores, str(step): score})
         kept = self._lowest(settled) | latest
         if str(step) in kept:
-            save_weights(model, self._path(str(step)))
+            save_tensors(learning_tensors(model, self.masters), self._path(str(step)))
         self.scores = kept
         return best
 
@@ -144,17 +157,37 @@ class BestWeights:
                 path.unlink()
 
     def load_average(self, model: nn.Module) -> None:
-        """Put the mean of the kept weights into `model`."""
-        mean: dict[str, torch.Tensor] = {}
-        for step in self.scores:
-            for name, tensor in read_weights(self._path(step)).items():
-                share = tensor.double() / len(self.scores)
-                mean[name] = mean[name] + share if name in mean else share
-        own = weights_of(model)
-        fill_weights(model, {name: tensor.to(own[name].dtype) for name, tensor in mean.items()})
+        """Put the mean of the kept weights into `model`, one tensor in memory at a time."""
+        files = [open_weights(self._path(step)) for step in self.scores]
+        own = learning_tensors(model)
+        for path, file in zip(map(self._path, self.scores), files, strict=True):
+            if names := sorted(own.keys() ^ file.keys()):
+                raise UserError(
+                    f"{path}: {len(names)} tensors differ from the model's, {names[0]} first; "
+                    "restore the file or train again."
+                )
+        for name, tensor in own.items():
+            shares = (file.get_tensor(name).double() / len(files) for file in files)
+            mean = functools.reduce(torch.add, shares).to(tensor.dtype)
+            model.load_state_dict({name: mean}, strict=False)
 
     def _path(self, step: str) -> Path:
         return self.folder / f"best_{int(step):08d}.safetensors"
+
+
+def learning_tensors(
+    model: nn.Module, masters: Mapping[nn.Parameter, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """Return what training may change, by name: parameters that learn, and all buffers.
+
+    Where there are `masters` (of `Optimizers`), these in place of what is rounded.
+    """
+    parameters, masters = dict(model.named_parameters(remove_duplicate=False)), masters or {}
+    return {
+        name: masters.get(parameters.get(name), tensor)
+        for name, tensor in weights_of(model).items()
+        if name not in parameters or parameters[name].requires_grad
+    }
 
 
 def truncate_jsonl(path: Path, last_step: int) -> None:

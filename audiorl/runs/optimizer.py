@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
@@ -23,6 +24,10 @@ class Optimizers:
 
     AdamW for everything; with `muon_learning_rate`, Muon for the weight matrices of the layers
     (embeddings, convolutions, norms and biases stay with AdamW).
+
+    A bf16 weight has 8 significant bits, more than most steps of RL move it by. So each weight
+    narrower than fp32 has a master in fp32 in `masters`, which sums the gradients of backward
+    passes and takes the steps; the weight is the master rounded.
     """
 
     def __init__(
@@ -40,14 +45,20 @@ class Optimizers:
             for p in m.parameters()
         }
         every = {id(p): p for part in parts for p in part.parameters() if p.requires_grad}.values()
-        muon = [p for p in every if muon_learning_rate and p.dim() == 2 and id(p) not in tables]
-        taken = {id(p) for p in muon}
-        rest = [p for p in every if id(p) not in taken]
+        self.masters = {p: p.detach().float() for p in every if p.dtype.itemsize < 4}
+        summed = weakref.WeakMethod(self._add_gradient)
+        for parameter in self.masters:
+            parameter.register_post_accumulate_grad_hook(lambda p: (add := summed()) and add(p))
+        moved = {p: self.masters.get(p, p) for p in every}
+        chosen = [p for p in every if muon_learning_rate and p.dim() == 2 and id(p) not in tables]
+        taken = {id(p) for p in chosen}
+        muon = [moved[p] for p in chosen]
+        rest = [moved[p] for p in every if id(p) not in taken]
         groups = [
             {"params": [p for p in rest if p.dim() > 1], "weight_decay": weight_decay},
             {"params": [p for p in rest if p.dim() <= 1], "weight_decay": 0.0},
         ]
-        self.parameters = list(every)
+        self.parameters = list(moved.values())
         self._peaks = [(torch.optim.AdamW(groups, lr=learning_rate, betas=BETAS), learning_rate)]
         if muon:
             optimizer = torch.optim.Muon(muon, lr=muon_learning_rate, weight_decay=weight_decay)
@@ -74,7 +85,27 @@ class Optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = scale * peak
             optimizer.step()
+        self._round()
         return norm
+
+    @torch.no_grad()
+    def load_masters(self, exact: dict[nn.Parameter, Tensor]) -> None:
+        """Take the values of weights that have masters; unrounded, where they are."""
+        for parameter, master in self.masters.items():
+            master.copy_(exact[parameter])
+        self._round()
+
+    @torch.no_grad()
+    def _round(self) -> None:
+        for parameter, master in self.masters.items():
+            parameter.copy_(master)
+
+    def _add_gradient(self, parameter: nn.Parameter) -> None:
+        """Move the gradient of a backward pass to the master."""
+        if parameter.grad is not None:
+            gradient, master = parameter.grad.float(), self.masters[parameter]
+            master.grad = gradient if master.grad is None else master.grad + gradient
+            parameter.grad = None
 
     def state_dict(self) -> list[dict]:
         return [optimizer.state_dict() for optimizer, _ in self._peaks]

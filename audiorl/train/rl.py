@@ -82,7 +82,7 @@ def _train(
     checkpoints = Checkpoints(experiment.folder / "checkpoints")
     # The reward model's error is lowest where it is hacked: a run that stops for that looks back.
     window = rl.early_stop_window if rl.early_stop == "stop" else 0
-    best = BestWeights(checkpoints.folder, rl.average, window)
+    best = BestWeights(checkpoints.folder, rl.average, window, optimizer.masters)
     done, state = checkpoints.resume(model, optimizer)
     reporter = Reporter(experiment.folder, done if state else -1)
     sampler = Sampler(engine, rl, config.seed)

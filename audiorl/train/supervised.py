@@ -38,7 +38,7 @@ def train_supervised(
         [model], schedule.learning_rate, WEIGHT_DECAY, schedule.muon_learning_rate
     )
     checkpoints = Checkpoints(experiment.folder / "checkpoints" / (name if first else ""))
-    best = BestWeights(checkpoints.folder, schedule.average)
+    best = BestWeights(checkpoints.folder, schedule.average, masters=optimizer.masters)
     done, state = checkpoints.resume(model, optimizer)
     if state:
         best.scores = state["best"]

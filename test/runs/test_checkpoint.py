@@ -12,8 +12,9 @@ import torch
 from tiny import sing, tiny_model
 
 from audiorl.errors import UserError
-from audiorl.models import load_weights, weights_of
+from audiorl.models import load_weights, read_weights, weights_of
 from audiorl.models.audio_llm import AudioLLM
+from audiorl.runs import checkpoint
 from audiorl.runs.checkpoint import BestWeights, Checkpoints, truncate_jsonl
 from audiorl.runs.optimizer import Optimizers
 
@@ -180,6 +181,64 @@ def test_the_best_are_kept(tmp_path: Path) -> None:
     assert best.scores == {"5": 0.4, "2": 0.5, "4": 0.5}
     best.clean()
     assert names(tmp_path) == [f"best_0000000{step}.safetensors" for step in (2, 4, 5)]
+
+
+def test_masters_of_bf16_weights_come_back(tmp_path: Path) -> None:
+    """Also where the weights are another model's: to the bit, with parts that stay frozen."""
+
+    def half(seed: int) -> tuple[AudioLLM, Optimizers]:
+        model = tiny_model({"llm.dtype": "bfloat16"}, seed=seed)
+        model.encoder.requires_grad_(False)
+        return model, Optimizers([model], 1e-4, 0.0)
+
+    (expected, optimizer), checkpoints = half(0), Checkpoints(tmp_path)
+    best = BestWeights(tmp_path, 2, masters=optimizer.masters)
+    for step in (1, 2):
+        train(expected, optimizer, 1)
+        best.offer(step, 1 / step, expected)
+    checkpoints.save(2, expected, optimizer, {})
+    saved = read_weights(tmp_path / "step_00000002" / "model.safetensors")
+    assert {tensor.dtype for name, tensor in saved.items() if "llm." in name} == {torch.float32}
+    frozen = {name for name, p in expected.named_parameters() if not p.requires_grad}
+    assert frozen and saved.keys() == weights_of(expected).keys() - frozen
+    assert any("running_mean" in name for name in saved)
+
+    model, resumed = half(1)
+    model.encoder.load_state_dict(expected.encoder.state_dict())
+    assert checkpoints.resume(model, resumed)[0] == 2
+    assert equal(model, expected)
+    for one, other in zip(resumed.parameters, optimizer.parameters, strict=True):
+        assert torch.equal(one, other)
+    train(model, resumed, 2)
+    train(expected, optimizer, 2)
+    assert equal(model, expected)
+
+    best.load_average(model)
+    files = [read_weights(tmp_path / f"best_0000000{step}.safetensors") for step in (1, 2)]
+    for name, parameter in model.llm.named_parameters(prefix="llm"):
+        mean = sum(file[name].double() for file in files) / 2
+        assert torch.equal(parameter, mean.bfloat16())
+
+
+def test_the_average_holds_one_tensor_at_a_time(tmp_path: Path, monkeypatch) -> None:
+    best, _ = offered(tmp_path, {1: 0.9, 2: 0.5, 3: 0.7}, keep=3)
+    asked = []
+    open_weights = checkpoint.open_weights
+
+    class Watched:
+        def __init__(self, path: Path) -> None:
+            self.file = open_weights(path)
+
+        def keys(self) -> list[str]:
+            return self.file.keys()
+
+        def get_tensor(self, name: str) -> torch.Tensor:
+            asked.append(name)
+            return self.file.get_tensor(name)
+
+    monkeypatch.setattr(checkpoint, "open_weights", Watched)
+    best.load_average(tiny_model())
+    assert asked == [name for name in weights_of(tiny_model()) for _ in range(3)]
 
 
 def test_the_average_is_the_mean(tmp_path: Path) -> None:

@@ -133,3 +133,47 @@ def test_a_state_of_another_kind_is_refused() -> None:
     both = Optimizers([module], 0.1, 0.1, 0.1).state_dict()
     with pytest.raises(ValueError):
         Optimizers([module], 0.1, 0.1).load_state_dict(both)
+
+
+def drift(dtype: torch.dtype, lr: float, muon: float = 0.0) -> tuple[nn.Linear, Optimizers]:
+    """A matrix of an LLM's spread of weights after 100 steps along one direction and noise."""
+    torch.manual_seed(1)
+    module = nn.Linear(64, 64, bias=False)
+    nn.init.normal_(module.weight, std=0.02)
+    module.to(torch.bfloat16).to(dtype)
+    optimizer = Optimizers([module], lr, 0.0, muon)
+    generator = torch.Generator().manual_seed(2)
+    common = torch.randn(64, 64, generator=generator)
+    for _ in range(100):
+        optimizer.zero_grad()
+        noise = torch.randn(64, 64, generator=generator)
+        (module.weight * (1e-3 * (common + noise)).to(dtype)).sum().backward()
+        optimizer.step(1.0, 1e9, [])
+    return module, optimizer
+
+
+@pytest.mark.parametrize(("lr", "muon"), [(1e-6, 0.0), (1e-5, 0.0), (1e-6, 1e-6)])
+def test_small_steps_move_bf16_weights_as_fp32(lr: float, muon: float) -> None:
+    start, _ = drift(torch.float32, 1e-30)
+    whole, wide = drift(torch.float32, lr, muon)
+    rounded, optimizer = drift(torch.bfloat16, lr, muon)
+    assert not wide.masters and rounded.weight.grad is None
+    master = optimizer.masters[rounded.weight]
+    assert master.dtype == torch.float32 and torch.equal(rounded.weight, master.bfloat16())
+    moved, expected = ((w - start.weight).detach().flatten() for w in (master, whole.weight))
+    assert torch.cosine_similarity(moved, expected, 0) > 0.99
+    assert moved.norm() == pytest.approx(expected.norm().item(), rel=0.01)
+    assert (moved != 0).all()
+
+
+def test_gradients_of_bf16_weights_are_summed_in_fp32() -> None:
+    """In bf16, 1 + 2 ** -9 is 1."""
+    weight = nn.Linear(1, 1, bias=False).to(torch.bfloat16)
+    former = Optimizers([weight], 0.1, 0.0)
+    optimizer = Optimizers([weight], 0.1, 0.0)
+    del former
+    for value in [1.0] + [2.0**-9] * 8:
+        weight(torch.full((1, 1), value, dtype=torch.bfloat16)).sum().backward()
+    assert optimizer.step(1.0, 1e9, []) == 1 + 2.0**-6
+    optimizer.zero_grad()
+    assert optimizer.parameters[0].grad is None

@@ -17,6 +17,7 @@ from audiorl.data.speech_tokens import read_tokens
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.errors import UserError
 from audiorl.infer.tokenise import read_waves, tokenise
+from audiorl.models import load_weights
 from audiorl.models.codec import codec_info, load_codec
 from audiorl.models.codec.native import NativeCodec
 from audiorl.runs import checkpoint
@@ -104,7 +105,7 @@ def test_the_sound_leaves_the_tokens_as_they_are(undisturbed: Path) -> None:
     codec = load_codec(undisturbed / "model")
     before = codec.fingerprint()
     (best,) = (undisturbed / "checkpoints").glob("best_*.safetensors")
-    checkpoint.load_weights(codec, best)
+    load_weights(codec, best)
     assert codec.fingerprint() == before
     flow = load_codec(undisturbed / "model").flow.state_dict()
     assert any(not torch.equal(flow[name], w) for name, w in codec.flow.state_dict().items())

@@ -13,7 +13,7 @@ import torch
 from deaths import after, before, killed
 from runs import RL, SFT, Corpus, lines, outcome
 from safetensors.torch import load, load_file
-from tiny import tiny_config
+from tiny import tiny_config, tiny_model
 
 from audiorl.config import dump_config
 from audiorl.data.utterance import read_utterances, write_utterances_jsonl
@@ -118,6 +118,23 @@ def test_rl_goes_on_to_the_bit(death: str, corpus, undisturbed, tmp_path) -> Non
     killed(lambda: corpus.rl(tmp_path / "exp"), RL_DEATHS[death])
     corpus.rl(tmp_path / "exp")
     same(tmp_path / "exp", undisturbed["grpo"])
+
+
+def test_rl_of_bf16_weights_goes_on_to_the_bit(corpus, tmp_path) -> None:
+    """Steps that the weights alone would lose: their masters are in the checkpoints."""
+    init, keys = tmp_path / "init", {"rl.learning_rate": 1e-5, "rl.max_steps": 5}
+    tiny_model({"llm.dtype": "bfloat16"}, spread=3.0).save(init / "model")
+
+    def run(name: str) -> None:
+        train_rl(corpus.task(keys), init, corpus.data, tmp_path / name)
+
+    run("plain")
+    killed(lambda: run("exp"), logged(4))
+    run("exp")
+    same(tmp_path / "exp", outcome(tmp_path / "plain"))
+    saved = load_file(tmp_path / "exp" / "checkpoints" / "step_00000005" / "model.safetensors")
+    table = saved["llm.model.embed_tokens.weight"]
+    assert table.dtype == torch.float32 and not torch.equal(table, table.bfloat16().float())
 
 
 def test_rl_continues_with_smaller_micro_batches(corpus, undisturbed, tmp_path) -> None:
