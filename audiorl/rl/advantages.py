@@ -3,6 +3,7 @@
 A sample is one row of its prompt's group, so a group is a row of `rewards` [B, G]. NaN is an
 unscorable sample: it is left out of every mean, and its own advantage is 0, so it has no
 gradient. Standard deviations have n - 1 below the root, and 1e-4 is added to them (as TRL's).
+All is computed in float64; what differs by rounding alone is equal, at any size of the rewards.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ import torch
 from torch import Tensor
 
 EPSILON = 1e-4  # TRL's; keeps nearly flat groups from exploding
-ROUNDING = 1e-6  # of rewards of order 1: what is nearer to the baseline lies on it
+# Of the largest |reward|: what is nearer to the baseline lies on it. Rewards of models have been
+# through float32, whose rounding this is twice.
+ROUNDING = 2.0**-22
+SMALLEST = 1e-12  # terms that cancel out leave no less, whatever is left of their sum
 
 
 @dataclass
@@ -73,7 +77,10 @@ def by_batch(rewards: Tensor, centred: Tensor) -> Tensor:
 
 def whitened(rewards: Tensor, centred: Tensor) -> Tensor:
     """The step's advantages brought to mean 0 and deviation 1 (REINFORCE++ and its kin)."""
-    return (centred - centred.nanmean()) / (group_std(centred.reshape(1, -1)) + EPSILON)
+    step = centred.reshape(1, -1)
+    # Where the groups' means were taken off, the step's is 0 but for rounding.
+    shifted = _without_rounding(step - step.nanmean(), _largest(step)).view_as(centred)
+    return shifted / (group_std(step) + EPSILON)
 
 
 def unscaled(rewards: Tensor, centred: Tensor) -> Tensor:
@@ -98,9 +105,16 @@ SCALES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 def advantages(rewards: Rewards, baseline: str, scale: str) -> Tensor:
     """A [B, G] of each sample; 0 where it is unscorable, or equals its baseline to rounding."""
-    centred = _without_rounding(BASELINES[baseline](rewards))
-    scaled = SCALES[scale](rewards.total, centred)
-    return _without_rounding(scaled).nan_to_num(nan=0.0)
+    precision = rewards.total.dtype
+    doubled = (None if value is None else value.double() for value in vars(rewards).values())
+    rewards = Rewards(*doubled)
+    size = _largest(rewards.total)
+    if rewards.greedy is not None:
+        size = torch.maximum(size, _largest(rewards.greedy[:, None]))
+    if baseline == "batch":
+        size = size.amax()
+    centred = _without_rounding(BASELINES[baseline](rewards), size)
+    return SCALES[scale](rewards.total, centred).nan_to_num(nan=0.0).to(precision)
 
 
 def decoupled(total: Tensor, parts: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
@@ -111,29 +125,39 @@ def decoupled(total: Tensor, parts: Sequence[Tensor], weights: Sequence[float]) 
     that is NaN where the total is not does not apply there, and adds nothing. Returns A [B, G].
     """
     terms = (
-        weight * by_group(part, _without_rounding(group_mean(Rewards(part)))).nan_to_num()
+        weight * by_group(part, from_mean(part)).nan_to_num()
         for part, weight in zip(parts, weights, strict=True)
     )
     summed = sum(terms).masked_fill(total.isnan(), torch.nan)
-    return _without_rounding(whitened(summed, summed)).nan_to_num(nan=0.0)
+    return whitened(summed, summed).nan_to_num(nan=0.0).to(total.dtype)
 
 
-def _without_rounding(values: Tensor) -> Tensor:
-    """Set to 0 whatever is rounding alone, which a deviation near 0 would blow up.
+def from_mean(rewards: Tensor) -> Tensor:
+    """R - mean of the group [B, G], in float64; 0 where that is rounding alone."""
+    rewards = rewards.double()
+    return _without_rounding(group_mean(Rewards(rewards)), _largest(rewards))
 
-    Whitening takes off a mean that is 0 but for rounding, where the groups' means were taken off.
-    """
-    return torch.where(values.abs() < ROUNDING, 0.0, values)
+
+def _largest(values: Tensor) -> Tensor:
+    """Return the largest magnitude in each row, [B, G] -> [B, 1]; NaN counts as 0."""
+    return values.abs().nan_to_num().amax(1, keepdim=True)
+
+
+def _without_rounding(values: Tensor, size: Tensor) -> Tensor:
+    """Set to 0 what is rounding alone of numbers of a size; a deviation near 0 would blow it up."""
+    return torch.where(values.abs() <= (ROUNDING * size).clamp(min=SMALLEST), 0.0, values)
 
 
 def group_std(rewards: Tensor) -> Tensor:
-    """Standard deviation (n - 1) of each group's scorable rewards, [B, G] -> [B]; 0 below two."""
-    scorable = ~rewards.isnan()
-    count = scorable.sum(1)
-    squares = torch.where(scorable, rewards - rewards.nanmean(1, keepdim=True), 0.0).square().sum(1)
+    """Standard deviation (n - 1) of each group's scorable rewards, [B, G] -> [B]; 0 below two.
+
+    In float64; 0 where rewards differ by rounding alone.
+    """
+    count = (~rewards.isnan()).sum(1)
+    squares = from_mean(rewards).nan_to_num().square().sum(1)
     return torch.where(count > 1, squares / (count - 1).clamp(min=1), 0.0).sqrt()
 
 
 def flat_groups(rewards: Tensor) -> Tensor:
     """Mark groups [B] in which all scorable rewards are equal: they have no gradient."""
-    return group_std(rewards) < ROUNDING
+    return group_std(rewards) == 0

@@ -63,8 +63,8 @@ class Batch:
 
     @property
     def rewards(self) -> Tensor:
-        """[B, G]; NaN is unscorable, as is what cannot be compared with a greedy hypothesis."""
-        rewards = torch.tensor(self.earned.total).view(len(self.utterances), -1)
+        """[B, G] fp64; NaN: unscorable, or not to be compared with a greedy hypothesis."""
+        rewards = self._by_group(self.earned.total)
         if self.greedy is None:
             return rewards
         return rewards.masked_fill(self.greedy.isnan()[:, None], torch.nan)
@@ -76,12 +76,15 @@ class Batch:
 
     def part(self, name: str) -> Tensor:
         """One reward, raw, [B, G]; NaN where it does not apply, and on unscorable samples."""
-        part = torch.tensor(self.earned.parts[name]).view(len(self.utterances), -1)
+        part = self._by_group(self.earned.parts[name])
         return part.masked_fill(self.rewards.isnan(), torch.nan)
+
+    def _by_group(self, values: list[float]) -> Tensor:
+        return torch.tensor(values, dtype=torch.float64).view(len(self.utterances), -1)
 
     def compare_with(self, greedy: BatchRewards) -> None:
         """Take the rewards of the greedy hypotheses; where one failed, so has its whole group."""
-        self.greedy = torch.tensor(greedy.total)
+        self.greedy = torch.tensor(greedy.total, dtype=torch.float64)
         group = len(self.samples) // len(self.utterances)
         self.earned.failed = [
             own or greedy.failed[row // group] for row, own in enumerate(self.earned.failed)

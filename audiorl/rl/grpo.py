@@ -184,15 +184,15 @@ class GRPO:
         return UpdateInputs(batch, mask, self._advantages(batch), old_logps, weights)
 
     def _advantages(self, batch: Batch) -> Tensor:
-        """[B, G]"""
+        """[B, G] fp32"""
         rl = self.config
         if rl.reward_combination == "gdpo":
             weights = batch.earned.weights
             parts = [batch.part(name) for name in weights]
-            return decoupled(batch.rewards, parts, list(weights.values()))
+            return decoupled(batch.rewards, parts, list(weights.values())).float()
         logps = batch.rollout.logps.sum(1).view(len(batch.utterances), -1).cpu()
         rewards = Rewards(batch.rewards, batch.greedy, logps)
-        return advantages(rewards, rl.baseline, rl.scale_rewards)
+        return advantages(rewards, rl.baseline, rl.scale_rewards).float()
 
     def _update(self, step: int, rate: float, inputs: UpdateInputs) -> dict[str, float]:
         """`num_iterations` passes over one rollout; returns the means of what was seen."""

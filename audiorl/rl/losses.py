@@ -24,19 +24,22 @@ class Clip:
     sapo_negative: float = 1.05
 
 
+FAR = 7.0  # log(ref / pi) of a token, from where k3 is a straight line
+FARTHEST = 20.0  # largest log of a ratio (verl's limit): its exponential stays finite
+
 # Where the lower and the upper limit bite, for the log.
 Clipped = tuple[Tensor, Tensor]
 
 
 def token_ratio(difference: Tensor, mask: Tensor) -> Tensor:
     """r of each token; difference = log pi - log pi_old."""
-    return difference.exp()
+    return difference.clamp(max=FARTHEST).exp()
 
 
 def sequence_ratio(difference: Tensor, mask: Tensor) -> Tensor:
     """exp(mean over tokens of log r), the same for all tokens of a response: GSPO (2507.18071)."""
     mean = (difference * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1)
-    return mean.exp().expand_as(difference)
+    return mean.clamp(max=FARTHEST).exp().expand_as(difference)
 
 
 def ppo(ratio: Tensor, logps: Tensor, advantages: Tensor, clip: Clip) -> tuple[Tensor, Clipped]:
@@ -81,10 +84,13 @@ def kl_k2(logps: Tensor, ref_logps: Tensor) -> Tensor:
 def kl_k3(logps: Tensor, ref_logps: Tensor) -> Tensor:
     """exp(d) - d - 1, d = log ref - log pi: unbiased in value, never negative (Schulman; GRPO's).
 
-    Its gradient is on average that of KL(ref || pi), which near the reference is the same.
+    Its gradient is on average that of KL(ref || pi), which near the reference is the same. Beyond
+    d = `FAR` the exponential goes on as a straight line: a token that the policy has given up is
+    drawn back by a force that stays finite.
     """
     difference = ref_logps - logps
-    return difference.exp() - difference - 1
+    near = difference.clamp(max=FAR)
+    return near.exp() * (1 + (difference - near)) - difference - 1
 
 
 @dataclass(frozen=True)

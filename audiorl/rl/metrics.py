@@ -26,7 +26,7 @@ def reward_metrics(batch: Batch) -> dict[str, float]:
         "frac_resampled": batch.resampled / len(rewards),
     }
     for name, values in batch.earned.parts.items():
-        part = torch.tensor(values)
+        part = torch.tensor(values, dtype=torch.float64)
         metrics[f"rewards/{name}/mean"] = part.nanmean().item()
         metrics[f"rewards/{name}/std"] = group_std(part[None]).item()
     return metrics

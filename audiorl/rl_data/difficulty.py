@@ -50,7 +50,7 @@ class DifficultyMeasure:
     def __call__(self, utterance: Utterance, probe: Probe, others: Sequence[str]) -> Difficulty:
         """The difficulty of an utterance; `others`: greedy hypotheses of further systems."""
         ref = self.units(utterance.text)
-        rewards = torch.tensor([probe.rewards])
+        rewards = torch.tensor([probe.rewards], dtype=torch.float64)
         said = [probe.greedy, *probe.samples]
         samples = [Sample(utterance, text, finished=True) for text in said]
         severity = self.hallucination.function(samples)

@@ -107,6 +107,44 @@ def test_a_flat_step_learns_nothing(scale: str, group: int) -> None:
     assert (decoupled(total, [total, 1 - total], [1.0, 0.5]) == 0).all()
 
 
+# Sums and means of equal numbers, in single precision as in double, at any size.
+ANY_SIZE = (66.7, 33.3, 100.1, 1000.1, -87.1, 1e6 + 0.3, 1e12 / 7, 1e-3 / 7, 1e-9 / 3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("group", [6, 8, 12])
+@pytest.mark.parametrize("scale", SCALES)
+def test_equal_rewards_teach_nothing_at_any_size(scale: str, group: int, dtype) -> None:
+    for value in ANY_SIZE:
+        total = torch.full((3, group), value, dtype=dtype)
+        assert flat_groups(total).all() and group_std(total).eq(0).all(), value
+        for baseline in ("group", "leave_one_out", "batch", "greedy", "posterior"):
+            one = Rewards(total, total[:, 0], -torch.rand(3, group))
+            assert advantages(one, baseline, scale).eq(0).all(), (value, baseline)
+        assert decoupled(total, [total, 2 * total], [1.0, 0.5]).eq(0).all(), value
+
+
+@pytest.mark.parametrize("value", ANY_SIZE)
+def test_what_differs_by_single_precision_alone_is_equal(value: float) -> None:
+    """A reward that went through float32 on one row and not on the next."""
+    near = torch.tensor([[value, torch.tensor(value).item()] * 3], dtype=torch.float64)
+    assert flat_groups(near).all()
+    assert group_advantages(near, "group").eq(0).all()
+
+
+@pytest.mark.parametrize("value", [66.7, 1000.1, 1e6, -1e6, 1e-3, 1e-5])
+def test_a_difference_that_means_something_is_a_lesson_at_any_size(value: float) -> None:
+    total = torch.tensor([[value, value * (1 + 1e-6), value, value]], dtype=torch.float64)
+    assert not flat_groups(total).any()
+    assert group_advantages(total, "none")[0, 1] != 0
+
+
+def test_terms_that_cancel_out_are_no_lesson() -> None:
+    total = torch.tensor([[0.3 - 3 * 0.1, 0.0, 0.7 - 0.7, 0.1 + 0.2 - 0.3]], dtype=torch.float64)
+    assert total.ne(0).any()
+    assert flat_groups(total).all() and group_advantages(total, "group").eq(0).all()
+
+
 def test_outside_baselines_teach_flat_groups() -> None:
     rewards = torch.tensor([[0.5, 0.5], [1.0, 1.0]])
     greedy = advantages(Rewards(rewards, torch.tensor([0.2, 1.0])), "greedy", "none")

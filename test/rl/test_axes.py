@@ -245,7 +245,7 @@ def test_mwer_pays_the_likely_more(utterances) -> None:
     model = learning_model(keys)
     grpo = learner(model)
     batch = grpo.collect(0, utterances, grpo_phases(model))
-    found = grpo._update_inputs(batch).advantages
+    found = grpo._update_inputs(batch).advantages.double()
     logps = batch.rollout.logps.sum(1).view(found.shape)
     weights = logps.softmax(1)
     mean = (weights * batch.rewards).sum(1, keepdim=True)

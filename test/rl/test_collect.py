@@ -267,7 +267,7 @@ def test_length_is_shaped_in_the_reward(utterances) -> None:
     expected = -(lengths - 4).clamp(min=0) / 4  # of 8 tokens at most
     torch.testing.assert_close(torch.tensor(batch.earned.parts["overlong"]), expected)
     assert expected.min() == -1
-    raw = torch.tensor(batch.earned.parts["some"])
+    raw = torch.tensor(batch.earned.parts["some"], dtype=torch.float64)
     torch.testing.assert_close(batch.rewards.flatten(), raw + expected)
     _, metrics, _ = one_step(utterances, keys)
     assert metrics["rewards/overlong/mean"] == pytest.approx(expected.mean().item())

@@ -194,6 +194,34 @@ def test_estimators_of_the_divergence(estimator: str) -> None:
     assert KL[estimator](policy.log(), policy.log()).abs().max() == 0
 
 
+@pytest.mark.parametrize("gap", [0.5, 6.0, 8.0, 30.0, 60.0, 100.0, 800.0])
+def test_k3_draws_back_what_the_policy_has_given_up(gap: float) -> None:
+    """Never below 0, growing with the distance, and a number with its gradient at any of it."""
+    logps = torch.tensor([-gap, -gap - 1], requires_grad=True)
+    near, far = KL["k3"](logps, torch.zeros(2))
+    (near + far).backward()
+    assert 0 <= near < far < 1e6
+    assert logps.grad.isfinite().all() and logps.grad.max() < 0 and logps.grad.min() > -1200
+
+
+def test_k3_near_the_reference_is_the_formula() -> None:
+    difference = torch.linspace(-9, 6.9, 200)
+    assert torch.equal(KL["k3"](-difference, torch.zeros(200)), difference.exp() - difference - 1)
+
+
+@pytest.mark.parametrize("gap", [30.0, 60.0, 89.0, 100.0, 1e4])
+@pytest.mark.parametrize("ratio", RATIOS)
+@pytest.mark.parametrize("surrogate", SURROGATES)
+def test_a_ratio_out_of_reach_is_still_a_number(surrogate: str, ratio: str, gap: float) -> None:
+    """Several updates on one rollout may make likely what hardly was."""
+    old, mask = torch.full((2, 3), -gap), torch.ones(2, 3).bool()
+    logps = torch.full((2, 3), -0.01, requires_grad=True)
+    reached = RATIOS[ratio](logps - old, mask)
+    loss, _ = SURROGATES[surrogate](reached, logps, torch.tensor([[1.0], [-1.0]]), Clip())
+    loss.sum().backward()
+    assert loss.isfinite().all() and logps.grad.isfinite().all()
+
+
 def test_importance_weights_are_the_loops() -> None:
     step = some_step()
     old, rollout, mask = step["old"], step["rollout"], step["mask"]
