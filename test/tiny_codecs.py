@@ -26,14 +26,11 @@ from audiorl.text.characters import Characters
 SIZES = {
     "task": "tts",
     "codec.encoder.output_size": 16,
-    "codec.encoder.attention_heads": 2,
     "codec.encoder.linear_units": 32,
     "codec.encoder.num_blocks": 1,
-    "codec.encoder.kernel_size": 5,
     "codec.fsq_dims": 3,
     "flow.hidden_size": 16,
     "flow.num_blocks": 2,
-    "flow.speaker_size": 4,
     "flow.euler_steps": 3,
     "flow.griffin_lim_steps": 4,
 }

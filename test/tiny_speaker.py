@@ -21,12 +21,9 @@ TEXTS = 8  # ids of text and marks; speech and stop follow
 SPEECH = {
     "task": "tts",
     "reward_model.encoder.output_size": 16,
-    "reward_model.encoder.attention_heads": 2,
     "reward_model.encoder.linear_units": 32,
     "reward_model.encoder.num_blocks": 1,
-    "reward_model.encoder.kernel_size": 5,
     "reward_model.encoder.dropout_rate": 0.0,
-    "reward_model.frames_per_token": 2,
 }
 
 

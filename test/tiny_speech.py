@@ -61,13 +61,11 @@ def tiny_judge() -> Judge:
     """An untrained one of the words and speakers."""
     sizes = {
         "output_size": 16,
-        "attention_heads": 2,
         "linear_units": 32,
         "num_blocks": 1,
-        "kernel_size": 5,
     }
     keys = {f"judge.encoder.{name}": size for name, size in sizes.items()}
-    settings = JudgeSettings.of(tiny_config({"task": "tts", "judge.speaker_size": 4, **keys}))
+    settings = JudgeSettings.of(tiny_config({"task": "tts", **keys}))
     return Judge.of(settings, WORDS, SPEAKERS)
 
 

@@ -13,8 +13,6 @@ from audiorl.config.training import Schedule
 if TYPE_CHECKING:
     from audiorl.config.schema import Config
 
-MOST_CODES = 65_536  # of xcodec2; a language model has an embedding for each
-
 
 @dataclass
 class CodecShape:
@@ -28,8 +26,7 @@ class CodecShape:
     )
     pretrained: str = key("", "folder or hub name of a pretrained codec; native has none")
     encoder: EncoderSizes = key(lambda: EncoderSizes(num_blocks=3), "of a native codec")
-    fsq_dims: int = key(6, "numbers of a code; there are fsq_levels ^ fsq_dims codes", ge=1)
-    fsq_levels: int = key(3, "values of each number; odd", ge=3)
+    fsq_dims: int = key(6, "numbers of a code, of 3 levels: there are 3^6 codes", ge=1, le=10)
 
 
 @dataclass
@@ -37,9 +34,7 @@ class CodecConfig(CodecShape):
     """From a wave to speech tokens (stage 3)."""
 
     batch_seconds: float = key(60.0, "seconds of audio in a batch, padding included", gt=0)
-    schedule: Schedule = key(
-        lambda: Schedule(max_steps=2000, average=1), "of the tokens; the best by dev CER"
-    )
+    schedule: Schedule = key(lambda: Schedule(max_steps=2000), "of the tokens; the best by dev CER")
 
     def rules(self, config: Config) -> Iterator[Rule]:
         """Yield the rules that the section breaks."""
@@ -56,12 +51,6 @@ class CodecConfig(CodecShape):
             return
         yield from self.encoder.rules_in("codec.encoder")
         yield from self.schedule.rules_in("codec")
-        if self.fsq_levels % 2 == 0:
-            message = f"must be odd, so that 0 is one of them; set {self.fsq_levels + 1}"
-            yield ("codec.fsq_levels",), message
-        elif (codes := self.fsq_levels**self.fsq_dims) > MOST_CODES:
-            keys = ("codec.fsq_dims", "codec.fsq_levels")
-            yield keys, f"make {codes} codes; take at most {MOST_CODES}"
 
 
 @dataclass
@@ -70,7 +59,6 @@ class FlowShape:
 
     hidden_size: int = key(192, "width", ge=8)
     num_blocks: int = key(6, "layers of the flow, at the same rate", ge=1)
-    speaker_size: int = key(64, "size of a speaker's vector", ge=2)
     euler_steps: int = key(10, "evaluations of the network for an utterance", ge=1)
     temperature: float = key(
         0.5, "deviation of the noise that speaking begins with; training has 1", ge=0
@@ -84,7 +72,7 @@ class FlowConfig(FlowShape):
 
     batch_seconds: float = key(60.0, "seconds of audio in a batch, padding included", gt=0)
     schedule: Schedule = key(
-        lambda: Schedule(max_steps=2000, learning_rate=1e-3, average=1),
+        lambda: Schedule(max_steps=2000, learning_rate=1e-3),
         "of the sound; the best by mel error",
     )
 

@@ -48,9 +48,6 @@ class DiffROConfig:
         "advantage is above 0",
         choices=("none", "positive_advantage"),
     )
-    loop_tokens: int = key(
-        25, "tokens that repetition of an n-gram fills where it is no pause but a loop", ge=4
-    )
     stop_weight: float = key(
         0.1, "weight of -log P(stopping where the history does, and not before)", ge=0
     )
@@ -84,9 +81,6 @@ class DiffROConfig:
         if fixed and self.sample_filter != "none":
             keys = ("diffro.sample_filter", "diffro.history", "rl.algorithm")
             yield keys, "fixed histories have no advantage, only rollouts do; set none"
-        if self.loop_tokens > rl.max_completion_length and not fixed:
-            keys = ("diffro.loop_tokens", "rl.max_completion_length")
-            yield keys, f"no response is that long; set less than {rl.max_completion_length}"
         if rl.top_k or rl.top_p < 1:
             keys = ("rl.top_k" if rl.top_k else "rl.top_p", "rl.algorithm")
             yield keys, "DiffRO draws from the full distribution; set top_k: 0 and top_p: 1"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from audiorl.config.field import Rule, key
 
@@ -59,16 +59,15 @@ class FrontendConfig:
 
 @dataclass
 class EncoderSizes:
-    """Kind and sizes of an encoder (ESPnet)."""
+    """Sizes of an encoder (ESPnet)."""
 
-    type: str = key(
-        "conformer", "ESPnet encoder", choices=("conformer", "e_branchformer", "transformer")
-    )
+    type: ClassVar[str] = "conformer"
+    attention_heads: ClassVar[int] = 4
+    kernel_size: ClassVar[int] = 15
+
     output_size: int = key(144, "width", ge=8)
-    attention_heads: int = key(4, "heads", ge=1)
     linear_units: int = key(288, "width of the feed-forward layers", ge=8)
     num_blocks: int = key(4, "layers", ge=1)
-    kernel_size: int = key(15, "kernel of the convolution (conformer, e_branchformer); odd", ge=1)
     dropout_rate: float = key(0.1, "dropout", ge=0, lt=1)
 
     def rules_in(self, section: str) -> Iterator[Rule]:
@@ -77,9 +76,6 @@ class EncoderSizes:
             keys = (f"{section}.output_size", f"{section}.attention_heads")
             heads = f"{self.attention_heads} attention heads"
             yield keys, f"must be even and a multiple of the {heads}; change one"
-        if self.type != "transformer" and self.kernel_size % 2 == 0:
-            keys = (f"{section}.kernel_size", f"{section}.type")
-            yield keys, f"must be odd; set {self.kernel_size + 1}"
         if self.type == "e_branchformer" and self.linear_units % 2:
             keys = (f"{section}.linear_units", f"{section}.type")
             yield keys, f"e_branchformer halves it; set {self.linear_units + 1}"
@@ -89,6 +85,11 @@ class EncoderSizes:
 class EncoderConfig(EncoderSizes):
     """The audio encoder (ESPnet)."""
 
+    type: str = key(
+        "conformer", "ESPnet encoder", choices=("conformer", "e_branchformer", "transformer")
+    )
+    attention_heads: int = key(4, "heads", ge=1)
+    kernel_size: int = key(15, "kernel of the convolution (conformer, e_branchformer); odd", ge=1)
     input_layer: str = key(
         "conv2d",
         "subsampling of frames: conv2d 4x, conv2d6 6x, conv2d8 8x",
@@ -101,6 +102,9 @@ class EncoderConfig(EncoderSizes):
     def rules(self, config: Config) -> Iterator[Rule]:
         """Yield the rules that the section breaks."""
         yield from self.rules_in("encoder")
+        if self.type != "transformer" and self.kernel_size % 2 == 0:
+            keys = ("encoder.kernel_size", "encoder.type")
+            yield keys, f"must be odd; set {self.kernel_size + 1}"
 
 
 @dataclass

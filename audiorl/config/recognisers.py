@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from audiorl.config.field import Rule, key, repeated
 from audiorl.config.model import EncoderSizes
@@ -19,15 +19,6 @@ class RewardModelShape:
     """Shape of a reward model."""
 
     encoder: EncoderSizes = key(EncoderSizes, "as wide as the embeddings of tokens")
-    frames_per_token: int = key(
-        1,
-        "of CTC; more where people say more characters than there are tokens, but it then learns "
-        "several times slower",
-        ge=1,
-    )
-    ctc_weight: float = key(
-        0.5, "of CTC in log P(text); attention has 1 - this; 1: no attention decoder", gt=0, le=1
-    )
 
 
 @dataclass
@@ -53,14 +44,20 @@ class RewardModelConfig(RewardModelShape):
 
 
 @dataclass
+class JudgeSizes(EncoderSizes):
+    """Sizes of a judge's encoder."""
+
+    type: ClassVar[str] = "e_branchformer"
+
+
+@dataclass
 class JudgeShape:
     """Shape of a judge."""
 
-    encoder: EncoderSizes = key(
-        lambda: EncoderSizes("e_branchformer", output_size=96, num_blocks=3, dropout_rate=0.0),
+    encoder: JudgeSizes = key(
+        lambda: JudgeSizes(output_size=96, num_blocks=3, dropout_rate=0.0),
         "as wide as the network of the voice",
     )
-    speaker_size: int = key(64, "size of a speaker's vector", ge=2)
 
 
 @dataclass
@@ -68,10 +65,9 @@ class JudgeConfig(JudgeShape):
     """The recogniser that scores what is synthesised, and never rewards (stage 3)."""
 
     train: str = key("", "set of natural recordings that it learns from; empty: data.train")
-    seed: int = key(1000, "of its weights and batches; other models have `seed`", ge=0)
     batch_seconds: float = key(30.0, "seconds of audio in a batch, padding included", gt=0)
     schedule: Schedule = key(
-        lambda: Schedule(muon_learning_rate=0.015, warmup_steps=50, average=2),
+        lambda: Schedule(muon_learning_rate=0.015, warmup_steps=50),
         "of its training; the best by dev CER",
     )
 

@@ -24,7 +24,7 @@ def _reason_against_other_length(config: Config) -> str:
     rl = config.rl
     if rl.lr_scheduler_type == "linear":
         return "the learning rate falls to 0 at rl.max_steps"
-    if rl.prompt_order == "curriculum" and not rl.curriculum_steps:
+    if rl.prompt_order == "curriculum":
         return "the curriculum draws from all utterances at half of rl.max_steps"
     if rl.algorithm in DIFFERENTIATED and config.diffro.tau != config.diffro.tau_end:
         return "diffro.tau falls to diffro.tau_end at rl.max_steps"
@@ -59,23 +59,6 @@ class RLConfig:
         "that stage 4 measured, and among ever more; reweight: the likelier, the more the rewards "
         "of its hypotheses lately differed",
         choices=("shuffle", "curriculum", "reweight"),
-        task="asr",
-    )
-    curriculum_start: float = key(
-        0.25,
-        "share of the utterances, the easiest, that curriculum begins with",
-        gt=0,
-        le=1,
-        task="asr",
-    )
-    curriculum_steps: int = key(
-        0, "steps until curriculum draws from all; 0: half of max_steps", ge=0, task="asr"
-    )
-    reweight_uniform: float = key(
-        0.2,
-        "share of the draws that reweight leaves to chance, so that nobody is lost",
-        gt=0,
-        le=1,
         task="asr",
     )
     num_generations: int = key(8, "group size G: hypotheses per prompt [rollout.n]", ge=2)
@@ -238,9 +221,6 @@ class RLConfig:
         for part in repeated(self.train):
             yield ("rl.train",), f"names {part} twice; keep one"
 
-        if self.curriculum_steps > self.max_steps:
-            keys = ("rl.curriculum_steps", "rl.max_steps")
-            yield keys, f"the run ends before the hardest are drawn; set at most {self.max_steps}"
         if self.cache_frames and "encoder" in self.train:
             yield ("rl.cache_frames", "rl.train"), "an encoder that learns changes them; set false"
         yield from _advantages(self)

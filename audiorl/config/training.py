@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from audiorl.config.field import Rule, key
 
@@ -18,7 +18,10 @@ def _fixed_length(config: Config) -> str:
 
 @dataclass
 class Schedule:
-    """Updates, learning rates, evaluations and checkpoints of a supervised training."""
+    """Updates, learning rates and evaluations of a supervised training.
+
+    The four models of synthesis have these keys; a warm start has more, in place of the constants.
+    """
 
     max_steps: int = key(
         1000,
@@ -26,17 +29,20 @@ class Schedule:
         ge=0,
         resume=_fixed_length,
     )
-    gradient_accumulation_steps: int = key(1, "batches summed into one update", ge=1)
     learning_rate: float = key(2e-3, "peak learning rate (AdamW)", gt=0)
     muon_learning_rate: float = key(
         0.0, "peak learning rate of Muon on the layers' matrices; 0: AdamW there too", ge=0
     )
     warmup_steps: int = key(100, "updates of linear warm-up; cosine decay to 2 % follows", ge=0)
     eval_steps: int = key(200, "updates between evaluations on dev", ge=1)
-    save_steps: int = key(100, "updates between checkpoints for resuming", ge=1, resume=True)
-    logging_steps: int = key(10, "updates between lines of metrics.jsonl", ge=1, resume=True)
-    average: int = key(3, "the model is the mean of this many best checkpoints on dev", ge=1)
-    eval_utterances: int = key(200, "dev utterances per evaluation; 0: all", ge=0, resume=True)
+    gradient_accumulation_steps: ClassVar[int] = 1
+    logging_steps: ClassVar[int] = 10
+    eval_utterances: ClassVar[int] = 200
+
+    @property
+    def save_steps(self) -> int:
+        """Updates between checkpoints for resuming."""
+        return self.eval_steps
 
     def rules_in(self, section: str) -> Iterator[Rule]:
         """Yield the rules that the schedule of a section with a new model breaks."""
@@ -45,11 +51,22 @@ class Schedule:
 
 
 @dataclass
+class WarmStartSchedule(Schedule):
+    """Updates, learning rates, evaluations and checkpoints of a warm start."""
+
+    gradient_accumulation_steps: int = key(1, "batches summed into one update", ge=1)
+    save_steps: int = key(100, "updates between checkpoints for resuming", ge=1, resume=True)
+    logging_steps: int = key(10, "updates between lines of metrics.jsonl", ge=1, resume=True)
+    average: int = key(3, "the model is the mean of this many best checkpoints on dev", ge=1)
+    eval_utterances: int = key(200, "dev utterances per evaluation; 0: all", ge=0, resume=True)
+
+
+@dataclass
 class SFTConfig:
     """Supervised warm start (stage 3)."""
 
-    schedule: Schedule = key(
-        Schedule, "of its training; the best on dev (ASR: greedy WER; TTS: loss)"
+    schedule: WarmStartSchedule = key(
+        WarmStartSchedule, "of its training; the best on dev (ASR: greedy WER; TTS: loss)"
     )
     batch_seconds: float = key(
         80.0, "seconds of audio in a batch, padding included", gt=0, task="asr"

@@ -28,6 +28,7 @@ from audiorl.text.characters import Characters
 
 LABELS = "labels.json"  # characters and speakers, in the order of the outputs
 LABELS_A_FRAME = 2  # fast speech has more characters than there are frames of 40 ms
+VECTOR_SIZE = 64  # of a speaker's vector
 SCALE, MARGIN = 20.0, 0.2  # of the speakers' softmax
 LEAST_SPREAD = 1e-4  # variance, under the root
 
@@ -94,8 +95,8 @@ class Judge(nn.Module):
         self.encoder = Encoder(judge.encoder, n_mels)
         units = len(self.characters.symbols) + 1
         self.head = nn.Linear(judge.encoder.output_size, LABELS_A_FRAME * units)
-        self.voice = Voice(n_mels, judge.encoder.output_size, judge.speaker_size)
-        self.voices = nn.Parameter(torch.randn(len(self.speakers), judge.speaker_size))
+        self.voice = Voice(n_mels, judge.encoder.output_size, VECTOR_SIZE)
+        self.voices = nn.Parameter(torch.randn(len(self.speakers), VECTOR_SIZE))
 
     @classmethod
     def of(cls, settings: JudgeSettings, texts: Sequence[str], speakers: Sequence[str]) -> Judge:

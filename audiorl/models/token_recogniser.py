@@ -38,6 +38,7 @@ from audiorl.text.normalise import spoken
 
 FACTS = "recogniser.json"
 TEXT = "text"  # the task that every recogniser has
+CTC_WEIGHT = 0.5  # of CTC in log P(text); the attention decoder has the rest
 RATES = ("slow", "normal", "fast")  # classes of the task rate
 SENTENCE_EDGE = BLANK  # the attention decoder's first input and last output
 BATCH = 64  # utterances that are transcribed at once
@@ -100,26 +101,23 @@ class TokenRecogniser(nn.Module):
         super().__init__()
         self.settings = settings
         self.facts = facts
-        model, sizes = settings.reward_model, settings.reward_model.encoder
-        self.ctc_weight, self.frames_per_token = model.ctc_weight, model.frames_per_token
+        sizes = settings.reward_model.encoder
         units = len(facts.characters) + 1
         self.table = nn.Embedding(facts.codec["codebook_size"], sizes.output_size)
         self.encoder = Encoder(sizes, sizes.output_size, "linear")
-        self.ctc_head = nn.Linear(sizes.output_size, model.frames_per_token * units)
-        self.decoder = None
-        if model.ctc_weight < 1:
-            logging.disable(logging.INFO)  # it logs that it checkpoints no layer
-            self.decoder = TransformerDecoder(
-                vocab_size=units,
-                encoder_output_size=sizes.output_size,
-                attention_heads=sizes.attention_heads,
-                linear_units=sizes.linear_units,
-                num_blocks=1,
-                dropout_rate=sizes.dropout_rate,
-                positional_dropout_rate=sizes.dropout_rate,
-                use_flash_attn=False,
-            )
-            logging.disable(logging.NOTSET)
+        self.ctc_head = nn.Linear(sizes.output_size, units)
+        logging.disable(logging.INFO)  # it logs that it checkpoints no layer
+        self.decoder = TransformerDecoder(
+            vocab_size=units,
+            encoder_output_size=sizes.output_size,
+            attention_heads=sizes.attention_heads,
+            linear_units=sizes.linear_units,
+            num_blocks=1,
+            dropout_rate=sizes.dropout_rate,
+            positional_dropout_rate=sizes.dropout_rate,
+            use_flash_attn=False,
+        )
+        logging.disable(logging.NOTSET)
         self.tasks = nn.ModuleDict(
             {
                 name: AttentionPooling(sizes.output_size, len(classes))
@@ -142,8 +140,8 @@ class TokenRecogniser(nn.Module):
     def log_likelihood(self, embedded: Tensor, lengths: Tensor, texts: Sequence[str]) -> Tensor:
         """Return log P(text | tokens) [B] in nats: CTC's and attention's, weighted.
 
-        embedded [B, T, D], lengths [B]. `ctc_weight` is the share of CTC. -inf where the tokens are
-        too few for CTC to write the text (`has_room`).
+        embedded [B, T, D], lengths [B]. -inf where the tokens are too few for CTC to write the text
+        (`has_room`).
         """
         return self.log_likelihoods(embedded, lengths, texts, {})[TEXT]
 
@@ -161,11 +159,10 @@ class TokenRecogniser(nn.Module):
         """
         read = lengths.clamp(min=1)  # an empty response is one frame, in which no text has room
         frames, _ = self.encoder(embedded[:, : int(read.max())], read)
-        labels, weight = [self.spell(text) for text in texts], self.ctc_weight
-        found = {TEXT: weight * ctc_log_likelihood(*self._ctc_logits(frames, lengths), labels)}
-        if self.decoder is not None:
-            attention = self._attention(frames, read, labels, smoothing)
-            found[TEXT] = found[TEXT] + (1 - weight) * attention
+        labels = [self.spell(text) for text in texts]
+        ctc = ctc_log_likelihood(self._ctc_logits(frames), lengths, labels)
+        attention = self._attention(frames, read, labels, smoothing)
+        found = {TEXT: CTC_WEIGHT * ctc + (1 - CTC_WEIGHT) * attention}
         for task, names in classes.items():
             known = self.facts.tasks[task]
             wanted = torch.tensor([known.index(name) for name in names], device=frames.device)
@@ -180,7 +177,7 @@ class TokenRecogniser(nn.Module):
         """Return the text of each list of tokens: the likeliest character of each frame (CTC)."""
         texts = [""] * len(tokens)
         for rows, frames, lengths in self._batches(tokens):
-            for i, path in zip(rows, best_path(*self._ctc_logits(frames, lengths)), strict=True):
+            for i, path in zip(rows, best_path(self._ctc_logits(frames), lengths), strict=True):
                 text = "".join(self.facts.characters[label - 1] for label in path)
                 texts[i] = " ".join(text.split())
         return texts
@@ -224,7 +221,7 @@ class TokenRecogniser(nn.Module):
 
     def has_room(self, text: str, tokens: int) -> bool:
         """Return whether so many tokens can be read as the text at all."""
-        return frames_needed(self.spell(text)) <= tokens * self.frames_per_token
+        return frames_needed(self.spell(text)) <= tokens
 
     def class_of(self, task: str, utterance: Utterance, tokens: int | None = None) -> str:
         """Return the class of an utterance: its speaker, or its tag of that name, or nothing.
@@ -272,11 +269,9 @@ class TokenRecogniser(nn.Module):
         """Mask [B, T] of the frames [B, T, D] that are no padding."""
         return torch.arange(frames.size(1), device=frames.device) < lengths[:, None]
 
-    def _ctc_logits(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Frames [B, T, D] to [T * frames_per_token, B, units], and lengths [B] in these."""
-        upsampling = self.frames_per_token
-        logits = self.ctc_head(frames).reshape(len(frames), frames.size(1) * upsampling, -1)
-        return logits.transpose(0, 1), lengths * upsampling
+    def _ctc_logits(self, frames: Tensor) -> Tensor:
+        """Frames [B, T, D] to [T, B, units]."""
+        return self.ctc_head(frames).transpose(0, 1)
 
     def _attention(
         self, frames: Tensor, lengths: Tensor, labels: Sequence[Tensor], smoothing: float

@@ -128,7 +128,6 @@ class DiffROLoss:
             ended,
             [self.recogniser.has_room(u.text, n) for u, n in texts],
             advantages.flatten().tolist() if wants_positive else None,
-            self.config.diffro.loop_tokens,
         )
 
     def __call__(

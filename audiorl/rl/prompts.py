@@ -25,6 +25,10 @@ from audiorl.data.rl_set import Item
 from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
 
+EASIEST = (
+    0.25  # share of the utterances that a curriculum begins with; at half of the run it has all
+)
+UNIFORM = 0.2  # share of the draws that reweighting leaves to chance, so that nobody is lost
 MEMORY = 0.5  # weight of the spread that an utterance had before, against the one it has now
 
 
@@ -137,17 +141,14 @@ class Prompts:
         weights = np.ones(len(subset))
         if rl.prompt_order == "reweight":
             spread = self.spread[subset]
-            weights = (1 - rl.reweight_uniform) * spread / (spread.mean() or 1.0)
-            weights += rl.reweight_uniform
+            weights = (1 - UNIFORM) * spread / (spread.mean() or 1.0) + UNIFORM
         rng = np.random.default_rng([self.seed, step, attempt, index])
         order = subset[np.argsort(rng.exponential(size=len(subset)) / weights)].tolist()
         return [i for i in order if i not in used][:quota]
 
     def _pace(self, step: int) -> float:
         """Share of the utterances that the curriculum has reached."""
-        steps = self.rl.curriculum_steps or max(1, self.rl.max_steps // 2)
-        start = self.rl.curriculum_start
-        return start + (1 - start) * min(1.0, step / steps)
+        return EASIEST + (1 - EASIEST) * min(1.0, step / max(1, self.rl.max_steps // 2))
 
 
 @functools.lru_cache(maxsize=32)

@@ -31,7 +31,6 @@ def filter_samples(
     finished: Sequence[bool],
     has_room: Sequence[bool],
     advantages: Sequence[float] | None,
-    loop_tokens: int,
 ) -> Filtered:
     """Looks at responses (their stop tokens left out), `has_room`: enough of them for the text.
 
@@ -45,7 +44,7 @@ def filter_samples(
         reason = None
         if not finished[i]:
             reason = "unterminated"
-        elif token_loops(row, loop_tokens):
+        elif token_loops(row):
             reason = "looping"
         elif not has_room[i]:
             reason = "too_short"

@@ -40,7 +40,7 @@ def build_speech_rl_set(
     ((source, utterances),) = read_pool(config, dump).items()
     model.refuse_texts(utterances, config.decode.max_completion_length)
     spoken = speak(engine, utterances, config.decode, config.seed, "speaking the RL set")
-    faults = {name: _fault(found, config.diffro.loop_tokens) for name, found in spoken.items()}
+    faults = {name: _fault(found) for name, found in spoken.items()}
     kept = [u for u in utterances if not faults[u.id]]
     why = ", ".join(f"{n} {fault}" for fault, n in Counter(faults.values()).items() if fault)
     print(f"{source}: kept {len(kept)} of {len(utterances)} texts{f' ({why})' if why else ''}")
@@ -56,13 +56,13 @@ def build_speech_rl_set(
     stamp.write()
 
 
-def _fault(spoken: Spoken, loop_tokens: int) -> str:
+def _fault(spoken: Spoken) -> str:
     """Why speech is no history to learn along; empty if it is one."""
     if not spoken.tokens:
         return "empty"
     if not spoken.finished:
         return "without an end"
-    return "looping" if token_loops(spoken.tokens, loop_tokens) else ""
+    return "looping" if token_loops(spoken.tokens) else ""
 
 
 def _stamp(config: Config, policy: str, weights: Path, dump: Path, out: Path) -> Stamp:
@@ -73,7 +73,6 @@ def _stamp(config: Config, policy: str, weights: Path, dump: Path, out: Path) ->
         "sampling": asdict(speech_sampling(config.decode)),
         "max_completion_length": config.decode.max_completion_length,
         "seed": config.seed,
-        "loop_tokens": config.diffro.loop_tokens,
         "sets": sets,
         "normalizer": config.score.normalizer,  # texts are held out as they are scored
     }

@@ -20,6 +20,7 @@ from audiorl.text.normalise import CJK
 REPETITIONS = 4  # an n-gram that follows itself this often is a loop
 LONGEST_NGRAM = 20  # units
 COMPRESSION_RATIO = 2.4  # Whisper's threshold for a degenerate hypothesis
+LOOP_TOKENS = 25  # speech tokens that a repeating n-gram fills where it is no pause but a loop
 BURST = 5  # inserted units in a row
 FOREIGN = 3  # units of another script in a row, or function words of another language
 
@@ -62,12 +63,12 @@ def loops(hyp: Sequence[str], ref: Sequence[str] = ()) -> list[Span]:
     return spans
 
 
-def token_loops(tokens: Sequence[int], least: int) -> list[Span]:
-    """Return spans of at least `least` speech tokens in which an n-gram repeats.
+def token_loops(tokens: Sequence[int]) -> list[Span]:
+    """Return spans of at least `LOOP_TOKENS` speech tokens in which an n-gram repeats.
 
     Shorter spans are pauses or long sounds, whose tokens are alike.
     """
-    return [span for span, _ in _loops(tokens) if span.end - span.start >= least]
+    return [span for span, _ in _loops(tokens) if span.end - span.start >= LOOP_TOKENS]
 
 
 def compressible(hyp: Sequence[str], text: str, ref_text: str = "") -> list[Span]:

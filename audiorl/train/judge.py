@@ -29,6 +29,7 @@ from audiorl.train.supervised import Loaded, train_supervised
 log = logging.getLogger(__name__)
 
 RELEVANT = ("data.sample_rate", "frontend.", "judge.")
+SEED = 1000  # of weights and batches; the models that are judged have `seed`
 NOISY = 0.5  # share of the recordings that noise is added to
 
 
@@ -47,7 +48,7 @@ def train_judge(config: Config, dump: Path, out: Path) -> None:
         return
     _warn_of_shared(train, sets[0], dump / config.data.train)
     setup_torch(config.num_threads)
-    torch.manual_seed(config.judge.seed)
+    torch.manual_seed(SEED)
     settings = JudgeSettings.of(config)
     judge = Judge.of(settings, [u.text for u in train], [u.speaker for u in train])
     if not judge.characters.symbols:
@@ -59,7 +60,7 @@ def train_judge(config: Config, dump: Path, out: Path) -> None:
     dev = some(dev, config.judge.schedule.eval_utterances)
     limits = (config.decode.batch_seconds, config.score.normalizer)
     task = Judging(judge, train, dev, config.judge, *limits)
-    train_supervised(experiment, task, config.judge.schedule, "judge", config.judge.seed)
+    train_supervised(experiment, task, config.judge.schedule, "judge", 2, SEED)
     judge.eval().save(experiment.model_folder)
     log.info("wrote %s", experiment.model_folder)
 
@@ -95,7 +96,7 @@ class Judging:
 
     def batches(self, first: int) -> Iterator[Loaded]:
         """Return utterances and their waves."""
-        stream = batch_stream(self.train, self.keys.batch_seconds, self.keys.seed, first)
+        stream = batch_stream(self.train, self.keys.batch_seconds, SEED, first)
         return prefetch(stream, self.model.sample_rate)
 
     def loss(self, batch: Loaded, step: int) -> tuple[Tensor, dict[str, Tensor]]:

@@ -68,7 +68,7 @@ def train_reward_model(config: Config, dump: Path, tokens: Path, out: Path) -> N
     held_out = some(dev, config.reward_model.schedule.eval_utterances)
     tokens = {**spoken_train, **spoken_dev}
     task = RewardModelTraining(model, train, held_out, tokens, config.reward_model, config.seed)
-    train_supervised(experiment, task, config.reward_model.schedule, "reward model")
+    train_supervised(experiment, task, config.reward_model.schedule, "reward model", average=3)
     model.eval().save(experiment.model_folder)
     log.info("wrote %s", experiment.model_folder)
 
@@ -107,12 +107,12 @@ def with_room(
     kept = [u for u in train if spoken(u.text) and model.has_room(u.text, len(tokens[u.id]))]
     if not kept:
         raise UserError(
-            "reward model: no utterance has tokens enough for its text; raise "
-            "reward_model.frames_per_token, or look at the codec's token rate."
+            "reward model: no utterance has a token for each character of its text; take a codec "
+            "with more tokens a second."
         )
     log.info(
         "reward model: %d of %d utterances kept; the others have no words, or too few tokens for "
-        "their text (reward_model.frames_per_token)",
+        "their text",
         len(kept),
         len(train),
     )

@@ -32,7 +32,8 @@ def train_sft(task: Task, out: Path) -> None:
     setup_torch(config.num_threads)
     torch.manual_seed(config.seed)
     training = task.warm_start(inputs)
-    if config.sft.schedule.max_steps:
-        train_supervised(experiment, training, config.sft.schedule)
+    schedule = config.sft.schedule
+    if schedule.max_steps:
+        train_supervised(experiment, training, schedule, average=schedule.average)
     training.model.eval().save(experiment.model_folder)
     log.info("wrote %s", experiment.model_folder)

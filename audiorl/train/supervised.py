@@ -23,10 +23,11 @@ def train_supervised(
     task: Supervised,
     schedule: Schedule,
     name: str = "supervised training",
+    average: int = 1,
     seed: int | None = None,
     first: int = 0,
 ) -> None:
-    """Trains `task.model`: at the end, the mean of its `average` best evaluations.
+    """Trains `task.model`: at the end, the mean of its `average` best checkpoints.
 
     Continues a run that was cut off, to the bit (on a CPU). `seed`: the config's, unless given.
     Another training in the same folder counts its steps from `first`, where those before it end,
@@ -38,7 +39,7 @@ def train_supervised(
         [model], schedule.learning_rate, WEIGHT_DECAY, schedule.muon_learning_rate
     )
     checkpoints = Checkpoints(experiment.folder / "checkpoints" / (name if first else ""))
-    best = BestWeights(checkpoints.folder, schedule.average, masters=optimizer.masters)
+    best = BestWeights(checkpoints.folder, average, masters=optimizer.masters)
     done, state = checkpoints.resume(model, optimizer)
     if state:
         best.scores = state["best"]

@@ -17,13 +17,11 @@ from audiorl.errors import UserError
         (["codec.pretrained=org/codec"], "codec.pretrained", "a native codec is trained here; set"),
         (["codec.type=mimi"], "codec.pretrained", "there is no mimi to load; name its folder"),
         (
-            ["codec.encoder.attention_heads=5"],
+            ["codec.encoder.output_size=90"],
             "codec.encoder.output_size",
-            "of the 5 attention",
+            "of the 4 attention",
         ),
-        (["codec.encoder.kernel_size=16"], "codec.encoder.kernel_size", "must be odd; set 17"),
-        (["codec.fsq_levels=4"], "codec.fsq_levels", "so that 0 is one of them; set 5"),
-        (["codec.fsq_dims=11"], "codec.fsq_dims", "make 177147 codes; take at most 65536"),
+        (["codec.fsq_dims=11"], "codec.fsq_dims", "expected a whole number >= 1, <= 10 (got 11)"),
     ],
 )
 def test_broken_rule(problems: Callable, options: list[str], key: str, reason: str) -> None:
@@ -37,7 +35,6 @@ def test_broken_rule(problems: Callable, options: list[str], key: str, reason: s
     [
         ["codec.type=xcodec2", "codec.pretrained=org/codec"],
         ["codec.fsq_dims=10"],
-        ["codec.fsq_levels=5", "codec.fsq_dims=4"],
     ],
 )
 def test_kept_rule(write: Callable, options: list[str]) -> None:

@@ -83,7 +83,6 @@ def test_the_defaults_break_no_rule() -> None:
         ),
         (["rl_data.hypotheses=[x]"], "rl_data.hypotheses", "only subsets of kind hard compare"),
         (["rl_data.background=x"], "rl_data.background", "serves to find keywords, and they are"),
-        (["rl.curriculum_steps=101"], "rl.curriculum_steps", "the run ends before the hardest"),
         (["rl.train=[]"], "rl.train", "nothing would learn; name some of adaptor, llm, encoder"),
         (["rl.train=[llm, decoder]"], "rl.train", "decoder is not a part of the model"),
         (["rl.train=[llm, llm]"], "rl.train", "names llm twice"),

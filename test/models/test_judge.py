@@ -16,11 +16,8 @@ from audiorl.text.normalise import spoken
 KEYS = {
     "task": "tts",
     "judge.encoder.output_size": 16,
-    "judge.encoder.attention_heads": 2,
     "judge.encoder.linear_units": 32,
     "judge.encoder.num_blocks": 2,
-    "judge.encoder.kernel_size": 5,
-    "judge.speaker_size": 8,
 }
 TEXTS = ["ba do ki", "Lu, me!", "no pa ri so tu"]
 SPEAKERS = ["bob", "ann", "bob"]

@@ -15,10 +15,12 @@ from audiorl.config.diffro import DiffRORewardConfig
 from audiorl.data.speech_tokens import CodecInfo
 from audiorl.engines.engine import Rollout
 from audiorl.errors import UserError
+from audiorl.models import token_recogniser
 from audiorl.rl.diffro import DiffROLoss, Histories
 from audiorl.rl.diffro_learner import DiffRO
 from audiorl.rl.relaxation import gumbel_noise, gumbel_softmax
 from audiorl.runs.optimizer import Optimizers
+from audiorl.text import detectors
 
 UTTERANCES = [
     utterance("u0", "ab"),
@@ -180,7 +182,7 @@ def test_the_gradient_is_the_slope_of_the_expected_reward() -> None:
 
 def one_token(tau: float, hard: bool, draws: int = 40_000) -> tuple[Tensor, Tensor]:
     """Gradient in the logits of the mean reward of one token: relaxed, and the exact one."""
-    recogniser = tiny_recogniser({"reward_model.ctc_weight": 1.0}, spread=2.0)
+    recogniser = tiny_recogniser(spread=2.0)
     start = torch.tensor([0.3, -0.5, 0.8, 0.0, -1.0, 0.4])
     lengths, batch = torch.ones(6, dtype=torch.long), 2000
 
@@ -212,7 +214,7 @@ def test_as_tau_falls_the_gradient_is_that_of_the_exact_expectation() -> None:
         relaxed, exact = one_token(tau, hard=False)
         errors[tau] = float((relaxed - exact).norm() / exact.norm())
     assert errors[0.1] < 0.12
-    assert errors[1.0] > 0.3
+    assert errors[1.0] > 3 * errors[0.1]
 
 
 def test_straight_through_is_biased_and_no_less_so_for_a_low_tau() -> None:
@@ -225,8 +227,10 @@ def test_straight_through_is_biased_and_no_less_so_for_a_low_tau() -> None:
     assert float(torch.cosine_similarity(relaxed, exact, dim=0)) > 0.7
 
 
-def test_reward_rises_and_stopping_stays() -> None:
+def test_reward_rises_and_stopping_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     """A policy that follows it is understood better, and still ends where the recordings do."""
+    # Random attention hardly looks at the tokens.
+    monkeypatch.setattr(token_recogniser, "CTC_WEIGHT", 1.0)
 
     def train(stop_weight: float) -> tuple[list[float], list[float]]:
         policy = speaker({"diffro.stop_weight": stop_weight, "rl.beta": 0.0, "rl.max_steps": 60})
@@ -238,7 +242,7 @@ def test_reward_rises_and_stopping_stays() -> None:
     assert sum(text[-5:]) / 5 > sum(text[:5]) / 5 + 0.1
     assert stop[-1] < 0.1 * stop[0]
     _, forgotten = train(0.0)
-    assert forgotten[-1] > forgotten[0] + 0.2
+    assert forgotten[-1] > forgotten[0] + 0.1
 
 
 def test_the_kl_holds_the_policy() -> None:
@@ -272,9 +276,9 @@ def rollout(policy: TinySpeaker) -> tuple[Histories, Tensor]:
     return Histories.of_rollout(chosen, policy.get(chosen), drawn), finished
 
 
-def test_rollouts_are_filtered_by_their_own_tokens() -> None:
-    keys = {"diffro.loop_tokens": 4}
-    policy = speaker(keys)
+def test_rollouts_are_filtered_by_their_own_tokens(monkeypatch) -> None:
+    monkeypatch.setattr(detectors, "LOOP_TOKENS", 4)
+    policy = speaker()
     loss = DiffROLoss(policy, tiny_recogniser(), policy.recipe)
     found, finished = rollout(loss.policy)
     assert [u.id for u in found.utterances] == ["u0", "u0", "u2", "u2"]

@@ -31,8 +31,9 @@ from audiorl.models.token_recogniser import RecogniserFacts, RewardModelSettings
 from audiorl.rl_data import speech
 from audiorl.rl_data.speech import build_speech_rl_set
 from audiorl.runtime.stamps import Stamp
+from audiorl.text import detectors
 
-SETS = {"data.rl": "rl", "data.test": ["test"], "diffro.loop_tokens": 10}
+SETS = {"data.rl": "rl", "data.test": ["test"]}
 TEXTS = ["ba do", "ki lu me", "no pa", "ri so tu", "ba ba ba", "tu ki"]
 NAMES = [f"s{i % 3}-rl{i:03d}" for i in range(len(TEXTS))]
 
@@ -128,8 +129,9 @@ def test_recordings_last_as_long_as_they_do(dump: Path, tmp_path: Path) -> None:
 
 
 def test_speech_that_is_no_history_is_left_out_and_counted(
-    dump: Path, tmp_path: Path, saying, capsys
+    dump: Path, tmp_path: Path, saying, capsys, monkeypatch
 ) -> None:
+    monkeypatch.setattr(detectors, "LOOP_TOKENS", 10)
     good = list(range(9))
     saying(
         Spoken([], True),
@@ -143,11 +145,6 @@ def test_speech_that_is_no_history_is_left_out_and_counted(
     assert kept_ids(tmp_path / "out") == sorted([NAMES[2], NAMES[4]])
     told = "rl: kept 2 of 6 texts (1 empty, 1 looping, 2 without an end)\n"
     assert capsys.readouterr().out.endswith(told)
-    build(dump, tmp_path / "out" / "rl.jsonl", {"diffro.loop_tokens": 9})
-    assert kept_ids(tmp_path / "out") == [NAMES[4]]
-    assert "kept 1 of 6 texts (1 empty, 2 looping, 2 without an end)\n" in capsys.readouterr().out
-    build(dump, tmp_path / "out" / "rl.jsonl", {"diffro.loop_tokens": 11})
-    assert kept_ids(tmp_path / "out") == sorted([NAMES[1], NAMES[2], NAMES[4]])
 
 
 def test_nothing_is_left_out_without_a_reason(dump: Path, tmp_path: Path, saying, capsys) -> None:
@@ -250,7 +247,6 @@ def test_what_is_built_is_not_spoken_again(dump: Path, tmp_path: Path, calls, ca
     [
         {"seed": 2},
         {"decode.temperature": 0.5},
-        {"diffro.loop_tokens": 5},
         {"data.rl": "twin"},
         {"data.test": []},
         {"data.rl_dev": "more"},

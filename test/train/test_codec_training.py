@@ -32,11 +32,9 @@ SHORT = {
     "codec.batch_seconds": 3.0,
     "codec.schedule.warmup_steps": 2,
     "codec.schedule.eval_steps": 2,
-    "codec.schedule.save_steps": 2,
     "flow.schedule.max_steps": 4,
     "flow.schedule.warmup_steps": 2,
     "flow.schedule.eval_steps": 2,
-    "flow.schedule.save_steps": 2,
     "flow.batch_seconds": 3.0,
 }
 

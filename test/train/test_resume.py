@@ -28,7 +28,7 @@ from audiorl.train.rl import train_rl
 # Two subsets that share an utterance; curriculum and reweight read the difficulty.
 ORDERS = {
     "mixture": {"rl.prompt_order": "shuffle"},
-    "curriculum": {"rl.prompt_order": "curriculum", "rl.curriculum_start": 0.3},
+    "curriculum": {"rl.prompt_order": "curriculum"},
     "reweight": {"rl.prompt_order": "reweight", "rl.dynamic_sample": True},
 }
 

@@ -27,9 +27,7 @@ CODEC = CodecInfo(fingerprint="abc", codebook_size=60, token_rate=25.0)
 KEYS = {
     "reward_model.schedule.max_steps": 8,
     "reward_model.schedule.eval_steps": 3,
-    "reward_model.schedule.save_steps": 3,
     "reward_model.batch_seconds": 3.0,
-    "reward_model.schedule.average": 2,
     "reward_model.schedule.warmup_steps": 2,
     "reward_model.encoder.dropout_rate": 0.1,
     "reward_model.schedule.muon_learning_rate": 5e-3,
@@ -42,9 +40,7 @@ LEARNING = {
     "reward_model.schedule.eval_steps": 30,
     "reward_model.schedule.learning_rate": 1e-2,
     "reward_model.schedule.muon_learning_rate": 2e-2,
-    "reward_model.frames_per_token": 1,
     "reward_model.batch_seconds": 8.0,
-    "reward_model.schedule.average": 1,
 }
 
 

@@ -46,7 +46,6 @@ KEYS = {
     "rl.max_completion_length": 20,
     "rl.early_stop": "never",
     "decode.max_completion_length": 20,
-    "diffro.loop_tokens": 10,
     "diffro.weight": 0.3,
 }
 

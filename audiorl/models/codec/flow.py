@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from audiorl.config.codec import FlowShape
 from audiorl.models.codec.blocks import ConvBlock
+from audiorl.models.codec.speaker import SPEAKER_SIZE
 
 TIME_SIZE = 64  # sines and cosines of the flow's time
 TOKEN_BLOCKS, DRAFT_BLOCKS = 2, 2  # layers at the rate of tokens; of frames, for the draft
@@ -36,7 +37,7 @@ class FlowDecoder(nn.Module):
         size = config.hidden_size
         self.codes = nn.Linear(dims, size)
         self.token_blocks = nn.ModuleList(ConvBlock(size) for _ in range(TOKEN_BLOCKS))
-        self.speaker = nn.Linear(config.speaker_size, size)
+        self.speaker = nn.Linear(SPEAKER_SIZE, size)
         self.draft_blocks = nn.ModuleList(
             ConvBlock(size, condition_size=size) for _ in range(DRAFT_BLOCKS)
         )

@@ -15,7 +15,7 @@ from audiorl.models.codec.base import weights_hash
 from audiorl.models.codec.flow import FlowDecoder
 from audiorl.models.codec.quantiser import FiniteScalarQuantiser
 from audiorl.models.codec.settings import CodecSettings
-from audiorl.models.codec.speaker import SpeakerEncoder
+from audiorl.models.codec.speaker import SPEAKER_SIZE, SpeakerEncoder
 from audiorl.models.codec.vocoder import GriffinLim
 from audiorl.models.ctc import best_path, ctc_log_likelihood
 from audiorl.models.encoder import Encoder
@@ -25,6 +25,7 @@ from audiorl.runtime.files import write_json
 from audiorl.text.characters import Characters
 
 CHARACTERS = "characters.json"
+LEVELS = 3  # of each number of a code
 STRIDE = 4  # mel frames of a token: what ESPnet's conv2d joins
 BEFORE = 2  # its 7 frames begin so many before the 4 of a token,
 AFTER = 3 - BEFORE  # and end so many after them
@@ -39,6 +40,8 @@ class NativeCodec(nn.Module):
     flow decoder and the speaker encoder are trained on the finished tokens.
     """
 
+    speaker_size = SPEAKER_SIZE
+
     def __init__(self, settings: CodecSettings, characters: Characters) -> None:
         super().__init__()
         self.settings = settings
@@ -47,12 +50,9 @@ class NativeCodec(nn.Module):
         self.frontend = Frontend(settings.frontend, settings.sample_rate)
         self.sample_rate = settings.sample_rate
         self.token_rate = self.sample_rate / (STRIDE * self.frontend.hop)
-        self.speaker_size = flow.speaker_size
 
         self.encoder = Encoder(codec.encoder, n_mels)
-        self.quantiser = FiniteScalarQuantiser(
-            codec.encoder.output_size, codec.fsq_dims, codec.fsq_levels
-        )
+        self.quantiser = FiniteScalarQuantiser(codec.encoder.output_size, codec.fsq_dims, LEVELS)
         self.codebook_size = self.quantiser.codebook_size
         reader = replace(codec.encoder, num_blocks=1)
         self.reader = Encoder(reader, codec.fsq_dims, "linear")

@@ -9,12 +9,13 @@ from torch import Tensor, nn
 from audiorl.config.codec import FlowShape
 from audiorl.models.codec.blocks import ConvBlock
 
+SPEAKER_SIZE = 64
 BLOCKS = 2
 LEAST_VARIANCE = 1e-4  # below the root, whose slope would be infinite at 0
 
 
 class SpeakerEncoder(nn.Module):
-    """Normalised log-mel frames [B, N, n_mels] to a vector [B, speaker_size] of length 1.
+    """Normalised log-mel frames [B, N, n_mels] to a vector [B, SPEAKER_SIZE] of length 1.
 
     Mean and standard deviation over time (statistics pooling) keep the voice and lose the words.
     It has no objective of its own: it learns what the flow decoder needs to know.
@@ -25,7 +26,7 @@ class SpeakerEncoder(nn.Module):
         size = config.hidden_size // 2
         self.input = nn.Linear(n_mels, size)
         self.blocks = nn.ModuleList(ConvBlock(size) for _ in range(BLOCKS))
-        self.output = nn.Linear(2 * size, config.speaker_size)
+        self.output = nn.Linear(2 * size, SPEAKER_SIZE)
 
     def forward(self, mel: Tensor, lengths: Tensor) -> Tensor:
         """Return the vectors; lengths [B]: frames of each recording."""

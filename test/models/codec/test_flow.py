@@ -9,13 +9,14 @@ from torch import Tensor
 from audiorl.config.codec import FlowConfig
 from audiorl.models.codec import flow as flow_module
 from audiorl.models.codec.flow import FlowDecoder
+from audiorl.models.codec.speaker import SPEAKER_SIZE
 
 STRIDE, MELS, DIMS = 4, 16, 3
 
 
 def decoder(seed: int = 0, **keys) -> FlowDecoder:
     """A small one whose last layer is not 0, as it is before training."""
-    config = FlowConfig(hidden_size=24, num_blocks=2, speaker_size=5)
+    config = FlowConfig(hidden_size=24, num_blocks=2)
     for name, value in keys.items():
         setattr(config, name, value)
     torch.manual_seed(seed)
@@ -29,7 +30,7 @@ def inputs(lengths: list[int]) -> tuple[list[Tensor], Tensor]:
     """Codes of these lengths, and a speaker for each."""
     generator = torch.Generator().manual_seed(3)
     codes = [torch.randint(-1, 2, (n, DIMS), generator=generator).float() for n in lengths]
-    return codes, torch.randn(len(lengths), 5, generator=generator)
+    return codes, torch.randn(len(lengths), SPEAKER_SIZE, generator=generator)
 
 
 def test_frames_do_not_depend_on_the_batch() -> None:
@@ -150,14 +151,14 @@ def test_it_learns_what_each_code_and_voice_sounds_like() -> None:
     """Two codes with a spectrum each, which one of two voices turns upside down."""
     torch.manual_seed(0)
     flow = FlowDecoder(
-        FlowConfig(hidden_size=32, num_blocks=2, speaker_size=2),
+        FlowConfig(hidden_size=32, num_blocks=2),
         dims=1,
         n_mels=8,
         stride=STRIDE,
     )
     optimizer = torch.optim.AdamW(flow.parameters(), lr=1e-2)
     spectra = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat_interleave(4, 1)  # [2, 8]
-    voices = torch.eye(2)
+    voices = torch.eye(2, SPEAKER_SIZE)
 
     def batch(size: int) -> tuple[Tensor, Tensor, Tensor]:
         tokens, speakers = torch.randint(2, (size, 3)), torch.randint(2, (size,))
