@@ -25,6 +25,7 @@ import audiorl
 from audiorl.bin import cli
 from audiorl.errors import UserError
 from audiorl.infer.voices import VOICES
+from audiorl.models import open_weights
 from audiorl.runtime.files import atomic_path, progress, sha256
 
 META = "meta.json"
@@ -94,9 +95,12 @@ def pack(exp: Path, out: Path, created: datetime.datetime, codec: Path | None = 
     """Write `out`; return False when it already holds the same files.
 
     `codec`: of synthesis, its experiment; None for a system that was unpacked. Raises UserError
-    when the model is missing or when a config names a path of this machine.
+    when the model is missing or damaged or when a config names a path of this machine.
     """
     files = _members(exp, codec or exp / CODEC)
+    for path in files.values():
+        if path.suffix == ".safetensors":
+            open_weights(path)
     listed = {
         name: {"sha256": sha256(path), "size": path.stat().st_size}
         for name, path in progress(files.items(), desc="checksums", unit="file")

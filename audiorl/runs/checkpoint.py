@@ -24,11 +24,13 @@ from audiorl.models import (
 )
 from audiorl.runs.optimizer import Optimizers
 from audiorl.runtime.files import atomic_write, disk_errors
+from audiorl.runtime.stamps import Stamp
 
 log = logging.getLogger(__name__)
 
 KEPT = 2  # if the newest cannot be read, the one before can
 TRAINER = "trainer.pt"
+SUMS = "sums.json"  # of TRAINER; weights have their own
 
 
 class Checkpoints:
@@ -54,21 +56,31 @@ class Checkpoints:
             save_tensors(learning_tensors(model, optimizer.masters), unfinished / WEIGHTS)
             with atomic_write(unfinished / TRAINER, "wb") as stream:
                 torch.save(trainer, stream)
+            _sums(unfinished).write()
             shutil.rmtree(final, ignore_errors=True)
             unfinished.rename(final)
             for old in self._steps()[:-KEPT]:
                 shutil.rmtree(old)
 
-    def resume(self, model: nn.Module, optimizer: Optimizers) -> tuple[int, dict | None]:
-        """Load the newest readable checkpoint; return its step and state, or (0, None)."""
+    def resume(
+        self, model: nn.Module, optimizer: Optimizers, best: BestWeights
+    ) -> tuple[int, dict | None]:
+        """Load the newest whole checkpoint; return its step and state, or (0, None).
+
+        The best weights that it needs are part of it: where they are damaged, an older checkpoint
+        makes them anew.
+        """
         steps = self._steps()
         for folder in reversed(steps):
             try:
+                if changed := _sums(folder).changes():
+                    raise ValueError(f"{changed[0]} was changed or damaged")
+                saved = torch.load(folder / TRAINER, map_location="cpu", weights_only=True)
+                best.restore(saved["state"]["best"])
                 tensors = read_weights(folder / WEIGHTS)
                 fill_weights(model, tensors, learning_tensors(model))
                 named = dict(model.named_parameters())
                 optimizer.load_masters({named[n]: t for n, t in tensors.items() if n in named})
-                saved = torch.load(folder / TRAINER, map_location="cpu", weights_only=True)
                 optimizer.load_state_dict(saved["optimizer"])
             except (
                 UserError,
@@ -79,23 +91,23 @@ class Checkpoints:
                 ValueError,
                 pickle.UnpicklingError,
             ) as error:
-                log.warning(
-                    "%s cannot be read (%s); trying the one before",
-                    folder,
-                    reason(error),
-                )
+                log.warning("%s cannot be used (%s); trying the one before", folder, reason(error))
                 continue
             log.info("continuing from %s", folder)
             return saved["step"], saved["state"]
         if steps:
             raise UserError(
-                f"{self.folder}: none of its checkpoints can be read; restore one from a backup, "
-                "or remove the experiment's folder to train again."
+                f"{self.folder}: none of its checkpoints can be used (the log says why); restore "
+                "them from a backup, or remove the experiment's folder to train again."
             )
         return 0, None
 
     def _steps(self) -> list[Path]:
         return sorted(self.folder.glob("step_*"))
+
+
+def _sums(folder: Path) -> Stamp:
+    return Stamp(folder / SUMS, {}, {}, [folder / TRAINER])
 
 
 class BestWeights:
@@ -118,6 +130,13 @@ class BestWeights:
         self.keep = keep
         self.unsettled = unsettled
         self.scores: dict[str, float] = {}  # step -> error rate; plain types, saved in checkpoints
+        self.saved: dict[str, float] = {}  # those of the newest checkpoint
+
+    def restore(self, scores: dict[str, float]) -> None:
+        """Take the scores of a checkpoint; UserError if a file of theirs is missing or damaged."""
+        for step in scores:
+            open_weights(self._path(step))
+        self.scores, self.saved = scores, dict(scores)
 
     def offer(self, step: int, score: float, model: nn.Module) -> bool:
         """Keep `model` if it is among the best; return whether it is the best of all."""
@@ -150,14 +169,22 @@ class BestWeights:
         return dict(sorted(scores.items(), key=lambda item: (item[1], int(item[0])))[: self.keep])
 
     def clean(self) -> None:
-        """Remove files of steps that are no longer kept (called when a checkpoint holds that)."""
-        wanted = {self._path(step).name for step in self.scores}
+        """Remove files that no checkpoint needs, called when one holds `scores`.
+
+        Those of the checkpoint before stay, for it is what a damaged one is replaced with.
+        """
+        wanted = {self._path(step).name for step in self.scores | self.saved}
         for path in self.folder.glob("best_*.safetensors"):
             if path.name not in wanted:
                 path.unlink()
+        self.saved = dict(self.scores)
 
     def load_average(self, model: nn.Module) -> None:
-        """Put the mean of the kept weights into `model`, one tensor in memory at a time."""
+        """Put the mean of the kept weights into `model`, one tensor in memory at a time.
+
+        No other files stay.
+        """
+        self.clean()
         files = [open_weights(self._path(step)) for step in self.scores]
         own = learning_tensors(model)
         for path, file in zip(map(self._path, self.scores), files, strict=True):

@@ -83,12 +83,11 @@ def _train(
     # The reward model's error is lowest where it is hacked: a run that stops for that looks back.
     window = rl.early_stop_window if rl.early_stop == "stop" else 0
     best = BestWeights(checkpoints.folder, rl.average, window, optimizer.masters)
-    done, state = checkpoints.resume(model, optimizer)
+    done, state = checkpoints.resume(model, optimizer, best)
     reporter = Reporter(experiment.folder, done if state else -1)
     sampler = Sampler(engine, rl, config.seed)
     learner = task.learner(sampler, reference, rewards, optimizer, prompts, experiment.folder)
     if state:
-        best.scores = state["best"]
         prompts.restore(state["prompts"])
         task.restore(state["task"])
     else:

@@ -40,10 +40,7 @@ def train_supervised(
     )
     checkpoints = Checkpoints(experiment.folder / "checkpoints" / (name if first else ""))
     best = BestWeights(checkpoints.folder, average, masters=optimizer.masters)
-    done, state = checkpoints.resume(model, optimizer)
-    if state:
-        best.scores = state["best"]
-        best.clean()
+    done, _ = checkpoints.resume(model, optimizer, best)
     if done == schedule.max_steps:  # behind its lines there may be those of a further training
         best.load_average(model)
         return

@@ -15,11 +15,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save
 
 from audiorl.bin import unpack as unpack_module
 from audiorl.bin.pack import pack
 from audiorl.bin.unpack import unpack
 from audiorl.errors import UserError
+from audiorl.models import save_weights
 
 CREATED = datetime.datetime(2026, 1, 2, 3, 4, 6, tzinfo=datetime.UTC)
 PACKED = {
@@ -30,7 +33,7 @@ PACKED = {
     "report.html": b"<!DOCTYPE html>\n",
     "images/a b.png": b"\x89PNG",
     "model/config.yaml": b"llm:\n  hidden_size: 8\n",
-    "model/model.safetensors": os.urandom(3000),
+    "model/model.safetensors": save({"a": torch.rand(700)}),
     "model/tokenizer.model": b"tokens",
     "model/llm/tokenizer.json": b"{}",
     "decode_greedy/result.json": b"{}",
@@ -118,6 +121,22 @@ def test_model_is_needed(exp: Path, tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match=rf"{name} is missing.*; train first"):
         pack(exp, tmp_path / "x.zip", CREATED)
     assert not (tmp_path / "x.zip").exists()
+
+
+@pytest.mark.parametrize("damage", ["flip", "header", "cut"])
+def test_a_damaged_model_gets_no_new_checksums(exp: Path, tmp_path: Path, damage: str) -> None:
+    weights = exp / "model" / "model.safetensors"
+    save_weights(torch.nn.Linear(9, 9), weights)
+    pack(exp, tmp_path / "x.zip", CREATED)
+    content = bytearray(weights.read_bytes())
+    if damage == "flip":
+        content[-100] ^= 1
+    elif damage == "header":
+        content[:200] = bytes(200)
+    weights.write_bytes(content[: -10 if damage == "cut" else None])
+    with pytest.raises(UserError, match=r"safetensors: cannot be loaded.*; restore the file"):
+        pack(exp, tmp_path / "y.zip", CREATED)
+    assert not (tmp_path / "y.zip").exists()
 
 
 @pytest.mark.parametrize("path", ["/data/qwen", "~/qwen"])

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from tiny import sing, tiny_model
 
 from audiorl.errors import UserError
-from audiorl.models import load_weights, read_weights, weights_of
+from audiorl.models import load_weights, read_weights, save_weights, weights_of
 from audiorl.models.audio_llm import AudioLLM
 from audiorl.runs import checkpoint
 from audiorl.runs.checkpoint import BestWeights, Checkpoints, truncate_jsonl
@@ -39,8 +40,19 @@ def equal(model: AudioLLM, other: AudioLLM) -> bool:
     return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
 
 
+def resume(folder: Path, model: AudioLLM, optimizer: Optimizers) -> tuple[int, dict | None]:
+    return Checkpoints(folder).resume(model, optimizer, BestWeights(folder, 2))
+
+
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
+
+
+def flip(path: Path, place: int) -> None:
+    """Change one bit."""
+    content = bytearray(path.read_bytes())
+    content[place] ^= 4
+    path.write_bytes(content)
 
 
 @pytest.fixture
@@ -50,7 +62,7 @@ def saved(tmp_path: Path) -> Path:
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     for step in (1, 2, 3):
         train(model, optimizer, 1)
-        checkpoints.save(step, model, optimizer, {"best": {str(step): 0.5}, "stale": step})
+        checkpoints.save(step, model, optimizer, {"best": {}, "stale": step})
     return tmp_path / "checkpoints"
 
 
@@ -59,7 +71,7 @@ def test_what_was_saved_comes_back(saved: Path) -> None:
     train(expected, optimizer, 3)
     model, resumed = begun(seed=1)
     assert not equal(model, expected)
-    assert Checkpoints(saved).resume(model, resumed) == (3, {"best": {"3": 0.5}, "stale": 3})
+    assert resume(saved, model, resumed) == (3, {"best": {}, "stale": 3})
     assert equal(model, expected)
     train(model, resumed, 2)
     train(expected, optimizer, 2)
@@ -72,17 +84,19 @@ def test_the_last_two_are_kept(saved: Path) -> None:
 
 def test_a_new_run_has_none(tmp_path: Path) -> None:
     model, optimizer = begun()
-    assert Checkpoints(tmp_path / "new").resume(model, optimizer) == (0, None)
+    assert resume(tmp_path / "new", model, optimizer) == (0, None)
     assert equal(model, begun()[0])
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "trainer.pt"])
-@pytest.mark.parametrize("damage", [0.0, 0.3, 0.9, "gone", "other"])
+@pytest.mark.parametrize("damage", [0.0, 0.3, 0.9, "gone", "other", "flip"])
 def test_a_damaged_one_is_passed_over(saved: Path, file: str, damage) -> None:
     path = saved / "step_00000003" / file
     content = path.read_bytes()
     if damage == "gone":
         path.unlink()
+    elif damage == "flip":
+        flip(path, -1000)
     else:
         path.write_bytes(
             b"other" * 99 if damage == "other" else content[: int(damage * len(content))]
@@ -90,7 +104,7 @@ def test_a_damaged_one_is_passed_over(saved: Path, file: str, damage) -> None:
     expected, optimizer = begun()
     train(expected, optimizer, 2)
     model, resumed = begun()
-    assert Checkpoints(saved).resume(model, resumed)[0] == 2
+    assert resume(saved, model, resumed)[0] == 2
     assert equal(model, expected)
     train(model, resumed, 1)
     train(expected, optimizer, 1)
@@ -101,14 +115,14 @@ def test_one_of_another_model_is_passed_over(saved: Path) -> None:
     other = tiny_model({"llm.hidden_size": 64})
     Checkpoints(saved).save(4, other, Optimizers([other], 0.1, 0.0), {})
     model, resumed = begun()
-    assert Checkpoints(saved).resume(model, resumed)[0] == 3
+    assert resume(saved, model, resumed)[0] == 3
 
 
 def test_all_damaged(saved: Path) -> None:
     for step in (2, 3):
         (saved / f"step_0000000{step}" / "trainer.pt").write_bytes(b"")
-    with pytest.raises(UserError, match=r"none of its checkpoints can be read; restore") as raised:
-        Checkpoints(saved).resume(*begun())
+    with pytest.raises(UserError, match=r"none of its checkpoints can be used") as raised:
+        resume(saved, *begun())
     assert "\n" not in str(raised.value)
 
 
@@ -120,18 +134,18 @@ def test_nothing_in_a_checkpoint_is_run(saved: Path, tmp_path: Path) -> None:
     torch.save(
         {"optimizer": Bomb(), "state": {}, "step": 3}, saved / "step_00000003" / "trainer.pt"
     )
-    assert Checkpoints(saved).resume(*begun())[0] == 2
+    assert resume(saved, *begun())[0] == 2
     assert not (tmp_path / "exploded").exists()
 
 
 def test_remains_of_an_unfinished_one_do_not_matter(saved: Path) -> None:
     (saved / ".step_00000004").mkdir()
     (saved / ".step_00000004" / "model.safetensors").write_bytes(b"half")
-    assert Checkpoints(saved).resume(*begun())[0] == 3
+    assert resume(saved, *begun())[0] == 3
     model, optimizer = begun()
     Checkpoints(saved).save(4, model, optimizer, {})
     assert names(saved) == ["step_00000003", "step_00000004"]
-    assert names(saved / "step_00000004") == ["model.safetensors", "trainer.pt"]
+    assert names(saved / "step_00000004") == ["model.safetensors", "sums.json", "trainer.pt"]
 
 
 @pytest.fixture
@@ -151,22 +165,22 @@ def test_a_full_disk_keeps_the_last_checkpoint(small_disk: Path, room: int) -> N
     model, optimizer = begun()
     train(model, optimizer, 1)
     checkpoints = Checkpoints(small_disk / "checkpoints")
-    checkpoints.save(1, model, optimizer, {"stale": 0})
+    checkpoints.save(1, model, optimizer, {"best": {}, "stale": 0})
     size = sum(p.stat().st_size for p in small_disk.rglob("*") if p.is_file())
     assert size > 320_000
     free = int(subprocess.check_output(["stat", "-f", "-c", "%a", small_disk])) * 4096
     (small_disk / "ballast").write_bytes(bytes(free - room))
     with pytest.raises(UserError, match=r"cannot be written .*; free the disk") as raised:
-        checkpoints.save(2, model, optimizer, {"stale": 1})
+        checkpoints.save(2, model, optimizer, {"best": {}, "stale": 1})
     assert "\n" not in str(raised.value)
     (small_disk / "ballast").unlink()
     resumed, its_optimizer = begun(seed=1)
-    assert Checkpoints(small_disk / "checkpoints").resume(resumed, its_optimizer) == (
+    assert resume(small_disk / "checkpoints", resumed, its_optimizer) == (
         1,
-        {"stale": 0},
+        {"best": {}, "stale": 0},
     )
     assert equal(resumed, model)
-    checkpoints.save(2, model, optimizer, {"stale": 1})
+    checkpoints.save(2, model, optimizer, {"best": {}, "stale": 1})
     assert names(small_disk / "checkpoints") == ["step_00000001", "step_00000002"]
 
 
@@ -196,7 +210,7 @@ def test_masters_of_bf16_weights_come_back(tmp_path: Path) -> None:
     for step in (1, 2):
         train(expected, optimizer, 1)
         best.offer(step, 1 / step, expected)
-    checkpoints.save(2, expected, optimizer, {})
+    checkpoints.save(2, expected, optimizer, {"best": best.scores})
     saved = read_weights(tmp_path / "step_00000002" / "model.safetensors")
     assert {tensor.dtype for name, tensor in saved.items() if "llm." in name} == {torch.float32}
     frozen = {name for name, p in expected.named_parameters() if not p.requires_grad}
@@ -205,7 +219,7 @@ def test_masters_of_bf16_weights_come_back(tmp_path: Path) -> None:
 
     model, resumed = half(1)
     model.encoder.load_state_dict(expected.encoder.state_dict())
-    assert checkpoints.resume(model, resumed)[0] == 2
+    assert resume(tmp_path, model, resumed)[0] == 2
     assert equal(model, expected)
     for one, other in zip(resumed.parameters, optimizer.parameters, strict=True):
         assert torch.equal(one, other)
@@ -241,6 +255,53 @@ def test_the_average_holds_one_tensor_at_a_time(tmp_path: Path, monkeypatch) -> 
     assert asked == [name for name in weights_of(tiny_model()) for _ in range(3)]
 
 
+def test_a_damaged_checkpoint_is_replaced_with_the_one_before_and_its_best(tmp_path: Path) -> None:
+    """Whatever the newest needs no longer, the one before still has."""
+    model, optimizer = begun()
+    checkpoints, best = Checkpoints(tmp_path), BestWeights(tmp_path, 1)
+    for step, score in {1: 0.9, 2: 0.5, 3: 0.4}.items():
+        best.offer(step, score, tiny_model(seed=step))
+        checkpoints.save(step, model, optimizer, {"best": best.scores})
+        best.clean()
+    assert [n for n in names(tmp_path) if n.startswith("best")] == [
+        "best_00000002.safetensors",
+        "best_00000003.safetensors",
+    ]
+    flip(tmp_path / "best_00000003.safetensors", 5000)
+    again = BestWeights(tmp_path, 1)
+    assert checkpoints.resume(*begun(), again) == (2, {"best": {"2": 0.5}})
+    assert again.scores == {"2": 0.5}
+    again.offer(3, 0.4, tiny_model(seed=3))
+    averaged = tiny_model(seed=9)
+    again.load_average(averaged)
+    assert equal(averaged, tiny_model(seed=3))
+    (tmp_path / "best_00000002.safetensors").unlink()
+    flip(tmp_path / "best_00000003.safetensors", -1)
+    with pytest.raises(UserError, match="none of its checkpoints can be used"):
+        checkpoints.resume(*begun(), BestWeights(tmp_path, 1))
+
+
+def test_at_the_end_only_the_best_are_left(tmp_path: Path) -> None:
+    best, _ = offered(tmp_path, {1: 0.9, 2: 0.5, 3: 0.4}, keep=1)
+    best.load_average(tiny_model())
+    assert names(tmp_path) == ["best_00000003.safetensors"]
+
+
+@pytest.mark.parametrize("place", [3, 60, 500, 5000, -1, -9000])
+def test_one_changed_bit_of_weights_is_noticed(tmp_path: Path, place: int) -> None:
+    save_weights(tiny_model(), tmp_path / "w.safetensors")
+    flip(tmp_path / "w.safetensors", place)
+    with pytest.raises(UserError, match=r"w\.safetensors: cannot be loaded .*; restore the file"):
+        load_weights(tiny_model(), tmp_path / "w.safetensors")
+
+
+def test_weights_of_other_programs_have_no_checksum(tmp_path: Path) -> None:
+    model = tiny_model(seed=9)
+    save_file(weights_of(tiny_model(seed=1)), tmp_path / "w.safetensors")
+    load_weights(model, tmp_path / "w.safetensors")
+    assert equal(model, tiny_model(seed=1))
+
+
 def test_the_average_is_the_mean(tmp_path: Path) -> None:
     best, _ = offered(tmp_path, {1: 0.9, 2: 0.5, 3: 0.7, 4: 0.6}, keep=3)
     averaged = tiny_model(seed=9)
@@ -274,6 +335,7 @@ def test_the_unsettled_are_kept_and_may_be_passed_over(
     for step, score in {1: 0.9, 2: 0.5, 3: 0.6, 4: 0.7, 5: 0.1, 6: 0.2}.items():
         best.offer(step, score, tiny_model(seed=step))
         best.clean()
+    best.clean()
     assert names(tmp_path) == [f"best_0000000{step}.safetensors" for step in (2, 3, 4, 5, 6)]
     best.choose(distrusted)
     assert best.scores == chosen
@@ -288,12 +350,14 @@ def test_where_nothing_is_settled_the_first_is_chosen(tmp_path: Path) -> None:
     assert best.scores == {"0": 0.9}
 
 
-@pytest.mark.parametrize("damage", ["cut", "gone"])
+@pytest.mark.parametrize("damage", ["cut", "gone", "flip"])
 def test_damaged_best_weights_are_named(tmp_path: Path, damage: str) -> None:
     best, _ = offered(tmp_path, {1: 0.9, 2: 0.5}, keep=2)
     path = tmp_path / "best_00000002.safetensors"
     if damage == "gone":
         path.unlink()
+    elif damage == "flip":
+        flip(path, 4000)
     else:
         path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(UserError, match=r"best_00000002\.safetensors: ") as raised:

@@ -215,7 +215,7 @@ def test_a_checkpoint_cut_short_costs_some_steps_only(file, corpus, undisturbed,
     broken = tmp_path / "exp" / "checkpoints" / "step_00000006" / file
     broken.write_bytes(broken.read_bytes()[:-100])
     corpus.sft(tmp_path / "exp")
-    assert "step_00000006 cannot be read" in (tmp_path / "exp" / "train.log").read_text()
+    assert "step_00000006 cannot be used" in (tmp_path / "exp" / "train.log").read_text()
     same(tmp_path / "exp", undisturbed["sft"])
 
 
@@ -225,7 +225,7 @@ def test_without_a_readable_checkpoint_nothing_is_lost(corpus, tmp_path) -> None
     for folder in (exp / "checkpoints").glob("step_*"):
         (folder / "trainer.pt").write_bytes(b"")
     before = lines(exp / "metrics.jsonl")
-    with pytest.raises(UserError, match="none of its checkpoints can be read; restore one"):
+    with pytest.raises(UserError, match="none of its checkpoints can be used"):
         corpus.sft(exp)
     assert lines(exp / "metrics.jsonl") == before
 
