@@ -265,7 +265,9 @@ recipe_signal() {
     if [ -n "$recipe_child" ]; then
         [ "$1" != INT ] || recipe_wait "$recipe_child" 100 || true
         kill "$recipe_child" 2>/dev/null || true
-        recipe_wait "$recipe_child" 100 || kill -9 "$recipe_child" 2>/dev/null || true
+        # Not with -9: a launcher that is killed leaves behind what it has launched.
+        recipe_wait "$recipe_child" 600 ||
+            echo "process $recipe_child has not ended within a minute; end it by hand" >&2
     fi
     exit "$2"
 }

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from audiorl.errors import UserError
+
+TERMINATED = 143  # the status after a SIGTERM
 
 SHARED = {
     "dump": ("--dump", {"required": True, "help": "folder of the formatted sets"}),
@@ -61,16 +65,28 @@ def refuse_other_task(experiment: Path, task: str) -> None:
 def run(main: Callable[[], None]) -> None:
     """Run an entry point; a UserError or an interruption becomes one line and an exit status."""
     # A terminated program closes its files and ends its workers, as an interrupted one does.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     try:
         main()
+    except SystemExit as end:
+        if end.code == TERMINATED:
+            _leave(TERMINATED)
+        raise
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted; run the same command again to continue.", file=sys.stderr)
-        sys.exit(130)
+        _leave(130)
     except BrokenPipeError:
         # The reader of our output (head, less) went away: nothing is wrong.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+
+
+def _leave(code: int) -> NoReturn:
+    """End at once: an ordinary exit waits for threads, which may wait for a server."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

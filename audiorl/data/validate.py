@@ -8,6 +8,7 @@ durations that do not fit the audio, and ids that cannot be file names.
 from __future__ import annotations
 
 import itertools
+import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
@@ -33,6 +34,7 @@ from audiorl.data.tables import (
 from audiorl.data.utterance import absolute_audio, parse_seconds, parse_segment
 from audiorl.errors import UserError
 from audiorl.runtime.files import progress
+from audiorl.runtime.processes import end_with
 
 REQUIRED = {
     "utt2spk": "run the data preparation again",
@@ -299,7 +301,7 @@ def inspect_audio(
     nj = min(checks.nj, len(recordings) // FILES_PER_PROCESS + 1)
     if nj == 1:
         return dict(zip(recordings, bar(map(look, recordings.values())), strict=True))
-    pool = ProcessPoolExecutor(nj, mp_context=get_context("spawn"))
+    pool = ProcessPoolExecutor(nj, get_context("spawn"), end_with, (os.getpid(),))
     try:
         results = pool.map(look, recordings.values(), chunksize=FILES_PER_PROCESS // 2)
         return dict(zip(recordings, bar(results), strict=True))

@@ -7,13 +7,13 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from audiorl.config.field import key
 from audiorl.errors import UserError, reason
 from audiorl.rewards.core.reward import Context, Reward, Sample
 from audiorl.rewards.core.waves import WaveOptions
-
-TERMINATED = 143  # the status that a SIGTERM ends us with (audiorl/bin/cli.py)
+from audiorl.runtime.processes import Helper
 
 
 @dataclass
@@ -23,6 +23,8 @@ class Options(WaveOptions):
     reward_file: str = key(
         "", "Python file with reward(samples), a number or None for each; packed with the result"
     )
+
+    timeout: float = key(600.0, "s to wait for the values of one call", gt=0)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -45,16 +47,14 @@ def build(options: Options, context: Context) -> Reward:
     """Return what the function `reward(samples)` of the user's Python file returns.
 
     It is given a list of `audiorl.rewards.Sample` (those of an utterance are consecutive) and
-    returns a number or None (unscorable) for each. UserError if the file has no such function.
+    returns a number or None (unscorable) for each. The file runs in a process of its own, which it
+    may end or block, but not the training. UserError if it has no such function, or does so.
     """
     path = Path(options.reward_file)
-    function = _load(path)
+    helper = Helper(f"the reward {path}", _load, path, timeout=options.timeout)
 
     def reward(samples: Sequence[Sample]) -> list[float | None]:
-        try:
-            values = list(function(list(samples)))
-        except SystemExit as error:
-            raise _not_to_end(error) from error
+        values = helper.call(list(samples))
         if len(values) != len(samples):
             raise UserError(
                 f"{path}: reward() returned {len(values)} values for {len(samples)} samples; "
@@ -65,15 +65,13 @@ def build(options: Options, context: Context) -> Reward:
     return Reward(reward)
 
 
-def _load(path: Path) -> Callable[[list[Sample]], Sequence[float | None]]:
+def _load(path: Path) -> Callable[[list[Sample]], list[float | None]]:
     spec = importlib.util.spec_from_file_location(f"reward_file_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up
     try:
         spec.loader.exec_module(module)
-    except SystemExit as error:
-        raise UserError(f"{path} cannot be loaded ({_not_to_end(error)}); fix it.") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         kind = type(error).__name__
         raise UserError(f"{path} cannot be loaded ({kind}: {reason(error)}); fix it.") from error
     if not callable(function := getattr(module, "reward", None)):
@@ -81,11 +79,9 @@ def _load(path: Path) -> Callable[[list[Sample]], Sequence[float | None]]:
             f"{path} has no function reward(samples); add one that returns a number or None for "
             "each sample."
         )
-    return function
+    return lambda samples: [_number(value) for value in function(samples)]
 
 
-def _not_to_end(error: SystemExit) -> RuntimeError:
-    """Return the error to raise instead, unless a SIGTERM ends the run: a user's file must not."""
-    if error.code == TERMINATED:
-        raise error
-    return RuntimeError(f"it calls exit({'' if error.code is None else repr(error.code)})")
+def _number(value: Any) -> float | None:
+    """Return a plain number: the classes of the user's libraries need not be known elsewhere."""
+    return None if value is None else float(value)

@@ -83,13 +83,15 @@ def test_a_users_file_may_be_a_gate_or_see_groups(mine: Callable) -> None:
         ("import no_such_module", "(ModuleNotFoundError: No module named 'no_such_module'); fix"),
         ("def reward(", "local/mine.py cannot be loaded (SyntaxError: "),
         ("1 / 0", "local/mine.py cannot be loaded (ZeroDivisionError: division by zero); fix it."),
-        ("import sys; sys.exit()", "local/mine.py cannot be loaded (it calls exit()); fix it."),
-        ("exit(3)", "local/mine.py cannot be loaded (it calls exit(3)); fix it."),
+        ("import sys; sys.exit()", "local/mine.py cannot be loaded (SystemExit: SystemExit); fix"),
+        ("exit(3)", "local/mine.py cannot be loaded (SystemExit: 3); fix it."),
+        ("import os; os._exit(0)", "the reward local/mine.py ended (by itself, with status 0)"),
+        ("import time; time.sleep(9)", "the reward local/mine.py took more than 0.5 s; fix it, or"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_refused(mine: Callable, text: str, sentence: str) -> None:
     with pytest.raises(UserError) as refusal:
-        build_rewards(mine(text))
+        build_rewards(mine(text, timeout=0.5 if "sleep" in text else 600))
     assert sentence in str(refusal.value)
 
 
@@ -123,12 +125,26 @@ def reward(samples):
     assert "RuntimeError: it calls exit(3)" in caplog.text
 
 
-@pytest.mark.parametrize("text", ["exit(143)", "def reward(samples):\n    exit(143)\n"])
-def test_a_sigterm_inside_a_users_file_ends_the_run(mine: Callable, text: str) -> None:
-    """The handler of audiorl.bin.cli raises this wherever the program is."""
-    with pytest.raises(SystemExit) as end:
-        build_rewards(mine(text))(samples())
-    assert end.value.code == 143
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    ("code", "sentence"),
+    [
+        ("os._exit(0)", "the reward local/mine.py ended (by itself, with status 0); run the same"),
+        ("os.abort()", "the reward local/mine.py ended (by signal 6)"),
+        ("os.kill(os.getpid(), 9)", "ended (it was killed, for want of memory as a rule)"),
+        ("re.match('(a*)*b', 'a' * 60)", "the reward local/mine.py took more than 0.5 s; fix it"),
+        ("time.sleep(60)", "the reward local/mine.py took more than 0.5 s; fix it, or raise its"),
+    ],
+)
+def test_a_users_file_cannot_end_or_block_the_run(
+    mine: Callable, code: str, sentence: str, workers: int
+) -> None:
+    limit = 0.5 if "more than" in sentence else 600
+    config = mine(f"import os, re, time\ndef reward(samples):\n    {code}\n", timeout=limit)
+    config.rl.reward_workers = workers
+    with pytest.raises(UserError) as refusal, open_rewards(config) as rewards:
+        rewards.submit(samples())()
+    assert sentence in str(refusal.value)
 
 
 class Server:

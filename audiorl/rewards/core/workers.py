@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import logging
-import multiprocessing
+import queue
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import reduce
 from itertools import groupby
-from logging.handlers import QueueHandler, QueueListener
 
+from audiorl.config.rewards import MODELS, REWARDS
 from audiorl.config.schema import Config
 from audiorl.rewards.core.build import build_rewards
 from audiorl.rewards.core.combine import WeightedSum
 from audiorl.rewards.core.reward import BatchRewards, Models, Sample
-
-_rewards: Callable[[Sequence[Sample]], BatchRewards] | None = None  # of a worker process
+from audiorl.runtime.processes import Helper
 
 
 @contextlib.contextmanager
@@ -25,12 +23,17 @@ def open_rewards(
 ) -> Iterator[WeightedSum | RewardWorkers]:
     """Open the rewards of a run: in this process, or in `rl.reward_workers` others.
 
-    `models`: those that rewards of synthesis need; they run in this process.
+    `models`: those that rewards of synthesis need; they run in this process. A module of the user
+    that needs none has at least one process, so that it cannot end the run.
     """
-    if not config.rl.reward_workers:
+    rewards = config.rl.rewards
+    users = any(REWARDS.plugin(reward.name) for reward in rewards)
+    alone = any(MODELS.intersection(reward.needs) for reward in rewards)
+    count = config.rl.reward_workers or int(users and not alone)
+    if not count:
         yield build_rewards(config, models)
         return
-    workers = RewardWorkers(config, config.rl.reward_workers)
+    workers = RewardWorkers(config, count)
     try:
         yield workers
     finally:
@@ -41,15 +44,12 @@ class RewardWorkers:
     """Processes that reward samples as `build_rewards(config)` does."""
 
     def __init__(self, config: Config, workers: int) -> None:
-        # Forked from this process, they would inherit its threads' locks.
-        context = multiprocessing.get_context("spawn")
         self.workers = workers
-        messages = context.Queue()
-        self._listener = QueueListener(messages, *logging.getLogger().handlers)
-        self._pool = ProcessPoolExecutor(
-            workers, mp_context=context, initializer=_start, initargs=(config, messages)
-        )
-        self._listener.start()
+        self._all = [Helper("rewards", build_rewards, config) for _ in range(workers)]
+        self._free: queue.SimpleQueue[Helper] = queue.SimpleQueue()
+        for helper in self._all:
+            self._free.put(helper)
+        self._waiting = ThreadPoolExecutor(workers, "rewards of workers")
 
     def submit(self, samples: Sequence[Sample]) -> Callable[[], BatchRewards]:
         """Begin to reward samples; the function returned waits for their rewards.
@@ -62,20 +62,18 @@ class RewardWorkers:
             [sample for group in groups[i : i + share] for sample in group]
             for i in range(0, len(groups), share)
         ]
-        coming = [self._pool.submit(_reward, part) for part in parts]
+        coming = [self._waiting.submit(self._reward, part) for part in parts]
         return lambda: reduce(BatchRewards.join, (future.result() for future in coming))
 
+    def _reward(self, samples: list[Sample]) -> BatchRewards:
+        helper = self._free.get()
+        try:
+            return helper.call(samples)
+        finally:
+            self._free.put(helper)
+
     def close(self) -> None:
-        """End the processes."""
-        self._pool.shutdown(cancel_futures=True)
-        self._listener.stop()
-
-
-def _start(config: Config, messages: multiprocessing.Queue) -> None:
-    global _rewards
-    logging.getLogger().addHandler(QueueHandler(messages))
-    _rewards = build_rewards(config)
-
-
-def _reward(samples: list[Sample]) -> BatchRewards:
-    return _rewards(samples)
+        """End the processes, whatever they do."""
+        for helper in self._all:
+            helper.close()
+        self._waiting.shutdown(cancel_futures=True)
