@@ -26,6 +26,7 @@ from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
 from audiorl.rewards import Context, Sample, build_reward, build_rewards, http
 from audiorl.rewards.core.workers import open_rewards
+from audiorl.rl.collect import refuse_failed_rewards
 
 MINE = """
 from dataclasses import dataclass
@@ -147,12 +148,16 @@ def test_a_users_file_cannot_end_or_block_the_run(
     assert sentence in str(refusal.value)
 
 
+NONE = [pytest.approx(math.nan, nan_ok=True)] * 3
+
+
 class Server:
     """A server whose answers are given; `requests` are the bodies it was sent."""
 
     def __init__(self) -> None:
         self.requests: list[dict] = []
         self.answers: list[Callable[[dict], tuple[int, bytes]]] = []  # the last one goes on
+        self.headers: dict[str, str] = {}
         self.drip = 0.0  # s after each byte of an answer
         outer = self
 
@@ -163,10 +168,15 @@ class Server:
                 number = min(len(outer.requests), len(outer.answers)) - 1
                 status, answer = outer.answers[number](outer.requests[-1])
                 self.send_response(status)
+                for name, value in outer.headers.items():
+                    self.send_header(name, value)
                 self.end_headers()
+                outer.seen = self.headers
                 with contextlib.suppress(OSError):  # nobody waits any longer
-                    for part in answer if outer.drip else [answer]:
-                        self.wfile.write(bytes([part]) if outer.drip else part)
+                    for part in (
+                        [answer] if isinstance(answer, bytes) and not outer.drip else answer
+                    ):
+                        self.wfile.write(bytes([part]) if isinstance(part, int) else part)
                         time.sleep(outer.drip)
 
             def log_message(self, *args) -> None:
@@ -234,20 +244,20 @@ def test_what_fails_is_tried_again_and_then_unscorable(server, caplog, answer, r
     assert server.score() == [None, 1, 2]  # the third attempt
     server.requests.clear()
     with caplog.at_level(logging.WARNING):
-        assert server.score(retries=1) == [None, None, None]
+        assert server.score(retries=1) == NONE
     assert len(server.requests) == 2
     assert "no rewards for 3 samples" in caplog.text and reason in caplog.text
 
 
 def test_one_failed_batch_leaves_the_others(server: Server) -> None:
     server.answers = [lengths, says("", 503), lengths]
-    assert server.score(6, batch_size=2, retries=0) == [None, 1, None, None, 4, 5]
+    assert server.score(6, batch_size=2, retries=0) == [None, 1, *NONE[:2], 4, 5]
 
 
 def test_a_server_that_does_not_answer_in_time(server: Server, caplog) -> None:
     server.answers = [lambda request: (time.sleep(0.5), lengths(request))[1]]
     start = time.perf_counter()
-    assert server.score(timeout=0.05, retries=0) == [None, None, None]
+    assert server.score(timeout=0.05, retries=0) == NONE
     assert time.perf_counter() - start < 0.4
     assert "timed out" in caplog.text
 
@@ -255,7 +265,7 @@ def test_a_server_that_does_not_answer_in_time(server: Server, caplog) -> None:
 def test_a_server_that_drips_does_not_answer_in_time_either(server: Server, caplog) -> None:
     server.answers, server.drip = [lengths], 0.05
     start = time.perf_counter()
-    assert server.score(timeout=0.2, retries=0) == [None, None, None]
+    assert server.score(timeout=0.2, retries=0) == NONE
     assert time.perf_counter() - start < 0.8  # the whole answer takes more than one second
     assert "timed out, no whole answer in 0.2 s" in caplog.text
 
@@ -263,15 +273,97 @@ def test_a_server_that_drips_does_not_answer_in_time_either(server: Server, capl
 @pytest.mark.parametrize(("status", "requests"), [(400, 1), (404, 1), (408, 3), (429, 3), (503, 3)])
 def test_a_wrong_request_is_not_sent_again(server, caplog, status: int, requests: int) -> None:
     server.answers = [says("", status)]
-    assert server.score() == [None, None, None]
+    assert server.score() == NONE
     assert len(server.requests) == requests
     assert f"HTTP Error {status}" in caplog.text
 
 
 def test_no_server_at_all(server: Server, caplog) -> None:
     server.url = "http://127.0.0.1:9/score"
-    assert server.score(retries=1) == [None, None, None]
+    assert server.score(retries=1) == NONE
     assert "Connection refused" in caplog.text
+
+
+def test_the_reason_of_a_server_reaches_the_end(server: Server) -> None:
+    server.answers = [says("", 503)]
+    config = Config()
+    config.rl.rewards = [reward_options("http", url=server.url, retries=0)]
+    failed = build_rewards(config)(samples()).failed
+    assert failed == ["http (HTTP Error 503: Service Unavailable)"] * 3
+    with pytest.raises(UserError, match=r"fix reward http \(HTTP Error 503: Service Unavailable\)"):
+        refuse_failed_rewards("step 1", failed, 0.5)
+
+
+def test_an_answer_that_never_ends_is_not_read_to_its_end(server: Server, caplog) -> None:
+    sent = []
+
+    def flood(request: dict) -> tuple[int, Iterator[bytes]]:
+        return 200, (sent.append(1) or bytes(1 << 20) for _ in range(100))
+
+    server.answers = [flood]
+    assert server.score(retries=0) == NONE
+    assert "the answer is larger than 1051648 bytes" in caplog.text
+    assert len(sent) < 20
+
+
+def test_nothing_is_read_after_the_timeout(server: Server) -> None:
+    """A server that goes on sending finds nobody who listens."""
+    stopped = threading.Event()
+
+    def drip(request: dict) -> tuple[int, Iterator[bytes]]:
+        def parts() -> Iterator[bytes]:
+            try:
+                while True:
+                    time.sleep(0.02)
+                    yield b" " * 999
+            finally:
+                stopped.set()
+
+        return 200, parts()
+
+    server.answers = [drip]
+    assert server.score(timeout=0.1, retries=0) == NONE
+    assert stopped.wait(10)
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_samples_go_to_no_other_address(server: Server, caplog, status: int) -> None:
+    server.answers = [says("", status)]
+    server.headers = {"Location": "http://127.0.0.1:9/elsewhere"}
+    assert server.score(retries=0) == NONE
+    assert f"HTTP Error {status}" in caplog.text
+    assert "leads to http://127.0.0.1:9/elsewhere; name that in url" in caplog.text
+    assert len(server.requests) == 1
+
+
+def test_a_reason_is_short(server: Server, caplog) -> None:
+    server.answers = [says(json.dumps({"rewards": ["x" * 10**6, 1, 2]}))]
+    assert server.score(retries=0) == NONE
+    assert len(caplog.text) < 500
+
+
+def test_credentials_come_from_the_environment(server: Server, monkeypatch) -> None:
+    server.answers = [lengths]
+    with pytest.raises(UserError, match="MY_TOKEN is not set; export it, or fix authorization"):
+        server.score(authorization="MY_TOKEN")
+    monkeypatch.setenv("MY_TOKEN", "Bearer hidden")
+    assert server.score(authorization="MY_TOKEN") == [None, 1, 2]
+    assert server.seen["Authorization"] == "Bearer hidden"
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"url": "http://jane:hidden@h/score"}, "url holds a password"),
+        ({"url": "https://hidden@h/score"}, "url holds a password"),
+        ({"url": "https://h/score?api_key=hidden"}, "url holds a password"),
+        ({"url": "https://h/?x=1&access_token=hidden"}, "url holds a password"),
+        ({"url": "https://h/", "authorization": "Bearer hidden"}, "the name of an environment"),
+    ],
+)
+def test_credentials_in_a_config_are_refused(options: dict, sentence: str) -> None:
+    (problem,) = reward_options("http", **options).problems()
+    assert sentence in problem and "hidden" not in problem
 
 
 def recordings(tmp_path: Path) -> list[Sample]:

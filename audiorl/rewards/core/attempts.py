@@ -46,8 +46,8 @@ class Attempts:
         if self.lost >= HOPELESS and not self.rewarded:  # each may wait for a server that is down
             return self._lose(samples)
         try:
-            values = self.reward.function(samples)
-            values = [math.nan if value is None else float(value) for value in values]
+            given = list(self.reward.function(samples))
+            values = [math.nan if value is None else float(value) for value in given]
         except UserError:
             raise
         except Exception as error:
@@ -63,7 +63,11 @@ class Attempts:
             message = f"{len(values)} values for {len(samples)} samples"
             raise AssertionError(f"reward {self.name}: {message}")
         self.rewarded += len(samples)
-        return [(v, "") if math.isfinite(v) else (math.nan, "it gave no number") for v in values]
+        reasons = [getattr(value, "why", "it gave no number") for value in given]
+        return [
+            (value, "") if math.isfinite(value) else (math.nan, why)
+            for value, why in zip(values, reasons, strict=True)
+        ]
 
     def _lose(self, samples: list[Sample]) -> list[tuple[float, str]]:
         self.lost += len(samples)

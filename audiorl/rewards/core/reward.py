@@ -28,7 +28,21 @@ class Sample:
     sample_rate: int = field(default=0, compare=False)  # Hz, of `wave`
 
 
-# Rewards of a batch; None means that a sample cannot be rewarded (it is never worth 0).
+class Unscorable(float):
+    """A reward that is none, with the reason."""
+
+    why: str
+
+    def __new__(cls, why: str) -> Unscorable:
+        made = super().__new__(cls, "nan")
+        made.why = why
+        return made
+
+    def __reduce__(self) -> tuple[type[Unscorable], tuple[str]]:
+        return Unscorable, (self.why,)
+
+
+# Rewards of a batch; None or `Unscorable`: there is none (it is never worth 0).
 RewardFunction = Callable[[Sequence[Sample]], list[float | None]]
 
 
