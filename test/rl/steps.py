@@ -34,7 +34,11 @@ def preset(path: Path) -> dict:
     """The keys of a file of conf/algorithms, dotted; lengths fit for tiny hypotheses."""
     recipe = load_recipe(path)
     keys = {key: getattr(recipe.config.rl, key.removeprefix("rl.")) for key in recipe.origins}
-    return keys | ({"rl.overlong_buffer": 3} if "rl.overlong_buffer" in keys else {})
+    if "rl.overlong_buffer" in keys:
+        keys["rl.overlong_buffer"] = 3
+    if "rl.mask_truncated_completions" in keys:  # some of each mini-batch are to end
+        keys["rl.max_completion_length"] = 30
+    return keys
 
 
 @dataclass

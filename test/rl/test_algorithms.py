@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import itertools
 from pathlib import Path
@@ -55,8 +56,12 @@ def test_it_is_a_small_file_that_extends_the_base(path: Path, tmp_path: Path) ->
     assert config.seed == 3
     assert list(config.broken_rules()) == []
     for key, value in preset(path).items():
-        if key != "rl.overlong_buffer":  # which `preset` shortens
+        if key not in ("rl.overlong_buffer", "rl.max_completion_length"):  # which `preset` sets
             assert getattr(config.rl, key.removeprefix("rl.")) == value
+
+
+def reference(keys: dict) -> AudioLLM | None:
+    return other_model() if "rl.beta" in keys else None
 
 
 def may_be_iterated(path: Path) -> bool:
@@ -68,8 +73,8 @@ def test_a_step_is_the_slow_one(path: Path, utterances, monkeypatch) -> None:
     """With log-probabilities of a rollout engine that is off, so that ratios differ from 1."""
     foreign_engine(monkeypatch)
     keys = preset(path)
-    gradients, metrics, completions = one_step(utterances, keys, TWO)
-    expected, losses = slow_updates(utterances, keys, TWO)
+    gradients, metrics, completions = one_step(utterances, keys, TWO, reference(keys))
+    expected, losses = slow_updates(utterances, keys, TWO, reference(keys))
     close(gradients, expected[0])
     assert metrics["loss"] == pytest.approx(losses[0], rel=1e-4, abs=1e-6)
     assert any(line["advantage"] for line in completions)
@@ -83,8 +88,8 @@ def test_several_updates_are_the_slow_ones(path: Path, utterances) -> None:
         keys |= {"rl.num_iterations": 1, "rl.mini_batch_prompts": 0}
     # Far enough to be clipped now and then, but not always.
     rate = 3e-3 if keys.get("rl.importance_sampling_level") == "sequence" else 0.1
-    gradients, output = several_updates(utterances, keys, TWO, rate=rate)
-    expected, _ = slow_updates(utterances, keys, TWO, rate=rate)
+    gradients, output = several_updates(utterances, keys, TWO, reference(keys), rate)
+    expected, _ = slow_updates(utterances, keys, TWO, reference(keys), rate)
     assert len(gradients) == len(expected) == (6 if may_be_iterated(path) else 1)
     for one, other in zip(gradients, expected, strict=True):
         close(one, other, 1e-4)
@@ -102,7 +107,7 @@ def uncut(utterances):
     def step(path: Path):
         with pytest.MonkeyPatch.context() as patch:
             foreign_engine(patch)
-            return one_step(utterances, preset(path) | KL_AND_ENTROPY, TWO, other_model())
+            return one_step(utterances, KL_AND_ENTROPY | preset(path), TWO, other_model())
 
     return step
 
@@ -125,7 +130,7 @@ def test_the_way_a_step_is_cut_does_not_matter(
     cut: str, path: Path, utterances, uncut, monkeypatch
 ) -> None:
     gradients, metrics, completions = uncut(path)
-    keys = preset(path) | KL_AND_ENTROPY | CUTS[cut]
+    keys = KL_AND_ENTROPY | preset(path) | CUTS[cut]
     foreign_engine(monkeypatch)
     order = list(range(len(utterances)))
     if cut == "small chunks":
@@ -172,7 +177,7 @@ def pad(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_recorded_at_rollout_is_what_the_update_scores(path: Path, utterances) -> None:
     """Distinct audio, five prompts, groups of four; truncated sampling too."""
     for keys in ({}, {"rl.top_p": 0.8}, {"rl.top_k": 5, "rl.temperature": 1.3}):
-        _, metrics, _ = one_step(utterances, preset(path) | keys, TWO)
+        _, metrics, _ = one_step(utterances, preset(path) | keys, TWO, reference(preset(path)))
         assert 0 <= metrics["sampling/sampling_logp_difference/mean"] < 1e-5
         assert metrics["clip_ratio/region_mean"] == 0
 
@@ -198,12 +203,15 @@ class Toy:
         with torch.no_grad():
             for parameter in model.adaptor.parameters():
                 parameter.mul_(3.0)
+        start = copy.deepcopy(model).requires_grad_(False)
         words = [model.tokenizer.decode([token]) for token in WORDS]
         self.right = {u.id: words[i % 2] for i, u in enumerate(utterances)}
         optimizer = Optimizers([model.adaptor, model.llm], 5e-3, weight_decay=0.0)
         more = functools.partial(more_prompts, utterances, 1)
         self.rewards = {"said": (self.said, 0.5), "ended": (self.ended, 0.5)}
-        self.grpo = learner(model, self.rewards, None, optimizer, more)
+        self.grpo = learner(
+            model, self.rewards, start if "rl.beta" in keys else None, optimizer, more
+        )
         generator = torch.Generator().manual_seed(5)
         size = model.recipe.encoder.output_size
         self.frames = {u.id: torch.randn(4, size, generator=generator) for u in utterances}
