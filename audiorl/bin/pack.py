@@ -31,6 +31,8 @@ from audiorl.runtime.files import atomic_path, progress, sha256
 META = "meta.json"
 SPEECH_FACTS = "speech.json"  # a speech LM has it beside its weights (models/speech_lm.py)
 CODEC = "codec"  # of synthesis: its codec and its voices, below the experiment once unpacked
+ADAPTED = "model/adapted.yaml"  # of a model that is adapters alone (models/lora.py)
+MERGED = "merged"  # that model with its base, below the experiment
 REQUIRED = ("config.yaml", "model/config.yaml", "model/model.safetensors")
 EXPECTED = ("env.json", "run.sh", "RESULTS.md", "report.html")
 PATTERNS = (
@@ -50,6 +52,7 @@ def main() -> None:
     parser.add_argument("--dump", type=Path, help="of synthesis: folder of the formatted sets")
     args = parser.parse_args()
     now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+    merge(args.exp)
     if args.codec and args.dump:
         keep_voices(args.exp, args.codec, args.dump)
     changed = pack(args.exp, args.out, now, args.codec)
@@ -58,6 +61,25 @@ def main() -> None:
         print(f"{args.exp} has no {', '.join(missing)}: packed without.")
     size = args.out.stat().st_size / 1e6
     print(f"{args.out}: {'packed' if changed else 'up to date'}, {size:.1f} MB")
+
+
+def merge(exp: Path) -> None:
+    """Write the whole model below `exp` where that has adapters alone."""
+    from audiorl.models import WEIGHTS
+    from audiorl.models.lora import merge_adapters
+    from audiorl.models.policy import load_policy
+    from audiorl.runtime.stamps import Stamp
+
+    if not (exp / ADAPTED).is_file():
+        return
+    merged = exp / MERGED
+    inputs = {"adapters": exp / "model" / WEIGHTS}
+    stamp = Stamp(exp / f"{MERGED}.json", {}, inputs, [merged / WEIGHTS])
+    if not stamp.is_current(merged):
+        model = load_policy(exp / "model")
+        merge_adapters(model)
+        model.save(merged)
+        stamp.write()
 
 
 def keep_voices(exp: Path, codec: Path, dump: Path) -> None:
@@ -127,6 +149,10 @@ def _members(exp: Path, codec: Path) -> dict[str, Path]:
     found = [exp / name for name in (*REQUIRED, *EXPECTED)]
     found += [path for pattern in PATTERNS for path in exp.glob(pattern)]
     files = {path.relative_to(exp).as_posix(): path for path in found if _is_kept(path)}
+    if (exp / ADAPTED).is_file():
+        files = {name: path for name, path in files.items() if not name.startswith("model/")}
+        merged = filter(_is_kept, (exp / MERGED).rglob("*"))
+        files |= {f"model/{p.relative_to(exp / MERGED).as_posix()}": p for p in merged}
     for name in ("config.yaml", "model/config.yaml"):
         for key, value in _portable_strings(exp / name):
             if key.split(".")[-1] == "reward_file" and value:

@@ -15,6 +15,7 @@ from audiorl.config.data import DataConfig
 from audiorl.config.decoding import DecodeConfig, ScoreConfig
 from audiorl.config.diffro import DiffROConfig
 from audiorl.config.field import Rule, key
+from audiorl.config.lora import LoRAConfig
 from audiorl.config.model import (
     AdaptorConfig,
     EncoderConfig,
@@ -51,6 +52,7 @@ class Config:
     reward_model: RewardModelConfig = key(RewardModelConfig, "stage 3", task="tts")
     judge: JudgeConfig = key(JudgeConfig, "stage 3", task="tts")
     llm: LLMConfig = key(LLMConfig, "language model")
+    lora: LoRAConfig = key(LoRAConfig, "adapters, stages 3 and 5")
     speech: SpeechConfig = key(SpeechConfig, "text and speech tokens", task="tts")
     sft: SFTConfig = key(SFTConfig, "stage 3")
     rl_data: RLDataConfig = key(RLDataConfig, "stage 4", task="asr")

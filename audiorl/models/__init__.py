@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,21 @@ def weights_of(model: nn.Module) -> dict[str, Tensor]:
             seen.add(tensor.data_ptr())
             tensors[name] = tensor.contiguous()
     return tensors
+
+
+def learning_tensors(
+    model: nn.Module, masters: Mapping[nn.Parameter, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """Return what training may change, by name: parameters that learn, and all buffers.
+
+    Where there are `masters` (of `Optimizers`), these in place of what is rounded.
+    """
+    parameters, masters = dict(model.named_parameters(remove_duplicate=False)), masters or {}
+    return {
+        name: masters.get(parameters.get(name), tensor)
+        for name, tensor in weights_of(model).items()
+        if name not in parameters or parameters[name].requires_grad
+    }
 
 
 def save_weights(model: nn.Module, path: Path) -> None:

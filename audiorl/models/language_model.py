@@ -25,6 +25,7 @@ from transformers import (
 
 from audiorl.config.model import LLMConfig
 from audiorl.errors import UserError, reason
+from audiorl.models.lora import head_adapter
 
 SLICES = 8  # of the vocabulary, in `LanguageModel.logits`
 
@@ -160,6 +161,8 @@ class LanguageModel(nn.Module):
             biases = [None] * SLICES if head.bias is None else head.bias.float().chunk(SLICES)
             parts = zip(head.weight.chunk(SLICES), biases, strict=False)
             logits = torch.cat([F.linear(hidden, w.float(), bias) for w, bias in parts], -1)
+            if (added := head_adapter(head, hidden)) is not None:
+                logits = logits + added
         return logits if self.scale == 1 else logits / self.scale
 
     def logits_among(self, hidden: Tensor, allowed: Tensor) -> Tensor:
@@ -169,6 +172,8 @@ class LanguageModel(nn.Module):
             for p in (self.lm_head.weight, self.lm_head.bias)
         )
         logits = F.linear(hidden.float(), weight, bias)
+        if (added := head_adapter(self.lm_head, hidden)) is not None:
+            logits = logits + added[..., allowed]
         return logits if self.scale == 1 else logits / self.scale
 
     def prefill(self, prefix: Prefix) -> tuple[Tensor, DynamicCache]:

@@ -7,6 +7,7 @@ of this package, or `families/<name>.py`, which defines a class `Family`.
 from __future__ import annotations
 
 import copy
+import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -17,11 +18,33 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from audiorl.config.dump import dump_section
+from audiorl.config.loader import load_section
+from audiorl.config.lora import LoRAConfig
 from audiorl.config.variants import definition
-from audiorl.errors import UserError
+from audiorl.errors import UserError, reason
+from audiorl.models import (
+    WEIGHTS,
+    fill_weights,
+    learning_tensors,
+    read_weights,
+    save_tensors,
+    weights_of,
+)
 from audiorl.models.language_model import LanguageModel, Prefix
-from audiorl.models.settings import FILE, load_model, read_settings, save_model
+from audiorl.models.lora import (
+    ADAPTED,
+    Adapted,
+    add_adapters,
+    chosen_layers,
+    is_adapter,
+    learning_parameters,
+    merge_adapters,
+    save_for_peft,
+)
+from audiorl.models.settings import FILE, load_model, read_settings, save_model, save_settings
 from audiorl.models.tokenizer import Tokenizer
+from audiorl.runtime.files import atomic_write
 
 KNOWN = {
     "audio_llm": "audiorl.models.audio_llm",
@@ -48,6 +71,7 @@ class Policy(nn.Module, ABC):
     stop_ids: tuple[int, ...]  # ids that end a response; training writes the first
     pad_id: int
     forbidden: Tensor  # [V] bool, ids that are never sampled
+    lora: LoRAConfig | None = None  # of its adapters, if it has any
 
     @classmethod
     @abstractmethod
@@ -100,15 +124,61 @@ class Policy(nn.Module, ABC):
         return [getattr(self, name) for name in names]
 
     def train_only(self, names: Sequence[str]) -> list[nn.Module]:
-        """Freeze everything but the parts of `names`, which are returned."""
+        """Freeze everything but the parts of `names`, or their adapters; return the parts."""
         self.requires_grad_(False)
-        return [part.requires_grad_(True) for part in self.parts(names)]
+        for parameter in self._learning(names):
+            parameter.requires_grad_(True)
+        return self.parts(names)
+
+    def _learning(self, names: Sequence[str]) -> list[nn.Parameter]:
+        return [p for name in names for p in learning_parameters(self.parts([name]))]
+
+    def adapt(self, lora: LoRAConfig, seed: int) -> None:
+        """Give the layers that `lora` names new adapters; those that it has already stay.
+
+        Adapters of other sizes or places are merged before, and all if the rank is 0. A policy with
+        new adapters is the policy without. Raises UserError for layers that are not there.
+        """
+        if self.lora is not None and lora.makes_the_same(self.lora):
+            return
+        merge_adapters(self)
+        self.lora = lora if lora.rank else None
+        if self.lora is None:
+            return
+        head, root = self.llm.lm_head, self.adapted_module
+        roots: dict[nn.Module, list[nn.Linear]] = {}
+        for part in lora.parts():
+            modules = self.parts([part])
+            for layer in chosen_layers(part, modules, head, lora):
+                if layer is head and head.weight is self.llm.model.get_input_embeddings().weight:
+                    raise UserError(
+                        "lora.targets: the head's weights are those of the embeddings, which an "
+                        "adapter would leave as they are; take out llm.lm_head."
+                    )
+                inside = any(layer is module for module in root.modules())
+                roots.setdefault(root if inside else modules[0], []).append(layer)
+        place = next((name for name, module in root.named_modules() if module is head), None)
+        for module, layers in roots.items():
+            add_adapters(module, layers, lora, seed)
+        self.llm.lm_head = root.get_submodule(place)
+        for part in lora.parts():
+            for module in self.parts([part]):
+                for name, parameter in module.named_parameters():
+                    parameter.requires_grad_(is_adapter(name))
+        self.train(self.training)  # the dropout of new adapters, too
+
+    @property
+    def adapted_module(self) -> nn.Module:
+        """The module that transformers has too; saved adapters are named as in it."""
+        return self.llm
 
     def reference(self, names: Sequence[str]) -> Policy:
-        """Return a frozen copy for the KL term; it shares whatever is not in the parts `names`."""
-        learning = {
-            id(t) for part in self.parts(names) for t in (*part.parameters(), *part.buffers())
-        }
+        """Return a frozen copy for the KL term; it shares all tensors that do not learn.
+
+        Of parts with adapters these alone are copied, so it stays the policy as it is now.
+        """
+        learning = {id(p) for p in self._learning(names)}
+        learning |= {id(b) for part in self.parts(names) for b in part.buffers()}
         tensors = (*self.parameters(), *self.buffers())
         shared = {id(t): t for t in tensors if id(t) not in learning}
         return copy.deepcopy(self, shared).requires_grad_(False)
@@ -119,6 +189,18 @@ class Policy(nn.Module, ABC):
         self.save_vocabulary(folder)
         self.llm.config.save_pretrained(folder)
         save_model(self, folder)
+
+    def save_adapters(self, folder: Path, base: Path) -> None:
+        """Write what learns, to be read onto the model of the folder `base`; the weights last.
+
+        The adapters lie there in peft's layout too, for the LM (or model) of transformers.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        save_settings(self, folder)
+        save_for_peft(self.adapted_module, base, folder)
+        with atomic_write(folder / ADAPTED) as stream:
+            stream.write(dump_section(Adapted(os.path.relpath(base, folder), self.lora)))
+        save_tensors(learning_tensors(self), folder / WEIGHTS)
 
 
 def find_policy(name: str) -> type[Policy]:
@@ -133,12 +215,34 @@ def find_policy(name: str) -> type[Policy]:
 
 
 def load_policy(folder: str | Path, device: str = "cpu") -> Policy:
-    """Return the policy saved in `folder`, in evaluation mode; UserErrors of `load_model`."""
+    """Return the policy saved in `folder`, in evaluation mode; UserErrors of `load_model`.
+
+    Adapters that were saved alone are read onto their base, not merged.
+    """
     folder = Path(folder)
+    if (folder / ADAPTED).is_file():
+        return _load_adapters(folder, device)
     family = find_policy(saved_family(folder))
     return load_model(
         folder, "model", family.settings_type, lambda s: family.from_settings(s, folder), device
     )
+
+
+def _load_adapters(folder: Path, device: str) -> Policy:
+    adapted = load_section(Adapted, folder / ADAPTED)
+    policy = load_policy(folder / adapted.base, device)
+    policy.adapt(adapted.lora, 0)
+    tensors = read_weights(folder / WEIGHTS)
+    own = weights_of(policy).keys()
+    adapters = {name for name in own if is_adapter(name)}
+    try:
+        fill_weights(policy, tensors, adapters | (own & tensors.keys()))
+    except RuntimeError as error:
+        raise UserError(
+            f"{folder}: its adapters do not fit the model {folder / adapted.base} "
+            f"({reason(error)}); restore that model or train again."
+        ) from error
+    return policy.eval()
 
 
 def saved_family(folder: Path) -> str:

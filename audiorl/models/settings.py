@@ -29,9 +29,14 @@ def part_of(section: Any, kind: type[Part]) -> Part:
 
 def save_model(model: nn.Module, folder: Path) -> None:
     """Write `model.settings`, a dataclass of keys, and the weights; call it last."""
+    save_settings(model, folder)
+    save_weights(model, folder / WEIGHTS)
+
+
+def save_settings(model: nn.Module, folder: Path) -> None:
+    """Write the settings alone."""
     with atomic_write(folder / FILE) as stream:
         stream.write(dump_section(model.settings))
-    save_weights(model, folder / WEIGHTS)
 
 
 def load_model(

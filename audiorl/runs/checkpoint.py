@@ -17,10 +17,10 @@ from audiorl.errors import UserError, reason
 from audiorl.models import (
     WEIGHTS,
     fill_weights,
+    learning_tensors,
     open_weights,
     read_weights,
     save_tensors,
-    weights_of,
 )
 from audiorl.runs.optimizer import Optimizers
 from audiorl.runtime.files import atomic_write, disk_errors
@@ -200,21 +200,6 @@ class BestWeights:
 
     def _path(self, step: str) -> Path:
         return self.folder / f"best_{int(step):08d}.safetensors"
-
-
-def learning_tensors(
-    model: nn.Module, masters: Mapping[nn.Parameter, Tensor] | None = None
-) -> dict[str, Tensor]:
-    """Return what training may change, by name: parameters that learn, and all buffers.
-
-    Where there are `masters` (of `Optimizers`), these in place of what is rounded.
-    """
-    parameters, masters = dict(model.named_parameters(remove_duplicate=False)), masters or {}
-    return {
-        name: masters.get(parameters.get(name), tensor)
-        for name, tensor in weights_of(model).items()
-        if name not in parameters or parameters[name].requires_grad
-    }
 
 
 def truncate_jsonl(path: Path, last_step: int) -> None:

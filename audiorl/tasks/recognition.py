@@ -59,6 +59,9 @@ class Recognition(Task):
         super().__init__(config, folders)
         self.parts = config.rl.train
         self.frozen = "encoder" not in config.rl.train
+        self.adapters = config.lora.in_warm_start(config)
+        if self.adapters.rank:
+            self.sft_sections = (*self.sft_sections, "lora.")
         # Conditions of the dev set, from one evaluation to the next.
         self.frames: dict[str, Tensor] | None = {} if self.frozen else None
 
@@ -71,6 +74,7 @@ class Recognition(Task):
         config, train = self.config, inputs["train"]
         family = find_policy(config.model.family or AudioLLM.family)
         model = family.create(config, (u.text for u in train)).to(pick_device(config.device))
+        model.adapt(self.adapters, config.seed)
         log.info(describe(model))
         dev = some(inputs["dev"], config.sft.schedule.eval_utterances)
         return RecognitionWarmStart(config, model, train, dev)

@@ -10,6 +10,7 @@ from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.engines.engine import make_engine
 from audiorl.errors import UserError
 from audiorl.models import WEIGHTS
+from audiorl.models.lora import merge_adapters
 from audiorl.models.policy import Policy, load_policy
 from audiorl.rewards import build_rewards, reward_files
 from audiorl.rewards.core.workers import open_rewards
@@ -35,7 +36,7 @@ def train_rl(task: Task, init: Path, data: Path, out: Path) -> None:
     of the `rl.average` best by error rate on the RL dev set, the start included.
     """
     config, alone = task.config, task.texts_alone
-    experiment = Experiment(out, config, ("rl.", *task.rl_sections))
+    experiment = Experiment(out, config, ("rl.", "lora.", *task.rl_sections))
     train = read_rl_set(data, alone)
     name = config.data.rl_dev or config.data.dev
     dev = read_utterances(task.folders.dump / name, texts_alone=alone)
@@ -51,6 +52,7 @@ def train_rl(task: Task, init: Path, data: Path, out: Path) -> None:
         return
     setup_torch(config.num_threads)
     model = load_policy(init / "model", str(pick_device(config.device)))
+    model.adapt(config.lora, config.seed)
     if len(train) < config.rl.num_prompts:
         raise UserError(
             f"{data} has {len(train)} utterances, fewer than rl.num_prompts "
@@ -62,7 +64,12 @@ def train_rl(task: Task, init: Path, data: Path, out: Path) -> None:
     build_rewards(config, models).tell_coverage(utterances)
     with open_rewards(config, models) as rewards:
         _train(task, experiment, model, prompts, held_out, rewards)
-    model.eval().save(experiment.model_folder)
+    model.eval()
+    if model.lora and not config.lora.merge:
+        model.save_adapters(experiment.model_folder, init / "model")
+    else:
+        merge_adapters(model)
+        model.save(experiment.model_folder)
     log.info("wrote %s", experiment.model_folder)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from audiorl.models.lora import merge_adapters
 from audiorl.runs.experiment import Experiment
 from audiorl.runtime.device import setup_torch
 from audiorl.tasks.task import Task
@@ -35,5 +36,6 @@ def train_sft(task: Task, out: Path) -> None:
     schedule = config.sft.schedule
     if schedule.max_steps:
         train_supervised(experiment, training, schedule, average=schedule.average)
+    merge_adapters(training.model)
     training.model.eval().save(experiment.model_folder)
     log.info("wrote %s", experiment.model_folder)

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save
 
 from audiorl.bin import unpack as unpack_module
-from audiorl.bin.pack import pack
+from audiorl.bin.pack import merge, pack
 from audiorl.bin.unpack import unpack
 from audiorl.errors import UserError
 from audiorl.models import save_weights
@@ -281,14 +281,20 @@ def test_full_disk(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     refused(packed, tmp_path / "there", "x.zip needs 0 MB; free the disk")
 
 
-def test_unpacked_model_decodes_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another folder, the original gone: identical hypotheses."""
+@pytest.mark.parametrize("adapters", [False, True])
+def test_unpacked_model_decodes_the_same(
+    adapters: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another folder, the original gone, and what its adapters belonged to: the same hypotheses."""
+    import torch
     from tiny import tiny_model, write_set
 
     from audiorl.bin import cli, decode
     from audiorl.config import dump_config
+    from audiorl.config.lora import LoRAConfig
+    from audiorl.models.policy import load_policy
 
-    exp = tmp_path / "exp" / "grpo"
+    exp, base = tmp_path / "exp" / "grpo", tmp_path / "exp" / "base"
     model = tiny_model({"data.test": ["test"]}, spread=4.0)
     model.save(exp / "model")
     (exp / "config.yaml").write_text(dump_config(model.recipe))
@@ -300,10 +306,24 @@ def test_unpacked_model_decodes_the_same(tmp_path: Path, monkeypatch: pytest.Mon
         cli.run(decode.main)
         return (folder / "decode_greedy" / "test" / "text").read_text()
 
+    if adapters:
+        exp.joinpath("model").rename(base)
+        policy = load_policy(base)
+        policy.adapt(LoRAConfig(rank=2, targets=["llm.v_proj"]), 0)
+        policy.train_only(["llm"])
+        with torch.no_grad():
+            for name, parameter in policy.named_parameters():
+                if ".lora_B." in name:
+                    parameter.fill_(0.1)
+        policy.save_adapters(exp / "model", base)
     before = decoded(exp)
     assert len(before.split()) > 2  # something was heard
-    pack(exp, tmp_path / "x.zip", CREATED)
+    merge(exp)
+    assert pack(exp, tmp_path / "x.zip", CREATED)
+    merge(exp)
+    assert not pack(exp, tmp_path / "x.zip", CREATED)
     shutil.rmtree(exp)
+    shutil.rmtree(base, ignore_errors=True)
     unpack(tmp_path / "x.zip", tmp_path / "elsewhere" / "grpo")
     assert decoded(tmp_path / "elsewhere" / "grpo") == before
 

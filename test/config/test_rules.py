@@ -86,6 +86,14 @@ def test_the_defaults_break_no_rule() -> None:
         (["rl.train=[]"], "rl.train", "nothing would learn; name some of adaptor, llm, encoder"),
         (["rl.train=[llm, decoder]"], "rl.train", "decoder is not a part of the model"),
         (["rl.train=[llm, llm]"], "rl.train", "names llm twice"),
+        (
+            ["lora.rank=8", "lora.targets=[llm, encoder]"],
+            "lora.targets",
+            "encoder does not learn in RL, so its adapters would not; name parts among",
+        ),
+        (["lora.rank=8", "lora.targets=[]"], "lora.targets", "nothing would get adapters"),
+        (["lora.rank=8", "lora.targets=[llm, llm]"], "lora.targets", "names llm twice"),
+        (["lora.rank=8", "lora.targets=[llm, llm.q_proj]"], "lora.targets", "take out llm.*"),
         (["rl.epsilon=2"], "rl.epsilon", "so it would never clip; set less than 1"),
         (
             ["rl.epsilon=0.3"],
