@@ -34,8 +34,9 @@ RELEVANT = ("task", "seed", "score.normalizer", "score.unit", "decode.max_comple
 class Experiment:
     """exp/<tag>/, opened for training.
 
-    Writes config.yaml, env.json and run.sh once. A restart with another config or other data is
-    refused, naming what differs: half a run with one setting and half with another has no result.
+    Writes config.yaml, env.json and run.sh. A restart with another config or other data is refused,
+    naming what differs: half a run with one setting and half with another has no result. Of keys
+    that may change, config.yaml has the present values and the log all of them.
     """
 
     def __init__(self, folder: str | Path, config: Config, relevant: Iterable[str]) -> None:
@@ -44,15 +45,13 @@ class Experiment:
         self.config = config
         with disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        changed = self._check_config((*RELEVANT, *relevant))
+        self.changes = self._check_config((*RELEVANT, *relevant))
         if not (self.folder / "env.json").exists():
             write_json(self.folder / "env.json", environment())
         with atomic_write(self.folder / "run.sh") as stream:
             stream.write(resume_command())
         (self.folder / "run.sh").chmod(0o755)
         self._start_log()
-        if changed:
-            log.info("the run continues with another config: %s", "; ".join(changed))
 
     @property
     def model_folder(self) -> Path:
@@ -64,7 +63,11 @@ class Experiment:
         return (self.model_folder / WEIGHTS).exists()
 
     def check_inputs(self, **inputs: list[Utterance] | list[Item] | Path) -> None:
-        """Remember which data and files the run began with; refuse to continue with others."""
+        """Remember which data and files the run began with; refuse to continue with others.
+
+        Where nothing is refused, note the keys that changed. A finished run whose `rl.max_steps`
+        was raised is unfinished from here on.
+        """
         found = {n: i if isinstance(i, Path) else content_hash(i) for n, i in inputs.items()}
         stamp = Stamp(self.folder / "inputs.json", {}, found)
         if not stamp.path.exists():
@@ -75,6 +78,11 @@ class Experiment:
                 f"({', '.join(changed)} changed); remove the folder to train again, or name "
                 "another with --exp."
             )
+        longer = self._former_steps < self.config.rl.max_steps
+        if self.changes and (longer or not self.is_complete):
+            (self.model_folder / WEIGHTS).unlink(missing_ok=True)
+            self._write_config()
+            log.info("the run continues with another config: %s", "; ".join(self.changes))
 
     def keep(self, name: str, path: Path) -> None:
         """Copy the user's code into the folder, under the relative path `name`."""
@@ -85,11 +93,11 @@ class Experiment:
         """Return what changed and may; UserError names what may not."""
         path = self.folder / "config.yaml"
         if not path.exists():
-            with atomic_write(path) as stream:
-                stream.write(dump_config(self.config))
-            return []
+            self._write_config()
+        former = load_config(path)
+        self._former_steps = former.rl.max_steps
         allowed, refused = [], []
-        for line in config_differences(load_config(path), self.config):
+        for line in config_differences(former, self.config):
             if not line.startswith(relevant):
                 continue
             resume = schema_keys()[line.partition(":")[0]][1].metadata["resume"]
@@ -104,6 +112,10 @@ class Experiment:
                 "remove the folder to train again, or name another with --exp."
             )
         return allowed
+
+    def _write_config(self) -> None:
+        with atomic_write(self.folder / "config.yaml") as stream:
+            stream.write(dump_config(self.config))
 
     def _start_log(self) -> None:
         root = logging.getLogger()

@@ -17,6 +17,7 @@ from audiorl.config import dump_config, load_config
 from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
 from audiorl.runs.experiment import Experiment, content_hash, resume_command
+from audiorl.runtime.files import write_json
 
 KEYS = ("sft.", "llm.")
 
@@ -114,10 +115,13 @@ RESUMABLE = {
 @pytest.mark.parametrize("key", RESUMABLE)
 def test_a_run_continues_with_another_speed_or_length(tmp_path: Path, key: str, caplog) -> None:
     Experiment(tmp_path, tiny_config(), ("rl.",))
-    Experiment(tmp_path, tiny_config({key: RESUMABLE[key]}), ("rl.",))
+    changed = tiny_config({key: RESUMABLE[key]})
+    for _ in range(2):  # the second time, nothing is new
+        Experiment(tmp_path, changed, ("rl.",)).check_inputs()
     (line,) = (tmp_path / "train.log").read_text().splitlines()
     assert "the run continues with another config" in line
     assert f"{key}: " in line and line.endswith(f"-> {RESUMABLE[key]}")
+    assert load_config(tmp_path / "config.yaml") == changed
 
 
 @pytest.mark.parametrize(
@@ -139,6 +143,23 @@ def test_another_temperature_is_refused(tmp_path: Path) -> None:
     Experiment(tmp_path, tiny_config(), ("rl.",))
     with pytest.raises(UserError, match=r"rl\.temperature"):
         Experiment(tmp_path, tiny_config({"rl.temperature": 0.7}), ("rl.",))
+
+
+@pytest.mark.parametrize(
+    ("steps", "goes_on"), [(9, True), (2, False)], ids=["more steps", "fewer steps"]
+)
+def test_a_finished_run_goes_on_if_it_is_to_be_longer(
+    tmp_path: Path, steps: int, goes_on: bool
+) -> None:
+    weights = tmp_path / "model" / "model.safetensors"
+    Experiment(tmp_path, tiny_config({"rl.max_steps": 5}), ("rl.",)).check_inputs()
+    write_json(weights, {})
+    config = tiny_config({"rl.max_steps": steps})
+    experiment = Experiment(tmp_path, config, ("rl.",))
+    assert experiment.is_complete  # other inputs may still be refused
+    experiment.check_inputs()
+    assert experiment.is_complete != goes_on
+    assert (load_config(tmp_path / "config.yaml").rl.max_steps == steps) == goes_on
 
 
 def test_a_broken_config_is_named(tmp_path: Path) -> None:

@@ -153,6 +153,12 @@ def test_rl_continues_to_another_length(corpus, undisturbed, tmp_path) -> None:
     same(tmp_path / "exp", undisturbed["grpo"])
 
 
+def test_a_finished_rl_run_is_extended(corpus, undisturbed, tmp_path) -> None:
+    corpus.rl(tmp_path / "exp", {"rl.max_steps": 4})
+    corpus.rl(tmp_path / "exp")
+    same(tmp_path / "exp", undisturbed["grpo"])
+
+
 ALGORITHMS = {
     "dapo": {"rl.dynamic_sample": True, "rl.num_prompts": 2, "rl.overlong_buffer": 4},
     "remax": {"rl.baseline": "greedy", "rl.scale_rewards": "none", "rl.mini_batch_prompts": 2},
