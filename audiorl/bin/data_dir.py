@@ -16,7 +16,7 @@ from pathlib import Path
 
 from audiorl.bin import cli
 from audiorl.data.data_dir import DataDir, combine, split, subset
-from audiorl.data.fix import fix
+from audiorl.data.fix import fix, fixable
 from audiorl.data.validate import Checks, examine, summary
 from audiorl.errors import UserError
 
@@ -40,21 +40,20 @@ def main() -> None:
 
 
 def _validate(args: argparse.Namespace) -> None:
-    broken = []
+    broken, fixed = [], []
     for path in args.dirs:
         report = examine(path, _checks(args))
         if report.problems:
             print(summary(report.problems, args.limit))
         if report.errors:
             broken.append(str(path))
+            fixed += [str(path)] if any(map(fixable, report.errors)) else []
             print(f"{path}: {len(report.errors):,} errors")
         else:
             print(f"{path}: valid, {_size(report.directory)}")
     if broken:
-        raise UserError(
-            f"{', '.join(broken)} not valid; fix the preparation, or run "
-            f"`python -m audiorl.bin.data_dir fix {' '.join(broken)}`."
-        )
+        or_run = f", or run `python -m audiorl.bin.data_dir fix {' '.join(fixed)}`" if fixed else ""
+        raise UserError(f"{', '.join(broken)} not valid; fix the preparation{or_run}.")
 
 
 def _fix(args: argparse.Namespace) -> None:

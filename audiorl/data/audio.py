@@ -6,31 +6,45 @@ channels are averaged into one.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import functools
+import hashlib
 import io
 import os
 import re
-import struct
 import subprocess
-from collections.abc import Mapping
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO
+from fractions import Fraction
+from typing import TYPE_CHECKING
 
+from audiorl.data.containers import wav_data, with_size
 from audiorl.errors import UserError
 from audiorl.runtime.files import progress
-from audiorl.runtime.stamps import digest
+from audiorl.runtime.stamps import ABSENT, digest
 
 if TYPE_CHECKING:
     import numpy as np
+    from soundfile import SoundFile
 
     from audiorl.data.utterance import Utterance
 
 OVERSHOOT = 0.5  # s; Kaldi's extract-segments too cuts segments that end this little too late
 ARCHIVE_ENTRY = re.compile(r"(.+):(\d+)")
 COPY_AGAIN = "copy the file again"
+FORMAT_AGAIN = "run stage 2 and what follows from it again"
 WRITE_AGAIN = "write the archive and its wav.scp again"
 ARCHIVED_AUDIO = (b"RIFF", b"fLaC", b"AUDIO")  # kaldiio would also unpickle: never from outside
+SUFFIXES = ("wav", "flac", "ogg", "oga", "opus", "mp3", "sph", "aiff", "aif", "au", "w64", "caf")
+MP3_STARTS = (b"ID3", *(bytes([0xFF, byte]) for byte in range(0xE0, 0x100)))
+RATES = (2000, 400_000)  # Hz; headers with another say something wrong
+MOST_FRAMES = 1 << 40  # samples; libsndfile takes about 2^63 where none are stated
+SAME_LENGTH = 0.05  # s; less is rounding of tables
+_POINTER = threading.RLock()  # whoever holds it may point C's standard error elsewhere
 
 
 class AudioError(UserError):
@@ -67,26 +81,40 @@ def archive_entry(audio: str) -> tuple[str, int] | None:
 def audio_digests(recordings: Mapping[str, str], nj: int = 1, desc: str = "") -> dict[str, str]:
     """Return a digest of each recording's content by its name, read by `nj` threads.
 
-    Entries of an archive have the digest of the whole archive and their offset.
+    An entry of an archive has that of its samples, the only part of it whose end is known.
     """
-    entries = {name: archive_entry(audio) or (audio, "") for name, audio in recordings.items()}
-    paths = list(dict.fromkeys(path for path, _ in entries.values()))
+    paths = list(dict.fromkeys(recordings.values()))
     with ThreadPoolExecutor(nj) as pool:
-        digests = pool.map(digest, paths)
+        digests = pool.map(audio_digest, paths)
         known = dict(zip(paths, progress(digests, desc, len(paths), "file"), strict=True))
-    return {name: f"{known[path]}:{at}".rstrip(":") for name, (path, at) in entries.items()}
+    return {name: known[path] for name, path in recordings.items()}
+
+
+def audio_digest(audio: str) -> str:
+    """Return the digest of a recording, or that it is absent: missing, or a command."""
+    if not (entry := archive_entry(audio)):
+        return digest(audio)
+    try:
+        return _samples_digest(*_read_archive(*entry))
+    except AudioError:
+        return ABSENT
+
+
+def _samples_digest(samples: np.ndarray, rate: int) -> str:
+    return hashlib.sha256(samples.tobytes() + str(rate).encode()).hexdigest()
 
 
 def read_audio(utterance: Utterance, sample_rate: int, allow_pipes: bool = False) -> np.ndarray:
     """Return the utterance's samples as float32 [S], mono, at `sample_rate` Hz.
 
     Only the segment is read where the format can seek. Raises UserError when the audio is
-    missing or unreadable, holds NaN, ends before the segment does, or is a command and
-    `allow_pipes` is off.
+    missing or unreadable, holds NaN, ends before the segment does, is not as long as the utterance,
+    is not the recording that stage 2 saw, or is a command and `allow_pipes` is off.
     """
     import numpy as np
 
     try:
+        _check_content(utterance)
         samples, rate = read_samples(  # [S, C]
             utterance.audio, utterance.start, utterance.end, allow_pipes
         )
@@ -104,7 +132,23 @@ def read_audio(utterance: Utterance, sample_rate: int, allow_pipes: bool = False
             f"{utterance.id}: {utterance.audio} holds samples that are no numbers (NaN or "
             f"infinite); {COPY_AGAIN}, or remove the utterance."
         )
+    stated, seconds = utterance.duration, len(mono) / rate
+    slack = SAME_LENGTH if utterance.end is None else OVERSHOOT
+    if stated and abs(stated - seconds) > max(slack, 0.01 * stated):
+        raise UserError(
+            f"{utterance.id}: {utterance.audio} gives {seconds:.2f} s and {stated:.2f} s were "
+            f"there when the set was made; restore the file, or {FORMAT_AGAIN}."
+        )
     return mono if rate == sample_rate else resample(mono, rate, sample_rate)
+
+
+def _check_content(utterance: Utterance) -> None:
+    """Raise AudioError if the recording is another than stage 2 saw; the file is read once."""
+    if not utterance.audio_hash or is_pipe(utterance.audio):
+        return
+    if (found := audio_digest(utterance.audio)) not in (utterance.audio_hash, ABSENT):
+        reason = f"{utterance.audio} is not the recording that stage 2 formatted ({found[:8]} …)"
+        raise AudioError("changed audio", reason, f"restore the file, or {FORMAT_AGAIN}")
 
 
 def resample(samples: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
@@ -119,7 +163,9 @@ def resample(samples: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
 def _resampler(rate: int, new_rate: int):
     import torchaudio
 
-    return torchaudio.transforms.Resample(rate, new_rate)
+    # 16001 Hz to 16000 Hz would want a kernel of a gigabyte; a change of 0.01 % is not heard.
+    ratio = Fraction(new_rate, rate).limit_denominator(1000)
+    return torchaudio.transforms.Resample(ratio.denominator, ratio.numerator)
 
 
 def audio_info(audio: str, allow_pipes: bool = False) -> AudioInfo:
@@ -127,83 +173,85 @@ def audio_info(audio: str, allow_pipes: bool = False) -> AudioInfo:
 
     Raises UserError when the audio is missing, empty or not audio.
     """
-    if is_pipe(audio) or archive_entry(audio):
-        samples, rate = read_samples(audio, allow_pipes=allow_pipes)
+    if entry := archive_entry(audio):
+        samples, rate = _read_archive(*entry)
         return AudioInfo(len(samples) / rate, rate, samples.shape[1], len(samples))
+    with open_sound(audio, allow_pipes) as sound:
+        frames, rate = sound.frames, sound.samplerate
+        return AudioInfo(frames / rate, rate, sound.channels, frames)
+
+
+@contextlib.contextmanager
+def open_sound(
+    audio: str, allow_pipes: bool = False, notes: list[str] | None = None
+) -> Iterator[SoundFile]:
+    """Open a file, or the output of a command, that is not in an archive.
+
+    notes: gets what libmpg123 says of an mp3, which nobody sees otherwise. Raises AudioError when
+    the audio is missing or unreadable, or ends in the middle of what is read.
+    """
     import soundfile
 
     try:
-        header = soundfile.info(audio)
+        source, head = _source(audio, allow_pipes)
+        said = _decoder_notes() if head.startswith(MP3_STARTS) else contextlib.nullcontext([])
+        with said as lines, soundfile.SoundFile(source) as sound:
+            rate = sound.samplerate
+            if not RATES[0] <= rate <= RATES[1]:
+                reason = f"{audio} is at {rate} Hz, and speech at {RATES[0]:,} to {RATES[1]:,} Hz"
+                raise AudioError("sample rate of no speech", reason, f"fix it, or {COPY_AGAIN}")
+            if sound.frames > MOST_FRAMES:
+                reason = f"{audio} states no length in its header, as a stream does"
+                raise AudioError("no length", reason, "write it again with `sox` or `ffmpeg`")
+            yield sound
+        if notes is not None:
+            notes += lines
     except (soundfile.SoundFileError, OSError) as error:
         raise _unreadable(audio, error) from error
-    return AudioInfo(
-        header.frames / header.samplerate, header.samplerate, header.channels, header.frames
-    )
 
 
-# Samples that the end may lack: an mp3 without a count of frames has its length estimated.
-LACKING = {".flac": 0, ".mp3": 2304}
+def _source(audio: str, allow_pipes: bool) -> tuple[str | io.BytesIO, bytes]:
+    """Return what soundfile can open, and its first bytes; a streamed wav is told its size."""
+    if is_pipe(audio):
+        content = with_size(run_pipe(audio, allow_pipes))
+        return io.BytesIO(content), content[:3]
+    if os.path.splitext(audio)[1].lower() == ".raw" or not os.path.isfile(audio):
+        raise OSError("it is no file with a header")
+    with open(audio, "rb") as stream:
+        head = stream.read(4)
+        streamed = head == b"RIFF" and (data := wav_data(stream)) and data.streamed
+        if head == b"fLaC":
+            head += stream.read(22)
+            streamed = len(head) == 26 and not int.from_bytes(head[21:]) & 0xFFFFFFFFF
+        if streamed:
+            stream.seek(0)
+            return io.BytesIO(with_size(stream.read())), head
+    return audio, head
 
 
-def check_audio(audio: str, allow_pipes: bool = False) -> AudioInfo:
-    """Return `audio_info`; raise AudioError when the file is shorter than its header says.
+@contextlib.contextmanager
+def _decoder_notes() -> Iterator[list[str]]:
+    """Yield a list that gets the lines which C code writes to its standard error meanwhile.
 
-    Checked in wav, flac, mp3 and archives; headers of other formats state no length.
+    C's `stderr` itself points elsewhere: what Python and child processes write is not caught.
     """
-    path, offset = archive_entry(audio) or (audio, 0)
-    if not is_pipe(audio) and os.path.isfile(path):
+    lines: list[str] = []
+    libc = ctypes.CDLL(None)
+    name = next((n for n in ("stderr", "__stderrp") if hasattr(libc, n)), None)
+    if name is None:
+        yield lines
+        return
+    libc.fdopen.restype = ctypes.c_void_p
+    pointer = ctypes.c_void_p.in_dll(libc, name)
+    with _POINTER, tempfile.TemporaryFile() as kept:
+        terminal, pointer.value = pointer.value, libc.fdopen(os.dup(kept.fileno()), b"w")
         try:
-            with open(path, "rb") as stream:
-                promised, present = _promised_bytes(stream, offset)
-        except OSError as error:
-            raise _unreadable(audio, error) from error
-        if promised > present:
-            reason = f"its header promises {promised} bytes of audio and {present} are there"
-            raise AudioError("truncated audio", f"{audio} is truncated: {reason}", COPY_AGAIN)
-    info = audio_info(audio, allow_pipes)
-    if info.frames == 0:
-        raise AudioError("empty audio", f"{audio} holds no samples", COPY_AGAIN)
-    if (suffix := os.path.splitext(audio.lower())[1]) in LACKING:
-        _decode_end(audio, info, LACKING[suffix])
-    return info
-
-
-def _promised_bytes(stream: BinaryIO, offset: int) -> tuple[int, int]:
-    """Return (bytes of audio in a RIFF or kaldiio header, bytes that follow it).
-
-    (0, 0) for other formats, and when the writer did not know the size: tools that write to a
-    pipe put almost 2^31 or 2^32 there.
-    """
-    size = stream.seek(0, io.SEEK_END)
-    stream.seek(offset)
-    if stream.read(5) == b"AUDIO":  # then the number of bytes of a number, and that number
-        promised = int.from_bytes(stream.read(int.from_bytes(stream.read(1))), "little")
-        return promised, size - stream.tell()
-    stream.seek(offset)
-    if stream.read(12)[:4] != b"RIFF":
-        return 0, 0
-    while len(chunk := stream.read(8)) == 8:
-        name, length = struct.unpack("<4sI", chunk)
-        if name == b"data":
-            return (0 if length >= 0x7FFFF000 else length), size - stream.tell()
-        stream.seek(length + length % 2, io.SEEK_CUR)
-    return 0, 0
-
-
-def _decode_end(audio: str, info: AudioInfo, lacking: int) -> None:
-    """Decode the last samples of a file: a truncated one has a good header and no end."""
-    import soundfile
-
-    last = min(info.frames, info.sample_rate)
-    try:
-        with soundfile.SoundFile(audio) as stream:
-            stream.seek(info.frames - last)
-            whole = len(stream.read(last)) >= last - lacking
-    except soundfile.SoundFileError:
-        whole = False
-    if not whole:
-        reason = f"of {info.frames} samples the last ones cannot be decoded"
-        raise AudioError("truncated audio", f"{audio} is truncated: {reason}", COPY_AGAIN)
+            yield lines
+        finally:
+            libc.fclose(ctypes.c_void_p(pointer.value))
+            pointer.value = terminal
+            kept.seek(0)
+            lines += kept.read().decode(errors="replace").splitlines()
 
 
 def read_samples(
@@ -213,22 +261,14 @@ def read_samples(
 
     Raises AudioError when the audio is missing or unreadable, or a command that is not allowed.
     """
-    import soundfile
-
-    source: str | io.BytesIO = audio
-    if is_pipe(audio):
-        source = io.BytesIO(run_pipe(audio, allow_pipes))
-    elif entry := archive_entry(audio):
+    if entry := archive_entry(audio):
         samples, rate = _read_archive(*entry)
         first, count = _span(audio, start, end, len(samples), rate)
         return samples[first : first + count], rate
-    try:
-        with soundfile.SoundFile(source) as stream:
-            first, count = _span(audio, start, end, stream.frames, stream.samplerate)
-            stream.seek(first)
-            return stream.read(count, dtype="float32", always_2d=True), stream.samplerate
-    except (soundfile.SoundFileError, OSError) as error:
-        raise _unreadable(audio, error) from error
+    with open_sound(audio, allow_pipes) as sound:
+        first, count = _span(audio, start, end, sound.frames, sound.samplerate)
+        sound.seek(first)
+        return sound.read(count, dtype="float32", always_2d=True), sound.samplerate
 
 
 def _span(audio: str, start: float, end: float | None, frames: int, rate: int) -> tuple[int, int]:
@@ -296,5 +336,9 @@ def _unreadable(audio: str, error: Exception) -> AudioError:
         return AudioError("missing audio", f"{audio} is a folder", "name an audio file")
     if os.path.getsize(audio) == 0:
         return AudioError("empty audio", f"{audio} is empty", COPY_AGAIN)
+    suffix = os.path.splitext(audio)[1].lower()
+    if suffix and suffix[1:] not in SUFFIXES:
+        reason = f"{audio} cannot be read: {suffix} is not among {', '.join(SUFFIXES)}"
+        return AudioError("format not read", reason, f"convert it: `ffmpeg -i x{suffix} x.flac`")
     fix = "give yourself access" if isinstance(error, PermissionError) else COPY_AGAIN
     return AudioError("unreadable audio", f"{audio} cannot be read ({error})", fix)

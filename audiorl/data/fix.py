@@ -32,7 +32,7 @@ def fix(path: str | Path, checks: Checks, force: bool = False) -> Report:
     for problem in report.errors:
         if problem.kind == "no content" and problem.file.name != "spk2utt":
             raise UserError(str(problem))
-    if not any(_fixable(problem) for problem in report.problems):
+    if not any(map(fixable, report.problems)):
         print(f"{path}: nothing to fix, kept all {len(report.directory.utterances)} utterances.")
         return report
     reasons = _reasons(report)
@@ -49,7 +49,8 @@ def fix(path: str | Path, checks: Checks, force: bool = False) -> Report:
     return examine(path, checks)
 
 
-def _fixable(problem: Problem) -> bool:
+def fixable(problem: Problem) -> bool:
+    """Whether `fix` solves a problem, or removes the utterances that have it."""
     if problem.kind == "odd character":
         return True
     return not problem.warning and problem.kind not in NEEDS_A_HAND

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from audiorl.data.audio import audio_digests, is_pipe, read_samples
 from audiorl.data.data_dir import DataDir, replace_dir
+from audiorl.data.overlap import shared
 from audiorl.data.tables import AUDIO_HASH, scan_table, set_files, table_files
 from audiorl.data.utterance import absolute_audio
 from audiorl.data.validate import Checks, Report, clean_text, examine, summary
@@ -54,6 +55,7 @@ def format_sets(
             no_speech=name in sets.no_speech,
             texts_alone=config.speaks and name not in (sets.train, judge, sets.dev),
             allow_pipes=allow_pipes,
+            digests=True,
             nj=nj,
         )
         filtered = name not in held_out
@@ -66,7 +68,8 @@ def format_sets(
             f"{len(broken)} of {len(trained | held_out)} sets are not valid (see above); fix the "
             f"data preparation, or run `python -m audiorl.bin.data_dir fix {' '.join(broken)}`."
         )
-    print(_table(rows))
+    dev = list(filter(None, dict.fromkeys([sets.dev, sets.rl_dev])))
+    print(*shared(dump, trained, dev, sets.test), _table(rows), sep="\n")
 
 
 def _format_set(
@@ -75,12 +78,15 @@ def _format_set(
     """Return the set's row of the table; None when the set is not valid."""
     if not source.is_dir():
         raise UserError(f"{source} does not exist; run stage 1, or fix the set's name in data.*.")
-    hashes = _audio_digests(source, checks)
-    stamp = _stamp(source, out, config, checks, filtered, hashes)
-    if stamp.is_current(out):
-        print(f"{out}: up to date.")
-        return stamp.facts()["row"]
+    tables = {name: digest(file) for name, file in set_files(source).items()}
+    if (out / STAMP).exists():
+        hashes = _audio_digests(source, checks)
+        stamp = _stamp(out, config, checks, filtered, tables, hashes)
+        if stamp.is_current(out):
+            print(f"{out}: up to date.")
+            return stamp.facts()["row"]
     report = examine(source, checks)
+    stamp = _stamp(out, config, checks, filtered, tables, report.digests)
     if report.problems:
         print(summary(report.problems))
     if report.errors:
@@ -113,7 +119,7 @@ def _format_set(
         # Words a second of the fastest utterance: what `max_rate` of rewards has to be above.
         round(max(words[name] / seconds[name] for name in kept), 1) if seconds else "-",
     ]
-    made.tables[AUDIO_HASH] = {name: hashes[name] for name in made.tables.get("wav.scp", ())}
+    made.tables[AUDIO_HASH] = {n: report.digests[n] for n in made.tables.get("wav.scp", ())}
     _write(made, out, stamp, row, checks)
     return row
 
@@ -157,20 +163,20 @@ def _audio_digests(source: Path, checks: Checks) -> dict[str, str]:
 
 
 def _stamp(
-    source: Path,
     out: Path,
     config: DataConfig,
     checks: Checks,
     filtered: bool,
+    tables: dict[str, str],
     hashes: dict[str, str],
 ) -> Stamp:
-    """Return the stamp of a set: its tables, limits and the content of every recording."""
+    """Return the stamp of a set: digests of its tables, limits, and digests of its recordings."""
     limits = ("min_duration", "max_duration", "max_text_length")
     settings = {key: getattr(config, key) for key in limits if filtered}
     settings |= {key: getattr(config, key) for key in ("sample_rate", "text_tag")}
     settings |= {"no_speech": checks.no_speech, "columns": COLUMNS}
     audio = hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
-    inputs = {**set_files(source), "audio": audio}
+    inputs = {**tables, "audio": audio}
     return Stamp(out / STAMP, settings, inputs, table_files(out))
 
 

@@ -1,8 +1,8 @@
 """Validation of a data directory: all problems at once, each with its place and its fix.
 
 The rules are those of Kaldi's validate_data_dir.sh and more: audio that is missing,
-empty, cut short or unreadable, sample rates, empty transcripts, segments beyond their recording,
-durations that do not fit the audio, and ids that cannot be file names.
+empty, cut short, unreadable, silent or damaged, sample rates, empty transcripts, segments beyond
+their recording, durations that do not fit the audio, and ids that cannot be file names.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
-from audiorl.data.audio import OVERSHOOT, AudioError, AudioInfo, check_audio
+from audiorl.data.audio import OVERSHOOT, AudioError, AudioInfo, audio_digest
 from audiorl.data.data_dir import DataDir
+from audiorl.data.inspection import Fault, Spans, inspect
 from audiorl.data.tables import (
     COMPLETE,
     Problem,
@@ -52,12 +53,13 @@ FILES_PER_PROCESS = 50  # fewer are read sooner than a process starts
 class Checks:
     """Optional checks beyond the text files."""
 
-    audio: bool = True  # open every recording
+    audio: bool = True  # decode every recording
+    digests: bool = False  # of the content of every recording
     sample_rate: int | None = None  # Hz; another rate is a warning
     no_speech: bool = False  # the set has no speech: empty transcripts are right
     texts_alone: bool = False  # a set without wav.scp is right: what is to be synthesised
     allow_pipes: bool = False  # run the commands in wav.scp
-    nj: int = 1  # processes that open recordings
+    nj: int = 1  # processes that decode recordings
 
 
 @dataclass
@@ -68,6 +70,7 @@ class Report:
     scans: dict[str, ScannedTable]  # by file name: values as they are written, and their lines
     problems: list[Problem] = field(default_factory=list)
     audio: dict[str, AudioInfo] = field(default_factory=dict)  # by recording, where checked
+    digests: dict[str, str] = field(default_factory=dict)  # by recording, where asked for
 
     @property
     def errors(self) -> list[Problem]:
@@ -213,6 +216,8 @@ def _check_speakers(report: Report) -> None:
             f"comes after {before}"
         )
         fix = "rename utterances so that they begin with their speaker: <speaker>-<utterance>"
+        if all(name.startswith(speaker) for name, speaker in order):
+            fix = "join speaker and utterance by `-`, since letters and digits sort before `_`"
         report.add("utt2spk", name, "not sorted by speaker", message, fix)
     if len(inverse) == 1:
         message = "all utterances have one speaker"
@@ -249,16 +254,28 @@ def _check_texts(report: Report, checks: Checks) -> None:
 def _check_recordings(report: Report, checks: Checks) -> None:
     """Open every recording, and compare it with segments, durations and sample rate."""
     directory = report.directory
-    entries = {
-        name: audio
+    tasks = {
+        name: (audio, {})
         for name, audio in directory.tables["wav.scp"].items()
         if report.scans["wav.scp"].values[name][:1] not in ("", "~")  # reported as a bad value
     }
-    for name, result in inspect_audio(entries, checks, directory.path.name).items():
-        if isinstance(result, AudioInfo):
-            report.audio[name] = result
-        else:
-            report.add("wav.scp", name, *result, "" if result[0] == "command" else "reco")
+    for name, (recording, span) in _spans(directory).items():
+        spoken = clean_text(directory.tables.get("text", {}).get(name, ""))
+        if recording in tasks and spoken and not checks.no_speech:
+            tasks[recording][1][name] = span
+    file = "segments" if "segments" in directory.tables else "wav.scp"
+    for name, found in inspect_audio(tasks, checks, directory.path.name).items():
+        report.digests[name] = found.digest
+        if found.info:
+            report.audio[name] = found.info
+        for fault in found.faults:
+            what = (fault.kind, fault.reason, fault.fix)
+            if fault.utt:
+                drops = "" if fault.warning else "utt"
+                report.add(file, fault.utt, *what, drops, warning=fault.warning)
+            else:
+                drops = "" if fault.warning or fault.kind == "command" else "reco"
+                report.add("wav.scp", name, *what, drops, warning=fault.warning)
     for name, value in directory.tables.get("segments", {}).items():
         segment = parse_segment(value)
         if segment and segment[0] in report.audio:
@@ -280,6 +297,14 @@ def _check_recordings(report: Report, checks: Checks) -> None:
     _check_sample_rates(report, checks)
 
 
+def _spans(directory: DataDir) -> dict[str, tuple[str, tuple[float, float | None]]]:
+    """Return (recording, (start, end) in s) by utterance, where they can be read."""
+    if "segments" not in directory.tables:
+        return {name: (name, (0.0, None)) for name in directory.utterances}
+    parsed = {n: parse_segment(value) for n, value in directory.tables["segments"].items()}
+    return {n: (segment[0], segment[1:]) for n, segment in parsed.items() if segment}
+
+
 def _check_sample_rates(report: Report, checks: Checks) -> None:
     rates = defaultdict(list)
     for name, info in report.audio.items():
@@ -290,14 +315,31 @@ def _check_sample_rates(report: Report, checks: Checks) -> None:
             message = f"{len(names)} of {len(report.audio)} recordings are at {rate} Hz"
             fix = f"nothing to do, they are resampled to {wanted} Hz when read"
             report.add("wav.scp", names[0], "sample rate", message, fix, warning=True)
+    several = [name for name, info in report.audio.items() if info.channels > 1]
+    if several:
+        message = f"{len(several)} of {len(report.audio)} recordings have several channels"
+        fix = "nothing to do, they are averaged when read"
+        report.add("wav.scp", several[0], "channels", message, fix, warning=True)
+
+
+@dataclass(frozen=True)
+class Found:
+    """Result of a look at one recording."""
+
+    info: AudioInfo | None  # None: it cannot be used
+    faults: list[Fault]
+    digest: str = ""
 
 
 def inspect_audio(
-    recordings: dict[str, str], checks: Checks, desc: str
-) -> dict[str, AudioInfo | tuple[str, str, str]]:
-    """Return recording -> its header, or (kind, message, fix), read in `nj` processes."""
-    look = partial(_look, allow_pipes=checks.allow_pipes)
-    bar = partial(progress, desc=f"{desc}: opening audio", total=len(recordings), unit="file")
+    recordings: dict[str, tuple[str, Spans]], checks: Checks, desc: str
+) -> dict[str, Found]:
+    """Return what is found in each recording, decoded in `nj` processes.
+
+    `recordings`: the audio and the spans of its utterances with a transcript, by name.
+    """
+    look = partial(_look, checks=checks)
+    bar = partial(progress, desc=f"{desc}: reading audio", total=len(recordings), unit="file")
     nj = min(checks.nj, len(recordings) // FILES_PER_PROCESS + 1)
     if nj == 1:
         return dict(zip(recordings, bar(map(look, recordings.values())), strict=True))
@@ -307,14 +349,17 @@ def inspect_audio(
         return dict(zip(recordings, bar(results), strict=True))
     except BrokenProcessPool as error:
         raise UserError(
-            "a process that opened audio was killed, for want of memory as a rule; lower --nj."
+            "a process that read audio was killed, for want of memory as a rule; lower --nj."
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _look(audio: str, allow_pipes: bool) -> AudioInfo | tuple[str, str, str]:
+def _look(recording: tuple[str, Spans], checks: Checks) -> Found:
+    audio, spans = recording
+    digest = audio_digest(audio) if checks.digests else ""
     try:
-        return check_audio(audio, allow_pipes)
+        return Found(*inspect(audio, spans, checks.allow_pipes), digest)
     except AudioError as error:
-        return error.kind, error.reason, error.fix
+        fault = Fault(error.kind, error.reason, error.fix, warning=False)
+        return Found(None, [fault], digest)

@@ -213,7 +213,7 @@ def _synthesised(folder: Path, utterances: list[Utterance], data: Path) -> list[
     audio = absolute_audio(path, read_table(path))
     check_ids(path, audio, [u.id for u in utterances], data)
     return [
-        _timed(replace(u, audio=audio[u.id], start=0.0, end=None, duration=None))
+        _timed(replace(u, audio=audio[u.id], start=0.0, end=None, duration=None, audio_hash=""))
         if audio[u.id] != u.audio
         else _timed(u)
         for u in utterances

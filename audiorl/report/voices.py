@@ -129,7 +129,7 @@ class _Waves:
                 self._tables[path] = absolute_audio(path, read_table(path))
             audio = self._tables[path][u.utterance.id]
             own = audio == u.utterance.audio  # a natural recording, which may be a segment
-            utterance = u.utterance if own else replace(u.utterance, audio=audio, start=0, end=None)
-            return read_audio(utterance, RATE)
+            made = {"audio": audio, "start": 0, "end": None, "duration": None, "audio_hash": ""}
+            return read_audio(u.utterance if own else replace(u.utterance, **made), RATE)
         except (UserError, KeyError) as error:
             return str(error)

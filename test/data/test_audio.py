@@ -11,9 +11,14 @@ import pytest
 import soundfile
 from kaldi_files import RATE, tone
 
-from audiorl.data.audio import AudioError, audio_info, check_audio, read_audio
+from audiorl.data.audio import AudioError, AudioInfo, audio_info, read_audio
+from audiorl.data.inspection import inspect
 from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
+
+
+def check_audio(audio: str, allow_pipes: bool = False) -> AudioInfo:
+    return inspect(audio, {}, allow_pipes)[0]
 
 
 def utterance(audio: str | Path, **fields) -> Utterance:

@@ -9,11 +9,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import kaldiio
 import numpy as np
 import pytest
+import soundfile
 from kaldi_files import RATE, write_lines
 
-from audiorl.data.audio import read_audio
+from audiorl.data.audio import audio_digest, read_audio
 from audiorl.data.utterance import (
     Utterance,
     read_utterances,
@@ -167,3 +169,58 @@ def test_importing_loads_nothing_heavy() -> None:
     code += "print([m for m in ('torch', 'numpy', 'transformers', 'kaldiio') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def formatted(path: Path, **fields) -> Utterance:
+    """An utterance of 2 s of noise as stage 2 writes it."""
+    soundfile.write(path, noise(1), RATE)
+    known = {"duration": 2.0, "audio_hash": audio_digest(str(path))}
+    return Utterance("u", str(path), "text", "s", **(known | fields))
+
+
+def noise(seed: int, seconds: float = 2.0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0, 0.1, round(seconds * RATE))
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac"])
+@pytest.mark.parametrize("seconds", [2.0, 1.0, 1.96, 3.0])
+@pytest.mark.parametrize("part", [{}, {"start": 0.5, "end": 0.9, "duration": 0.4}])
+def test_a_recording_that_is_another_than_in_stage_2(
+    tmp_path: Path, suffix: str, seconds: float, part: dict
+) -> None:
+    utterance = formatted(tmp_path / f"a.{suffix}", **part)
+    read_audio(utterance, RATE)
+    times = (tmp_path / f"a.{suffix}").stat()
+    soundfile.write(utterance.audio, noise(2, seconds), RATE)
+    os.utime(utterance.audio, ns=(times.st_atime_ns, times.st_mtime_ns))
+    with pytest.raises(
+        UserError, match=r"u: .* is not the recording that stage 2 formatted .*again"
+    ):
+        read_audio(utterance, RATE)
+    soundfile.write(utterance.audio, noise(1), RATE)
+    read_audio(utterance, RATE)
+
+
+def test_an_entry_of_an_archive_that_is_another(tmp_path: Path) -> None:
+    ark = tmp_path / "a.ark"
+    waves = {name: (RATE, (noise(n) * 9999).astype(np.int16)) for n, name in enumerate("ab")}
+    kaldiio.save_ark(str(ark), waves, scp=f"{tmp_path}/scp")
+    entries = [line.split()[1] for line in (tmp_path / "scp").read_text().splitlines()]
+    one, two = (Utterance(e, e, "", "s", audio_hash=audio_digest(e)) for e in entries)
+    waves["b"] = (RATE, (noise(7) * 9999).astype(np.int16))
+    kaldiio.save_ark(str(ark), waves)
+    read_audio(one, RATE)
+    with pytest.raises(UserError, match="is not the recording that stage 2 formatted"):
+        read_audio(two, RATE)
+
+
+@pytest.mark.parametrize("stated", [1.0, 1.9, 2.1, 4.0])
+def test_a_length_that_does_not_fit_without_a_hash(tmp_path: Path, stated: float) -> None:
+    utterance = formatted(tmp_path / "a.wav", duration=stated, audio_hash="")
+    with pytest.raises(UserError, match=rf"gives 2\.00 s and {stated:.2f} s were there"):
+        read_audio(utterance, RATE)
+
+
+def test_ends_of_segments_may_be_cut_off_a_little(tmp_path: Path) -> None:
+    fits = {"start": 1.5, "end": 2.3, "duration": 0.8}
+    assert len(read_audio(formatted(tmp_path / "a.wav", **fits), RATE)) == RATE // 2
