@@ -41,6 +41,11 @@ class Config:
         "auto", "auto: the GPU if there is one", choices=("auto", "cpu", "cuda"), resume=True
     )
     num_threads: int = key(0, "CPU threads of torch; 0: one per core", ge=0, resume=True)
+    gradient_checkpointing: bool = key(
+        False,
+        "compute the LM's layers again in the backward pass of stages 3 and 5, to keep less",
+        resume=True,
+    )
     data: DataConfig = key(DataConfig, "corpus")
     model: ModelConfig = key(ModelConfig, "stage 3")
     tokenizer: TokenizerConfig = key(TokenizerConfig, "text units")

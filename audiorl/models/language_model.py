@@ -6,13 +6,16 @@ Everything that learns or samples, for recognition and for synthesis, passes thr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import functools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -22,6 +25,7 @@ from transformers import (
     Qwen2Config,
     Qwen2ForCausalLM,
 )
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from audiorl.config.model import LLMConfig
 from audiorl.errors import UserError, reason
@@ -115,6 +119,8 @@ class LanguageModel(nn.Module):
         self.model = body
         self.lm_head = head
         self.scale = scale
+        # Whether layers keep their inputs alone for the backward pass, which computes them again.
+        self.gradient_checkpointing = False
 
     @classmethod
     def of(cls, lm: PreTrainedModel) -> LanguageModel:
@@ -209,17 +215,21 @@ class LanguageModel(nn.Module):
         prefix of B rows; tokens [B * G, R], the G responses of a prefix in consecutive rows, padded
         on the right (the caller masks what padding predicts). With `share`, a prefix is read once
         for its whole group, through an expanded cache whose keys and values carry gradients;
-        without, once per response. Both agree to rounding.
+        without, once per response. Both agree to rounding. With `gradient_checkpointing`, which no
+        cache survives, a shared prefix and its responses are one row.
         """
+        if share and self.gradient_checkpointing:
+            return self._packed_states(prefix, tokens)
         group = len(tokens) // len(prefix.embeds)
         inputs = self.embed(tokens[:, :-1])  # [B * G, R - 1, H]
         mask, positions = prefix.continued(group, inputs.size(1))
         options = {"attention_mask": mask.long(), **prefix.cross_attention(group)}
         if not share:
             embeds = torch.cat([prefix.embeds.repeat_interleave(group, 0), inputs], 1)
-            hidden = self.model(
-                inputs_embeds=embeds, position_ids=positions, use_cache=False, **options
-            ).last_hidden_state
+            with self._recomputed():
+                hidden = self.model(
+                    inputs_embeds=embeds, position_ids=positions, use_cache=False, **options
+                ).last_hidden_state
             return hidden[:, prefix.embeds.size(1) - 1 :]
         last, cache = self.prefill(prefix)
         last = last.repeat_interleave(group, 0)
@@ -234,6 +244,60 @@ class LanguageModel(nn.Module):
             **options,
         ).last_hidden_state
         return torch.cat([last, hidden], 1)
+
+    def _packed_states(self, prefix: Prefix, tokens: Tensor) -> Tensor:
+        """Return `response_states` of rows [prefix | r1 | ... | rG].
+
+        A response sees the prefix and itself, and its positions follow the prefix.
+        """
+        rows, length = prefix.mask.shape
+        group, device = len(tokens) // rows, tokens.device
+        inputs = self.embed(tokens[:, :-1])  # [B * G, R - 1, H]
+        width = inputs.size(1)
+        embeds = torch.cat([prefix.embeds, inputs.reshape(rows, group * width, -1)], 1)
+        _, positions = prefix.continued(1, width)
+        behind = positions[:, length:].repeat(1, group)
+        owner = torch.arange(-1, group, device=device)  # of each position: -1 is the prefix
+        owner = owner.repeat_interleave(torch.tensor([length] + [width] * group, device=device))
+        place = torch.arange(len(owner), device=device)
+        seen = place <= place[:, None]
+        seen &= (owner == -1) | (owner == owner[:, None])
+        real = F.pad(prefix.mask, (0, group * width), value=True)
+        # Padding sees itself, for it has to see something.
+        seen = (seen & real[:, None]) | torch.eye(len(owner), dtype=torch.bool, device=device)
+        bias = torch.zeros(seen.shape, dtype=embeds.dtype, device=device)
+        with self._recomputed():
+            hidden = self.model(
+                inputs_embeds=embeds,
+                attention_mask=bias.masked_fill_(~seen, torch.finfo(bias.dtype).min)[:, None],
+                position_ids=torch.cat([positions[:, :length], behind], 1),
+                use_cache=False,
+                **prefix.cross_attention(),
+            ).last_hidden_state
+        last = hidden[:, length - 1 : length].repeat_interleave(group, 0)
+        return torch.cat([last, hidden[:, length:].reshape(rows * group, width, -1)], 1)
+
+    @contextlib.contextmanager
+    def _recomputed(self) -> Iterator[None]:
+        """Let layers, within the block, keep their inputs alone if that is wanted.
+
+        The flag of transformers does nothing in evaluation mode, in which RL learns.
+        """
+        layers = []
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            layers = [m for m in self.model.modules() if isinstance(m, GradientCheckpointingLayer)]
+            if not layers:
+                raise UserError(
+                    f"gradient_checkpointing: the layers of a {self.config.model_type} cannot be "
+                    "computed again; set false."
+                )
+        for layer in layers:
+            layer.forward = functools.partial(checkpoint, layer.forward, use_reentrant=False)
+        try:
+            yield
+        finally:
+            for layer in layers:
+                del layer.forward
 
 
 def build_lm(

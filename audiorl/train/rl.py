@@ -53,6 +53,7 @@ def train_rl(task: Task, init: Path, data: Path, out: Path) -> None:
     setup_torch(config.num_threads)
     model = load_policy(init / "model", str(pick_device(config.device)))
     model.adapt(config.lora, config.seed)
+    model.llm.gradient_checkpointing = config.gradient_checkpointing
     if len(train) < config.rl.num_prompts:
         raise UserError(
             f"{data} has {len(train)} utterances, fewer than rl.num_prompts "

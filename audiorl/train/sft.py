@@ -33,6 +33,7 @@ def train_sft(task: Task, out: Path) -> None:
     setup_torch(config.num_threads)
     torch.manual_seed(config.seed)
     training = task.warm_start(inputs)
+    training.model.llm.gradient_checkpointing = config.gradient_checkpointing
     schedule = config.sft.schedule
     if schedule.max_steps:
         train_supervised(experiment, training, schedule, average=schedule.average)

@@ -30,6 +30,7 @@ LMS = {
     "qwen2": {},
     "qwen3": {},
     "llama": {},
+    "granite": {"logits_scaling": 2.0, "embedding_multiplier": 1.5, "residual_multiplier": 0.5},
     "mistral": {"sliding_window": WINDOW},
     "gemma3_text": {  # one layer with a window, one without
         "sliding_window": WINDOW,
@@ -37,12 +38,24 @@ LMS = {
         "query_pre_attn_scalar": 8,
     },
 }
-SLIDING = [name for name, extra in LMS.items() if extra]
+SLIDING = [name for name, extra in LMS.items() if "sliding_window" in extra]
 
 
-def some_lm(name: str, vocab: int, eos: int, window: int = WINDOW) -> LanguageModel:
-    extra = dict(LMS[name], sliding_window=window) if LMS[name] else {}
-    sizes = {**SIZES, "vocab_size": vocab, "eos_token_id": eos, **extra}
+def some_lm(
+    name: str, vocab: int, eos: int, window: int = WINDOW, layers: int = 2
+) -> LanguageModel:
+    extra = dict(LMS[name])
+    if "sliding_window" in extra:
+        extra["sliding_window"] = window
+    if "layer_types" in extra:
+        extra["layer_types"] = extra["layer_types"] * (layers // 2)
+    sizes = {
+        **SIZES,
+        "num_hidden_layers": layers,
+        "vocab_size": vocab,
+        "eos_token_id": eos,
+        **extra,
+    }
     torch.manual_seed(0)
     lm = AutoModelForCausalLM.from_config(AutoConfig.for_model(name, **sizes)).eval()
     with torch.no_grad():

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from audiorl.errors import UserError
 from audiorl.models import read_weights
+from audiorl.models.language_model import LanguageModel
 from audiorl.models.lora import is_adapter, merge_adapters
 from audiorl.models.policy import Policy, load_policy
 from audiorl.runs.reporter import Reporter
@@ -134,3 +135,26 @@ def test_a_warm_start_of_a_pretrained_llm(corpus: Corpus, tmp_path: Path) -> Non
     assert load_policy(tmp_path / "exp" / "model").lora is None
     changed = {n for n in hub if not torch.equal(hub[n], model[f"llm.{n}"])}
     assert changed == {n for n in hub if "q_proj" in n or "v_proj" in n}
+
+
+@pytest.mark.parametrize("stage", ["sft", "rl"])
+def test_the_key_reaches_the_lm(stage: str, corpus: Corpus, tmp_path, monkeypatch) -> None:
+    """A run may go on with it, whose losses are those without but for rounding."""
+    keys = {"sft.schedule.max_steps": 2, "rl.max_steps": 2, "sft.ctc_steps": 0, "llm.dropout": 0.1}
+    kept = []
+    recomputed = LanguageModel._recomputed
+
+    def watching(lm: LanguageModel):
+        kept.append(lm.gradient_checkpointing)
+        return recomputed(lm)
+
+    monkeypatch.setattr(LanguageModel, "_recomputed", watching)
+    losses = []
+    for value in (True, False):
+        kept.clear()
+        out = tmp_path / str(value)
+        getattr(corpus, stage)(out, {**keys, "gradient_checkpointing": value})
+        assert set(kept) <= {value}
+        losses.append([m["loss"] for m in lines(out / "metrics.jsonl") if "loss" in m])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3, abs=1e-4)
+    getattr(corpus, stage)(tmp_path / "True", {**keys, "gradient_checkpointing": False})
