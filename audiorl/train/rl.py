@@ -10,7 +10,7 @@ from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.engines.engine import make_engine
 from audiorl.errors import UserError
 from audiorl.models import WEIGHTS
-from audiorl.models.lora import merge_adapters
+from audiorl.models.lora import ADAPTED, merge_adapters
 from audiorl.models.policy import Policy, load_policy
 from audiorl.rewards import build_rewards, reward_files
 from audiorl.rewards.core.workers import open_rewards
@@ -70,6 +70,7 @@ def train_rl(task: Task, init: Path, data: Path, out: Path) -> None:
         model.save_adapters(experiment.model_folder, init / "model")
     else:
         merge_adapters(model)
+        (experiment.model_folder / ADAPTED).unlink(missing_ok=True)  # of a run before its extension
         model.save(experiment.model_folder)
     log.info("wrote %s", experiment.model_folder)
 

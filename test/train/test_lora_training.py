@@ -105,6 +105,11 @@ def test_a_run_goes_on_with_its_adapters_alone(corpus: Corpus, tmp_path: Path) -
     with pytest.raises(UserError, match=r"another config \(lora\.rank: 4 -> 8\)"):
         rl(corpus, corpus.init, tmp_path, {"lora.rank": 8})
     rl(corpus, corpus.init, tmp_path, {"lora.merge": False})
+    assert load_policy(tmp_path / "model").lora is None  # it was finished
+    rl(corpus, corpus.init, tmp_path, {"lora.merge": False, "rl.max_steps": 6})
+    assert load_policy(tmp_path / "model").lora.rank == 4
+    rl(corpus, corpus.init, tmp_path, {"rl.max_steps": 7})
+    assert load_policy(tmp_path / "model").lora is None
 
 
 def test_a_warm_start_of_a_pretrained_llm(corpus: Corpus, tmp_path: Path) -> None:
