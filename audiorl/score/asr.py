@@ -34,7 +34,7 @@ from audiorl.text.keywords import Phrase, Reading
 from audiorl.text.normalise import normalizer, split_units, spoken
 
 POOLED = "pooled"
-FORMAT = 7  # of the files that scoring writes; another number, and they are written again
+FORMAT = 8  # of the files that scoring writes; another number, and they are written again
 
 
 @dataclass(frozen=True)

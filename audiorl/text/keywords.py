@@ -2,8 +2,8 @@
 
 A phrase is a keyword split into units (Latin by word, CJK by character). Keywords are searched
 twice, with numbers normalised and with number words as they are, and the higher count is taken:
-`english` makes 711 of "seven eleven", which hides "eleven", but finds "twenty two" in 22. B-WER and
-U-WER split the units of the error rate, in which numbers are normalised.
+`english` makes 711 of "seven eleven", as of 7 11, which hides "eleven" and 11, but finds "twenty
+two" in 22. B-WER and U-WER split the units of the error rate, in which numbers are normalised.
 """
 
 from __future__ import annotations
@@ -63,13 +63,16 @@ def count_loosely(
     before it or end after it by `boundary` letters ("zephyras"), but by no more than a quarter of
     the phrase. Its own letters must be right.
     """
-    spelled = {("".join(normal), "".join(literal)) for normal, literal in keywords}
+    forms: dict[str, set[str]] = {}
+    for keyword in keywords:
+        normal, literal = map("".join, keyword)
+        forms.setdefault(normal, set()).update((normal, literal))
 
     def find(text: Reading) -> Counter[str]:
         found = [Counter[str](), Counter[str]()]
-        for normal, literal in spelled:
+        for normal, spelled in forms.items():
             found[0][normal] = _count(text.normal, normal, boundary)
-            found[1][normal] += _count(text.literal, literal, boundary)
+            found[1][normal] = sum(_count(text.literal, form, boundary) for form in spelled)
         return found[0] | found[1]
 
     return compare_keywords(find(ref), find(hyp))
@@ -113,7 +116,7 @@ def biased_errors(alignment: Alignment, phrases: Collection[Phrase]) -> tuple[Co
 
 def find_keywords(text: Reading, keywords: Collection[Reading]) -> Counter[Phrase]:
     """Count the occurrences of each keyword in a text, by its normal phrase."""
-    known = {keyword.literal: keyword.normal for keyword in keywords}
+    known = {form: keyword.normal for keyword in keywords for form in keyword}
     normal = Counter(phrase for _, phrase in _places(text.normal, set(known.values())))
     literal = Counter(known[phrase] for _, phrase in _places(text.literal, known))
     return normal | literal  # the more of both

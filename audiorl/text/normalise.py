@@ -1,10 +1,11 @@
 """Text normalisation, and the units in which error rates are counted.
 
-| name     | for                                                                              |
-| -------- | -------------------------------------------------------------------------------- |
-| none     | corpora with normalised transcripts, and literal comparison                       |
-| english  | WER of English, as Whisper's authors and most later papers count it               |
-| mandarin | CER of Mandarin and mixed error rate of Mandarin with English words in it         |
+| name                | for                                                                   |
+| ------------------- | --------------------------------------------------------------------- |
+| none                | corpora with normalised transcripts, and literal comparison            |
+| english             | WER of English, as Whisper's authors and most later papers count it    |
+| mandarin            | CER of Mandarin; mixed error rate of Mandarin with English words in it |
+| mandarin_simplified | the same, with traditional characters simplified by OpenCC             |
 
 Reference and hypothesis are normalised alike, in rewards as in scoring.
 """
@@ -35,17 +36,23 @@ def normalizer(name: str) -> Callable[[str], str]:
     none: strips, and makes every run of white space one space.
     english: Whisper's EnglishTextNormalizer with its table of British spellings: lower case,
         `[...]` and `(...)` and um/uh removed, contractions and titles written out, number words
-        as digits, punctuation and diacritics removed.
-    mandarin: full-width to half-width (NFKC), punctuation removed, lower case, numbers, years,
-        times, scores, fractions, ranges, amounts of money, degrees and percentages written in
-        characters as they are read, no spaces but around Latin words.
+        as digits, punctuation and diacritics removed. Beyond it: apostrophes as typeset are
+        apostrophes, signs alone are no words, and written digits in a row are joined (7 11) as
+        it joins spoken ones (seven eleven).
+    mandarin: full-width to half-width (NFKC), punctuation removed, lower case, numbers, dates,
+        times, scores, fractions, ranges, money, degrees, percentages and signs written in
+        characters as they are read, readings of one number folded (两 is 二, 九点半 is 九点三十),
+        no spaces but around Latin words.
+    mandarin_simplified: mandarin, after OpenCC's t2s.
     english_words: english, but number words stay as they are.
-    All but none remove marks without width. Raises UserError for any other name.
+    All but none remove marks without width; each leaves its own output as it is. Raises UserError
+    for any other name.
     """
     makers = {
         "none": lambda: _collapse,
         "english": lambda: _english(numbers=True),
         "mandarin": lambda: _mandarin,
+        "mandarin_simplified": _simplified,
         "english_words": lambda: _english(numbers=False),
     }
     if name not in makers:
@@ -96,12 +103,13 @@ def _english(numbers: bool) -> Callable[[str], str]:
     try:
         # The table that Whisper's own package ships; transformers has the code without it.
         table = files("whisper_normalizer").joinpath("normalizers", "english.json")
-        spellings = json.loads(table.read_text(encoding="utf-8"))
+        marked = json.loads(table.read_text(encoding="utf-8"))
     except (ModuleNotFoundError, FileNotFoundError) as error:
         raise UserError(
             "the english normalizer needs Whisper's table of spellings; "
             "run `pip install --no-deps whisper-normalizer`."
         ) from error
+    spellings = {word: re.sub("<.*", "", us) for word, us in marked.items()}  # archeology</span>
     normalize = EnglishTextNormalizer(spellings)
     of_numbers = normalize.standardize_numbers.words - {"and"} if numbers else set()
     if not numbers:
@@ -114,20 +122,86 @@ def _english(numbers: bool) -> Callable[[str], str]:
         plain = word not in of_numbers and normalize(word).strip() == spelling
         return spelling if plain else None
 
+    def whole(text: str) -> str:
+        text = text.translate(APOSTROPHES)
+        if not text.isascii():
+            text = unicodedata.normalize("NFKD", text.translate(INVISIBLE)).translate(APOSTROPHES)
+            text = "".join(c for c in text if unicodedata.category(c) != "Mn")
+        text = SIGNED.sub(_sign, DOTS.sub(" ", text.lower()))
+        if numbers:
+            text = ZEROS.sub(_apart, LONG.sub(r"\1 ", text))
+        text = " ".join(word for word in normalize(text).split() if any(map(str.isalnum, word)))
+        return ROW.sub(_joined, SUFFIX.sub("", text)) if numbers else text
+
+    def settled(word: str) -> bool:
+        if word.isdecimal() and numbers:
+            return word[0] != "0"
+        return word == "one" or (PLAIN.fullmatch(word) and alone(word) == word)
+
     def english(text: str) -> str:
         # Whisper's normaliser takes 0.1 ms a text, too long for rewards; numbers aside it changes
         # words one by one, and most texts have no word that it changes.
-        if PLAIN.fullmatch(text := text.lower()):
-            words = [alone(word) for word in text.split()]
+        if PLAIN.fullmatch(lower := text.lower()):
+            words = [alone(word) for word in lower.split()]
             if None not in words:
                 return " ".join(words)
-        return normalize(text.translate(INVISIBLE)).strip()
+        # Of what it writes it would change a part again: "7 % dollars", "7 dollars", "$7".
+        for _ in range(PASSES):
+            before, text = text, whole(text)
+            if text == before or all(map(settled, text.split())):
+                break
+        return text
 
     return english
 
 
-PLAIN = re.compile(r"[a-z ]*")
+def _sign(match: re.Match) -> str:
+    return {"-": "minus ", "+": "plus "}[match[0]]
 
+
+def _apart(match: re.Match) -> str:
+    return " ".join(match[0]) + " "
+
+
+def _joined(match: re.Match) -> str:
+    return match[0].replace("one", "1").replace(" ", "")
+
+
+PASSES = 5  # three sufficed for a million random texts
+PLAIN = re.compile(r"[a-z ]*")
+DOTS = re.compile(r"\.{2,}|_")
+SIGNED = re.compile(r"(?<!\S)[-+](?=\d)")  # -5, which becomes of "minus five"
+LONG = re.compile(r"(\d{1000})(?=\d)")  # Python makes no number of 4,301 digits
+ZEROS = re.compile(r"(?<![\d.,])0+(?=\d)")  # 007, of which it makes 7, but 007 of "oh oh seven"
+SUFFIX = re.compile(r"(?<=\d) (?=(?:nd|rd|th|s)(?!\S))|(?<=\d)\.0+(?!\d)")  # 5 s, 2.0
+# Numbers in a row, of which Whisper's normaliser joins only those in words: 7 11, four oh 2.
+ROW = re.compile(r"(?<!\S)(?:\d+|one)(?: (?:\d+|one))+(?!\S)")
+
+# Apostrophes as they are typed and typeset.
+APOSTROPHES = str.maketrans(dict.fromkeys("’‘‛ʼʻʹ′´`＇՚", "'"))
+
+# Of Mandarin: what NFKC would make a digit of, and readings of one written number, folded to one.
+RAISED = {
+    "km²": "平方公里",
+    "m²": "平方米",
+    "㎡": "平方米",
+    "m³": "立方米",
+    "²": "平方",
+    "³": "立方",
+}
+READ = "零一二三四五六七八九十"
+ALIKE = {
+    "[两兩]": "二",  # 2个, 2年, 2000
+    f"幺(?=[{READ}幺])|(?<=[{READ}幺])幺": "一",
+    f"百分之一百(?![{READ}])": "百分之百",
+    f"(?<=[{READ}百千万亿])至(?=[{READ}负]|百分之)": "到",  # 3-5天
+    "(?<=[二三四五六七八九])零年代": "十年代",
+    # 9:30 is 九点半 and 九点三十分
+    f"(?<=[{READ}]点)半": "三十",
+    f"(?<=[{READ}]点)一刻": "十五",
+    f"(?<=[{READ}]点)三刻": "四十五",
+    f"(?<=[{READ}]点)([二三四五]?十[{READ[1:10]}]?|零[{READ[1:10]}])分(?![之分])": r"\1",
+}
 MIXED_FRACTION = re.compile(r"(?<=\d)(?=[¼-¾⅐-⅞])")  # 3½, of which NFKC makes 31⁄2
 
 
@@ -152,15 +226,29 @@ INVISIBLE = _Invisible()
 SEPARATORS = _Separators()
 
 
+def _simplified() -> Callable[[str], str]:
+    try:
+        from opencc import OpenCC
+    except ModuleNotFoundError as error:
+        raise UserError(
+            "the mandarin_simplified normalizer needs OpenCC's tables; run `pip install opencc`."
+        ) from error
+    simplify = OpenCC("t2s").convert
+    return lambda text: _mandarin(simplify(text))
+
+
 def _mandarin(text: str) -> str:
-    text = MIXED_FRACTION.sub("又", text.translate(INVISIBLE))
-    text = unicodedata.normalize("NFKC", text).lower()
+    text = MIXED_FRACTION.sub("又", text.translate(INVISIBLE).translate(APOSTROPHES))
+    for sign, reading in RAISED.items():
+        text = text.replace(sign, reading)
+    text = unicodedata.normalize("NFKC", text).translate(APOSTROPHES).lower()
     text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)  # 12,000 -> 12000
-    text = re.sub(r"(?<=[a-z])['’](?=[a-z])", "", text)  # don't -> dont, one word
-    if any(character.isdigit() for character in text):
+    text = re.sub(r"(?<=[a-z])'(?=[a-z])", "", text)  # don't -> dont, one word
+    text = re.sub(f"(?<=[{CJK}])\\s+|\\s+(?=[{CJK}])", "", text)  # 2024 年
+    if re.search(r"[\d+±≈≥≤]", text):
         text = read_numbers(text)
-    text = text.translate(SEPARATORS).replace("〇", "零")
-    text = re.sub("两(?=[百千万亿])", "二", text)  # 2000 is read 二千 as well as 两千
-    pieces = re.findall(f"[{CJK}]+|[^\\s{CJK}]+", text)
-    joined = " ".join(pieces)
-    return re.sub(f"(?<=[{CJK}]) (?=[{CJK}])", "", joined)
+    pieces = re.findall(f"[{CJK}]+|[^\\s{CJK}]+", text.translate(SEPARATORS).replace("〇", "零"))
+    text = re.sub(f"(?<=[{CJK}]) (?=[{CJK}])", "", " ".join(pieces))
+    for pattern, reading in ALIKE.items():
+        text = re.sub(pattern, reading, text)
+    return text

@@ -85,25 +85,25 @@ def test_english_words_are_left_apart(text: str, expected: str) -> None:
         ("007", "零零七"),
         ("iphone13 pro", "iphone 十三 pro"),
         ("１２３．５％ 50 %", "百分之一百二十三点五百分之五十"),
-        ("２个 两个 12个 第2个 2.5个", "两个两个十二个第二个二点五个"),
+        ("２个 两个 12个 第2个 2.5个", "二个二个十二个第二个二点五个"),
         ("2000 两千 20000 两万 两百 2亿", "二千二千二万二万二百二亿"),
         ("二〇二四年 2024年", "二零二四年二零二四年"),
         ("10:30 和 ２３：０５", "十点三十和二十三点零五"),
-        ("10:30:15 100:20", "十三十十五一百比二十"),  # no time of day
+        ("10:30:15 100:20 35:40", "十点三十十五秒一百比二十三十五比四十"),
         ("20~30 20～30", "二十到三十二十到三十"),
         ("010-62345678", "零一零六二三四五六七八"),
         ("3-1", "三一"),
         ("3/4的人 １／２", "四分之三的人二分之一"),
         ("½ 3½杯 ¾.", "二分之一三又二分之一杯四分之三"),
-        ("24/7 2024/5/1 5/12日 1/2/3", "二十四七二千零二十四五一五十二日一二三"),  # no fractions
+        ("24/7 2024/5/1 5/12日 1/2/3", "二十四七二零二四年五月一日五十二日一二三"),  # no fractions
         ("比分1:0 100:98 16:9", "比分一比零一百比九十八十六比九"),
-        ("3:30 1:2:3 v1:2", "三点三十一二三 v 一二"),
+        ("3:30 1:2:3 v1:2", "三点三十一比二比三 v 一二"),
         ("$100 ＄3.5万 ¥100元 $20-30", "一百美元三点五万美元一百元二十到三十美元"),
         ("￥12,000 €5 £1亿", "一万二千元五欧元一亿英镑"),
         ("hk$100 $5 million", "hk 一百五 million"),
         ("3°C 25℃ -5°c 90°F 30°角", "三摄氏度二十五摄氏度负五摄氏度九十华氏度三十度角"),
         ("100-200 100–200公里", "一百到二百一百到二百公里"),
-        ("3-5天 1-2个 10-20% 5%-10%", "三到五天一到两个百分之十到百分之二十百分之五到百分之十"),
+        ("3-5天 1-2个 10-20% 5%-10%", "三到五天一到二个百分之十到百分之二十百分之五到百分之十"),
         ("2019-2020年", "二零一九到二零二零年"),
         ("波音737-800 3-201室 10-20-30", "波音七百三十七八百三二百零一室一零二零三零"),  # no ranges
         ("100000000 1200000000 1000100000", "一亿十二亿十亿零一十万"),
@@ -136,7 +136,8 @@ def test_the_short_way_of_english_ends_where_whispers_does() -> None:
         words = draw.choices(odd, k=draw.randint(0, 4)) + draw.choices(plain, k=draw.randint(0, 5))
         draw.shuffle(words)
         text = " ".join(words)
-        assert normalizer("english")(text) == whisper(text), text
+        # Twice: of ¢100 s, which Whisper's makes of "hundred cent s", ours makes ¢100s.
+        assert normalizer("english")(text) == normalizer("english")(whisper(text)), text
 
 
 def test_the_short_way_of_english_on_real_text(shared_data) -> None:
@@ -149,7 +150,7 @@ def test_the_short_way_of_english_on_real_text(shared_data) -> None:
 
 def test_normal_units() -> None:
     assert normal_units("It's TWENTY two", "english", "word") == ("it", "is", "22")
-    assert normal_units("２个app", "mandarin", "mixed") == ("两", "个", "app")
+    assert normal_units("２个app", "mandarin", "mixed") == ("二", "个", "app")
     assert normal_units("", "none", "char") == ()
 
 
