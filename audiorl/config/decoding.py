@@ -61,6 +61,9 @@ class ScoreConfig:
         "unit of the main error rate: word (WER), char (CER), mixed (CJK by character)",
         choices=("word", "char", "mixed"),
     )
+    count_annotations: bool = key(
+        True, "where nobody speaks, [BLANK_AUDIO] or (wind blowing) is output as any other"
+    )
     bootstrap_samples: int = key(2000, "resamples behind each interval", ge=100)
     seed: int = key(1, "of the resampling")
 

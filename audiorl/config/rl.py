@@ -154,6 +154,12 @@ class RLConfig:
     dynamic_sample: bool = key(
         False, "draw other prompts in place of groups whose rewards are all equal [filter_groups]"
     )
+    give_silence: bool = key(
+        False,
+        "put the right answer, nothing, into the group of a recording without speech that never "
+        "draws it, with its own log-probability: what is not drawn is not learnt",
+        task="asr",
+    )
     overlong_buffer: int = key(
         0,
         "a response's reward falls by up to 1 over the last tokens, this many, before "

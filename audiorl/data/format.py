@@ -1,8 +1,9 @@
 """Stage 2: from data/<set> to dump/<set>, validated, with absolute paths and durations.
 
 Train and RL sets lose utterances that are too long or too short, which is printed; development and
-test sets stay whole, so that results on them can be compared. An empty transcript (a set of
-`data.no_speech`) is written as the utterance id alone, which Kaldi and ESPnet read as no words.
+test sets stay whole, so that results on them can be compared. In sets of `data.no_speech` a
+transcript that is an annotation, [noise], is emptied; an empty one is written as the utterance id
+alone, which Kaldi and ESPnet read as no words. From then on the transcript says who speaks.
 RL, RL development and test sets of synthesis may be texts alone, without wav.scp.
 """
 
@@ -26,6 +27,7 @@ from audiorl.errors import UserError
 from audiorl.runtime.files import atomic_write, progress
 from audiorl.runtime.stamps import Stamp, digest
 from audiorl.text.normalise import split_units
+from audiorl.text.silence import is_silent
 
 if TYPE_CHECKING:
     from audiorl.config.data import DataConfig
@@ -104,7 +106,12 @@ def _format_set(
     elif limits:
         print(f"{out}: kept all {len(names)}; outside the limits of training: {why}")
     made = report.directory.select(kept)
-    made.tables["text"] = {name: clean_text(text) for name, text in made.tables["text"].items()}
+    texts = {name: clean_text(text) for name, text in made.tables["text"].items()}
+    if checks.no_speech:  # `validate` lets annotations pass: [noise] is no transcript
+        if cleared := [name for name, text in texts.items() if not is_silent(text)]:
+            print(f"{out}: emptied {len(cleared)} transcripts, {texts[cleared[0]]} for one")
+        texts = dict.fromkeys(texts, "")
+    made.tables["text"] = texts
     if seconds:
         made.tables["utt2dur"] = {name: f"{seconds[name]:.4f}" for name in kept}
     total = sum(seconds[name] for name in kept) if seconds else None

@@ -12,6 +12,7 @@ from audiorl.data.audio import is_pipe
 from audiorl.data.tables import AUDIO_HASH, read_table
 from audiorl.errors import UserError
 from audiorl.runtime.files import atomic_write
+from audiorl.text.silence import is_silent
 
 # utt2<name> files with a meaning of their own; every other one becomes a tag.
 NOT_TAGS = ("utt2spk", "utt2dur", "utt2keywords", "utt2num_frames")
@@ -32,6 +33,11 @@ class Utterance:
     keywords: tuple[str, ...] = ()
     tags: dict[str, str] = field(default_factory=dict)  # from utt2<name> files
     audio_hash: str = ""  # of the recording's content in stage 2; empty: not known
+
+    @property
+    def has_speech(self) -> bool:
+        """Whether somebody speaks: stage 2 leaves sets of `data.no_speech` no transcripts."""
+        return not is_silent(self.text)
 
 
 def read_utterances(

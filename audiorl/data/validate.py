@@ -36,6 +36,7 @@ from audiorl.data.utterance import absolute_audio, parse_seconds, parse_segment
 from audiorl.errors import UserError
 from audiorl.runtime.files import progress
 from audiorl.runtime.processes import end_with
+from audiorl.text.silence import is_annotation
 
 REQUIRED = {
     "utt2spk": "run the data preparation again",
@@ -249,6 +250,10 @@ def _check_texts(report: Report, checks: Checks) -> None:
         if not clean and not checks.no_speech:
             fix = "transcribe it or remove the utterance (a set without speech: --no-speech)"
             report.add("text", name, "empty transcript", "the transcript is empty", fix, "utt")
+        if checks.no_speech and clean and not is_annotation(clean):
+            message = "has a transcript, in a set without speech"
+            fix = "empty it, or take the set out of data.no_speech"
+            report.add("text", name, "transcript without speech", message, fix)
 
 
 def _check_recordings(report: Report, checks: Checks) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from audiorl.report.tables import Table, difference, with_interval
+from audiorl.report.tables import SHARES, Table, difference, with_interval
 from audiorl.score import failures
 from audiorl.score.asr import ScoredUtterance, SystemScore, errors_and_units
 from audiorl.score.metrics import ERROR_RATES
@@ -193,14 +193,14 @@ def no_speech_table(first: SystemScore, second: SystemScore) -> Table | None:
         rows.append(
             [
                 name,
-                *(f"{100 * s['non_empty_rate']:.1f}" for s in both),
+                *(f"{100 * s[share]:.1f}" for share in SHARES for s in both),
                 *(f"{s['words_per_minute'] or 0:.1f}" for s in both),
                 with_interval(c.difference, c.interval, 1, "+", 60) + "*" * c.significant,
                 f"{c.p_permutation:.4f}",
             ]
         )
     header = ["dataset"]
-    for what in ("output %", "words/min"):
+    for what in (*(f"{label} %" for label in SHARES.values()), "words/min"):
         header += [f"{what}, {first.label}", f"{what}, {second.label}"]
     header += [f"words/min, {second.label} - {first.label}", "p permutation"]
     return Table("Output without speech", header, rows) if rows else None

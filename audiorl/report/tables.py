@@ -14,6 +14,12 @@ from audiorl.score.significance import Comparison
 
 WIDTH = 100  # columns of a terminal
 SIMILARITY, UNKNOWN = "similarity", "-"
+SHARES = {  # of recordings without speech
+    "non_empty_rate": "output",
+    "words_output_rate": "in words",
+    "signs_alone_rate": "in signs",
+    "unfinished_rate": "unfinished",
+}
 BIASED = {"b_wer": "B-WER", "u_wer": "U-WER"}  # error rates of the units of keywords, and others
 
 
@@ -57,15 +63,16 @@ def overview(systems: list[SystemScore], unit: str) -> Table:
             rows.append(row(f"{label} %", rates, empty))
     for name in first.no_speech:
         summaries = [s.no_speech[name].summary for s in systems]
-        shares = (f"{100 * summary['non_empty_rate']:.1f}" for summary in summaries)
-        rows.append(row(f"{name} output %", shares, empty))
+        for what, label in SHARES.items():
+            shares = (f"{100 * summary[what]:.1f}" for summary in summaries)
+            rows.append(row(f"{name} {label} %", shares, empty))
         speeds = (f"{summary['words_per_minute'] or 0:.1f}" for summary in summaries)
         rows.append(row(f"{name} words/min", speeds, empty))
     note = (
         f"{ERROR_RATES[unit]} in % with its 95 % interval (bootstrap over utterances); differences "
         "in points, paired, * when their interval excludes 0. Empty to truncated: numbers of "
         "utterances with speech; output %: share of recordings without speech for which "
-        "something is output."
+        "anything is output; in signs: in signs alone; unfinished: up to the length limit."
     )
     return Table(f"{ERROR_RATES[unit]} before and after", header, rows, note)
 
@@ -185,7 +192,9 @@ def verdict(systems: list[SystemScore], focus: SystemScore, unit: str) -> list[s
         now, then = (100 * s.summary["non_empty_rate"] for s in (score, first.no_speech[name]))
         sentences.append(
             f"Without speech ({name}), {focus.label} outputs something for {now:.1f} % of the "
-            f"recordings; {first.label} did for {then:.1f} %."
+            f"recordings ({100 * score.summary['signs_alone_rate']:.1f} % in signs alone, "
+            f"{100 * score.summary['unfinished_rate']:.1f} % unfinished); {first.label} did for "
+            f"{then:.1f} %."
         )
     return sentences
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from audiorl.config.field import key
 from audiorl.config.rewards import RewardOptions
 from audiorl.rewards.core.reward import Context, Reward, Sample
+from audiorl.text.detectors import covered, token_loops
 
 SEMITONES = 12  # of an octave
 
@@ -32,11 +33,13 @@ def build(options: Options, context: Context) -> Reward:
 
     The mean over the others of the edit distance, divided by the longer one's length, from 0 to 1;
     and `pitch` times the standard deviation of its F0 in octaves (without F0: 0; without a wave the
-    sample is unscorable).
+    sample is unscorable). Without tokens, without an end or where most is a loop the distance is 0:
+    such speech is unlike any other, and of no use.
     """
 
     def reward(samples: Sequence[Sample]) -> list[float | None]:
-        found = [_distance(i, [s.tokens for s in samples]) for i in range(len(samples))]
+        rows = [s.tokens for s in samples]
+        found = [_distance(i, rows) if _is_speech(s) else 0.0 for i, s in enumerate(samples)]
         if options.pitch:
             spreads = [_octaves(sample) for sample in samples]
             return [
@@ -46,6 +49,11 @@ def build(options: Options, context: Context) -> Reward:
         return found
 
     return Reward(reward)
+
+
+def _is_speech(sample: Sample) -> bool:
+    looped = covered(token_loops(sample.tokens, least=0))
+    return sample.finished and bool(sample.tokens) and 2 * looped <= len(sample.tokens)
 
 
 def _distance(place: int, tokens: Sequence[Sequence[int]]) -> float:

@@ -18,7 +18,8 @@ class Options(RewardOptions):
     kinds, penalty = ("sample", "gate"), True
 
     pattern: str = key(
-        r"[^\n<>{}|`*]*", "regular expression that the whole output, not normalised, has to match"
+        r"[^\n<>()\[\]{}|`*]*",
+        "regular expression that the whole output, not normalised, has to match",
     )
 
     def problems(self) -> Iterator[str]:
@@ -29,11 +30,14 @@ class Options(RewardOptions):
 
 
 def build(options: Options, context: Context) -> Reward:
-    """Return -1 unless the hypothesis ends by itself and all of it matches `pattern`, else 0."""
+    """Return -1 unless the hypothesis ends by itself and all of it matches `pattern`, else 0.
+
+    It does not apply where the reference does not match, [laughter] for one.
+    """
     pattern = re.compile(options.pattern)
 
     def reward(samples: Sequence[Sample]) -> list[float]:
         fits = [s.finished and pattern.fullmatch(s.text) for s in samples]
         return [0.0 if ok else -1.0 for ok in fits]
 
-    return Reward(reward)
+    return Reward(reward, applies=lambda utterance: bool(pattern.fullmatch(utterance.text)))

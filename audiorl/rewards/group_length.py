@@ -19,11 +19,11 @@ class Options(UnitOptions):
 def build(options: Options, context: Context) -> Reward:
     """Return -|n - m| / m, floored at -1: n units against the median m of the group.
 
-    It needs no reference.
+    It needs no reference, but that somebody speaks: where nobody does, the median is made up.
     """
     units = options.splitter(context)
 
     def reward(samples: Sequence[Sample]) -> list[float]:
         return deviations_from_median([len(units(sample.text)) for sample in samples])
 
-    return Reward(reward)
+    return Reward(reward, applies=lambda utterance: utterance.has_speech)

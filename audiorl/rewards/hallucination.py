@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
 from dataclasses import dataclass
+from itertools import groupby
 
+from audiorl.config.decoding import ScoreConfig
 from audiorl.config.field import key
 from audiorl.config.rewards import RewardOptions
 from audiorl.rewards.core.counting import errors
@@ -13,7 +15,9 @@ from audiorl.text import detectors
 from audiorl.text.align import align
 from audiorl.text.detectors import Span
 from audiorl.text.normalise import normal_units, normalizer, split_units, spoken
+from audiorl.text.silence import is_annotation, output_on_silence
 
+BRACKETS = str.maketrans("()[]<>", 6 * " ")  # Whisper's normaliser removes what stands in them
 UNIT = "mixed"  # CJK characters and words of other scripts: spoken at comparable rates
 
 
@@ -34,32 +38,71 @@ class Options(RewardOptions):
 def build(options: Options, context: Context) -> Reward:
     """Return minus the share of the hypothesis that a detector finds, or as a gate -1 for any.
 
-    In a recording without speech, an empty hypothesis gets 0 and any output from -1/2, for next to
-    nothing, to -1 at `max_rate`: less made-up text is better than more. There, and where characters
-    repeat, the text counts as it was output, whatever the normaliser removes.
+    In a recording without speech, the empty hypothesis gets 0, any other from -1/2, for next to
+    nothing, to -1 at `max_rate` or without an end: less made-up text is better than more. There,
+    and where characters repeat, the text counts as it was output, whatever the normaliser removes.
+    Nor are brackets forgiven, or fillers (um) in a row.
     """
 
     def one(sample: Sample) -> float:
-        share = _share(sample, context.score.normalizer, options.max_rate)
+        share = _share(sample, context.score, options.max_rate)
         return -1.0 if options.actual_kind == "gate" and share else 0.0 - share
 
     return Reward(lambda samples: [one(sample) for sample in samples])
 
 
-def _share(sample: Sample, name: str, max_rate: float) -> float:
+def _share(sample: Sample, score: ScoreConfig, max_rate: float) -> float:
     """Return the share of the hypothesis that is made up, from 0 to 1."""
-    clean, seconds = normalizer(name), sample.utterance.duration
-    ref = normal_units(sample.utterance.text, name, UNIT)
-    if not ref:
-        hyp = split_units(spoken(sample.text), UNIT)
-        heard = detectors.on_silence(hyp)
-        return severity_without_speech(hyp, seconds, max_rate) if heard else 0.0
-    hyp = normal_units(sample.text, name, UNIT)
-    texts = sample.text, sample.utterance.text
-    if detectors.concealed(hyp, *texts):
+    utterance, name = sample.utterance, score.normalizer
+    if not utterance.has_speech:
+        output = output_on_silence(sample.text, score.count_annotations)
+        severity = severity_without_speech(output, utterance.duration, max_rate) if output else 0.0
+        return severity if sample.finished else 1.0
+    written = sample.text, utterance.text
+    texts = _audible(written, name)
+    hyp, ref = (tuple(split_units(text, UNIT)) for text in texts)
+    if detectors.concealed(hyp, *written):
         return 1.0
-    spans = find_spans(hyp, ref, (clean(texts[0]), clean(texts[1])), seconds, max_rate)
-    return detectors.covered(spans) / len(hyp) if hyp else 0.0
+    spans = find_spans(hyp, ref, texts, utterance.duration, max_rate)
+    fillers = _fillers(written, name)
+    made_up = max(detectors.covered(spans), _forgiven(hyp, ref, written, name)) + fillers
+    return made_up / (len(hyp) + fillers) if made_up else 0.0
+
+
+def _audible(written: tuple[str, str], name: str) -> tuple[str, str]:
+    """Return hypothesis and reference normalised, with what stands in brackets.
+
+    Where that leaves nothing of the reference (um), both are read as they are written.
+    """
+    plain = [text.translate(BRACKETS) for text in written]
+    for read in (normalizer(name), spoken):
+        hyp, ref = map(read, plain)
+        if ref:
+            return hyp, ref
+    return written
+
+
+def _forgiven(
+    hyp: tuple[str, ...], ref: tuple[str, ...], written: tuple[str, str], name: str
+) -> int:
+    """Count the units that nobody said and that the error rate forgives, as in brackets."""
+    if is_annotation(written[1]):  # nobody says a word
+        return (Counter(hyp) - Counter(ref)).total()
+    if written[0] == written[0].translate(BRACKETS):
+        return 0
+    scored = normal_units(written[0], name, UNIT)
+    return (Counter(hyp) - Counter(ref) & Counter(hyp) - Counter(scored)).total()
+
+
+def _fillers(written: tuple[str, str], name: str) -> int:
+    """Count the words in runs of `BURST` that the normaliser removes, beyond the reference's."""
+    clean = normalizer(name)
+    hyp, ref = (
+        [not clean(word) for word in split_units(spoken(text.translate(BRACKETS)), UNIT)]
+        for text in written
+    )
+    runs = [len(list(run)) for removed, run in groupby(hyp) if removed]
+    return max(0, sum(n for n in runs if n >= detectors.BURST) - sum(ref))
 
 
 def find_spans(
@@ -80,7 +123,8 @@ def find_spans(
     return spans
 
 
-def severity_without_speech(hyp: Sequence[str], seconds: float | None, max_rate: float) -> float:
+def severity_without_speech(output: str, seconds: float | None, max_rate: float) -> float:
     """Rate output where there is no speech, from 1/2 to 1; 1 if the duration is not known."""
-    most, words = max_rate * seconds if seconds else 0.0, detectors.count_words(hyp)
+    words = detectors.count_words(split_units(output, UNIT)) or len(output) / detectors.LETTERS
+    most = max_rate * seconds if seconds else 0.0
     return 0.5 + 0.5 * words / max(most, words)

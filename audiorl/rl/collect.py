@@ -60,6 +60,7 @@ class Batch:
     earned: BatchRewards
     greedy: Tensor | None = None  # [B], reward of the greedy hypotheses, if a baseline needs it
     resampled: int = 0  # prompts that were drawn because others were flat
+    given: list[bool] | None = None  # B, whether the group was given the empty response
 
     @property
     def rewards(self) -> Tensor:
@@ -106,6 +107,7 @@ class Batch:
             self.earned.select(rows),
             None if self.greedy is None else self.greedy[prompts],
             self.resampled,
+            self.given and [self.given[p] for p in prompts],
         )
 
     def join(self, other: Batch) -> Batch:
@@ -118,6 +120,7 @@ class Batch:
             self.earned.join(other.earned),
             None if self.greedy is None else torch.cat([self.greedy, other.greedy]),
             self.resampled + other.resampled,
+            self.given and self.given + other.given,
         )
 
 
@@ -197,6 +200,7 @@ class Collector:
         with phases("rollout"):
             rollout = self.sampler.groups(utterances, conditions, step)
             self._refuse_broken_policy(step, rollout)
+            given = self._give_silence(step, utterances, conditions, rollout)
         scored = self.aside.submit(self._reward, utterances, rollout)
         best = None
         if self.config.baseline == "greedy":
@@ -206,7 +210,7 @@ class Collector:
 
         def finish() -> Batch:
             samples, earned = scored.result()
-            batch = Batch(list(utterances), conditions, rollout, samples, earned())
+            batch = Batch(list(utterances), conditions, rollout, samples, earned(), given=given)
             if best:
                 batch.compare_with(best.result()[1]())
             self._add_overlong(batch)
@@ -221,6 +225,47 @@ class Collector:
         """Return the samples of a rollout and a function that waits for their rewards."""
         samples = self.interpret(utterances, rollout)
         return samples, self.rewards.submit(samples)
+
+    def _give_silence(
+        self,
+        step: int,
+        utterances: Sequence[Utterance],
+        conditions: Sequence[Tensor],
+        rollout: Rollout,
+    ) -> list[bool]:
+        """Put the empty response into groups without speech that have none; return which.
+
+        It takes the place of the group's last, with its own log-probability (`rl.give_silence`).
+        """
+        group, given = self.config.num_generations, [False] * len(utterances)
+        silent = [i for i, u in enumerate(utterances) if not u.has_speech]
+        if not self.config.give_silence or not silent:
+            return given
+        rows = [i * group + g for i in silent for g in range(group)]
+        drawn = self.interpret([utterances[i] for i in silent], rollout.select(rows))
+        for place, i in enumerate(silent):
+            said = drawn[place * group : (place + 1) * group]
+            given[i] = all(sample.text or not sample.finished for sample in said)
+        lacking = [i for i in silent if given[i]]
+        if not lacking:
+            return given
+        logps = self.sampler.silence([conditions[i] for i in lacking])
+        rows = torch.tensor(lacking) * group + group - 1
+        rollout.tokens[rows, 0] = self.sampler.engine.policy.stop_ids[0]
+        rollout.mask[rows] = False
+        rollout.mask[rows, 0] = True
+        rollout.logps[rows] = 0.0
+        rollout.logps[rows, 0] = logps
+        rollout.finished[rows] = True
+        log.info(
+            "step %d: the empty response, log-probability %.1f on average, was given to %d of %d "
+            "groups without speech",
+            step + 1,
+            logps.mean().item(),
+            len(lacking),
+            len(silent),
+        )
+        return given
 
     def _add_overlong(self, batch: Batch) -> None:
         if self.config.overlong_buffer:

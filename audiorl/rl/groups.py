@@ -13,6 +13,7 @@ from audiorl.engines.engine import Draws, Engine, Rollout
 from audiorl.engines.sampling import Sampling
 from audiorl.models.tokenizer import Tokenizer
 from audiorl.rewards import Sample
+from audiorl.rl.logprobs import response_logprobs
 
 # Makes samples of the B * G rows of a rollout for B utterances.
 Interpret = Callable[[Sequence[Utterance], Rollout], list[Sample]]
@@ -76,3 +77,18 @@ class Sampler:
             max_length=self.rl.max_completion_length,
             sampling=Sampling(greedy=True),
         )
+
+    @torch.no_grad()
+    def silence(self, conditions: Sequence[Tensor]) -> Tensor:
+        """Return the log-probability of the empty response to each condition, [B]."""
+        policy = self.engine.policy
+        stop = torch.tensor(policy.stop_ids[:1], device=policy.device).expand(len(conditions), 1)
+        return response_logprobs(
+            policy.llm,
+            policy.prefix(conditions),
+            stop,
+            torch.ones_like(stop, dtype=torch.bool),
+            sampling=rl_sampling(self.rl),
+            forbidden=policy.forbidden,
+            share=False,
+        ).logps[:, 0]

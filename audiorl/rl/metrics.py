@@ -24,6 +24,7 @@ def reward_metrics(batch: Batch) -> dict[str, float]:
         "frac_unscorable": batch.failed.float().mean().item(),
         "frac_without_reward": (rewards.isnan() & ~batch.failed).float().mean().item(),
         "frac_resampled": batch.resampled / len(rewards),
+        "frac_given_silence": sum(batch.given or []) / len(rewards),
     }
     for name, values in batch.earned.parts.items():
         part = torch.tensor(values, dtype=torch.float64)

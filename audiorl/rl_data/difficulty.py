@@ -31,7 +31,8 @@ class Difficulty:
     reward_best: float
     flat: bool  # all rewards equal: such a group has no gradient
     pass_rate: float  # share of the samples without an error
-    error: float | None  # error rate of the greedy hypothesis; None where nobody speaks
+    # Error rate of the greedy hypothesis; None if normalisation leaves nothing of the reference.
+    error: float | None
     disagreement: float  # 0 .. 1, mean distance between systems' hypotheses
     repeats: bool  # the speaker, or the greedy hypothesis of a system, says the same over and over
     hallucinated: float  # share of the hypotheses with what is not in the audio
@@ -52,9 +53,12 @@ class DifficultyMeasure:
         ref = self.units(utterance.text)
         rewards = torch.tensor([probe.rewards], dtype=torch.float64)
         said = [probe.greedy, *probe.samples]
-        samples = [Sample(utterance, text, finished=True) for text in said]
+        ended = [True, *probe.finished]
+        samples = [Sample(utterance, *how) for how in zip(said, ended, strict=True)]
         severity = self.hallucination.function(samples)
         passed = [count_errors(ref, self.units(s)).rate <= 0 for s in probe.samples]
+        if not utterance.has_speech:
+            passed = [value == 0 for value in severity[1:]]
         scorable = not rewards.isnan().all()
         return Difficulty(
             reward_mean=rewards.nanmean().item(),

@@ -63,7 +63,7 @@ def _keyword(candidate: Candidate) -> tuple[float, str] | None:
 
 
 def _hallucination(candidate: Candidate) -> tuple[float, str] | None:
-    share, silent = candidate.difficulty.hallucinated, candidate.difficulty.error is None
+    share, silent = candidate.difficulty.hallucinated, not candidate.utterance.has_speech
     reason = f"{share:.0%} of the hypotheses hallucinate" + (" where nobody speaks" * silent)
     return (share, reason) if share or silent else None
 
@@ -80,7 +80,7 @@ KINDS: dict[str, tuple[Measure, str]] = {  # and what those have that do not qua
     "short": (_short, ""),
     "keyword": (_keyword, "without keywords"),
     "hallucination": (_hallucination, "without hallucination"),
-    "ordinary": (_ordinary, "without speech"),
+    "ordinary": (_ordinary, "without an error rate"),
 }
 
 
@@ -139,7 +139,7 @@ def _obstacle(subset: SubsetConfig, candidate: Candidate, drop_flat: bool) -> st
         return ""  # a loop has more errors than words
     if difficulty.error is None:
         limited = subset.min_error or subset.max_error
-        return "without speech" if limited else ""
+        return "without an error rate" if limited else ""
     if difficulty.error < subset.min_error:
         return "below min_error"
     if difficulty.error > subset.highest_error:

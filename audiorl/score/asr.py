@@ -32,6 +32,7 @@ from audiorl.text.align import Alignment, Counts, align, count_errors
 from audiorl.text.detectors import count_words
 from audiorl.text.keywords import Phrase, Reading
 from audiorl.text.normalise import normalizer, split_units, spoken
+from audiorl.text.silence import is_annotation, output_on_silence
 
 POOLED = "pooled"
 FORMAT = 8  # of the files that scoring writes; another number, and they are written again
@@ -39,7 +40,7 @@ FORMAT = 8  # of the files that scoring writes; another number, and they are wri
 
 @dataclass(frozen=True)
 class ScoredUtterance:
-    """One utterance with its hypothesis, both normalised."""
+    """One utterance with its hypothesis, both normalised; of a set without speech as written."""
 
     set: str
     utterance: Utterance
@@ -66,7 +67,15 @@ class ScoredUtterance:
 
     @property
     def output_words(self) -> float:
-        return count_words(split_units(self.hyp, "mixed"))
+        """Return the amount of text in words; signs are none."""
+        return count_words(split_units(spoken(self.hyp), "mixed"))
+
+    @property
+    def on_silence(self) -> dict[str, bool]:
+        """Return what was output, if it is a recording without speech."""
+        some, worded = bool(self.hyp), self.output_words > 0
+        found = {"non_empty": some, "words_output": worded, "signs_alone": some and not worded}
+        return found | {"unfinished": "truncated" in self.flags}
 
     @property
     def keywords(self) -> Counts:
@@ -183,9 +192,10 @@ def score_set(dump: Path, folder: Path, name: str, cfg: Config, measures: Measur
     scored = []
     for u in utterances:
         one = _score_utterance(name, u, hypotheses[u.id], u.id in truncated, listed, cfg.score)
-        # Without speech, words that a normalizer removes (um, brackets) are hallucinated, too.
-        hyp = one.hyp if speech else spoken(hypotheses[u.id])
-        scored.append(replace(one, hyp=hyp, judged=judged.get(u.id)))
+        # Without speech, whatever a normalizer removes (um, brackets, signs) is made up, too.
+        written = output_on_silence(hypotheses[u.id], cfg.score.count_annotations)
+        written = " ".join(written.split())
+        scored.append(replace(one, hyp=one.hyp if speech else written, judged=judged.get(u.id)))
     _check_references(dump / name / "text", scored, speech)
     inputs = [audiorl.__version__, FORMAT, asdict(cfg.score), speech, decoding, hypotheses]
     inputs += [asdict(u) for u in utterances] + [asdict(one) for one in judged.values()]
@@ -228,13 +238,15 @@ def summarize(
     }
     if not speech:
         words = sum(u.output_words for u in utterances)
-        non_empty = sum(bool(u.hyp) for u in utterances)
-        return summary | {
-            "non_empty": non_empty,
-            "non_empty_rate": non_empty / max(len(utterances), 1),
-            "words": words,
-            "words_per_minute": 60 * words / audio_seconds if audio_seconds else None,
-        }
+        found = [u.on_silence for u in utterances]
+        counts = {name: sum(one[name] for one in found) for name in found[0]}
+        return (
+            summary
+            | counts
+            | {f"{name}_rate": count / len(found) for name, count in counts.items()}
+            | {"words": words}
+            | {"words_per_minute": 60 * words / audio_seconds if audio_seconds else None}
+        )
     summary["metric"] = ERROR_RATES[cfg.unit]
     for unit in units_of(cfg.unit):
         summary[ERROR_RATES[unit].lower()] = _error_rate(utterances, unit, cfg)
@@ -368,15 +380,18 @@ def read_keywords(utterances: list[Utterance], normalizer_name: str) -> set[Read
 def _check_references(path: Path, scored: list[ScoredUtterance], speech: bool) -> None:
     if not scored:
         raise UserError(f"{path} has no utterances; there is nothing to score.")
-    spoken = [u.utterance.id for u in scored if u.ref]
-    if speech and not spoken:
-        raise UserError(
-            f"{path} has no reference words; if its audio has no speech, name the set in "
-            "data.no_speech."
+    written = [u.utterance for u in scored if u.utterance.has_speech]
+    if speech and not any(u.ref for u in scored):
+        fix = (
+            "set score.normalizer: none, which removes none"
+            if written
+            else ("if its audio has no speech, name the set in data.no_speech")
         )
-    if not speech and spoken:
+        raise UserError(f"{path} has no reference words; {fix}.")
+    worded = [u.id for u in written if not is_annotation(u.text)]
+    if not speech and worded:
         raise UserError(
-            f"{path} has a transcript for {_some(spoken)}, yet data.no_speech names the set; "
+            f"{path} has a transcript for {_some(worded)}, yet data.no_speech names the set; "
             "empty the transcripts or remove the set there."
         )
 

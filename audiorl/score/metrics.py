@@ -19,6 +19,12 @@ OUTPUT = {
     "output": Metric("output %", ("output",), (UTTERANCES,)),
     "words_per_minute": Metric("words/min", ("output_words",), ("duration",), 60.0),
 }
+ON_SILENCE = {
+    **OUTPUT,
+    "words_output": Metric("output in words %", ("words_output",), (UTTERANCES,)),
+    "signs_alone": Metric("output in signs alone %", ("signs_alone",), (UTTERANCES,)),
+    "unfinished": Metric("unfinished %", ("truncated",), (UTTERANCES,)),
+}
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,7 @@ def measures_of(task: str) -> Measures:
 def metrics_of(config: Config, measures: Measures, name: str) -> Mapping[str, Metric]:
     """Return the metrics of a test set, or of those with speech together (`pooled`), by name."""
     if name in config.data.no_speech:
-        return OUTPUT
+        return ON_SILENCE
     main = ERROR_RATES[config.score.unit]
     said, heard, hits = "keywords_said", "keywords_heard", "keyword_hits"
     spoken = {

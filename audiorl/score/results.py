@@ -31,7 +31,8 @@ LINE = 100  # columns of aligned text
 MOST_FREQUENT = 20
 COLUMNS = "id speaker snr duration ref hyp words sub del ins wer cer chars char_errors".split()
 COLUMNS += "word_units word_errors".split()  # between spaces; `words` are of the main error rate
-COLUMNS += "output output_words keywords_said keywords_heard keyword_hits".split()
+COLUMNS += "output words_output signs_alone".split()
+COLUMNS += "output_words keywords_said keywords_heard keyword_hits".split()
 COLUMNS += "biased_words biased_errors unbiased_words unbiased_errors".split()
 COLUMNS += failures.NAMES
 
@@ -121,7 +122,8 @@ def _row(u: ScoredUtterance) -> list[str]:
         f"{words.rate:.4f}",
         f"{chars.rate:.4f}",
         *map(str, (chars.units, chars.errors, words.units, words.errors)),
-        *map(str, (int(bool(u.hyp)), output_words, *keyword_counts)),
+        *(str(int(value)) for name, value in u.on_silence.items() if name != "unfinished"),
+        *map(str, (output_words, *keyword_counts)),
         *(str(number) for side in u.biased for number in (side.units, side.errors)),
         *(str(int(failure in u.flags)) for failure in failures.NAMES),
         *(f"{sound[name]:.6g}" for name in tts.COLUMNS if sound),
@@ -134,7 +136,9 @@ def _report(score: SetScore, unit: str) -> list[str]:
         outputs = [f"{u.utterance.id}  {u.hyp}" for u in score.utterances if u.hyp]
         return [
             f"{score.name}: no speech in {summary['utterances']} utterances",
-            f"outputs: {summary['non_empty']} ({100 * summary['non_empty_rate']:.1f} %), "
+            f"outputs: {summary['non_empty']} ({100 * summary['non_empty_rate']:.1f} %): "
+            f"{summary['words_output']} in words, {summary['signs_alone']} in signs alone; "
+            f"{summary['unfinished']} without an end; "
             f"{summary['words']:.0f} words, {summary['words_per_minute'] or 0:.1f} a minute",
             *(["", "What was output", *outputs] if outputs else []),
         ]

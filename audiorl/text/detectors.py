@@ -117,11 +117,6 @@ def count_words(units: Sequence[str]) -> float:
     return sum(1.0 if CJK_UNIT.match(unit) else len(unit) / LETTERS for unit in units)
 
 
-def on_silence(hyp: Sequence[str]) -> list[Span]:
-    """Return the whole hypothesis of audio without speech, unless it is punctuation alone."""
-    return [Span(0, len(hyp))] if any(map(str.isalnum, "".join(hyp))) else []
-
-
 def overlong(hyp: Sequence[str], ref: Sequence[str]) -> list[Span]:
     """Return the units beyond twice the length of the reference."""
     return [Span(2 * len(ref), len(hyp))] if len(hyp) > 2 * len(ref) else []

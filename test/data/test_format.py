@@ -174,13 +174,21 @@ def test_missing_set_and_same_folder(data: Path) -> None:
 
 
 def test_empty_transcripts_of_a_set_without_speech(
-    data: Path, edit: Edit, kaldi_accepts: Accepts
+    data: Path, edit: Edit, kaldi_accepts: Accepts, capsys: pytest.CaptureFixture
 ) -> None:
-    edit(data / "test" / "text", "words of bob-1", "")
+    lines = (data / "test" / "text").read_text().splitlines()
+    ids = [line.split()[0] for line in lines]
+    written = [ids[0], f"{ids[1]} [noise]", f"{ids[2]} (wind blowing)", *ids[3:]]
+    (data / "test" / "text").write_text("\n".join(written) + "\n")
     format_sets(config(no_speech=["test"]), data, data.parent / "dump")
     kaldi_accepts(data.parent / "dump" / "test")
-    assert read_utterances(data.parent / "dump" / "test")[2].text == ""
-    assert "\nbob-1\n" in (data.parent / "dump" / "test" / "text").read_text()
+    formatted = read_utterances(data.parent / "dump" / "test")
+    assert not any(u.has_speech or u.text for u in formatted)
+    assert (data.parent / "dump" / "test" / "text").read_text().splitlines() == ids
+    assert "test: emptied 2 transcripts, [noise] for one" in capsys.readouterr().out
+    edit(data / "test" / "text", "[noise]", "um")
+    with pytest.raises(UserError, match="sets are not valid"):
+        format_sets(config(no_speech=["test"]), data, data.parent / "dump")
 
 
 def test_other_sample_rates_are_accepted_and_said(

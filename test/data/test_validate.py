@@ -227,6 +227,13 @@ def test_invisible_characters_are_a_warning(data_dir: Path, edit: Edit) -> None:
 def test_set_without_speech_may_be_empty(data_dir: Path, edit: Edit) -> None:
     edit(data_dir / "text", " words of bob-1", "")
     only(validate(data_dir, Checks()), "empty transcript")
+    worded = validate(data_dir, Checks(no_speech=True))
+    assert {problem.kind for problem in worded} == {"transcript without speech"}
+    lines = (data_dir / "text").read_text().splitlines()
+    tags = ["", "[noise]", "(wind blowing)", "<noise>", "♪"]
+    tagged = zip(lines, tags, strict=True)
+    silent = [f"{line.split()[0]} {tag}".rstrip() for line, tag in tagged]
+    (data_dir / "text").write_text("\n".join(silent) + "\n")
     assert validate(data_dir, Checks(no_speech=True)) == []
 
 

@@ -97,8 +97,9 @@ def test_kinds(tmp_path: Path) -> None:
 def test_where_nobody_speaks(tmp_path: Path) -> None:
     (row,) = no_speech_table(*systems_by_hand(tmp_path)).rows
     # 3 letters in 90 s against 1: fifths of a word.
-    assert row[:5] == ["silence", "66.7", "33.3", "0.4", "0.1"]
-    assert row[5].startswith("-0.3 [")
+    shares = ["66.7", "33.3", "66.7", "33.3", "0.0", "0.0", "0.0", "0.0"]
+    assert row[:11] == ["silence", *shares, "0.4", "0.1"]
+    assert row[11].startswith("-0.3 [")
 
 
 def test_by_condition(tmp_path: Path) -> None:

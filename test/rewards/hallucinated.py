@@ -170,7 +170,7 @@ class Maker:
         return self.case(ref, self.recognised(ref, 0.2))
 
     def silent(self) -> Case:
-        return Case(self.language, "", self.draw.choice(["", " ", "..."]), self.draw.uniform(1, 9))
+        return Case(self.language, "", "", self.draw.uniform(1, 9))
 
     def loop(self) -> Case:
         """Falls into a loop of one to twelve units somewhere, often until it is cut off."""
@@ -222,8 +222,9 @@ class Maker:
         return Case(**{**vars(case), "seconds": seconds})
 
     def on_silence(self) -> Case:
-        """Something said where nobody speaks."""
+        """Something said where nobody speaks, or signs alone."""
         hyp = self.sentence()[: self.draw.randint(1, 12)]
+        hyp = self.draw.choice([hyp, hyp, hyp, [" "], ["..."], ["."] * 49])
         seconds = self.draw.uniform(1, 9)
         return Case(self.language, "", self.join(hyp), seconds, frozenset(["silence"]))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -11,9 +12,11 @@ import pytest
 from hallucinated import NORMALIZER, Maker
 
 from audiorl.config import load_config
+from audiorl.config.decoding import ScoreConfig
+from audiorl.config.rewards import REWARDS, reward_options
 from audiorl.config.schema import Config
 from audiorl.data.utterance import Utterance
-from audiorl.rewards import Sample, WeightedSum, build_rewards
+from audiorl.rewards import Context, Models, Sample, WeightedSum, build_reward, build_rewards
 from audiorl.text.align import count_errors
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -153,3 +156,119 @@ def test_silence_is_best_where_nobody_speaks(language: str) -> None:
     totals = rewards_of(RECOMMENDED, language)([Sample(utterance, hyp, True) for hyp in hyps]).total
     assert totals[0] == 0.0 and totals == sorted(totals, reverse=True)
     assert len(set(totals)) == 4  # shorter is better: a group that all speaks still learns
+
+
+# Outputs without anything that was heard, and whether they end: `LIMIT` tokens are the longest.
+LIMIT = 200
+WITHOUT_CONTENT = {
+    "a full stop": (".", True),
+    "signs": (". . . .", True),
+    "Chinese signs": ("。，。，", True),
+    "dashes": ("- - -", True),
+    "notes": ("♪♪", True),
+    "signs up to the limit": (". " * LIMIT, False),
+    "one sign up to the limit": ("!" * LIMIT, False),
+    "a space": (" ", True),
+    "spaces": ("      ", True),
+    "lines": ("\n\n", True),
+    "spaces up to the limit": (" " * LIMIT, False),
+    "zero-width marks": ("\u200b\u200d\ufeff", True),
+    "zero-width marks up to the limit": ("\u200b" * LIMIT, False),
+    "nothing, without an end": ("", False),
+    "an annotation": ("[BLANK_AUDIO]", True),
+    "brackets": ("(thank you for watching)", True),
+    "brackets up to the limit": ("[Music] " * LIMIT, False),
+    "fillers": ("um uh hmm mm um uh", True),
+    "fillers up to the limit": ("um " * LIMIT, False),
+    "Chinese fillers": ("嗯嗯嗯嗯嗯嗯", True),
+    "repeated words": ("thank you thank you thank you thank you", True),
+    "repeated words up to the limit": ("the " * LIMIT, False),
+}
+REFERENCES = ["turn on the light in oslo", "请打开客厅里的灯", "um", "Mm-hmm.", "[laughter]", ""]
+RATE = 25.0  # Hz, of speech tokens
+# They hold whatever a user's own function or server returns.
+OF_THE_USER = {"file", "http"}
+
+
+class Ear:
+    """A recogniser that expects of a text the tokens that `spoken_well` gives it."""
+
+    def units(self, text: str) -> int:
+        return len(text) + 1
+
+    def pad(self, rows):
+        return rows, [len(row) for row in rows]
+
+    def embed(self, rows):
+        return rows
+
+    def log_likelihood(self, rows, lengths, texts):
+        import torch
+
+        pairs = zip(rows, texts, strict=True)
+        return torch.tensor(
+            [
+                -math.inf if len(row) < len(text) else -float(row != spoken_well(text, 0))
+                for row, text in pairs
+            ]
+        )
+
+
+def spoken_well(text: str, variant: int) -> tuple[int, ...]:
+    tokens = random.Random(text).choices(range(50), k=2 * len(text) + 10)
+    return (*tokens[:-1], 50 + variant) if variant else tuple(tokens)
+
+
+def voice(waves) -> object:
+    import torch
+
+    return torch.stack([torch.tensor([1.0, 0.0] if wave.any() else [0.0, 1.0]) for wave in waves])
+
+
+def walked(name: str, ref: str, output: str, finished: bool) -> list[float] | None:
+    """The values of a reward on an output, then on three honest ones; None: it does not apply."""
+    import torch
+
+    models = Models(Ear(), voice, {"s": torch.tensor([1.0, 0.0])}, RATE)
+    context = Context(ScoreConfig("english", "word"), models)
+    reward = build_reward(reward_options(name), context)
+    honest_tokens = [spoken_well(ref, variant) for variant in range(3)]
+    seconds = len(honest_tokens[0]) / RATE
+    utterance = Utterance("u", "", ref, "s", duration=seconds, keywords=("oslo", "客厅"))
+    if not reward.applies(utterance):
+        return None
+    heard = any(map(str.isalnum, output))
+    loop = (7,) * (20 * heard if finished else 2 * LIMIT)  # signs have no sound
+    samples = [Sample(utterance, output, finished, loop, torch.zeros(1600), 16000)]
+    samples += [
+        Sample(utterance, ref, True, tokens, torch.ones(1600), 16000) for tokens in honest_tokens
+    ]
+    return reward.function(samples)
+
+
+@pytest.mark.parametrize("name", sorted(set(REWARDS) - OF_THE_USER))
+def test_no_output_without_content_beats_the_honest_transcript(name: str) -> None:
+    """All rewards there are, one of a user's own included, with the honest empty answer, too."""
+    applied = 0
+    for ref in REFERENCES:
+        for what, (output, finished) in WITHOUT_CONTENT.items():
+            if values := walked(name, ref, output, finished):
+                applied += 1
+                hacked, *honest = values
+                assert hacked <= min(honest), (ref, what, values)
+    assert applied
+
+
+@pytest.mark.parametrize("what", WITHOUT_CONTENT)
+@pytest.mark.parametrize("rewards", SHIPPED, ids=lambda path: path.stem)
+def test_no_output_without_content_pays_in_the_shipped_rewards(rewards: Path, what: str) -> None:
+    output, finished = WITHOUT_CONTENT[what]
+    for language, ref in (("en", REFERENCES[0]), ("zh", REFERENCES[1]), ("en", "")):
+        utterance = Utterance("u", "", ref, "s", duration=2.0)
+        right, hacked = rewards_of(rewards, language)(
+            [Sample(utterance, ref, True), Sample(utterance, output, finished)]
+        ).total
+        if math.isnan(right):  # no reward of the recipe applies where nobody speaks
+            assert not ref and math.isnan(hacked)
+        else:
+            assert hacked <= right - 0.25, language

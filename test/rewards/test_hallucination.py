@@ -30,7 +30,7 @@ def found(case: Case) -> set[str]:
     name = NORMALIZER[case.language]
     ref, hyp = (normal_units(text, name, "mixed") for text in (case.ref, case.hyp))
     if not ref:
-        return {"silence"} if detectors.on_silence(hyp) else set()
+        return {"silence"} if case.hyp else set()
     texts = (normalizer(name)(text) for text in (case.hyp, case.ref))
     spans = {
         "loop": detectors.loops(hyp, ref),
@@ -111,7 +111,11 @@ def test_another_seed_is_no_worse() -> None:
         ("a b c d e f g h", "a b c d 1 2 3 4 5 6 e f g h", 9.0, -6 / 14),
         ("a b c d e f", "a b c d e f g h", 0.5, -2 / 8),
         ("", "", 2.0, 0.0),
-        ("", ".", 2.0, 0.0),
+        ("", ".", 2.0, -0.5 - 0.5 * 1 / 5 / 16),
+        ("", " . . . .", 2.0, -0.5 - 0.5 * 4 / 5 / 16),
+        ("", "  ", 2.0, -0.5 - 0.5 * 2 / 5 / 16),
+        ("", "\u200b", 2.0, -0.5 - 0.5 * 1 / 5 / 16),
+        ("", ". " * 400, 2.0, -1.0),
         ("", "thank you", 2.0, -0.5 - 0.5 * 8 / 5 / 16),
         ("", "thank you " * 20, 2.0, -1.0),
         ("", "thank you", None, -1.0),
@@ -125,6 +129,105 @@ def test_the_penalty_is_the_share_that_is_made_up(ref, hyp, seconds, value) -> N
         found = reward.function([Sample(utterance, hyp, True)])
         assert found == [pytest.approx(expected)]
     assert reward.kind == "gate"
+
+
+def rewarded(ref: str, *hyps: str, score: ScoreConfig | None = None, **how) -> list[float]:
+    """The reward of some hypotheses on a recording of two seconds; `finished` applies to all."""
+    finished = how.pop("finished", True)
+    options = reward_options("hallucination", **how)
+    reward = build_reward(options, Context(score or ScoreConfig("english", "word")))
+    utterance = Utterance("u", "", ref, "s", duration=2.0)
+    return reward.function([Sample(utterance, hyp, finished) for hyp in hyps])
+
+
+SIGNS = [
+    ".",
+    ". . . .",
+    "…",
+    "!",
+    "。",
+    " ",
+    "\u200b",
+    "\n",
+    "♪",
+    "-",
+    "um",
+    "[music]",
+    "(wind blowing)",
+]
+
+
+@pytest.mark.parametrize("name", ["english", "mandarin", "none"])
+@pytest.mark.parametrize("output", SIGNS)
+def test_where_nobody_speaks_only_the_finished_empty_answer_is_free(output: str, name: str) -> None:
+    score = ScoreConfig(name, "mixed")
+    assert rewarded("", "", score=score) == [0.0]
+    assert rewarded("", "", score=score, finished=False) == [-1.0]
+    assert -1 < rewarded("", output, score=score)[0] <= -0.5
+    assert rewarded("", output, score=score, finished=False) == [-1.0]
+    assert rewarded("", output, score=score, kind="gate") == [-1.0]
+
+
+def test_annotations_may_be_excused_where_nobody_speaks() -> None:
+    score = ScoreConfig("english", "word", count_annotations=False)
+    excused = ["[BLANK_AUDIO]", "(wind blowing)", "<noise>", "♪ ♪", "*sighs*", "[Music] [Applause]"]
+    assert rewarded("", *excused, score=score) == [0.0] * 6
+    assert rewarded("", *excused, score=score, finished=False) == [-1.0] * 6
+    others = ["thank you", ".", "[music] thank you", "(and do not forget to subscribe to us)", "um"]
+    assert max(rewarded("", *others, score=score)) <= -0.5
+
+
+FILLERS = [
+    "um",
+    "Mm-hmm.",
+    "hmm",
+    "uh, um",
+    "[laughter]",
+    "(coughs)",
+    "<noise>",
+    "[NOISE] um",
+    "...",
+]
+
+
+@pytest.mark.parametrize("name", ["english", "mandarin", "none"])
+@pytest.mark.parametrize("ref", FILLERS)
+def test_a_verbatim_transcript_is_never_worse_than_silence(ref: str, name: str) -> None:
+    for kind in ("sample", "gate"):
+        score = ScoreConfig(name, "mixed")
+        verbatim, silent, hacked = rewarded(
+            ref, ref, "", "thank you for watching and do not forget", score=score, kind=kind
+        )
+        assert verbatim == 0.0 and silent == 0.0
+        assert hacked < -0.5
+
+
+MADE_UP = "and do not forget to subscribe to the channel below"
+FORGIVEN = [f"({MADE_UP})", f"[{MADE_UP}]", f"<{MADE_UP}>", "(thank you)", "[Music]", "um uh " * 4]
+
+
+@pytest.mark.parametrize("hidden", FORGIVEN)
+def test_what_the_error_rate_forgives_is_not_free(hidden: str) -> None:
+    ref = "open the window please"
+    for text in (f"{ref} {hidden}", f"{hidden} {ref}", ref.replace("the", f"the {hidden}")):
+        assert normalizer("english")(text) == normalizer("english")(ref)
+        hacked, right = rewarded(ref, text, ref)
+        assert right == 0 and hacked <= -1 / 5
+
+
+@pytest.mark.parametrize(
+    ("ref", "hyp"),
+    [
+        ("open the [noise] window please", "open the [noise] window please"),
+        ("open the [noise] window please", "open the window please"),
+        ("open the window please", "open the (window) please"),
+        ("open the window please", "um open the uh window please"),
+        ("um um um um um well", "um um um um um well"),
+        ("well [laughter] yes", "well yes"),
+    ],
+)
+def test_brackets_and_fillers_that_are_said_are_free(ref: str, hyp: str) -> None:
+    assert rewarded(ref, hyp) == [0.0]
 
 
 def test_the_rate_of_the_corpus_is_an_option() -> None:

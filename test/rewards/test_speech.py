@@ -90,13 +90,21 @@ def test_slower_speech_of_a_whole_group_costs_by_tempo() -> None:
 
 
 def test_diversity_is_the_mean_distance_to_the_others() -> None:
-    rows = [[1, 2, 3], [1, 2, 3], [4, 5], [], [1, 3, 3, 2, 1]]
+    rows = [[1, 2, 3], [1, 2, 3], [4, 5], [6], [1, 3, 3, 2, 1]]
     found = reward("diversity").function(spoken(*rows))
     for i, row in enumerate(rows):
         others = [other for j, other in enumerate(rows) if j != i]
         distances = [edit_distance(row, other) / max(len(row), len(other)) for other in others]
         assert found[i] == pytest.approx(sum(distances) / 4)
     assert reward("diversity").kind == "group"
+
+
+def test_what_is_no_speech_is_not_diverse() -> None:
+    rows = [[1, 2, 3], [1, 2, 4], [], [7] * 90, [8, 9] * 9, [1, 2, 3, 3, 3, 4]]
+    found = reward("diversity").function(spoken(*rows))
+    assert [value > 0 for value in found] == [True, True, False, False, False, True]
+    cut = Sample(U, "", False, (5, 6, 7))
+    assert reward("diversity").function([*spoken([1, 2, 3], [1, 2, 4]), cut])[2] == 0
 
 
 def test_diversity_rises_with_what_differs() -> None:

@@ -8,7 +8,15 @@ import math
 
 import pytest
 import torch
-from steps import learner, learning_model, more_prompts, one_step, some_reward
+from steps import (
+    Recorder,
+    learner,
+    learning_model,
+    more_prompts,
+    one_step,
+    slow_logps,
+    some_reward,
+)
 
 from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
@@ -252,6 +260,65 @@ def test_under_gdpo_equal_sums_of_unlike_rewards_are_a_lesson(utterances) -> Non
     flat = [part.std(1) == 0 for part in (batch.part("one"),)]
     assert not torch.stack(flat).any() or apart.calls  # only what is flat in each is replaced
     assert len(apart.calls) < 3
+
+
+GIVE = {"rl.give_silence": True, "rl.dynamic_sample": False}
+
+
+def silence(utterances: list[Utterance], *which: int) -> list[Utterance]:
+    """Three of the recordings, some of which are said to be without speech."""
+    texts = ["" if i in which else u.text for i, u in enumerate(utterances[:3])]
+    return [dataclasses.replace(u, text=t) for u, t in zip(utterances, texts, strict=False)]
+
+
+def test_the_empty_answer_is_given_where_nobody_speaks(utterances, caplog) -> None:
+    """In place of the last of its group, with the log-probability that the policy gives it."""
+    caplog.set_level("INFO")
+    prompts = silence(utterances, 0, 2)
+    model = learning_model(GIVE, spread=1.0)
+    batch = learner(model, some_reward).collect(0, prompts, Phases(model.device))
+    other = learning_model({"rl.dynamic_sample": False}, spread=1.0)
+    plain = learner(other, some_reward).collect(0, prompts, Phases(other.device))
+    group = len(batch.samples) // len(prompts)
+    assert batch.given == [True, False, True] and plain.given == [False] * 3
+    for row, sample in enumerate(batch.samples):
+        if row not in (group - 1, 3 * group - 1):
+            assert sample.text == plain.samples[row].text
+            continue
+        assert sample.text == "" and sample.finished and batch.rollout.mask[row].sum() == 1
+        (expected,) = slow_logps(model, sample.utterance, [model.stop_ids[0]])
+        assert batch.rollout.logps[row, 0].item() == pytest.approx(expected.item(), abs=1e-5)
+        assert batch.rollout.logps[row, 1:].eq(0).all()
+    assert "was given to 2 of 2 groups without speech" in caplog.text
+    assert batch.select([1, 2]).given == [False, True]
+    assert batch.join(batch.select([1])).given == [True, False, True, False]
+
+
+def test_the_answer_given_is_learnt(utterances) -> None:
+    """Its probability rises, which a group that never draws it cannot bring about."""
+    prompts = silence(utterances, 0, 1, 2)[::2]
+
+    def quiet(samples: list[Sample]) -> list[float]:
+        return [0.0 if sample.text == "" and sample.finished else -1.0 for sample in samples]
+
+    found = {}
+    for given in (False, True):
+        model = learning_model({**GIVE, "rl.give_silence": given}, spread=1.0)
+        grpo = learner(model, quiet, optimizer=Recorder(model, rate=0.05))
+        stop = [model.stop_ids[0]]
+        before = [slow_logps(model, u, stop).item() for u in prompts]
+        metrics = grpo.step(0, prompts, 1.0).metrics
+        after = [slow_logps(model, u, stop).item() for u in prompts]
+        found[given] = min(now - then for then, now in zip(before, after, strict=True))
+        assert metrics["frac_given_silence"] == given
+        assert metrics["frac_reward_zero_std"] == (not given)
+    assert found[False] == 0 and found[True] > 0.01
+
+
+def test_no_answer_is_given_to_speech_or_where_it_was_drawn(utterances) -> None:
+    assert not any(collect(utterances, some_reward, GIVE).given)
+    fillers = [dataclasses.replace(u, text="[laughter]") for u in utterances]
+    assert not any(collect(fillers, some_reward, GIVE).given)
 
 
 def test_overlong_responses_lose() -> None:

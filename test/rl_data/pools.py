@@ -24,10 +24,10 @@ def utterance(name: str, text: str = "ba do", seconds: float = 2.0, keywords=())
     return Utterance(name, f"/{name}.wav", text, "s", duration=seconds, keywords=tuple(keywords))
 
 
-def candidate(name: str, seconds: float = 2.0, keywords=(), **difficulty) -> Candidate:
-    return Candidate(
-        utterance(name, seconds=seconds, keywords=keywords), Difficulty(**{**EASY, **difficulty})
-    )
+def candidate(
+    name: str, seconds: float = 2.0, keywords=(), text: str = "ba do", **difficulty
+) -> Candidate:
+    return Candidate(utterance(name, text, seconds, keywords), Difficulty(**{**EASY, **difficulty}))
 
 
 def said(greedy: str, *samples: str, rewards: list[float] | None = None) -> Probe:

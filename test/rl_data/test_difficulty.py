@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -97,3 +98,13 @@ def test_where_nobody_speaks() -> None:
     assert found.error is None
     assert found.hallucinated == 0.5
     assert found.pass_rate == pytest.approx(2 / 3)
+    signs = measure(said(". . . .", "", ".", " "), text="")
+    assert (signs.hallucinated, signs.pass_rate) == (0.75, pytest.approx(1 / 3))
+    endless = replace(said("", "", ""), finished=[True, False])
+    assert measure(endless, text="").hallucinated == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("text", ["um", "Mm-hmm.", "[laughter]", "(coughs)", "<noise>"])
+def test_fillers_and_tags_are_said(text: str) -> None:
+    found = measure(said(text, text, ""), text=text, **{"score.normalizer": "english"})
+    assert found.hallucinated == 0

@@ -82,19 +82,25 @@ def test_keyword_are_those_with_most_keywords() -> None:
     assert chosen(SubsetConfig(kind="keyword"), pool).reasons["two"] == "keywords: zephyra; quill"
 
 
+SAID = ["um", "Mm-hmm.", "[laughter]", "(coughs)", "<noise>", "..."]  # or made audible
+
+
 def test_hallucination_are_those_that_hallucinate_and_audio_without_speech() -> None:
     pool = [
         candidate("rarely", hallucinated=0.1),
         candidate("often", hallucinated=0.5),
         candidate("never"),
-        candidate("noise", hallucinated=0.4, error=None),
-        candidate("quiet", error=None),
+        candidate("noise", hallucinated=0.4, error=None, text=""),
+        candidate("quiet", error=None, text=""),
+        *(candidate(f"said{i}", error=None, text=text) for i, text in enumerate(SAID)),
+        candidate("um", hallucinated=0.05, error=None, text="um"),
     ]
-    assert names("hallucination", pool) == {"rarely", "often", "noise", "quiet"}
+    assert names("hallucination", pool) == {"rarely", "often", "noise", "quiet", "um"}
     assert names("hallucination", pool, size=2) == {"often", "noise"}
     reasons = chosen(SubsetConfig(kind="hallucination"), pool).reasons
     assert reasons["often"] == "50% of the hypotheses hallucinate"
     assert reasons["noise"] == "40% of the hypotheses hallucinate where nobody speaks"
+    assert reasons["um"] == "5% of the hypotheses hallucinate"
 
 
 def test_ordinary_is_what_the_policy_can_do() -> None:
@@ -149,7 +155,7 @@ def test_what_is_left_out_is_counted(capsys) -> None:
     assert printed.startswith("hard: kept 3 of 11 (")
     assert sorted(printed.partition("(")[2].rstrip(")\n").split(", ")) == sorted(
         "1 too short, 1 too long, 1 above max_error, 1 below min_error, 1 with equal hypotheses, "
-        "1 without speech, 1 with equal rewards, 1 beyond its size".split(", ")
+        "1 without an error rate, 1 with equal rewards, 1 beyond its size".split(", ")
     )
 
 

@@ -88,6 +88,54 @@ def test_no_speech(tmp_path: Path) -> None:
     assert list(system.speech) == ["one", "pooled"]
 
 
+SILENT = {f"n-{i}": "" for i in range(8)}
+OUTPUTS = {
+    "n-1": ". . . .",  # as a model that found the hole in a reward of words
+    "n-2": "thank you.",
+    "n-3": "um",
+    "n-4": "[BLANK_AUDIO]",
+    "n-5": "\u200b",
+    "n-6": "♪",
+}
+
+
+def test_signs_count_as_output_where_nobody_speaks(tmp_path: Path) -> None:
+    make_set(tmp_path, "one", REFS, HYPS)
+    make_set(tmp_path, "silence", SILENT, SILENT | OUTPUTS)
+    decoding = {"seconds": 9.0, "truncated": ["n-1", "n-7"]}
+    folder = tmp_path / "exp/a/decode_greedy/silence"
+    (folder / "decode.json").write_text(json.dumps(decoding))
+    cfg = config("one", no_speech=("silence",))
+    system = score(tmp_path, cfg)
+    summary = system.sets["silence"].summary
+    counts = {"non_empty": 6, "words_output": 3, "signs_alone": 3, "unfinished": 2}
+    assert {name: summary[name] for name in counts} == counts
+    assert {name: summary[f"{name}_rate"] for name in counts} == {
+        name: n / 8 for name, n in counts.items()
+    }
+    assert write_system(system, "word", system)
+    text = (folder / "result.txt").read_text()
+    said = "outputs: 6 (75.0 %): 3 in words, 3 in signs alone; 2 without an end"
+    assert said in text and "n-1  . . . ." in text
+    cfg.score.count_annotations = False
+    excused = score(tmp_path, cfg).sets["silence"].summary
+    assert [excused[name] for name in counts] == [4, 2, 2, 2]
+
+
+def test_annotations_are_no_transcript_of_a_set_without_speech(tmp_path: Path) -> None:
+    make_set(tmp_path, "one", REFS, HYPS)
+    make_set(tmp_path, "silence", SILENT | {"n-0": "[noise]"}, SILENT)
+    assert score(tmp_path, config("one", no_speech=("silence",))).sets["silence"].summary
+    make_set(tmp_path, "fillers", SILENT | {"n-0": "um"}, SILENT)
+    cfg = config("one", no_speech=("fillers",))
+    cfg.score.normalizer = "english"
+    with pytest.raises(UserError, match="has a transcript for n-0, yet"):
+        score(tmp_path, cfg)
+    with pytest.raises(UserError, match="no reference words; set score"):
+        cfg.data.test, cfg.data.no_speech = ["fillers"], []
+        score(tmp_path, cfg)
+
+
 def test_keywords_truncation_and_speed(tmp_path: Path) -> None:
     keywords = {"s-1": "b c;d", "t-3": "g"}
     make_set(tmp_path, "one", REFS, HYPS, utt2keywords=keywords)
@@ -152,7 +200,8 @@ def test_files(tmp_path: Path) -> None:
         "id": "s-1", "speaker": "s", "snr": "5", "duration": "30.000", "ref": "a b c d",
         "hyp": "a x c", "words": "4", "sub": "1", "del": "1", "ins": "0", "wer": "0.5000",
         "cer": "0.5000", "chars": "4", "char_errors": "2", "word_units": "4",
-        "word_errors": "2", "output": "1", "output_words": "0.6",
+        "word_errors": "2", "output": "1", "words_output": "1", "signs_alone": "0",
+        "output_words": "0.6",
         "keywords_said": "0", "keywords_heard": "0", "keyword_hits": "0",
         "biased_words": "0", "biased_errors": "0", "unbiased_words": "4", "unbiased_errors": "2",
         "empty": "0", "looping": "0", "insertion_burst": "0", "other_language": "0",

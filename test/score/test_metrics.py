@@ -39,7 +39,9 @@ def value(folder: Path, metric: Metric) -> float:
 def stated(result: dict) -> dict[str, float]:
     """What result.json says of a set, by the names of metrics."""
     if not result["speech"]:
+        shares = ("words_output", "signs_alone", "unfinished")
         keys = {"output": ("non_empty_rate", 100), "words_per_minute": ("words_per_minute", 1)}
+        keys |= {name: (f"{name}_rate", 100) for name in shares}
         return {name: factor * result[key] for name, (key, factor) in keys.items()}
     main = result[result["metric"].lower()]
     kinds = ("substitutions", "deletions", "insertions")

@@ -14,7 +14,6 @@ from audiorl.text.detectors import (
     covered,
     foreign,
     loops,
-    on_silence,
     overlong,
 )
 
@@ -114,11 +113,6 @@ def test_beyond_audio() -> None:
 )
 def test_foreign(hyp: str, ref: str, spans: list[tuple[int, int]]) -> None:
     assert foreign(hyp.split(), ref.split()) == [Span(*span) for span in spans]
-
-
-def test_on_silence() -> None:
-    assert on_silence(["thank", "you"]) == [Span(0, 2)]
-    assert on_silence(["."]) == on_silence([]) == []
 
 
 def test_covered_counts_each_unit_once() -> None:
