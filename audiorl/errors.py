@@ -15,10 +15,21 @@ class UserError(Exception):
 
 
 def reason(error: BaseException) -> str:
-    """Return the message of a library's error in one line: the first that is no heading."""
+    """Return the message of a library's error in a short line: the first that is no heading."""
     lines = [line.strip() for line in str(error).splitlines()]
     messages = [line for line in lines if line and not line.endswith(":")]
-    return messages[0] if messages else type(error).__name__
+    return shortened(messages[0], 300) if messages else type(error).__name__
+
+
+def shortened(text: str, most: int) -> str:
+    """Return a text of about `most` characters at most, without its middle if it is longer."""
+    return text if len(text) <= most else f"{text[: most // 2]} … {text[-most // 2 :]}"
+
+
+def visible(text: str) -> str:
+    """Return somebody's text for a terminal: control characters are shown, not sent."""
+    plain = (c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in shortened(text, 4000))
+    return "".join(plain)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -8,6 +8,15 @@ from collections.abc import Callable
 from typing import Any
 
 
+def a_dead_process() -> int:
+    """Return the number of a process that is no more."""
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    return child
+
+
 def kill() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 

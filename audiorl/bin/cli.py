@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from audiorl.errors import UserError
+from audiorl.errors import UserError, reason, visible
 
 TERMINATED = 143  # the status after a SIGTERM
+NO_MEMORY = re.compile("out of memory|allocate memory|not enough memory", re.IGNORECASE)
+OF_THE_SYSTEM = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO),
+    *(errno.EMFILE, errno.ENFILE, errno.ENOMEM),
+}
 
 SHARED = {
     "dump": ("--dump", {"required": True, "help": "folder of the formatted sets"}),
@@ -66,22 +73,42 @@ def run(main: Callable[[], None]) -> None:
     """Run an entry point; a UserError or an interruption becomes one line and an exit status."""
     # A terminated program closes its files and ends its workers, as an interrupted one does.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8
     try:
         main()
     except SystemExit as end:
         if end.code == TERMINATED:
             _leave(TERMINATED)
         raise
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (UserError, MemoryError, OSError, RuntimeError) as error:
+        if isinstance(error, BrokenPipeError):
+            # The reader of our output (head, less) went away: nothing is wrong.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(0)
+        if not (sentence := _sentence(error)):
+            raise
+        print(f"error: {visible(sentence)}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted; run the same command again to continue.", file=sys.stderr)
         _leave(130)
-    except BrokenPipeError:
-        # The reader of our output (head, less) went away: nothing is wrong.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+
+
+def _sentence(error: Exception) -> str:
+    """Return what a user should know of an error; empty: it is a mistake of ours."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
+        return (
+            f"memory has ended ({reason(error)}); free some, or lower what is held at once "
+            "(batch_seconds, rl.rollout_prompts, rl.micro_batch_tokens), and run the same command "
+            "again to continue."
+        )
+    if isinstance(error, OSError) and error.errno in OF_THE_SYSTEM:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}; free the disk or fix access, then run again."
+    return ""
 
 
 def _leave(code: int) -> NoReturn:

@@ -12,8 +12,11 @@ or to speak with, on any machine.
 from __future__ import annotations
 
 import datetime
+import hashlib
+import io
 import json
 import os
+import re
 import shutil
 import stat
 import zipfile
@@ -26,7 +29,7 @@ from audiorl.bin import cli
 from audiorl.errors import UserError
 from audiorl.infer.voices import VOICES
 from audiorl.models import open_weights
-from audiorl.runtime.files import atomic_path, progress, sha256
+from audiorl.runtime.files import atomic_path, progress, read_json, sha256
 
 META = "meta.json"
 SPEECH_FACTS = "speech.json"  # a speech LM has it beside its weights (models/speech_lm.py)
@@ -35,6 +38,11 @@ ADAPTED = "model/adapted.yaml"  # of a model that is adapters alone (models/lora
 MERGED = "merged"  # that model with its base, below the experiment
 REQUIRED = ("config.yaml", "model/config.yaml", "model/model.safetensors")
 EXPECTED = ("env.json", "run.sh", "RESULTS.md", "report.html")
+TEXTS = (".html", ".json", ".md", ".py", ".sh", ".yaml")
+ABSOLUTE = re.compile(
+    r"""(?:(?<=[\s"'=(\[>;`])|^)/(?!(?:bin|dev|usr)/)(?:[\w.+@%,-]+/)+[\w.+@%,-]*""", re.MULTILINE
+)
+PASSWORD = re.compile(r"https?://[^\s/@:\"']*:[^\s/@\"']+@")
 PATTERNS = (
     "model/**/*",
     "rewards/*.py",
@@ -100,7 +108,8 @@ def keep_voices(exp: Path, codec: Path, dump: Path) -> None:
     config = load_config(exp / "config.yaml")
     setup_torch(config.num_threads)
     loaded = load_codec(codec / "model", str(pick_device(config.device)))
-    expected = json.loads((exp / "model" / SPEECH_FACTS).read_text(encoding="utf-8"))["codec"]
+    facts = exp / "model" / SPEECH_FACTS
+    expected = read_json(facts, "restore it or train again").get("codec", {})
     fix = f"name the codec that {exp} was trained on"
     check_codec(codec_info(loaded), expected, str(codec), str(exp), fix)
     voices, train = exp / CODEC / VOICES, dump / config.data.train
@@ -117,16 +126,21 @@ def pack(exp: Path, out: Path, created: datetime.datetime, codec: Path | None = 
     """Write `out`; return False when it already holds the same files.
 
     `codec`: of synthesis, its experiment; None for a system that was unpacked. Raises UserError
-    when the model is missing or damaged or when a config names a path of this machine.
+    when the model is missing or damaged, when a config names a path of this machine or when a text
+    holds a password. Other texts lose their paths.
     """
     files = _members(exp, codec or exp / CODEC)
+    texts = {n: _portable(n, path) for n, path in files.items() if path.suffix in TEXTS}
     for path in files.values():
         if path.suffix == ".safetensors":
             open_weights(path)
-    listed = {
-        name: {"sha256": sha256(path), "size": path.stat().st_size}
-        for name, path in progress(files.items(), desc="checksums", unit="file")
-    }
+    listed = {}
+    for name, path in progress(files.items(), desc="checksums", unit="file"):
+        if name in texts:
+            sum_, size = hashlib.sha256(texts[name]).hexdigest(), len(texts[name])
+        else:
+            sum_, size = sha256(path), path.stat().st_size
+        listed[name] = {"sha256": sum_, "size": size}
     if _packed_files(out) == listed:
         return False
     meta = {"audiorl": audiorl.__version__, "created": created.isoformat(), "files": listed}
@@ -135,9 +149,35 @@ def pack(exp: Path, out: Path, created: datetime.datetime, codec: Path | None = 
         for name, path in progress(files.items(), desc="packing", unit="file"):
             entry = _entry(name, created)
             entry.file_size = listed[name]["size"]
-            with open(path, "rb") as source, archive.open(entry, "w") as target:
+            source = io.BytesIO(texts[name]) if name in texts else open(path, "rb")
+            with source, archive.open(entry, "w") as target:
                 shutil.copyfileobj(source, target, 1 << 20)
     return True
+
+
+def _portable(name: str, path: Path) -> bytes:
+    """Return a text as it is packed; UserError if it holds a password.
+
+    Paths of this machine are made relative in what people read; the user's code stays as it is.
+    """
+    content = path.read_bytes()
+    text = content.decode(errors="replace")
+    if PASSWORD.search(text):
+        raise UserError(
+            f"{path}: an address there holds a password, which a pack would spread; remove it, see "
+            "authorization in docs/rewards.md, and pack again."
+        )
+    if name in EXPECTED or path.name == "result.json":
+        return ABSOLUTE.sub(lambda found: _relative(found[0]), text).encode()
+    if path.suffix == ".py" and (found := ABSOLUTE.search(text)):
+        print(f"{path} names {found[0]}, a path of this machine: packed as it is.")
+    return content
+
+
+def _relative(path: str) -> str:
+    here = os.getcwd()
+    inside = path == here or path.startswith(here + "/")
+    return os.path.relpath(path, here) if inside else f"…/{PurePosixPath(path).name}"
 
 
 def _members(exp: Path, codec: Path) -> dict[str, Path]:

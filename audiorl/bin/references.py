@@ -27,14 +27,17 @@ def main() -> None:
     from audiorl.models import WEIGHTS
     from audiorl.models.codec import load_codec
     from audiorl.runtime.device import pick_device, setup_torch
+    from audiorl.runtime.locks import exclusive
 
     setup_torch(config.num_threads)
     if alone := texts_alone(args.dump, config):
         print(f"no references of {', '.join(alone)}: texts alone")
     folder = args.codec / "model"
     codec = load_codec(folder, str(pick_device(config.device)))
-    write_natural(args.dump, config, args.natural)
-    write_resynthesis(codec, folder / WEIGHTS, args.dump, config, args.resynthesis)
+    with exclusive(args.natural):
+        write_natural(args.dump, config, args.natural)
+    with exclusive(args.resynthesis):
+        write_resynthesis(codec, folder / WEIGHTS, args.dump, config, args.resynthesis)
     print(f"wrote {args.natural} and {args.resynthesis}")
 
 

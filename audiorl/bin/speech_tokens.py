@@ -23,13 +23,15 @@ def main() -> None:
     config = load_config(args.config, args.set)
     from audiorl.models.codec import load_codec
     from audiorl.runtime.device import pick_device, setup_torch
+    from audiorl.runtime.locks import exclusive
     from audiorl.train.codec_sets import write_set_tokens
 
     setup_torch(config.num_threads)
     codec = load_codec(args.codec / "model", str(pick_device(config.device)))
-    for name in args.sets or [config.data.train, config.data.dev]:
-        out = args.codec / "tokens" / name
-        write_set_tokens(codec, args.dump / name, out, config.codec.batch_seconds)
+    tokens = args.codec / "tokens"
+    with exclusive(tokens):
+        for name in args.sets or [config.data.train, config.data.dev]:
+            write_set_tokens(codec, args.dump / name, tokens / name, config.codec.batch_seconds)
 
 
 if __name__ == "__main__":

@@ -24,11 +24,12 @@ from pathlib import Path, PurePosixPath
 
 from audiorl.bin import cli
 from audiorl.bin.pack import CODEC, META
-from audiorl.errors import UserError
-from audiorl.runtime.files import progress
+from audiorl.errors import UserError, visible
+from audiorl.runtime.files import progress, remove_leftovers
 
 LARGEST_META = 16 << 20  # bytes
 CHUNK = 1 << 20  # bytes
+DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
 
 
 def main() -> None:
@@ -37,10 +38,8 @@ def main() -> None:
     parser.add_argument("dir", type=Path, help="a new or empty folder")
     args = parser.parse_args()
     meta = unpack(args.zip, args.dir)
-    print(
-        f"{args.dir}: {len(meta['files'])} files, checksums right, "
-        f"packed {meta['created']} by audiorl {meta['audiorl']}"
-    )
+    told = f"packed {meta['created']} by audiorl {meta['audiorl']}"
+    print(visible(f"{args.dir}: {len(meta['files'])} files, checksums right, {told}"))
     print(advice(args.dir, meta))
 
 
@@ -66,6 +65,7 @@ def unpack(source: Path, folder: Path) -> dict:
         raise UserError(f"{folder} is not an empty folder; name a new one, nothing is overwritten.")
     if not source.is_file():
         raise UserError(f"{source} does not exist; give the zip that pack wrote.")
+    remove_leftovers(folder.parent.glob(f".{folder.name}.*.tmp"))
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
         with zipfile.ZipFile(source) as archive:
@@ -79,7 +79,7 @@ def unpack(source: Path, folder: Path) -> dict:
                 _extract(source, archive, entry, temporary, meta["files"])
         (temporary / META).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
         os.replace(temporary, folder)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+    except (*DAMAGED, UnicodeError, ValueError, RuntimeError) as error:
         raise UserError(f"{source} is damaged or no zip ({error}); copy it again.") from error
     except OSError as error:
         raise UserError(
@@ -98,11 +98,12 @@ def _read_meta(source: Path, archive: zipfile.ZipFile) -> dict:
             raise ValueError(f"{entry.file_size} bytes long")
         meta = json.loads(archive.read(entry))
         for member in meta["files"].values():
-            int(member["size"]), str(member["sha256"])
+            if type(member["size"]) is not int or type(member["sha256"]) is not str:
+                raise ValueError("a size or a checksum is none")
         return {"audiorl": str(meta["audiorl"]), "created": str(meta["created"])} | {
             "files": meta["files"]
         }
-    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError, LookupError) as error:
         raise UserError(
             f"{source} has no readable {META} ({error}); only zips of audiorl.bin.pack can be "
             "unpacked."

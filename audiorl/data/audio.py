@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from audiorl.data.utterance import Utterance
 
 OVERSHOOT = 0.5  # s; Kaldi's extract-segments too cuts segments that end this little too late
-ARCHIVE_ENTRY = re.compile(r"(.+):(\d+)")
+ARCHIVE_ENTRY = re.compile(r"(.+):(\d{1,18})")
 COPY_AGAIN = "copy the file again"
 FORMAT_AGAIN = "run stage 2 and what follows from it again"
 WRITE_AGAIN = "write the archive and its wav.scp again"

@@ -9,7 +9,6 @@ and named. A recipe that makes its audio claims the folder for it.
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,7 +17,7 @@ from pathlib import Path
 from audiorl.data.data_dir import DataDir
 from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
-from audiorl.runtime.files import write_json
+from audiorl.runtime.files import read_json, remove_leftovers, write_json
 
 SHOWN = 5  # ids named of those left out
 STRIDE = 20  # one in so many goes to a set that is carved out
@@ -207,14 +206,12 @@ def write_set(out: Path, utterances: Iterable[Utterance], genders: Mapping[str, 
 
 def claim(out: Path, origin: dict[str, object]) -> None:
     """Write the origin of the corpus into `out`; raise UserError if it holds another corpus."""
+    remove_leftovers(out.rglob(".*.tmp"))
     note = out / "corpus.json"
     if not note.exists():
         write_json(note, origin)
         return
-    try:
-        found = dict(json.loads(note.read_text(encoding="utf-8")))
-    except ValueError as error:
-        raise UserError(f"{note}: not the JSON that was written; remove {out} first.") from error
+    found = read_json(note, f"remove {out} first")
     for key, value in origin.items():
         if found.get(key) != value:
             raise UserError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypedDict
@@ -10,7 +9,7 @@ from typing import NamedTuple, TypedDict
 from audiorl.data.tables import read_table, scan_table, write_table
 from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
-from audiorl.runtime.files import write_json
+from audiorl.runtime.files import read_json, write_json
 
 TOKENS, CODEC = "tokens", "codec.json"
 HISTORIES = "tokens"  # the folder beside an RL set: what the start model speaks of its texts
@@ -108,15 +107,13 @@ def _describe(info: CodecInfo) -> str:
 
 
 def _read_info(path: Path) -> CodecInfo:
+    info = read_json(path, AGAIN)
     try:
-        info = json.loads(path.read_text(encoding="utf-8"))
         return {
             "fingerprint": str(info["fingerprint"]),
             "codebook_size": int(info["codebook_size"]),
             "token_rate": float(info["token_rate"]),
         }
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); {AGAIN}.") from error
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(
             f"{path} does not hold fingerprint, codebook_size and token_rate of a codec; {AGAIN}."

@@ -7,15 +7,17 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from audiorl.data.audio import is_pipe
 from audiorl.data.tables import AUDIO_HASH, read_table
-from audiorl.errors import UserError
-from audiorl.runtime.files import atomic_write
+from audiorl.errors import UserError, shortened
+from audiorl.runtime.files import atomic_write, read_json_lines
 from audiorl.text.silence import is_silent
 
 # utt2<name> files with a meaning of their own; every other one becomes a tag.
 NOT_TAGS = ("utt2spk", "utt2dur", "utt2keywords", "utt2num_frames")
+LARGEST = 1e15  # a number in a list of utterances
 FIX = "python -m audiorl.bin.data_dir fix"  # named in messages
 
 
@@ -201,21 +203,43 @@ def _compare_ids(path: Path, table: dict, speakers: dict[str, str]) -> None:
 def _read_jsonl(path: Path) -> Iterator[Utterance]:
     """Read utterances from JSON lines; other keys than those of Utterance are ignored."""
     known, seen = set(Utterance.__dataclass_fields__), set()
-    with open(path, encoding="utf-8") as stream:
-        for number, line in enumerate(stream, start=1):
-            try:
-                item = json.loads(line)
-                fields = {name: value for name, value in item.items() if name in known}
-                fields["keywords"] = tuple(fields.get("keywords", ()))
-                utterance = Utterance(**fields)
-            except (ValueError, TypeError, AttributeError) as error:
-                raise UserError(
-                    f"{path}:{number} is not an utterance with id, audio, text and speaker "
-                    f"({error}); write the file again."
-                ) from error
-            if utterance.id in seen:
-                raise UserError(
-                    f"{path}:{number}: {utterance.id} stands there twice; keep one line."
-                )
-            seen.add(utterance.id)
-            yield utterance
+    for number, item in read_json_lines(path, "write the file again"):
+        fields = {name: value for name, value in item.items() if name in known}
+        try:
+            if wrong := [name for name, value in fields.items() if not _fits(name, value)]:
+                raise ValueError(f"{wrong[0]} is {shortened(repr(fields[wrong[0]]), 40)}")
+            utterance = Utterance(**{**fields, "keywords": tuple(fields.get("keywords", ()))})
+        except (ValueError, TypeError) as error:
+            raise UserError(
+                f"{path}:{number} is not an utterance with id, audio, text and speaker "
+                f"({error}); write the file again."
+            ) from error
+        if utterance.id in seen:
+            raise UserError(f"{path}:{number}: {utterance.id} stands there twice; keep one line.")
+        seen.add(utterance.id)
+        yield utterance
+
+
+def _fits(name: str, value: Any) -> bool:
+    """Whether a value from JSON is one of this field of `Utterance`."""
+    if name == "id":
+        return is_text(value) and value.split() == [value]
+    if name == "start":
+        return is_number(value) and value >= 0
+    if name in ("end", "duration"):
+        return value is None or (is_number(value) and value > 0)
+    if name == "keywords":
+        return isinstance(value, list) and all(map(is_text, value))
+    if name == "tags":
+        return isinstance(value, dict) and all(map(is_text, [*value, *value.values()]))
+    return is_text(value)
+
+
+def is_text(value: Any) -> bool:
+    """Whether a value from JSON is text that can be written: it may hold half a character."""
+    return isinstance(value, str) and value.encode(errors="replace").decode() == value
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value from JSON is a number, neither NaN nor of absurd size."""
+    return type(value) in (int, float) and -LARGEST < value < LARGEST

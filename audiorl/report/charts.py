@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import io
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ import numpy as np
 from audiorl.config.decoding import ScoreConfig
 from audiorl.errors import UserError
 from audiorl.report.breakdown import Span, Value, bins, length, snr, span_label
-from audiorl.runtime.files import atomic_path
+from audiorl.runtime.files import atomic_path, read_json_lines
 from audiorl.score.asr import ScoredUtterance, SystemScore, errors_and_units
 from audiorl.score.metrics import ERROR_RATES
 from audiorl.score.significance import rate_interval
@@ -67,14 +66,10 @@ def read_metrics(exp: Path) -> Metrics:
     if not path.exists():
         return {}
     series: dict[str, dict[float, float]] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            item = json.loads(line)
-            step = item["step"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f'{path}:{number} is not a JSON object with a "step" ({error}); remove the line.'
-            ) from error
+    for number, item in read_json_lines(path, "remove the line"):
+        step = item.get("step")
+        if type(step) not in (int, float):
+            raise UserError(f"{path}:{number} has no number of its step; remove the line.")
         for name, value in item.items():
             if isinstance(value, (int, float)) and name != "step":
                 series.setdefault(name, {})[step] = value

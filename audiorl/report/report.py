@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import audiorl
 from audiorl.config import Config, load_config
@@ -26,7 +25,8 @@ from audiorl.report.tables import (
     verdict,
 )
 from audiorl.runs.environment import environment
-from audiorl.runtime.files import atomic_write
+from audiorl.runtime.files import atomic_write, read_json
+from audiorl.runtime.stamps import Stamp
 from audiorl.score.asr import SystemScore, score_systems
 from audiorl.score.metrics import Measures
 from audiorl.score.results import write_system
@@ -73,14 +73,16 @@ def write_report(
         write_system(system, cfg.score.unit, systems[0])
     about = [system for system in systems if system.exp.resolve() == out.resolve()]
     focus = (about or [s for s in systems if not s.is_reference] or systems)[-1]
-    stamp = f"<!-- inputs {_fingerprint(systems, focus)} -->\n"
-    if all(_read(out / name).endswith(stamp) for name in ("RESULTS.md", "report.html")):
+    stamp = _stamp(systems, focus, out)
+    if stamp.is_current():
         return False
     report = gather(systems, focus, cfg, out / "images", command)
     texts = {"RESULTS.md": results_markdown(report), "report.html": report_page(report)}
     for name, text in texts.items():
         with atomic_write(out / name) as stream:
-            stream.write(text + stamp)
+            stream.write(text)
+    stamp.outputs = _outputs(out)
+    stamp.write()
     return True
 
 
@@ -168,7 +170,7 @@ def reward_code(exp: Path) -> dict[str, str]:
 
 def environment_table(path: Path) -> Table:
     """Return the environment of training (env.json) beside that of the report."""
-    training = json.loads(_read(path) or "{}")
+    training = read_json(path, "restore or remove it") if path.exists() else {}
     here = environment()
     rows = [[name, training.get(name), here.get(name)] for name in here | training]
     shown = [["-" if cell is None else str(cell) for cell in row] for row in rows]
@@ -179,13 +181,18 @@ def _read(path: Path) -> str:
     return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
-def _fingerprint(systems: list[SystemScore], focus: SystemScore) -> str:
-    # Not of the environment, which the report keeps from when it was made.
-    digest = hashlib.sha256(f"{audiorl.__version__} {focus.label}".encode())
+def _stamp(systems: list[SystemScore], focus: SystemScore, out: Path) -> Stamp:
+    """Return the stamp of a report; it keeps the environment of when it was made."""
+    inputs: dict[str, Any] = {}
     for system in systems:
-        digest.update(system.label.encode())
-        for score in system.sets.values():
-            digest.update(f"{score.name} {score.summary['inputs']}".encode())
-        for name in ("metrics.jsonl", "config.yaml", "run.sh"):
-            digest.update(_read(system.exp / name).encode())
-    return digest.hexdigest()
+        sets = system.sets.values()
+        inputs |= {f"{system.label}/{s.name}": s.summary["inputs"] for s in sets}
+        files = [system.exp / name for name in ("metrics.jsonl", "config.yaml", "run.sh")]
+        files += system.exp.glob("rewards/*.py")
+        inputs |= {f"{system.label}/{f.relative_to(system.exp)}": f for f in files}
+    settings = {"audiorl": audiorl.__version__, "about": focus.label}
+    return Stamp(out / "report.json", settings, inputs, _outputs(out))
+
+
+def _outputs(out: Path) -> list[Path]:
+    return [out / "RESULTS.md", out / "report.html", *sorted(out.glob("images/*"))]

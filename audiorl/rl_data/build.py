@@ -19,7 +19,7 @@ from audiorl.rl_data.pool import held_out_sets, read_hypotheses, read_pool, subs
 from audiorl.rl_data.probe import ProbeFile, probe
 from audiorl.rl_data.report import draw, print_tables
 from audiorl.rl_data.subsets import Candidate, Choice, choose
-from audiorl.runtime.files import progress, sha256
+from audiorl.runtime.files import progress
 from audiorl.runtime.stamps import Stamp
 
 
@@ -40,8 +40,7 @@ def build_rl_data(
     others = read_hypotheses(config, pool)
     utterances = sorted({u.id: u for part in pool.values() for u in part}.values(), key=_by_id)
     code = {str(weights): weights, **reward_files(config)}
-    contents = {name: sha256(path) for name, path in code.items()}
-    file = ProbeFile(out.with_suffix(".probe.jsonl"), {**probe_settings(config), **contents})
+    file = ProbeFile(out.with_suffix(".probe.jsonl"), probe_settings(config), code)
     with open_rewards(config) as rewards:
         probes = probe(sampler, utterances, rewards, file)
     measure = DifficultyMeasure(config)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from audiorl.rewards import BatchRewards, Sample
 from audiorl.rl.collect import Rewarder, refuse_failed_rewards
 from audiorl.rl.groups import Sampler, read_text
 from audiorl.runtime.files import atomic_write, disk_errors, progress
+from audiorl.runtime.stamps import Stamp
 
 PROBE_STEP = 2**31  # no step of a training run draws the same random numbers
 
@@ -36,27 +37,31 @@ COLUMNS = [field.name for field in fields(Probe)]
 
 
 class ProbeFile:
-    """Probes as JSON lines, below a line with the settings that they follow from.
+    """Probes as JSON lines, below a line with what they follow from.
 
     It only grows, a batch at a time, so that a prober that was killed goes on behind the last
-    batch; of several lines for an utterance the last counts. With other settings it begins anew.
+    batch; of several lines for an utterance the last counts. When anything changed it begins anew.
     """
 
-    def __init__(self, path: Path, settings: dict[str, object]) -> None:
+    def __init__(
+        self, path: Path, settings: Mapping[str, object], inputs: Mapping[str, Path]
+    ) -> None:
+        """`settings` and `inputs`: as of a `Stamp`, which the first line is."""
         self.path = path
         self._found: dict[tuple[str, str], Probe] = {}
-        header = {"settings": json.loads(json.dumps(settings)), "columns": COLUMNS}
+        stamp = Stamp(path, {**settings, "columns": COLUMNS}, inputs)
         begun = list(_whole_lines(path))
-        if begun[:1] == [header]:
+        changed = stamp.changes(begun[0] if begun else {})
+        if begun and not changed:
             for line in begun[1:]:
                 self._found[line["id"], line["utterance"]] = _read_probe(line)
             lost = sum(any(probe.failed) for probe in self._found.values())
             again = f", {lost} of which are to be rewarded again" if lost else ""
             print(f"{path}: going on after {len(self._found)} utterances{again}")
         elif begun:
-            print(f"{path} was made with other settings or weights: probing anew")
+            print(f"{path} is out of date: {', '.join(changed)} changed; probing anew")
         with atomic_write(path) as stream:
-            stream.write(_json_line(header))
+            stream.write(_json_line(stamp.content))
             stream.writelines(_probe_line(*key, probe) for key, probe in self._found.items())
 
     def get(self, utterances: Sequence[Utterance]) -> dict[str, Probe] | None:
@@ -152,9 +157,12 @@ def _whole_lines(path: Path) -> Iterable[dict]:
     with open(path, encoding="utf-8", errors="replace") as stream:
         for line in stream:
             try:
-                yield json.loads(line)
-            except ValueError:
+                found = json.loads(line)
+            except (ValueError, RecursionError):
+                found = None
+            if not isinstance(found, dict):
                 return  # being written when the prober was killed
+            yield found
 
 
 def _read_probe(line: dict) -> Probe:

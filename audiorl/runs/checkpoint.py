@@ -44,6 +44,8 @@ class Checkpoints:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
+        for unfinished in folder.glob(".step_*"):
+            shutil.rmtree(unfinished)
 
     def save(self, step: int, model: nn.Module, optimizer: Optimizers, state: dict) -> None:
         """Write the checkpoint of `step` updates; `state` holds the loop's own numbers."""
@@ -206,13 +208,14 @@ def truncate_jsonl(path: Path, last_step: int) -> None:
     """Drop the lines of steps that a resumed run does again."""
     if not path.exists():
         return
-    kept = []
-    with open(path, "rb") as stream:
-        for line in stream:
+    with open(path, "rb") as stream, atomic_write(path, "wb") as kept:
+        for number, line in enumerate(stream, start=1):
             try:
                 if json.loads(line)["step"] <= last_step:
-                    kept.append(line.rstrip(b"\n") + b"\n")
-            except ValueError:
-                break  # the line that was being written when the run was killed
-    with atomic_write(path, "wb") as stream:
-        stream.writelines(kept)
+                    kept.write(line.rstrip(b"\n") + b"\n")
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
+                if stream.peek(1):
+                    raise UserError(
+                        f"{path}:{number} is not a JSON object with a step; remove the line."
+                    ) from error
+                # It was being written when the run was killed.

@@ -28,7 +28,10 @@ log = logging.getLogger(__name__)
 
 # Every run depends on these; those that are not named here or by a run may change in a restart.
 # What data.* and the warm start brought in is compared by content (`check_inputs`).
-RELEVANT = ("task", "seed", "score.normalizer", "score.unit", "decode.max_completion_length")
+RELEVANT = (
+    *("task", "seed", "device", "num_threads", "score.normalizer", "score.unit"),
+    "decode.max_completion_length",
+)
 
 
 class Experiment:
@@ -83,6 +86,11 @@ class Experiment:
             (self.model_folder / WEIGHTS).unlink(missing_ok=True)
             self._write_config()
             log.info("the run continues with another config: %s", "; ".join(self.changes))
+            if any(line.startswith(("device", "num_threads")) for line in self.changes):
+                log.warning(
+                    "another device or number of threads adds in another order: from here on the "
+                    "run agrees with an undisturbed one but for rounding, not to the bit"
+                )
 
     def keep(self, name: str, path: Path) -> None:
         """Copy the user's code into the folder, under the relative path `name`."""

@@ -6,23 +6,32 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from audiorl.errors import UserError
+from audiorl.errors import UserError, reason
 
 
 @contextlib.contextmanager
 def disk_errors(path: str | Path) -> Iterator[None]:
-    """Raise UserError instead of OSError (disk full, read-only) while `path` is written."""
+    """Raise UserError instead of OSError (disk full, read-only) while `path` is written.
+
+    Also where a library raises its own error on top of one: torch does.
+    """
     try:
         yield
-    except OSError as error:
-        reason = error.strerror or error
+    except (OSError, RuntimeError) as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, OSError):
+            cause = cause.__cause__ or cause.__context__
+        if cause is None:
+            raise
         raise UserError(
-            f"{path}: cannot be written ({reason}); free the disk or fix access, then run again."
+            f"{path}: cannot be written ({cause.strerror or cause}); free the disk or fix access, "
+            "then run again."
         ) from error
 
 
@@ -59,6 +68,42 @@ def write_json(path: str | Path, value: Any) -> None:
     with atomic_write(path) as stream:
         json.dump(value, stream, indent=2, ensure_ascii=False)
         stream.write("\n")
+
+
+def read_json(path: str | Path, fix: str) -> dict[str, Any]:
+    """Return the JSON object in a file; UserError, which ends with `fix`, if there is none."""
+    try:
+        return _json_object(Path(path).read_bytes())
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); {fix}.") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not whole ({reason(error)}); {fix}.") from error
+
+
+def read_json_lines(path: str | Path, fix: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the number and the JSON object of each line; UserError, with `fix`, for any other."""
+    with open(path, "rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                yield number, _json_object(line)
+            except (ValueError, RecursionError) as error:
+                message = f"{path}:{number} is not a JSON object ({reason(error)}); {fix}."
+                raise UserError(message) from error
+
+
+def _json_object(text: bytes) -> dict[str, Any]:
+    found = json.loads(text.decode())
+    if not isinstance(found, dict):
+        raise ValueError(f"it begins with {text[:20]!r}")
+    return found
+
+
+def remove_leftovers(found: Iterable[Path]) -> None:
+    """Remove temporary files and folders, `.<name>.<process>.tmp`, whose process was killed."""
+    for path in list(found):
+        writer = path.name.split(".")[-2]
+        if writer.isdigit() and not Path(f"/proc/{writer}").exists():
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def sha256(path: str | Path) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from audiorl.errors import UserError
-from audiorl.runtime.files import disk_errors
+from audiorl.runtime.files import disk_errors, remove_leftovers
 
 Lock = IO[str]
 
@@ -21,8 +21,9 @@ Lock = IO[str]
 def exclusive(folder: Path, name: str = "") -> Iterator[Lock]:
     """Hold `folder`, or a file `name` in it, against every other process.
 
-    The system releases the lock when its holder dies, however that happens, and keeps it for
-    programs that inherit the stream. Raises UserError, naming the holder, when there is another.
+    What a killed holder was writing there is removed. The system releases the lock when its holder
+    dies, however that happens, and keeps it for programs that inherit the stream. Raises UserError,
+    naming the holder, when there is another.
     """
     target = folder / name
     with disk_errors(target):
@@ -44,4 +45,7 @@ def exclusive(folder: Path, name: str = "") -> Iterator[Lock]:
             lock.truncate(0)
             lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
             lock.flush()
+            remove_leftovers(
+                folder.glob(f".{Path(name).stem}.*.tmp") if name else folder.rglob(".*.tmp")
+            )
         yield lock

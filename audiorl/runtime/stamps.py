@@ -15,7 +15,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from audiorl.runtime.files import sha256, write_json
+from audiorl.errors import UserError
+from audiorl.runtime.files import read_json, sha256, write_json
 
 FORMAT = 1  # of stamps; with another number, all is made again
 SETTLED = 2_000_000_000  # ns; a file younger than that may change and keep its times
@@ -59,10 +60,9 @@ class Stamp:
     def _read(self) -> dict[str, Any]:
         """Return the file; empty when it is absent or broken."""
         try:
-            found = json.loads(self.path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            return read_json(self.path, "")
+        except UserError:
             return {}
-        return found if isinstance(found, dict) else {}
 
     def changes(self, found: Mapping[str, Any] | None = None) -> list[str]:
         """Return the names of the inputs, settings and outputs that differ; none: up to date.
@@ -94,6 +94,13 @@ class Stamp:
     def _made(self) -> dict[str, str]:
         folder = self.path.parent
         return {os.path.relpath(path, folder): digest(path) for path in self.outputs}
+
+
+def differs_from_stamp(output: Path, stamp: Path) -> bool:
+    """Whether an output is not what the stamp that was written with it says."""
+    outputs = Stamp(stamp, {}, {})._read().get("outputs")
+    stated = outputs.get(output.name) if isinstance(outputs, dict) else None
+    return stated is not None and stated != digest(output)
 
 
 def digest(path: str | Path) -> str:

@@ -21,7 +21,7 @@ from audiorl.config.decoding import ScoreConfig
 from audiorl.config.schema import Config
 from audiorl.data.utterance import Utterance, read_table, read_utterances
 from audiorl.errors import UserError
-from audiorl.runtime.files import progress
+from audiorl.runtime.files import progress, read_json
 from audiorl.score import failures, ratio, tts
 from audiorl.score.metrics import ERROR_RATES, Measures
 from audiorl.score.ratio import Ratio
@@ -366,10 +366,12 @@ def check_ids(path: Path, found: dict[str, str], ids: list[str], references: Pat
 def _read_decoding(path: Path) -> dict:
     if not path.exists():  # hypotheses of another program
         return {}
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}); decode again (stage 6).") from error
+    again = "remove it and decode again (stage 6)"
+    found = read_json(path, again)
+    cut, seconds = found.get("truncated", []), found.get("seconds")
+    if not isinstance(cut, list) or type(seconds) not in (int, float, type(None)):
+        raise UserError(f"{path} is not whole (truncated or seconds is wrong); {again}.")
+    return {**found, "truncated": list(map(str, cut))}
 
 
 def read_keywords(utterances: list[Utterance], normalizer_name: str) -> set[Reading]:

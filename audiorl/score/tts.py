@@ -7,12 +7,12 @@ them. `audiorl.infer.judging` writes decode_<name>/<set>/judged.json, which is r
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from audiorl.errors import UserError
+from audiorl.runtime.files import read_json
 from audiorl.runtime.stamps import Stamp
 from audiorl.score.ratio import UTTERANCES, Metric
 from audiorl.text.align import Counts, count_errors
@@ -101,10 +101,8 @@ def write_judged(stamp: Stamp, judged: dict[str, Judged], judge: str) -> None:
 def read_judged(folder: Path) -> dict[str, Judged]:
     """Return the measurements of the utterances of decode_<name>/<set>, by id."""
     path = folder / JUDGED
+    found = read_json(path, "remove it and let the judge hear the set again (stage 7)")
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))["utterances"]
-        return {uid: Judged(**one) for uid, one in found.items()}
-    except OSError as error:
-        raise UserError(f"{path} does not exist; let the judge hear the set (stage 7).") from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        return {uid: Judged(**one) for uid, one in found["utterances"].items()}
+    except (TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{path} is not whole ({error!r}); remove it and score again.") from error

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import io
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -16,6 +18,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from deaths import a_dead_process
 from safetensors.torch import save
 
 from audiorl.bin import unpack as unpack_module
@@ -148,6 +151,41 @@ def test_paths_of_this_machine_are_refused(exp: Path, tmp_path: Path, name, path
     (exp / name).write_text(f"rl:\n  rewards:\n  - {{name: wer, model: {path}}}\n")
     with pytest.raises(UserError, match=r"rl.rewards\[0\].model is "):
         pack(exp, tmp_path / "x.zip", CREATED)
+
+
+def test_a_pack_holds_no_path_of_this_machine(exp: Path, tmp_path: Path, capsys) -> None:
+    texts = {
+        "run.sh": f"#!/bin/sh\ncd {tmp_path} || exit 1\nPYTHONPATH=/home/jane/audiorl exec "
+        f"/home/jane/venv/bin/python -m x --out {exp} --data '/corpora/my own/x'\n",
+        "RESULTS.md": f"cd {tmp_path}; `--dump {tmp_path}/dump` and/or 3/4/5 https://a.b/c/d\n",
+        "report.html": f'<a href="{exp}/x">/data/x.wav</a><br/> &#39;/data/y/z&#39;\n',
+        "decode_greedy/result.json": json.dumps({"folder": f"{exp}/decode_greedy"}),
+    }
+    for name, text in texts.items():
+        (exp / name).write_text(text)
+    (exp / "rewards").mkdir()
+    (exp / "rewards" / "mine.py").write_text("MODEL = '/data/judge/model'\n")
+    pack(exp, tmp_path / "x.zip", CREATED)
+    unpack(tmp_path / "x.zip", tmp_path / "there")
+    found = {name: (tmp_path / "there" / name).read_text() for name in texts}
+    assert found["run.sh"] == (
+        "#!/bin/sh\ncd . || exit 1\nPYTHONPATH=…/audiorl exec …/python -m x "
+        "--out exp/grpo --data '…/my own/x'\n"
+    )
+    assert found["RESULTS.md"] == "cd .; `--dump dump` and/or 3/4/5 https://a.b/c/d\n"
+    assert found["report.html"] == '<a href="exp/grpo/x">…/x.wav</a><br/> &#39;…/z&#39;\n'
+    assert json.loads(found["decode_greedy/result.json"]) == {"folder": "exp/grpo/decode_greedy"}
+    assert "mine.py names /data/judge/model, a path of this machine" in capsys.readouterr().out
+    assert not pack(tmp_path / "there", tmp_path / "x.zip", CREATED)
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "run.sh", "report.html", "rewards/mine.py"])
+def test_a_password_is_not_packed(exp: Path, tmp_path: Path, name: str) -> None:
+    (exp / "rewards").mkdir()
+    (exp / name).write_text("# url: https://jane:hidden@example.org/score\n")
+    with pytest.raises(UserError, match="holds a password") as refusal:
+        pack(exp, tmp_path / "x.zip", CREATED)
+    assert "hidden" not in str(refusal.value) and not (tmp_path / "x.zip").exists()
 
 
 def test_reward_file_is_packed(exp: Path, tmp_path: Path) -> None:
@@ -463,3 +501,40 @@ def test_commands(exp: Path, tmp_path: Path) -> None:
     assert "Traceback" not in again.stderr
     assert "example:" in run("audiorl.bin.pack", "--help").stdout
     assert "example:" in run("audiorl.bin.unpack", "--help").stdout
+
+
+@pytest.mark.parametrize("size", ["Infinity", "NaN", "1e999", '"3"', "true", "null", "3.0"])
+def test_sizes_that_are_none(packed: Path, tmp_path: Path, size: str) -> None:
+    def change(entry: zipfile.ZipInfo, data: bytes):
+        if entry.filename == "meta.json":
+            data = re.sub(rb'"size": \d+', f'"size": {size}'.encode(), data, count=1)
+        return entry, data
+
+    rewrite(packed, change)
+    refused(packed, tmp_path / "there", "has no readable meta.json")
+
+
+def test_a_name_that_is_not_utf8(packed: Path, tmp_path: Path) -> None:
+    rewrite(packed, lambda e, d: ("ü.bin", d) if e.filename == "env.json" else (e, d))
+    packed.write_bytes(packed.read_bytes().replace("ü.bin".encode(), b"\xff\xff.bin"))
+    refused(packed, tmp_path / "there", "is damaged or no zip")
+
+
+def test_texts_of_a_pack_are_shown_and_not_sent(packed: Path, tmp_path: Path, monkeypatch) -> None:
+    def change(entry: zipfile.ZipInfo, data: bytes):
+        if entry.filename == "meta.json":
+            data = data.replace(b'"created": "2026', b'"created": "\\u001b[2J2026')
+        return entry, data
+
+    rewrite(packed, change)
+    shown = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", shown)
+    run_main(monkeypatch, unpack_module, str(packed), str(tmp_path / "there"))
+    assert "\x1b" not in shown.getvalue() and r"\x1b[2J2026" in shown.getvalue()
+
+
+def test_what_a_killed_unpacking_left_is_removed(packed: Path, tmp_path: Path) -> None:
+    left = tmp_path / f".there.{a_dead_process()}.tmp"
+    left.mkdir()
+    unpack(packed, tmp_path / "there")
+    assert not left.exists()

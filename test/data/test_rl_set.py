@@ -10,6 +10,7 @@ import pytest
 from audiorl.data.rl_set import Item, read_rl_set
 from audiorl.data.utterance import Utterance, read_utterances, write_utterances_jsonl
 from audiorl.errors import UserError
+from audiorl.runtime.stamps import Stamp
 
 ANNA = Utterance("anna", "/a.wav", "one two", "a", duration=1.0)
 BOB = Utterance("bob", "/b.wav", "three", "b", duration=2.0)
@@ -65,3 +66,49 @@ def test_what_cannot_be_read_is_named(extra: dict, tmp_path: Path) -> None:
     write_utterances_jsonl(tmp_path / "rl.jsonl", [ANNA, BOB], {"bob": extra})
     with pytest.raises(UserError, match=r"rl\.jsonl: bob has no readable subsets or difficulty"):
         read_rl_set(tmp_path / "rl.jsonl")
+
+
+LINE = {"id": "a", "audio": "/a.wav", "text": "one", "speaker": "s"}
+HALF = chr(0xD800)  # of a character: JSON may hold it, no file can
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"text": None}, {"text": 3}, {"text": HALF}, {"id": ""}, {"id": "a b"}, {"id": ["a"]},
+        {"duration": "1.5"}, {"duration": float("nan")}, {"duration": -1}, {"duration": 10**400},
+        {"start": True}, {"start": -0.5}, {"end": float("inf")}, {"keywords": "one"},
+        {"keywords": [1]}, {"tags": ["a"]}, {"tags": {"snr": 5}}, {"audio": 7}, {"speaker": None},
+        {"subsets": {"x": {"weight": float("nan")}}}, {"subsets": {"x": {"weight": "1"}}},
+        {"subsets": {"x": {"weight": float("inf")}}}, {"subsets": {"x": {"weight": True}}},
+        {"difficulty": {"reward_mean": float("nan")}}, {"difficulty": {"reward_std": 10**400}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_values_of_wrong_types_are_refused(tmp_path: Path, change: dict) -> None:
+    (tmp_path / "rl.jsonl").write_text(json.dumps(LINE | change) + "\n")
+    with pytest.raises(
+        UserError, match=r"rl\.jsonl.*(write the file|build the RL set) again"
+    ) as no:
+        read_rl_set(tmp_path / "rl.jsonl")
+    assert "\n" not in str(no.value) and len(str(no.value)) < 500
+
+
+@pytest.mark.parametrize("line", [b"\xff\xfe", "ü".encode("latin-1"), b"{", b"[]", b"[" * 99999])
+def test_lines_that_are_none_are_refused(tmp_path: Path, line: bytes) -> None:
+    (tmp_path / "rl.jsonl").write_bytes(json.dumps(LINE).encode() + b"\n" + line + b"\n")
+    with pytest.raises(UserError, match=r"rl\.jsonl:2 is not a JSON object .*; write the"):
+        read_rl_set(tmp_path / "rl.jsonl")
+
+
+def test_a_set_that_was_cut_or_changed_since_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rl.jsonl"
+    write_utterances_jsonl(path, [ANNA, BOB])
+    stamp = Stamp(tmp_path / "rl.meta.json", {}, {}, [path])
+    stamp.write()
+    assert len(read_rl_set(path)) == 2
+    path.write_text(path.read_text().splitlines()[0] + "\n")  # at the end of a line
+    with pytest.raises(UserError, match=r"rl\.jsonl is not what rl\.meta\.json says .*; build"):
+        read_rl_set(path)
+    stamp.path.unlink()
+    assert len(read_rl_set(path)) == 1

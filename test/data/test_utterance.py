@@ -152,8 +152,8 @@ def test_jsonl_round_trip(segmented: Path, tmp_path: Path) -> None:
     ("line", "message"),
     [
         ('{"id": "b", "audio": "x"}', ":2 is not an utterance .*text.*speaker"),
-        ("not json", ":2 is not an utterance"),
-        ("[1]", ":2 is not an utterance"),
+        ("not json", ":2 is not a JSON object"),
+        ("[1]", ":2 is not a JSON object"),
         ('{"id": "a", "audio": "", "text": "", "speaker": ""}', ":2: a stands there twice"),
     ],
 )

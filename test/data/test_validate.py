@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import pytest
 import soundfile
 from kaldi_files import RATE, tone, write_lines
 
+from audiorl.bin import data_dir as data_dir_command
+from audiorl.data.tables import write_table
 from audiorl.data.validate import Checks, examine, summary, validate
 from audiorl.errors import UserError
 
@@ -188,6 +191,28 @@ def test_speaker_that_is_no_prefix(data_dir: Path, edit: Edit) -> None:
     problem = only(problems, "not sorted by speaker")
     assert problem.id == "anna-2"
     assert "begin with their speaker" in problem.fix
+
+
+@pytest.mark.parametrize(
+    "ids", [["1_2", "13_1"], ["s1_a", "s12_b"], ["AL_1", "ALAN_1"], ["a.b_1", "a.b0_2"]]
+)
+def test_a_separator_that_sorts_behind_names(tmp_path: Path, ids: list[str], monkeypatch) -> None:
+    """No advice to begin with the speaker, which they do, or to run `fix`, which cannot."""
+    speakers = {name: name.rpartition("_")[0] for name in ids}
+    table = {
+        "utt2spk": speakers,
+        "text": dict.fromkeys(ids, "ba"),
+        "wav.scp": dict.fromkeys(ids, "/none.wav"),
+    }
+    for name, values in table.items():
+        write_table(tmp_path / "x" / name, values)
+    write_table(tmp_path / "x" / "spk2utt", {of: name for name, of in speakers.items()})
+    problem = only(validate(tmp_path / "x", Checks(audio=False)), "not sorted by speaker")
+    assert "join speaker and utterance by `-`" in problem.fix
+    command = ["data_dir", "validate", "--no-audio", str(tmp_path / "x")]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(UserError, match=r"not valid; fix the preparation\.$"):
+        data_dir_command.main()
 
 
 def test_one_speaker_is_a_warning(data_dir: Path) -> None:

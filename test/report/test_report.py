@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 from dataclasses import replace
@@ -181,9 +182,9 @@ def test_read_metrics(tmp_path: Path) -> None:
     metrics = charts.read_metrics(tmp_path)
     assert list(metrics) == ["loss"]
     assert [values.tolist() for values in metrics["loss"]] == [[1, 2], [9, 4]]
-    for bad in ("{", "[]", '{"loss": 1}'):
-        path.write_text(json.dumps(lines[0]) + "\n" + bad + "\n")
-        with pytest.raises(UserError, match=r"metrics.jsonl:2 is not a JSON object .* remove"):
+    for bad in (b"{", b"[]", b'{"loss": 1}', b'{"step": "1"}', b"\xff\x00\x93", b"[" * 99999):
+        path.write_bytes(json.dumps(lines[0]).encode() + b"\n" + bad + b"\n")
+        with pytest.raises(UserError, match=r"metrics.jsonl:2 (is not a JSON object|has no)"):
             charts.read_metrics(tmp_path)
 
 
@@ -407,6 +408,10 @@ def test_one_system_without_audio(tmp_path: Path) -> None:
     # Written again when an input changes, and only then.
     assert not run()
     (exp / "metrics.jsonl").write_text('{"step": 1, "reward": 1.0}\n')
+    os.utime(exp / "metrics.jsonl", (0, 0))  # put back with an old date
     assert run()
     assert 'href="#training-0"' in (exp / "report.html").read_text()
     assert not run()
+    (exp / "report.html").write_text("half")
+    assert run()
+    assert 'href="#training-0"' in (exp / "report.html").read_text()

@@ -365,7 +365,7 @@ def test_another_policy_or_reward_is_probed_anew(large: Path, tmp_path: Path, ca
         keys = change()
         capsys.readouterr()
         build(large, out, keys)
-        assert "other settings or weights: probing anew" in capsys.readouterr().out
+        assert "changed; probing anew" in capsys.readouterr().out
         build(large, out, keys)
         assert "going on after 30 utterances" in capsys.readouterr().out
 

@@ -45,7 +45,7 @@ def run(
 ) -> dict[str, Probe]:
     model = tiny_model({**KEYS, **(keys or {})}, spread=3.0)
     rewards = WeightedSum({"length": (reward, 1.0)})
-    return probe(sampler(model), utterances, rewards, ProbeFile(path, settings or SETTINGS))
+    return probe(sampler(model), utterances, rewards, ProbeFile(path, settings or SETTINGS, {}))
 
 
 def same(one: dict[str, Probe], other: dict[str, Probe]) -> bool:
@@ -192,7 +192,9 @@ def test_other_settings_begin_anew(utterances, undisturbed, tmp_path, capsys) ->
     run(utterances, path)
     capsys.readouterr()
     other = run(utterances, path, {"rl.temperature": 2.0}, {**SETTINGS, "temperature": 2.0})
-    assert "was made with other settings or weights: probing anew" in capsys.readouterr().out
+    assert (
+        "probe.jsonl is out of date: temperature changed; probing anew" in capsys.readouterr().out
+    )
     assert not same(other, undisturbed)
     assert len(path.read_text().splitlines()) == 1 + len(utterances)
 
@@ -211,7 +213,7 @@ def test_another_transcript_is_another_utterance(utterances, tmp_path, monkeypat
 
 
 def test_what_the_disk_refuses_is_told(utterances, tmp_path) -> None:
-    file = ProbeFile(tmp_path / "probe.jsonl", SETTINGS)
+    file = ProbeFile(tmp_path / "probe.jsonl", SETTINGS, {})
     (tmp_path / "probe.jsonl").unlink()
     (tmp_path / "probe.jsonl").mkdir()
     with pytest.raises(UserError, match=r"probe\.jsonl: cannot be written"):

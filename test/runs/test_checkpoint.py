@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import subprocess
 from collections.abc import Iterator
@@ -393,3 +395,33 @@ def test_lines_of_steps_done_again_are_dropped(tmp_path: Path, tail: bytes) -> N
     assert [json.loads(line) for line in lines] == expected
     truncate_jsonl(tmp_path / "none.jsonl", 4)
     assert not (tmp_path / "none.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    "bad", [b"{", b"[]", b"{}", b"3", b'{"step": null}', b"\xff\xfe", b"[" * 99999]
+)
+def test_only_the_last_line_may_be_broken(tmp_path: Path, bad: bytes) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1}\n' + bad)
+    truncate_jsonl(path, 4)
+    assert path.read_bytes() == b'{"step": 1}\n'
+    path.write_bytes(bad + b'\n{"step": 1}\n')
+    with pytest.raises(UserError, match=r"metrics\.jsonl:1 is not a JSON object with a step"):
+        truncate_jsonl(path, 4)
+    assert path.read_bytes() == bad + b'\n{"step": 1}\n'
+
+
+def test_a_full_disk_while_the_trainer_is_saved(tmp_path: Path, monkeypatch) -> None:
+    """torch.save raises an error of its own on top of the system's."""
+
+    class Full(io.BytesIO):
+        def write(self, data: bytes) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    original = checkpoint.torch.save
+    monkeypatch.setattr(checkpoint.torch, "save", lambda value, stream: original(value, Full()))
+    with pytest.raises(UserError, match=r"trainer.pt: cannot be written \(No space left on dev"):
+        Checkpoints(tmp_path).save(1, *begun(), {})
+    assert names(tmp_path) == [".step_00000001"]
+    Checkpoints(tmp_path)
+    assert names(tmp_path) == []

@@ -256,3 +256,18 @@ def test_a_config_is_read_back_as_it_was(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(dump_config(config))
     assert load_config(tmp_path / "c.yaml") == config
     assert resume_command().startswith("#!/bin/sh\n")
+
+
+@pytest.mark.parametrize("key", [{"num_threads": 2}, {"device": "auto"}], ids=str)
+def test_what_changes_the_last_bits_is_said(tmp_path: Path, key: dict) -> None:
+    opened(tmp_path).check_inputs()
+    opened(tmp_path, key).check_inputs()
+    assert "adds in another order" in (tmp_path / "train.log").read_text()
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"[]", b'{"format": 1}', b"[" * 99999])
+def test_broken_inputs_are_one_sentence(tmp_path: Path, content: bytes) -> None:
+    experiment = opened(tmp_path)
+    (tmp_path / "inputs.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"was begun with other inputs .*; remove the folder"):
+        experiment.check_inputs(train=[Utterance("a", "", "", "s")])

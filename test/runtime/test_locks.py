@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from deaths import a_dead_process
 
 from audiorl.errors import UserError
 from audiorl.runtime import locks
@@ -94,3 +95,16 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"file/exp.*: cannot be written"):
         with exclusive(tmp_path / "file" / "exp"):
             pass
+
+
+def test_what_a_killed_holder_was_writing_is_removed(tmp_path: Path) -> None:
+    dead = a_dead_process()
+    gone = [tmp_path / "model" / f".w.{dead}.tmp", tmp_path / f".rl.meta.json.{dead}.tmp"]
+    kept = [tmp_path / f".w.{os.getpid()}.tmp", tmp_path / ".set.tmp", tmp_path / f"w.{dead}.tmp"]
+    (tmp_path / "model").mkdir()
+    for path in gone + kept:
+        path.touch()
+    with exclusive(tmp_path, "rl.jsonl"):  # a file's lock: that file's leftovers
+        assert [path.exists() for path in gone + kept] == [True, False, True, True, True]
+    with exclusive(tmp_path):
+        assert [path.exists() for path in gone + kept] == [False, False, True, True, True]

@@ -11,7 +11,7 @@ from fake_systems import make_set, make_systems, write_table
 
 from audiorl.config.schema import Config
 from audiorl.errors import UserError
-from audiorl.score.asr import SystemScore, labels, score_systems
+from audiorl.score.asr import SystemScore, _read_decoding, labels, score_systems
 from audiorl.score.metrics import measures_of
 from audiorl.score.results import write_system
 
@@ -173,7 +173,7 @@ def test_refused_files(tmp_path: Path) -> None:
         score(tmp_path, config(no_speech=("one",)))
     folder = tmp_path / "exp/a/decode_greedy/one"
     (folder / "decode.json").write_text("{")
-    with pytest.raises(UserError, match=r"decode.json is not JSON"):
+    with pytest.raises(UserError, match=r"decode.json is not whole"):
         score(tmp_path, config("one"))
     (folder / "text").write_text("s-1 a\ns-1 b\n")
     with pytest.raises(UserError, match=r"text:2.*s-1"):
@@ -291,3 +291,12 @@ def test_labels() -> None:
     assert labels([Path("t/a/seed1"), Path("t/a/seed2")]) == ["a/seed1", "a/seed2"]
     assert labels([Path("t/a/seed1"), Path("u/a/seed1")]) == ["t/a/seed1", "u/a/seed1"]
     assert labels([Path("exp/sft"), Path("exp/sft")]) == ["exp/sft", "exp/sft"]
+
+
+@pytest.mark.parametrize(
+    "content", [b"[]", b"{", b"\xff", b'{"truncated": 3}', b'{"seconds": "1"}', b"[" * 99999]
+)
+def test_a_broken_decode_json(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "decode.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"decode\.json is not whole .*; remove it and decode"):
+        _read_decoding(tmp_path / "decode.json")
