@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from audiorl.config.dump import WIDTH, clip, dump_config, flow
 from audiorl.config.field import Rule
 from audiorl.config.keys import key_values
 from audiorl.config.loader import Recipe, load_recipe, refuse_if_any
+from audiorl.config.pretrained import Shape, read_shape, why_no_lm, why_unknown
 from audiorl.config.schema import Config
 from audiorl.config.variants import PLUGINS, Variants
 
@@ -89,15 +90,11 @@ def _missing(config: Config) -> Iterator[Rule]:
     if init and not os.path.isfile(init):
         message = "there is no such file; give an ESPnet ASR checkpoint (.pth)"
         yield ("encoder.init",), f"{os.path.abspath(init)}: {message}"
-    for section in ("llm", "codec"):
-        pretrained, key = getattr(config, section).pretrained, f"{section}.pretrained"
-        if os.path.isdir(pretrained):
-            if not os.path.isfile(os.path.join(pretrained, "config.json")):
-                message = "holds no config.json; give a folder with a Hugging Face model"
-                yield (key,), f"{os.path.abspath(pretrained)} {message}"
-        elif pretrained and not HUB_NAME.fullmatch(pretrained):
-            message = "there is no such folder, and it is not a hub name; fix the path"
-            yield (key,), f"{os.path.abspath(pretrained)}: {message}"
+    yield from _pretrained("llm.pretrained", config.llm.pretrained, why_no_lm)
+    # A family of the user may know a model that is unknown here.
+    why = (lambda shape: "") if family else why_unknown
+    yield from _pretrained("model.pretrained", config.model.pretrained, why)
+    yield from _pretrained("codec.pretrained", config.codec.pretrained, lambda shape: "")
     for path in (path for reward in config.rl.rewards for path in reward.files):
         if not path.is_file():
             message = "there is no such file; give your rewards' path from the recipe's folder"
@@ -111,6 +108,21 @@ def _missing(config: Config) -> Iterator[Rule]:
     for key, value, package, fix in OPTIONAL:
         if key_values(config)[key] == value and find_spec(package) is None:
             yield (key,), f"{value} needs the package {package}, which is missing; run: {fix}"
+
+
+def _pretrained(key: str, name: str, why_not: Callable[[Shape], str]) -> Iterator[Rule]:
+    """The rule that a pretrained model breaks; that of a hub is looked at when it is loaded."""
+    if os.path.isdir(name):
+        folder = os.path.abspath(name)
+        try:
+            reason = why_not(read_shape(name))
+        except (OSError, ValueError):
+            reason = "holds no config.json; give a folder with a Hugging Face model"
+        if reason:
+            yield (key,), f"{folder} {reason}"
+    elif name and not HUB_NAME.fullmatch(name):
+        message = "there is no such folder, and it is not a hub name; fix the path"
+        yield (key,), f"{os.path.abspath(name)}: {message}"
 
 
 def _unknown(key: str, name: str, own: str, package: str) -> Iterator[Rule]:

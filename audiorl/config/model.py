@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, ClassVar
 
 from audiorl.config.field import Rule, key
+from audiorl.config.pretrained import MODEL_TYPES
 
 if TYPE_CHECKING:
     from audiorl.config.schema import Config
 
+# Keys of the parts of a model that a pretrained recogniser obeys too.
+OF_PRETRAINED = ("llm.dtype", "llm.prompt")
 # Fewer mel bands than this leave nothing behind ESPnet's subsampling convolutions.
 LEAST_MELS = {"conv2d": 7, "conv2d6": 11, "conv2d8": 15}
 
@@ -120,8 +123,34 @@ class ModelConfig:
     """The policy."""
 
     family: str = key(
-        "", "its class: audio_llm, speech_lm or one of yours in families/; empty: the task's own"
+        "",
+        "its class: audio_llm, speech_lm or one of yours in families/; empty: the task's own, or "
+        "that of `pretrained`",
     )
+    pretrained: str = key(
+        "",
+        "folder or hub name of a pretrained recogniser (Qwen3-ASR, ...), which brings its own "
+        "units, features, encoder, adaptor and LM; empty: built of the sections below",
+        task="asr",
+    )
+
+    def rules(self, config: Config) -> Iterator[Rule]:
+        """Yield the rules that the section breaks."""
+        if self.family in MODEL_TYPES.values():
+            keys = ("model.family", "model.pretrained")
+            yield keys, "is found by the config.json of model.pretrained; remove it, and set that"
+        if not self.pretrained:
+            return
+        if self.family == "audio_llm":
+            keys = ("model.family", "model.pretrained")
+            yield keys, "is built anew, and a pretrained recogniser is not; remove one"
+        for name in ("tokenizer", "frontend", "encoder", "adaptor", "llm"):
+            section = getattr(config, name)
+            for field in fields(section):
+                path, value = f"{name}.{field.name}", getattr(section, field.name)
+                if value != field.default and path not in OF_PRETRAINED:
+                    message = "a pretrained recogniser brings its own; remove it"
+                    yield (path, "model.pretrained"), message
 
 
 @dataclass
@@ -140,8 +169,10 @@ class LLMConfig:
     dropout: float = key(0.0, "attention dropout in supervised training", ge=0, lt=1)
     dtype: str = key("float32", "weights and activations", choices=("float32", "bfloat16"))
     prompt: str = key(
-        "transcribe {audio}",
-        "the prefix that the LM continues; {audio} stands for the audio embeddings",
+        "",
+        "the prefix that the LM continues; {audio} stands for the audio embeddings and, of a "
+        "pretrained recogniser, for the tokens around them; empty: `transcribe {audio}`, or the "
+        "pretrained one's own",
         task="asr",
     )
 
@@ -154,6 +185,6 @@ class LLMConfig:
         if not self.pretrained and self.num_attention_heads % self.num_key_value_heads:
             keys = ("llm.num_key_value_heads", "llm.num_attention_heads")
             yield keys, f"must divide the {self.num_attention_heads} attention heads; change one"
-        if (count := self.prompt.count("{audio}")) != 1:
+        if self.prompt and (count := self.prompt.count("{audio}")) != 1:
             message = f"must hold {{audio}}, where the audio goes, once (got {count}); fix it"
             yield ("llm.prompt",), message

@@ -227,8 +227,12 @@ class RLConfig:
         for part in repeated(self.train):
             yield ("rl.train",), f"names {part} twice; keep one"
 
-        if self.cache_frames and "encoder" in self.train:
-            yield ("rl.cache_frames", "rl.train"), "an encoder that learns changes them; set false"
+        # A pretrained recogniser's frames are read behind its adaptor.
+        changing = ("encoder", "adaptor") if config.model.pretrained else ("encoder",)
+        for part in changing:
+            if self.cache_frames and part in self.train:
+                keys = ("rl.cache_frames", "rl.train")
+                yield keys, f"an {part} that learns changes them; set false"
         yield from _advantages(self)
         yield from _policy_loss(self)
         yield from _kl(self)

@@ -25,7 +25,8 @@ class Schedule:
 
     max_steps: int = key(
         1000,
-        "updates at most; 0, of sft alone: take a pretrained speech LM (llasa, cosyvoice) as it is",
+        "updates at most; 0, of sft alone: take a pretrained recogniser or speech LM (llasa, "
+        "cosyvoice) as it is",
         ge=0,
         resume=_fixed_length,
     )
@@ -98,6 +99,15 @@ class SFTConfig:
 
     def rules(self, config: Config) -> Iterator[Rule]:
         """Yield the rules that the section breaks."""
-        if self.schedule.max_steps == 0 and config.speech.layout == "native":
-            keys = ("sft.schedule.max_steps", "speech.layout")
-            yield keys, "only a pretrained speech LM can be taken as it is; set at least 1"
+        pretrained = config.model.pretrained or config.speech.layout != "native"
+        if self.schedule.max_steps == 0 and not pretrained:
+            keys = (
+                "sft.schedule.max_steps",
+                "speech.layout" if config.speaks else "model.pretrained",
+            )
+            yield keys, "only a pretrained model can be taken as it is; set at least 1"
+        if self.schedule.max_steps and config.model.pretrained:
+            for name in ("ctc_weight", "ctc_steps"):
+                if getattr(self, name):
+                    message = "the encoder of a pretrained recogniser has no CTC head; set 0"
+                    yield (f"sft.{name}", "model.pretrained"), message

@@ -13,8 +13,8 @@ from audiorl.data.tables import set_files
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.engines.native import PolicyEngine
 from audiorl.infer.transcribe import Hypothesis, transcribe
-from audiorl.models.audio_llm import AudioLLM
 from audiorl.models.policy import Policy, load_policy
+from audiorl.models.recogniser import Recogniser
 from audiorl.runtime.device import pick_device
 from audiorl.runtime.files import atomic_write
 from audiorl.runtime.locks import exclusive
@@ -77,8 +77,9 @@ class Transcriber:
     def load(self, experiment: Path) -> Policy:
         return load_policy(experiment / "model", str(pick_device(self.config.device)))
 
-    def decode(self, model: AudioLLM, data: Path, stamp: Stamp) -> None:
+    def decode(self, model: Recogniser, data: Path, stamp: Stamp) -> None:
         keys, utterances = self.config.decode, read_utterances(data)
+        model.refuse_unfit(utterances, data)
         started = time.perf_counter()
         found = transcribe(
             PolicyEngine(model),

@@ -26,9 +26,9 @@ from audiorl.engines.native import PolicyEngine
 from audiorl.errors import UserError
 from audiorl.infer.transcribe import greedy
 from audiorl.models import WEIGHTS
-from audiorl.models.audio_llm import AudioLLM
 from audiorl.models.judge import LABELS, Judge
 from audiorl.models.policy import load_policy
+from audiorl.models.recogniser import Recogniser
 from audiorl.runtime.batching import batches_by_seconds, shown_batches
 from audiorl.runtime.stamps import Stamp
 from audiorl.score.asr import check_ids
@@ -50,10 +50,10 @@ class WaveJudge(Protocol):
         """Return vectors [B, S] of unit length; None if the judge does not know voices."""
 
 
-class AudioLLMJudge:
+class RecogniserJudge:
     """A recogniser that this toolkit has trained (egs/mini_asr/exp/sft, say) as the judge."""
 
-    def __init__(self, model: AudioLLM, max_length: int) -> None:
+    def __init__(self, model: Recogniser, max_length: int) -> None:
         """`max_length`: tokens of a transcript at most."""
         self.model, self.engine = model, PolicyEngine(model)
         self.sample_rate = model.sample_rate
@@ -73,10 +73,10 @@ def load_judge(exp: Path, device: str = "cpu") -> WaveJudge:
     if (exp / "model" / LABELS).exists():
         return Judge.load(exp / "model", device)
     model = load_policy(exp / "model", device)
-    if not isinstance(model, AudioLLM):
+    if not isinstance(model, Recogniser):
         raise UserError(f"{exp} is no recogniser and cannot judge; name exp/judge, or one of ASR.")
     decode = load_config(exp / "config.yaml").decode
-    return AudioLLMJudge(model, decode.max_completion_length)
+    return RecogniserJudge(model, decode.max_completion_length)
 
 
 def transcribe_waves(

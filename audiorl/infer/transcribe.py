@@ -12,8 +12,8 @@ from audiorl.data.utterance import Utterance
 from audiorl.engines.beam import beam_search
 from audiorl.engines.engine import Engine
 from audiorl.engines.sampling import Sampling
-from audiorl.models.audio_llm import AudioLLM
 from audiorl.models.language_model import Prefix
+from audiorl.models.recogniser import Recogniser
 from audiorl.runtime.batching import shown_batches
 
 
@@ -27,7 +27,7 @@ class Hypothesis:
 
 
 @torch.no_grad()
-def encode_utterances(model: AudioLLM, utterances: Sequence[Utterance]) -> list[torch.Tensor]:
+def encode_utterances(model: Recogniser, utterances: Sequence[Utterance]) -> list[torch.Tensor]:
     """Return the condition [T_i, D] of each utterance, read from its audio."""
     return model.encode([torch.from_numpy(read_audio(u, model.sample_rate)) for u in utterances])
 
@@ -87,7 +87,7 @@ def greedy(engine: Engine, prefix: Prefix, max_length: int) -> list[Hypothesis]:
 
 
 def _beams(
-    model: AudioLLM, prefix: Prefix, max_length: int, num_beams: int
+    model: Recogniser, prefix: Prefix, max_length: int, num_beams: int
 ) -> list[list[Hypothesis]]:
     found = beam_search(model, prefix, beams=num_beams, max_length=max_length)
     return [

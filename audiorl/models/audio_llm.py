@@ -23,8 +23,10 @@ from audiorl.config.schema import Config
 from audiorl.models.encoder import Encoder
 from audiorl.models.frontend import Frontend
 from audiorl.models.language_model import Prefix, build_lm
-from audiorl.models.policy import Policy
+from audiorl.models.recogniser import Recogniser
 from audiorl.models.tokenizer import Tokenizer, load_tokenizer, make_tokenizer
+
+PROMPT = "transcribe {audio}"
 
 
 @dataclass
@@ -77,25 +79,16 @@ class Adaptor(nn.Module):
         return self.layers(frames.reshape(batch, -1, self.stack * size))
 
 
-@dataclass
-class SupervisedLoss:
-    """Loss of supervised training, and its parts."""
-
-    total: Tensor
-    lm: Tensor  # mean cross entropy per token, end token included
-    ctc: Tensor  # mean CTC loss per label
-
-
-class AudioLLM(Policy):
-    """Policy of recognition: audio in, text out.
+class AudioLLM(Recogniser):
+    """Recogniser of our own, built of the sections of a recipe.
 
     The prefix is the instruction with the audio embeddings in place of `{audio}`; the response is
     the transcript and the end token.
     """
 
-    family, task = "audio_llm", "asr"
+    family = "audio_llm"
     settings_type = AudioLLMSettings
-    part_names = ("adaptor", "llm", "encoder")
+    condition_parts = ("encoder",)
 
     def __init__(
         self, settings: AudioLLMSettings, tokenizer: Tokenizer, saved: str | None = None
@@ -120,16 +113,15 @@ class AudioLLM(Policy):
         if settings.ctc_labels != "none":
             units = 256 if settings.ctc_labels == "byte" else tokenizer.vocab_size
             self.ctc_head = nn.Linear(frame_size, units + 1)  # 0 is the blank
-        before, after = settings.llm.prompt.split("{audio}")
-        self._before = tokenizer.encode(before.strip())
-        self._after = tokenizer.encode(after.strip())
+        before, after = (settings.llm.prompt or PROMPT).split("{audio}")
+        self._before, self._after = tokenizer.encode(before), tokenizer.encode(after)
         self.forbid(tokenizer.forbidden_ids, tokenizer.vocab_size)
         self.stop_ids, self.pad_id = (tokenizer.eos_id,), tokenizer.pad_id
 
     @classmethod
     def create(cls, config: Config, texts: Iterable[str]) -> AudioLLM:
         """Return a new model for a recipe; its text units are learnt from `texts`."""
-        texts = [*texts, config.llm.prompt.replace("{audio}", " ")]
+        texts = [*texts, (config.llm.prompt or PROMPT).replace("{audio}", " ")]
         tokenizer = make_tokenizer(config.tokenizer, config.llm.pretrained, texts)
         return cls(cls.settings_type.of(config, cls.family), tokenizer)
 
@@ -164,45 +156,7 @@ class AudioLLM(Policy):
         """Return the audio embeddings of frames [T, D]; the instruction is a few more."""
         return len(condition) // self.adaptor.stack
 
-    def responses(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Return token ids [B, R] of transcripts, each with its end token, and their mask."""
-        end = self.stop_ids[0]
-        rows = [torch.tensor([*self.tokenizer.encode(text), end]) for text in texts]
-        return self.pad_responses(rows)
-
-    def supervised_loss(
-        self,
-        frames: Sequence[Tensor],
-        texts: Sequence[str],
-        *,
-        ctc_weight: float = 0.0,
-        token_noise: float = 0.0,
-    ) -> SupervisedLoss:
-        """Return (1 - ctc_weight) * cross entropy of transcripts + ctc_weight * CTC on frames.
-
-        token_noise: share of the tokens the LM reads that are random ones, in training mode only:
-        it learns to attend to the audio sooner, and to recover.
-        """
-        lm = ctc = frames[0].new_zeros(())
-        if ctc_weight < 1:
-            lm = self._lm_loss(frames, texts, token_noise)
-        if ctc_weight > 0:
-            ctc = self._ctc_loss(frames, texts)
-        return SupervisedLoss((1 - ctc_weight) * lm + ctc_weight * ctc, lm.detach(), ctc.detach())
-
-    def _lm_loss(self, frames: Sequence[Tensor], texts: Sequence[str], noise: float) -> Tensor:
-        """Mean over tokens, the end token included."""
-        tokens, mask = self.responses(texts)
-        read = tokens
-        if self.training:
-            random = torch.randint_like(tokens, self.tokenizer.vocab_size)
-            replaced = torch.rand(tokens.shape, device=tokens.device) < noise
-            read = torch.where(replaced, random, tokens)
-        states = self.llm.response_states(self.prefix(frames), read, share=False)
-        logits = self.llm.logits(states[mask])  # [tokens, V]
-        return F.cross_entropy(logits, tokens[mask])
-
-    def _ctc_loss(self, frames: Sequence[Tensor], texts: Sequence[str]) -> Tensor:
+    def ctc_loss(self, frames: Sequence[Tensor], texts: Sequence[str]) -> Tensor:
         """Mean over labels. Byte labels need no vocabulary and, being short sounds, align soon."""
         spell = self.tokenizer.encode if self.settings.ctc_labels == "token" else _utf8
         labels = [torch.tensor(list(spell(text)), dtype=torch.long) + 1 for text in texts]

@@ -28,6 +28,7 @@ from transformers import (
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from audiorl.config.model import LLMConfig
+from audiorl.config.pretrained import why_no_lm
 from audiorl.errors import UserError, reason
 from audiorl.models.lora import head_adapter
 
@@ -317,8 +318,10 @@ def build_lm(
         shape = _new_lm_config(config, vocab_size, end_id)
         return LanguageModel.of(AutoModelForCausalLM.from_config(shape, dtype=dtype))
     try:
-        biased = has_biased_head(AutoConfig.from_pretrained(config.pretrained))
-        kind = BiasedQwen2 if biased else AutoModelForCausalLM
+        shape = AutoConfig.from_pretrained(config.pretrained)
+        if why := why_no_lm(shape.to_dict()):
+            raise UserError(f"llm.pretrained: {config.pretrained} {why}.")
+        kind = BiasedQwen2 if has_biased_head(shape) else AutoModelForCausalLM
         lm = kind.from_pretrained(config.pretrained, dtype=dtype)
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(

@@ -64,6 +64,7 @@ class Policy(nn.Module, ABC):
     task: ClassVar[str]  # asr or tts
     settings_type: ClassVar[type]  # dataclass: the family's name, and the sections it is made of
     part_names: ClassVar[tuple[str, ...]] = ("llm",)  # what `rl.train` may name
+    condition_parts: ClassVar[tuple[str, ...]] = ()  # those that `encode` runs
 
     settings: Any
     llm: LanguageModel
@@ -113,6 +114,10 @@ class Policy(nn.Module, ABC):
         mask = torch.arange(tokens.size(1)) < lengths[:, None]
         return tokens.to(self.device), mask.to(self.device)
 
+    def part(self, name: str) -> list[nn.Module]:
+        """Return the modules of one of `part_names`; no two parts share any."""
+        return [getattr(self, name)]
+
     def parts(self, names: Sequence[str]) -> list[nn.Module]:
         """Return the modules of `names`, of which `part_names` are known."""
         for name in names:
@@ -121,7 +126,11 @@ class Policy(nn.Module, ABC):
                     f"rl.train: {name} is not a part of {self.family}; name some of "
                     f"{', '.join(self.part_names)}."
                 )
-        return [getattr(self, name) for name in names]
+        return [module for name in names for module in self.part(name)]
+
+    def condition_learns(self, names: Sequence[str]) -> bool:
+        """Return whether `encode` changes when the parts `names` learn."""
+        return any(name in self.condition_parts for name in names)
 
     def train_only(self, names: Sequence[str]) -> list[nn.Module]:
         """Freeze everything but the parts of `names`, or their adapters; return the parts."""
@@ -202,6 +211,13 @@ class Policy(nn.Module, ABC):
             stream.write(dump_section(Adapted(os.path.relpath(base, folder), self.lora)))
         save_tensors(learning_tensors(self), folder / WEIGHTS)
 
+    @classmethod
+    def load(cls, folder: Path, device: str = "cpu") -> Policy:
+        """Return the policy saved in `folder`, in evaluation mode; UserErrors of `load_model`."""
+        return load_model(
+            folder, "model", cls.settings_type, lambda s: cls.from_settings(s, folder), device
+        )
+
 
 def find_policy(name: str) -> type[Policy]:
     """Return the class of a policy family; UserError if there is none of this name."""
@@ -222,10 +238,7 @@ def load_policy(folder: str | Path, device: str = "cpu") -> Policy:
     folder = Path(folder)
     if (folder / ADAPTED).is_file():
         return _load_adapters(folder, device)
-    family = find_policy(saved_family(folder))
-    return load_model(
-        folder, "model", family.settings_type, lambda s: family.from_settings(s, folder), device
-    )
+    return find_policy(saved_family(folder)).load(folder, device)
 
 
 def _load_adapters(folder: Path, device: str) -> Policy:

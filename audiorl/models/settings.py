@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from safetensors import SafetensorError
 from torch import nn
 
 from audiorl.config.dump import dump_section
@@ -42,20 +43,26 @@ def save_settings(model: nn.Module, folder: Path) -> None:
 def load_model(
     folder: Path, noun: str, kind: type, build: Callable[[Any], Model], device: str
 ) -> Model:
-    """Return the model that `build` makes of settings of class `kind`, in evaluation mode.
+    """Return the model that `build` makes of settings of class `kind`, with the saved weights.
 
-    Raises UserError if it is not there, not whole, of another kind, or of a former layout.
+    In evaluation mode. Raises UserError if it is not there, not whole, of another kind, or of a
+    former layout.
     """
+    model = build_model(folder, noun, kind, build)
+    load_weights(model, folder / WEIGHTS)
+    return model.to(device).eval()
+
+
+def build_model(folder: Path, noun: str, kind: type, build: Callable[[Any], Model]) -> Model:
+    """Return the model that `build` makes of the settings in `folder`; UserErrors as above."""
     read_settings(folder, noun)
     try:
-        model = build(load_section(kind, folder / FILE))
-    except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
+        return build(load_section(kind, folder / FILE))
+    except (OSError, RuntimeError, ValueError, TypeError, KeyError, SafetensorError) as error:
         raise UserError(
             f"{folder}: the {noun} is not whole ({reason(error)}); restore the folder or train "
             "again."
         ) from error
-    load_weights(model, folder / WEIGHTS)
-    return model.to(device).eval()
 
 
 def read_settings(folder: Path, noun: str) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import sentencepiece
 
@@ -97,26 +97,28 @@ class PretrainedTokenizer:
         from transformers import AutoTokenizer
 
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(name)
+            tokenizer = AutoTokenizer.from_pretrained(name)
         except (OSError, ValueError) as error:
             raise UserError(
                 f"llm.pretrained: {name} has no tokenizer that can be loaded ({reason(error)}); "
                 "give a folder or a hub name of a causal LM."
             ) from error
-        if self._tokenizer.eos_token_id is None:
+        if tokenizer.eos_token_id is None:
             raise UserError(
                 f"llm.pretrained: the tokenizer of {name} has no end token; "
                 "set eos_token in its tokenizer_config.json."
             )
-        self.vocab_size = len(self._tokenizer)
-        self.eos_id = self._tokenizer.eos_token_id
-        self.pad_id = (
-            self.eos_id if self._tokenizer.pad_token_id is None else self._tokenizer.pad_token_id
-        )
+        self._take(tokenizer, [tokenizer.eos_token_id])
+
+    def _take(self, tokenizer: Any, usable: Sequence[int]) -> None:
+        """`usable`: the special tokens that may be sampled, the end token first."""
+        self._tokenizer = tokenizer
+        self.vocab_size, self.eos_id = len(tokenizer), usable[0]
+        self.pad_id = self.eos_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         # Not all_special_ids: that leaves out placeholders which have no role of their own.
-        added = self._tokenizer.added_tokens_decoder.items()
-        special = {*self._tokenizer.all_special_ids, *(i for i, token in added if token.special)}
-        self.forbidden_ids = sorted(special - {self.eos_id})
+        added = tokenizer.added_tokens_decoder.items()
+        special = {*tokenizer.all_special_ids, *(i for i, token in added if token.special)}
+        self.forbidden_ids = sorted(special - set(usable))
 
     def encode(self, text: str) -> list[int]:
         return self._tokenizer.encode(text, add_special_tokens=False)

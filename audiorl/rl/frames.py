@@ -1,4 +1,4 @@
-"""Encoder frames of utterances, kept on the host and on disk between the phases."""
+"""Frames of utterances, their conditions, kept on the host and on disk between the phases."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor
 
 from audiorl.data.audio import read_audio
 from audiorl.data.utterance import Utterance
-from audiorl.models.audio_llm import AudioLLM
+from audiorl.models.recogniser import Recogniser
 
 
 class FrameStore:
-    """Encoder frames of utterances on the host, each encoded once while the encoder is frozen.
+    """Frames of utterances on the host, each encoded once while all that reads audio is frozen.
 
     The same frames serve the rollout and the update of a step, and every later step that meets the
     utterance, until `limit_bytes` are in use; further utterances are then encoded when they come,
@@ -28,7 +28,7 @@ class FrameStore:
 
     def __init__(
         self,
-        model: AudioLLM,
+        model: Recogniser,
         frozen: bool,
         limit_bytes: int = 4 << 30,
         disk: FrameArchive | None = None,
@@ -62,7 +62,7 @@ class FrameStore:
         return found
 
     @staticmethod
-    def encode(model: AudioLLM, utterances: Sequence[Utterance]) -> list[Tensor]:
+    def encode(model: Recogniser, utterances: Sequence[Utterance]) -> list[Tensor]:
         """Frames of each utterance from its audio, with gradient where gradients are on."""
         waves = [torch.from_numpy(read_audio(u, model.sample_rate)) for u in utterances]
         return model.encode(waves)

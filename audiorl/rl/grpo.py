@@ -319,8 +319,8 @@ class GRPO:
         )
 
     def _prefix(self, model: Policy, batch: Batch) -> Prefix:
-        """Prefix of a batch; an encoder that learns reads the audio again."""
-        if "encoder" in self.config.train:
+        """Prefix of a batch; the audio is read again where the parts that read it learn."""
+        if model.condition_learns(self.config.train):
             return model.prefix(self.conditions.encode(model, batch.utterances))
         return model.prefix(batch.conditions)
 

@@ -7,7 +7,7 @@ from statistics import fmean
 
 from audiorl.config.rl import RLConfig
 from audiorl.data.utterance import Utterance
-from audiorl.models.audio_llm import AudioLLM
+from audiorl.models.recogniser import Recogniser
 from audiorl.rl.frames import FrameStore
 from audiorl.rl.grpo import StepOutput
 from audiorl.rl.phases import Phases
@@ -19,7 +19,7 @@ class Continued:
     """Supervised training continued on the utterances that RL sees."""
 
     def __init__(
-        self, model: AudioLLM, optimizer: Optimizers, frames: FrameStore, rl: RLConfig
+        self, model: Recogniser, optimizer: Optimizers, frames: FrameStore, rl: RLConfig
     ) -> None:
         self.model = model
         self.optimizer = optimizer
@@ -37,12 +37,8 @@ class Continued:
         for prompts in pieces:
             part = [utterances[p] for p in prompts]
             with phases("encode"):
-                encoder_learns = "encoder" in rl.train
-                frames = (
-                    self.frames.encode(self.model, part)
-                    if encoder_learns
-                    else self.frames.get(part)
-                )
+                again = self.model.condition_learns(rl.train)
+                frames = self.frames.encode(self.model, part) if again else self.frames.get(part)
             with phases("update"):
                 self.optimizer.zero_grad()
                 loss = self.model.supervised_loss(frames, [u.text for u in part])

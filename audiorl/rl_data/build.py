@@ -38,6 +38,8 @@ def build_rl_data(
     stamp = rl_set_stamp(config, policy, dump, out, weights)
     pool = read_pool(config, dump)
     others = read_hypotheses(config, pool)
+    for name, part in pool.items():
+        sampler.engine.policy.refuse_unfit(part, dump / name)
     utterances = sorted({u.id: u for part in pool.values() for u in part}.values(), key=_by_id)
     code = {str(weights): weights, **reward_files(config)}
     file = ProbeFile(out.with_suffix(".probe.jsonl"), probe_settings(config), code)

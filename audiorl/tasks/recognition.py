@@ -21,7 +21,10 @@ from audiorl.infer.decode import Transcriber
 from audiorl.infer.transcribe import transcribe
 from audiorl.models import WEIGHTS
 from audiorl.models.audio_llm import AudioLLM
+from audiorl.models.families.pretrained import pretrained_family
 from audiorl.models.policy import find_policy, load_policy
+from audiorl.models.recogniser import Recogniser
+from audiorl.rewards import Models
 from audiorl.rl.collect import Rewarder
 from audiorl.rl.frames import FrameArchive, FrameStore
 from audiorl.rl.groups import Sampler, read_text
@@ -58,12 +61,11 @@ class Recognition(Task):
     def __init__(self, config: Config, folders: Folders) -> None:
         super().__init__(config, folders)
         self.parts = config.rl.train
-        self.frozen = "encoder" not in config.rl.train
         self.adapters = config.lora.in_warm_start(config)
         if self.adapters.rank:
             self.sft_sections = (*self.sft_sections, "lora.")
-        # Conditions of the dev set, from one evaluation to the next.
-        self.frames: dict[str, Tensor] | None = {} if self.frozen else None
+        # Conditions of the dev set, from one evaluation to the next, while they do not change.
+        self.frames: dict[str, Tensor] = {}
 
     def sft_inputs(self) -> dict[str, Any]:
         data = self.config.data
@@ -72,10 +74,11 @@ class Recognition(Task):
 
     def warm_start(self, inputs: dict[str, Any]) -> RecognitionWarmStart:
         config, train = self.config, inputs["train"]
-        family = find_policy(config.model.family or AudioLLM.family)
-        model = family.create(config, (u.text for u in train)).to(pick_device(config.device))
+        model = find_recogniser(config).create(config, (u.text for u in train))
+        model = model.to(pick_device(config.device))
         model.adapt(self.adapters, config.seed)
         log.info(describe(model))
+        self._refuse_unfit(model, inputs)
         dev = some(inputs["dev"], config.sft.schedule.eval_utterances)
         return RecognitionWarmStart(config, model, train, dev)
 
@@ -88,22 +91,37 @@ class Recognition(Task):
         sampler = Sampler(make_engine(config.rl.engine, model), config.rl, config.seed)
         build_rl_data(sampler, str(init), weights, config, dump, out)
 
+    def _refuse_unfit(self, model: Recogniser, sets: dict[str, list[Utterance]]) -> None:
+        """Raises UserError before any training for audio that the model cannot hear, tests too."""
+        dump, data = self.folders.dump, self.config.data
+        tests = [name for name in data.test if (dump / name).exists()]
+        sets = {**sets, **{name: read_utterances(dump / name) for name in tests}}
+        for name, utterances in sets.items():
+            model.refuse_unfit(utterances, dump / getattr(data, name, name))
+
+    def prepare(self, policy: Recogniser, train: list[Utterance], dev: list[Utterance]) -> Models:
+        policy.refuse_unfit(train, "the RL set")
+        policy.refuse_unfit(dev, self.config.data.rl_dev or self.config.data.dev)
+        return Models()
+
     def decoder(self) -> Transcriber:
         return Transcriber(self.config)
 
     def learner(
         self,
         sampler: Sampler,
-        reference: AudioLLM | None,
+        reference: Recogniser | None,
         rewards: Rewarder,
         optimizer: Optimizers,
         prompts: Prompts,
         folder: Path,
     ) -> GRPO | Continued:
         model, disk = sampler.engine.policy, None
-        if self.config.rl.cache_frames and self.frozen:
-            disk = FrameArchive(folder / "frames", next(model.encoder.parameters()).dtype)
-        frames = FrameStore(model, self.frozen, disk=disk)
+        frozen = not model.condition_learns(self.parts)
+        if self.config.rl.cache_frames and frozen:
+            weights = next(model.part("encoder")[0].parameters())
+            disk = FrameArchive(folder / "frames", weights.dtype)
+        frames = FrameStore(model, frozen, disk=disk)
         if self.config.rl.algorithm == "supervised":
             return Continued(model, optimizer, frames, self.config.rl)
         read = read_text(model.tokenizer)
@@ -112,14 +130,15 @@ class Recognition(Task):
     def evaluate(
         self, engine: Engine, dev: Sequence[Utterance], step: int, reporter: Reporter
     ) -> float:
-        return evaluate(engine, dev, self.config, step, reporter, self.frames).rate
+        cache = None if engine.policy.condition_learns(self.parts) else self.frames
+        return evaluate(engine, dev, self.config, step, reporter, cache).rate
 
 
 class RecognitionWarmStart:
     """Cross entropy of transcripts, with CTC on the encoder (`Supervised`)."""
 
     def __init__(
-        self, config: Config, model: AudioLLM, train: list[Utterance], dev: list[Utterance]
+        self, config: Config, model: Recogniser, train: list[Utterance], dev: list[Utterance]
     ) -> None:
         self.config, self.model = config, model
         self.engine = PolicyEngine(model)
@@ -131,7 +150,7 @@ class RecognitionWarmStart:
         sft = self.config.sft
         return prefetch(
             batch_stream(self.train, sft.batch_seconds, self.config.seed, first),
-            self.config.data.sample_rate,
+            self.model.sample_rate,
         )
 
     def loss(self, batch: Loaded, step: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -152,10 +171,20 @@ class RecognitionWarmStart:
         return evaluate(self.engine, self.dev, self.config, step, reporter).rate
 
 
-def describe(model: AudioLLM) -> str:
+def find_recogniser(config: Config) -> type[Recogniser]:
+    """Return the class of a recipe's model: of `model.pretrained`, a new one, or the user's."""
+    model, name = config.model, config.model.family
+    if not name:
+        name = pretrained_family(model.pretrained) if model.pretrained else AudioLLM.family
+    return find_policy(name)
+
+
+def describe(model: Recogniser) -> str:
     """Parameters of each part, in millions."""
-    parts = {"encoder": model.encoder, "adaptor": model.adaptor, "LM": model.llm}
-    sizes = {name: sum(p.numel() for p in part.parameters()) / 1e6 for name, part in parts.items()}
+    sizes = {
+        name: sum(p.numel() for part in model.part(name) for p in part.parameters()) / 1e6
+        for name in ("encoder", "adaptor", "llm")
+    }
     listed = ", ".join(f"{name} {size:.2f} M" for name, size in sizes.items())
     return f"{sum(sizes.values()):.2f} M parameters ({listed}), {model.tokenizer.vocab_size} tokens"
 

@@ -27,7 +27,7 @@ LLASA = "tokenizer: {type: pretrained}\nllm: {pretrained: some/llasa}\n"
         ),
         (
             "sft: {schedule: {max_steps: 0}}",
-            "c.yaml:2: sft.schedule.max_steps: only a pretrained speech LM can be taken as it "
+            "c.yaml:2: sft.schedule.max_steps: only a pretrained model can be taken as it "
             "is; set at least 1.",
         ),
         (

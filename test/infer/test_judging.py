@@ -20,7 +20,7 @@ from audiorl.config import Config, dump_config
 from audiorl.data.tables import read_table
 from audiorl.errors import UserError
 from audiorl.infer import judging as listen
-from audiorl.infer.judging import AudioLLMJudge, judge_systems, load_judge, transcribe_waves
+from audiorl.infer.judging import RecogniserJudge, judge_systems, load_judge, transcribe_waves
 from audiorl.models.judge import Judge, JudgeSettings
 from audiorl.score.asr import score_systems
 from audiorl.score.metrics import measures_of
@@ -196,7 +196,7 @@ def test_any_recogniser_may_judge(tmp_path: Path) -> None:
     model.save(tmp_path / "sft" / "model")
     (tmp_path / "sft" / "config.yaml").write_text(dump_config(model.recipe))
     listener = load_judge(tmp_path / "sft")
-    assert isinstance(listener, AudioLLMJudge)
+    assert isinstance(listener, RecogniserJudge)
     waves = [torch.from_numpy(sing(text)) for text in ("ba do ki", "lu", "me no")]
     found = listener.transcribe(waves)
     assert any(found)

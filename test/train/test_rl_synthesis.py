@@ -23,7 +23,7 @@ from audiorl.config.rewards import reward_options
 from audiorl.data.speech_tokens import write_tokens
 from audiorl.data.utterance import Utterance, write_utterances_jsonl
 from audiorl.errors import UserError
-from audiorl.infer.judging import AudioLLMJudge
+from audiorl.infer.judging import RecogniserJudge
 from audiorl.models.codec import CodecSettings, PretrainedCodec, codec_info
 from audiorl.models.policy import Policy
 from audiorl.models.token_recogniser import RecogniserFacts, RewardModelSettings, TokenRecogniser
@@ -273,7 +273,7 @@ def test_an_ordinary_recogniser_may_watch(world: World, tmp_path: Path) -> None:
     save_recogniser(tmp_path / "asr")
     task = world.task({"rl.early_stop": "flag", "rl.max_steps": 1}, judge=tmp_path / "asr")
     train_rl(task, world.exp / "sft", world.data, tmp_path / "exp")
-    assert isinstance(task.judge, AudioLLMJudge)
+    assert isinstance(task.judge, RecogniserJudge)
     assert all(
         m["eval/judge_wer"] >= 0
         for m in lines(tmp_path / "exp" / "metrics.jsonl")
@@ -298,7 +298,7 @@ def test_an_ear_hears_the_waves_that_are_rewarded(
         evaluated.extend(texts)
         return original(config, utterances, texts)
 
-    monkeypatch.setattr(AudioLLMJudge, "transcribe", transcribe)
+    monkeypatch.setattr(RecogniserJudge, "transcribe", transcribe)
     monkeypatch.setattr(rl_synthesis, "count_heard", count)
     keys = {"rl.rewards": [reward_options("wer")], "rl.max_steps": 1}
     world.run(tmp_path / "exp", keys, ear=tmp_path / "ear")

@@ -1,0 +1,359 @@
+"""Pretrained audio LLMs of transformers as policies: everything that the families share.
+
+A family's own forward runs up to its language model, and the embeddings that it hands over, with
+the audio in them, are taken there. So nothing of its encoder, projector or merging is written
+again, and gradients reach all of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import transformers
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from transformers.utils import cached_file
+
+from audiorl.config.field import key
+from audiorl.config.pretrained import MODEL_TYPES, read_shape, why_unknown
+from audiorl.config.schema import Config
+from audiorl.errors import UserError, reason
+from audiorl.models import WEIGHTS
+from audiorl.models.language_model import LanguageModel, Prefix
+from audiorl.models.recogniser import Recogniser
+from audiorl.models.settings import build_model, save_settings
+from audiorl.models.tokenizer import PretrainedTokenizer
+from audiorl.runtime.files import atomic_path, disk_errors
+
+Inputs = dict[str, Tensor]
+UNLOADABLE = (OSError, ValueError, RuntimeError, TypeError, KeyError, ImportError, SafetensorError)
+
+
+@dataclass
+class PretrainedSettings:
+    """Settings of a pretrained audio LLM."""
+
+    family: str = key("", "policy family")
+    pretrained: str = key("", "folder or hub name that it comes from")
+    prompt: str = key("", "the prefix; {audio} stands for audio embeddings and tokens around them")
+    dtype: str = key("float32", "weights and activations", choices=("float32", "bfloat16"))
+
+
+class FamilyTokenizer(PretrainedTokenizer):
+    """The tokenizer of a pretrained recogniser; it writes the transcript in a response."""
+
+    def __init__(
+        self, tokenizer: Any, family: type[PretrainedAudioLLM], ends: int | list[int] | None
+    ) -> None:
+        """`ends`: what the model's own `generate` ends with, beside `family.stops`.
+
+        Raise UserError unless it has the tokens that the family ends and marks with."""
+        known = tokenizer.get_vocab()
+        for token in (family.placeholder, *family.stops[:1], *family.allowed):
+            if token not in known:
+                raise UserError(
+                    f"model.pretrained: its tokenizer has no {token}, which a {family.family} "
+                    "has; give the folder that it was published as."
+                )
+        ids = [known[token] for token in family.stops if token in known]
+        ids += ends if isinstance(ends, list) else [ends] * (ends is not None)
+        self.stop_ids = tuple(dict.fromkeys(ids))
+        self._take(tokenizer, (*ids, *(known[token] for token in family.allowed)))
+        self._clean = family.clean
+
+    def decode(self, ids: Iterable[int]) -> str:
+        ids = [i for i in ids if i not in self.stop_ids and i != self.pad_id]
+        return self._clean(self._tokenizer.decode(ids, skip_special_tokens=False)).strip()
+
+
+class PretrainedAudioLLM(Recogniser):
+    """A pretrained audio LLM: base of the families, which are found by `model_type`.
+
+    A condition is the embeddings [A, H] of an utterance's audio, as the language model reads them:
+    its encoder and projector have run.
+    """
+
+    settings_type = PretrainedSettings
+    condition_parts = ("encoder", "adaptor")
+    sample_rate = 16000
+    seconds = (0.1, math.inf)  # less leaves some families no embedding
+
+    # A family's own; names of modules are those of its class.
+    model_class: ClassVar[str]  # in transformers
+    prompt: ClassVar[str]  # the chat that asks for a transcript; {audio} stands for `audio`
+    audio: ClassVar[str]  # the placeholder, once, and the tokens around it
+    placeholder: ClassVar[str]  # token of one audio embedding
+    stops: ClassVar[tuple[str, ...]]  # tokens that end a response, first the one it is trained on
+    allowed: ClassVar[tuple[str, ...]] = ()  # special tokens that belong in responses
+    feature_names: ClassVar[tuple[str, ...]] = ("input_features", "input_features_mask")
+    reads_alone: ClassVar[bool] = False  # its embeddings of an utterance depend on the batch
+    encoder_name: ClassVar[str] = "model.audio_tower"
+    adaptor_name: ClassVar[str] = "model.multi_modal_projector"
+    body_name: ClassVar[str] = "model.language_model"
+    entry_name: ClassVar[str] = ""  # the module that embeddings enter first; empty: the body
+
+    def __init__(
+        self, settings: PretrainedSettings, hf: transformers.PreTrainedModel, processor: Any
+    ) -> None:
+        super().__init__()
+        self.settings, self.processor = settings, processor
+        self.hf = hf
+        self.correct(hf)
+        body = hf.get_submodule(self.body_name)
+        self.llm = LanguageModel(body, hf.lm_head, self.logits_scale(body.config))
+        tokenizer, ends = processor.tokenizer, hf.generation_config.eos_token_id
+        self.tokenizer = FamilyTokenizer(tokenizer, type(self), ends)
+        self.stop_ids, self.pad_id = self.tokenizer.stop_ids, self.tokenizer.pad_id
+        self.forbid(self.tokenizer.forbidden_ids, self.tokenizer.vocab_size)
+        self._placeholder = tokenizer.convert_tokens_to_ids(self.placeholder)
+        self._text = settings.prompt.replace("{audio}", self.audio)
+        # A second of silence shows the ids around the audio.
+        ids = self.inputs([self._text], [np.zeros(self.sample_rate, np.float32)])["input_ids"]
+        self._around = self._split(ids[0].tolist())
+
+    @staticmethod
+    def load_processor(name: str) -> Any:
+        """Return what makes the inputs of the forward, of a folder or hub name."""
+        return transformers.AutoProcessor.from_pretrained(name)
+
+    def inputs(self, texts: list[str], waves: list[np.ndarray]) -> Inputs:
+        """Return the inputs of the family's forward: `texts` with the placeholders of `waves`."""
+        # Padding is asked of the text alone: extractors that must pad to 30 s would take it, too.
+        made = self.processor(
+            text=texts,
+            audio=waves,
+            text_kwargs={"padding": True, "padding_side": "left"},
+            audio_kwargs={"sampling_rate": self.sample_rate},
+            return_tensors="pt",
+        )
+        return {name: made[name] for name in ("input_ids", "attention_mask", *self.feature_names)}
+
+    @staticmethod
+    def correct(hf: transformers.PreTrainedModel) -> None:
+        """Correct what transformers has wrong in a loaded model."""
+
+    @staticmethod
+    def clean(text: str) -> str:
+        """Return the transcript in a response."""
+        return text
+
+    @staticmethod
+    def logits_scale(config: Any) -> float:
+        """Return the number that the head's outputs are divided by, of the LM's config."""
+        return 1.0
+
+    @classmethod
+    def create(cls, config: Config, texts: Iterable[str]) -> PretrainedAudioLLM:
+        """Return the recogniser `model.pretrained`; its text units are its own."""
+        name, llm = config.model.pretrained, config.llm
+        settings = PretrainedSettings(cls.family, name, llm.prompt or cls.prompt, llm.dtype)
+        try:
+            return cls.from_settings(settings, name)
+        except UNLOADABLE as error:
+            raise UserError(
+                f"model.pretrained: {name} cannot be loaded ({reason(error)}); give a folder or a "
+                f"hub name of a {cls.family} as transformers {transformers.__version__} reads it."
+            ) from error
+
+    @classmethod
+    def from_settings(cls, settings: PretrainedSettings, folder: Path | str) -> PretrainedAudioLLM:
+        """Return the model of a folder or hub name, with its weights."""
+        hf, seen = getattr(transformers, cls.model_class).from_pretrained(
+            folder, dtype=getattr(torch, settings.dtype), output_loading_info=True
+        )
+        # transformers fills them with random numbers, and warns.
+        if missing := sorted({*seen["missing_keys"], *seen["mismatched_keys"]}):
+            raise ValueError(f"it lacks {len(missing)} weights, {missing[0]} first")
+        return cls(settings, hf, cls.load_processor(str(folder)))
+
+    @classmethod
+    def load(cls, folder: Path, device: str = "cpu") -> PretrainedAudioLLM:
+        model = build_model(
+            folder, "model", cls.settings_type, lambda s: cls.from_settings(s, folder)
+        )
+        return model.to(device).eval()
+
+    def save_vocabulary(self, folder: Path) -> None:
+        self.processor.save_pretrained(folder)
+
+    def save(self, folder: Path) -> None:
+        """Write the family's own layout, which transformers reads alone; the weights last."""
+        folder.mkdir(parents=True, exist_ok=True)
+        unfinished = folder / ".unfinished"
+        with disk_errors(folder):
+            shutil.rmtree(unfinished, ignore_errors=True)
+            self.save_vocabulary(folder)
+            try:
+                self.hf.save_pretrained(unfinished, max_shard_size="1000TB")
+            except SafetensorError as error:  # it wraps the system's own error
+                raise OSError(str(error)) from error
+            with atomic_path(folder / WEIGHTS) as weights:
+                (unfinished / WEIGHTS).replace(weights)
+                for path in unfinished.iterdir():
+                    path.replace(folder / path.name)
+                save_settings(self, folder)
+            unfinished.rmdir()
+
+    def train(self, mode: bool = True) -> PretrainedAudioLLM:
+        """Set the mode; batch norms keep the statistics that they were pretrained with."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, _BatchNorm):
+                module.eval()
+        return self
+
+    def part(self, name: str) -> list[nn.Module]:
+        """Return the modules of a part, without those of another that lie within."""
+        heads = {"encoder": [self.encoder_name], "adaptor": [self.adaptor_name]}
+        own = heads.get(name, [self.body_name, "lm_head"])
+        others = {self.encoder_name, self.adaptor_name} - {*own}
+        if name == "adaptor":
+            others = set()
+        inside = [self.hf.get_submodule(other) for other in others]
+        return [m for path in own for m in _without(self.hf.get_submodule(path), inside)]
+
+    def encode(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """Return the embeddings [A_i, H] of waves [S_i] at `sample_rate`.
+
+        A wave that is too short to be heard is followed by silence; UserError for one too long.
+        """
+        waves = [self._audible(wave.cpu().numpy()) for wave in inputs]
+        size = 1 if self.reads_alone else max(1, len(waves))
+        found: list[Tensor] = []
+        for first in range(0, len(waves), size):
+            found += self._embed(waves[first : first + size])
+        return found
+
+    def _audible(self, wave: np.ndarray) -> np.ndarray:
+        shortest, longest = (seconds * self.sample_rate for seconds in self.seconds)
+        if len(wave) > longest:
+            raise UserError(
+                f"a {self.family} hears {self.seconds[1]:g} s, and audio of "
+                f"{len(wave) / self.sample_rate:.2f} s would be cut; split it."
+            )
+        return np.pad(wave, (0, max(0, int(shortest) - len(wave))))
+
+    def _embed(self, waves: list[np.ndarray]) -> list[Tensor]:
+        inputs = {
+            name: tensor.to(self.device, self.hf.dtype if tensor.is_floating_point() else None)
+            for name, tensor in self.inputs([self._text] * len(waves), waves).items()
+        }
+        seen = self._before_lm(inputs)
+        real, ids = inputs["attention_mask"].bool(), inputs["input_ids"]
+        positions = seen.get("position_ids")
+        # Rotary positions count by their differences: to count the padding too changes nothing.
+        neighbours = real[:, 1:] & real[:, :-1]
+        if positions is not None and ((positions.diff(dim=-1) != 1) & neighbours).any():
+            raise UserError(f"a {self.family} gives audio positions of its own: not supported.")
+        if any(
+            self._split(row[m].tolist()) != self._around for row, m in zip(ids, real, strict=True)
+        ):
+            raise UserError(f"a {self.family} changes its prompt with the audio: not supported.")
+        rows = zip(seen["inputs_embeds"], ids == self._placeholder, strict=True)
+        return [row[audio] for row, audio in rows]
+
+    def _before_lm(self, inputs: Inputs) -> dict[str, Any]:
+        """Return the arguments that the family's forward hands to its language model."""
+        seen: dict[str, Any] = {}
+
+        def take(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+            seen.update(kwargs)
+            if self.entry_name:
+                seen["inputs_embeds"] = args[0]
+            raise _Enough
+
+        entry = self.hf.get_submodule(self.entry_name or self.body_name)
+        hook = entry.register_forward_pre_hook(take, with_kwargs=True)
+        try:
+            with contextlib.suppress(_Enough):
+                self.hf(**inputs, use_cache=False)
+        finally:
+            hook.remove()
+        return seen
+
+    def prefix(self, conditions: Sequence[Tensor]) -> Prefix:
+        """Return the prompt around audio embeddings [A_i, H]."""
+        before, after = (
+            self.llm.embed(torch.tensor(ids, dtype=torch.long, device=self.device))
+            for ids in self._around
+        )
+        return Prefix.join(
+            [torch.cat([before, row.to(self.device, before.dtype), after]) for row in conditions]
+        )
+
+    def prefix_length(self, condition: Tensor) -> int:
+        return len(condition) + sum(map(len, self._around))
+
+    def _split(self, ids: list[int]) -> tuple[list[int], list[int]]:
+        """The ids before and behind the placeholders."""
+        first = ids.index(self._placeholder)
+        behind = len(ids) - ids[::-1].index(self._placeholder)
+        return ids[:first], ids[behind:]
+
+
+class Parts:
+    """A tokenizer and a feature extractor, where the whole processor needs further packages."""
+
+    # Of the whole processor; copied, so that a saved folder has it where those are there.
+    FILES = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
+
+    def __init__(self, name: str) -> None:
+        self.tokenizer = transformers.AutoTokenizer.from_pretrained(name)
+        self.feature_extractor = transformers.AutoFeatureExtractor.from_pretrained(name)
+        absent = {"_raise_exceptions_for_missing_entries": False}
+        paths = {file: cached_file(name, file, **absent) for file in self.FILES}
+        self._files = {file: Path(path).read_bytes() for file, path in paths.items() if path}
+
+    def ids(self, texts: list[str], mark: str, counts: list[int]) -> Inputs:
+        """Return token ids of texts with `counts` placeholders each, padded on the left."""
+        rows = [
+            self.tokenizer(text.replace(mark, mark * count), add_special_tokens=False).input_ids
+            for text, count in zip(texts, counts, strict=True)
+        ]
+        options = {"padding_side": "left", "return_tensors": "pt"}
+        return dict(self.tokenizer.pad({"input_ids": rows}, **options))
+
+    def save_pretrained(self, folder: Path) -> None:
+        self.tokenizer.save_pretrained(folder)
+        for name, content in self._files.items():
+            (folder / name).write_bytes(content)
+
+
+class _Enough(Exception):
+    """Ends a forward where the language model would begin."""
+
+
+def pretrained_family(name: str) -> str:
+    """Return the family of a folder or hub name by its config.json; reads no weights.
+
+    Raises UserError if it is no recogniser that is known.
+    """
+    try:
+        shape = read_shape(os.path.dirname(cached_file(name, "config.json")))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"model.pretrained: {name} has no config.json that can be read ({reason(error)}); "
+            "give a folder or a hub name of a recogniser."
+        ) from error
+    if why := why_unknown(shape):
+        raise UserError(f"model.pretrained: {name} {why}.")
+    return MODEL_TYPES[shape["model_type"]]
+
+
+def _without(module: nn.Module, others: Sequence[nn.Module]) -> list[nn.Module]:
+    """Return the largest modules within `module` that hold none of the others."""
+    if module in others:
+        return []
+    if not any(other in module.modules() for other in others):
+        return [module]
+    return [found for child in module.children() for found in _without(child, others)]
