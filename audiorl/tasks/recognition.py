@@ -91,13 +91,13 @@ class Recognition(Task):
         sampler = Sampler(make_engine(config.rl.engine, model), config.rl, config.seed)
         build_rl_data(sampler, str(init), weights, config, dump, out)
 
-    def _refuse_unfit(self, model: Recogniser, sets: dict[str, list[Utterance]]) -> None:
+    def _refuse_unfit(self, model: Recogniser, inputs: dict[str, list[Utterance]]) -> None:
         """Raises UserError before any training for audio that the model cannot hear, tests too."""
         dump, data = self.folders.dump, self.config.data
-        tests = [name for name in data.test if (dump / name).exists()]
-        sets = {**sets, **{name: read_utterances(dump / name) for name in tests}}
+        sets = {data.train: inputs["train"], data.dev: inputs["dev"]}
+        sets |= {n: read_utterances(dump / n) for n in data.test if (dump / n).exists()}
         for name, utterances in sets.items():
-            model.refuse_unfit(utterances, dump / getattr(data, name, name))
+            model.refuse_unfit(utterances, dump / name)
 
     def prepare(self, policy: Recogniser, train: list[Utterance], dev: list[Utterance]) -> Models:
         policy.refuse_unfit(train, "the RL set")

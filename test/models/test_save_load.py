@@ -178,7 +178,7 @@ def test_a_full_disk_leaves_the_old_weights(saved: Path, tmp_path: Path) -> None
 def test_a_refused_write_leaves_the_old_weights(saved: Path, monkeypatch) -> None:
     before = (saved / "model.safetensors").read_bytes()
 
-    def refuse(tensors: dict, path: str) -> None:
+    def refuse(tensors: dict, path: str, metadata: dict) -> None:
         Path(path).write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
