@@ -57,6 +57,8 @@ class LoRAConfig:
         """
         if config.task == "tts":
             return self.of_parts(set())
+        if config.model.pretrained:
+            return self
         starts = {"llm": config.llm.pretrained, "encoder": config.encoder.init}
         return self.of_parts({part for part, start in starts.items() if start})
 

@@ -212,6 +212,10 @@ class PretrainedAudioLLM(Recogniser):
                 module.eval()
         return self
 
+    @property
+    def adapted_module(self) -> nn.Module:
+        return self.hf
+
     def part(self, name: str) -> list[nn.Module]:
         """Return the modules of a part, without those of another that lie within."""
         heads = {"encoder": [self.encoder_name], "adaptor": [self.adaptor_name]}
