@@ -125,11 +125,23 @@ def test_other_words_are_not(code: str) -> None:
     assert not offences(ast.parse(code))
 
 
-def test_no_two_classes_have_one_name() -> None:
+def test_no_two_classes_or_constants_have_one_name() -> None:
     """`Options` of the rewards alone: each reward's module has its own, found by that name."""
     places: dict[str, list[str]] = {}
     for path in sorted((ROOT / "audiorl").rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ClassDef) and node.name != "Options":
-                places.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        names = [n.name for n in ast.walk(tree) if isinstance(n, ast.ClassDef)]
+        names += constants(tree)
+        for name in set(names) - {"Options"}:
+            places.setdefault(name, []).append(str(path.relative_to(ROOT)))
     assert {name: files for name, files in places.items() if len(files) > 1} == {}
+
+
+def constants(tree: ast.Module) -> Iterator[str]:
+    """Names of a module in capitals; those of one letter are types."""
+    for node in tree.body:
+        if isinstance(node, (ast.Assign, ast.AnnAssign)):
+            for target in ast.walk(node):
+                if isinstance(target, ast.Name) and isinstance(target.ctx, ast.Store):
+                    if target.id.isupper() and len(target.id) > 1:
+                        yield target.id

@@ -22,7 +22,7 @@ OF_THE_SYSTEM = {
     *(errno.EMFILE, errno.ENFILE, errno.ENOMEM),
 }
 
-SHARED = {
+ARGUMENTS = {
     "dump": ("--dump", {"required": True, "help": "folder of the formatted sets"}),
     "out": ("--out", {"required": True, "help": "experiment to write or continue"}),
     "experiments": (
@@ -33,14 +33,14 @@ SHARED = {
 
 
 def parser(doc: str, *shared: str, config: bool = True) -> argparse.ArgumentParser:
-    """Return a parser with a module's docstring as help, and some of the SHARED arguments."""
+    """Return a parser with a module's docstring as help, and some of the ARGUMENTS arguments."""
     made = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     if config:
         made.add_argument("--config", required=True, metavar="YAML", help="the recipe's config")
         add_set(made)
-    for name, options in map(SHARED.get, shared):
+    for name, options in map(ARGUMENTS.get, shared):
         made.add_argument(name, type=Path, **options)
     return made
 

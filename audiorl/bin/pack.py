@@ -28,22 +28,21 @@ import audiorl
 from audiorl.bin import cli
 from audiorl.errors import UserError
 from audiorl.infer.voices import VOICES
-from audiorl.models import open_weights
+from audiorl.models import SPEECH_FACTS, open_weights
 from audiorl.runtime.files import atomic_path, progress, read_json, sha256
 
 META = "meta.json"
-SPEECH_FACTS = "speech.json"  # a speech LM has it beside its weights (models/speech_lm.py)
-CODEC = "codec"  # of synthesis: its codec and its voices, below the experiment once unpacked
-ADAPTED = "model/adapted.yaml"  # of a model that is adapters alone (models/lora.py)
+CODEC_FOLDER = "codec"  # of synthesis: its codec and its voices, below the experiment once unpacked
+ADAPTED_MODEL = "model/adapted.yaml"  # of a model that is adapters alone (models/lora.py)
 MERGED = "merged"  # that model with its base, below the experiment
-REQUIRED = ("config.yaml", "model/config.yaml", "model/model.safetensors")
+NEEDED = ("config.yaml", "model/config.yaml", "model/model.safetensors")
 EXPECTED = ("env.json", "run.sh", "RESULTS.md", "report.html")
 TEXTS = (".html", ".json", ".md", ".py", ".sh", ".yaml")
 ABSOLUTE = re.compile(
     r"""(?:(?<=[\s"'=(\[>;`])|^)/(?!(?:bin|dev|usr)/)(?:[\w.+@%,-]+/)+[\w.+@%,-]*""", re.MULTILINE
 )
 PASSWORD = re.compile(r"https?://[^\s/@:\"']*:[^\s/@\"']+@")
-PATTERNS = (
+KEPT_FILES = (
     "model/**/*",
     "rewards/*.py",
     "images/*",
@@ -78,7 +77,7 @@ def merge(exp: Path) -> None:
     from audiorl.models.policy import load_policy
     from audiorl.runtime.stamps import Stamp
 
-    if not (exp / ADAPTED).is_file():
+    if not (exp / ADAPTED_MODEL).is_file():
         return
     merged = exp / MERGED
     inputs = {"adapters": exp / "model" / WEIGHTS}
@@ -112,7 +111,7 @@ def keep_voices(exp: Path, codec: Path, dump: Path) -> None:
     expected = read_json(facts, "restore it or train again").get("codec", {})
     fix = f"name the codec that {exp} was trained on"
     check_codec(codec_info(loaded), expected, str(codec), str(exp), fix)
-    voices, train = exp / CODEC / VOICES, dump / config.data.train
+    voices, train = exp / CODEC_FOLDER / VOICES, dump / config.data.train
     inputs = {"codec": codec / "model" / WEIGHTS, **set_files(train)}
     stamp = Stamp(voices.with_name(f"{VOICES}.json"), {}, inputs, [voices])
     if not stamp.is_current(voices):
@@ -129,7 +128,7 @@ def pack(exp: Path, out: Path, created: datetime.datetime, codec: Path | None = 
     when the model is missing or damaged, when a config names a path of this machine or when a text
     holds a password. Other texts lose their paths.
     """
-    files = _members(exp, codec or exp / CODEC)
+    files = _members(exp, codec or exp / CODEC_FOLDER)
     texts = {n: _portable(n, path) for n, path in files.items() if path.suffix in TEXTS}
     for path in files.values():
         if path.suffix == ".safetensors":
@@ -181,15 +180,15 @@ def _relative(path: str) -> str:
 
 
 def _members(exp: Path, codec: Path) -> dict[str, Path]:
-    for name in REQUIRED:
+    for name in NEEDED:
         if not (exp / name).is_file():
             raise UserError(
                 f"{exp / name} is missing, and nothing decodes without it; train first."
             )
-    found = [exp / name for name in (*REQUIRED, *EXPECTED)]
-    found += [path for pattern in PATTERNS for path in exp.glob(pattern)]
+    found = [exp / name for name in (*NEEDED, *EXPECTED)]
+    found += [path for pattern in KEPT_FILES for path in exp.glob(pattern)]
     files = {path.relative_to(exp).as_posix(): path for path in found if _is_kept(path)}
-    if (exp / ADAPTED).is_file():
+    if (exp / ADAPTED_MODEL).is_file():
         files = {name: path for name, path in files.items() if not name.startswith("model/")}
         merged = filter(_is_kept, (exp / MERGED).rglob("*"))
         files |= {f"model/{p.relative_to(exp / MERGED).as_posix()}": p for p in merged}
@@ -204,7 +203,7 @@ def _members(exp: Path, codec: Path) -> dict[str, Path]:
 
 
 def _codec_members(exp: Path, codec: Path) -> dict[str, Path]:
-    folder, voices = codec / "model", exp / CODEC / VOICES
+    folder, voices = codec / "model", exp / CODEC_FOLDER / VOICES
     if not (folder / "model.safetensors").is_file() or not voices.is_file():
         raise UserError(
             f"{exp} is a speech LM, which is mute without its codec and the vectors of its "
@@ -212,11 +211,11 @@ def _codec_members(exp: Path, codec: Path) -> dict[str, Path]:
         )
     _portable_strings(folder / "config.yaml")
     kept = {
-        f"{CODEC}/model/{path.relative_to(folder).as_posix()}": path
+        f"{CODEC_FOLDER}/model/{path.relative_to(folder).as_posix()}": path
         for path in folder.rglob("*")
         if _is_kept(path)
     }
-    return {**kept, f"{CODEC}/{VOICES}": voices}
+    return {**kept, f"{CODEC_FOLDER}/{VOICES}": voices}
 
 
 def _is_kept(path: Path) -> bool:

@@ -23,12 +23,12 @@ import zlib
 from pathlib import Path, PurePosixPath
 
 from audiorl.bin import cli
-from audiorl.bin.pack import CODEC, META
+from audiorl.bin.pack import CODEC_FOLDER, META
 from audiorl.errors import UserError, visible
 from audiorl.runtime.files import progress, remove_leftovers
 
 LARGEST_META = 16 << 20  # bytes
-CHUNK = 1 << 20  # bytes
+BLOCK_BYTES = 1 << 20  # bytes
 DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
 
 
@@ -45,10 +45,10 @@ def main() -> None:
 
 def advice(folder: Path, meta: dict) -> str:
     """Return the command that decodes, or speaks, with the unpacked system."""
-    name, codec = shlex.quote(str(folder)), shlex.quote(str(folder / CODEC))
+    name, codec = shlex.quote(str(folder)), shlex.quote(str(folder / CODEC_FOLDER))
     config = shlex.quote(str(folder / "config.yaml"))
     verb, command, options = "decode", "decode", ""
-    if any(member.startswith(f"{CODEC}/") for member in meta["files"]):
+    if any(member.startswith(f"{CODEC_FOLDER}/") for member in meta["files"]):
         verb, command, options = "speak", "synthesise", f" --codec {codec}"
     return (
         f"to {verb}: python -m audiorl.bin.{command} --config {config} --dump dump{options} {name}"
@@ -144,7 +144,7 @@ def _extract(
     target.parent.mkdir(parents=True, exist_ok=True)
     digest, left = hashlib.sha256(), entry.file_size
     with archive.open(entry) as stream, open(target, "wb") as written:
-        while left >= 0 and (block := stream.read(min(CHUNK, left + 1))):
+        while left >= 0 and (block := stream.read(min(BLOCK_BYTES, left + 1))):
             left -= len(block)
             digest.update(block)
             written.write(block)

@@ -10,7 +10,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from audiorl.config.schema import Config
 
-KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 BOUNDS = {
     "ge": (">=", operator.ge),
     "gt": (">", operator.gt),
@@ -78,7 +78,7 @@ def expected(kind: type, metadata: Mapping[str, Any]) -> str:
         return "a mapping of keys"
     if get_origin(kind) is list:
         (element,) = get_args(kind)
-        return "a list of " + ("mappings" if is_dataclass(element) else KINDS[element])
+        return "a list of " + ("mappings" if is_dataclass(element) else TYPES[element])
     if get_origin(kind) is dict:
         return "names with keys below them"
-    return limits(metadata) if metadata["choices"] else f"{KINDS[kind]} {limits(metadata)}".strip()
+    return limits(metadata) if metadata["choices"] else f"{TYPES[kind]} {limits(metadata)}".strip()

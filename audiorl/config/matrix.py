@@ -36,7 +36,7 @@ WARM_START = "warm_start"  # the row of the model that all others begin with
 RESERVED = (WARM_START, "data", "images", "log")  # folders of the table itself
 # A row begins with the weights of the warm start: what that one is cannot differ between rows.
 SHARED = ("tokenizer.", "frontend.", "encoder.", "adaptor.", "llm.", "sft.", "data.train")
-ALIKE = ("task", "data.test", "data.no_speech", "score.")  # or rows could not be compared
+COMPARED = ("task", "data.test", "data.no_speech", "score.")  # or rows could not be compared
 
 
 @dataclass
@@ -172,7 +172,7 @@ def _unlike(base: Config, config: Config, part: str, where: dict[str, str]) -> I
     for line in config_differences(base, config):
         if line.startswith(SHARED):
             reason = "a row begins with the weights of the warm start, which all rows share"
-        elif line.startswith(ALIKE):
+        elif line.startswith(COMPARED):
             reason = "rows that are scored differently cannot be compared"
         else:
             continue

@@ -30,7 +30,7 @@ class Setting(NamedTuple):
 
 Settings = dict[str, Setting]  # by key path
 Entries = dict[str, tuple[yaml.Node, yaml.Node]]  # of one mapping: name -> its key, its value
-NAME = re.compile(r"\w[\w+-]*")  # of a section, where the user chooses it
+SECTION_NAME = re.compile(r"\w[\w+-]*")  # of a section, where the user chooses it
 
 
 def build(section: type, settings: Settings, prefix: str = "", default: Any = None) -> Any:
@@ -200,7 +200,7 @@ class Reader:
         found: Settings = {}
         _, element = get_args(kind)
         for name, (key, node) in entries.items():
-            if not NAME.fullmatch(name):
+            if not SECTION_NAME.fullmatch(name):
                 message = f'"{name}" cannot be a name; use letters, digits and _ + - only'
                 self._refuse(key, path, message)
                 continue

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from audiorl.config.schema import Config
 
 RL_PARTS = ("adaptor", "llm", "encoder")
-SUMS = ("seq-mean-token-sum", "dr_grpo", "seq-mean-token-sum-norm")  # loss types over tokens
+SUMMED = ("seq-mean-token-sum", "dr_grpo", "seq-mean-token-sum-norm")  # loss types over tokens
 # Baselines that lie outside of a group: all its members may be above them.
 OUTSIDE = {"batch": "the mean of the step", "greedy": "the greedy hypothesis"}
 DIFFERENTIATED = ("diffro", "both")  # algorithms with DiffRO's loss
@@ -285,9 +285,9 @@ def _advantages(rl: RLConfig) -> Iterator[Rule]:
             keys = ("rl.num_iterations" if rl.num_iterations > 1 else "rl.mini_batch_prompts",)
             reason = "the weights of baseline posterior are the sampling policy's"
             yield (*keys, "rl.baseline"), f"{reason}, good for one update; set 1 and 0"
-        if rl.loss_type not in SUMS:
+        if rl.loss_type not in SUMMED:
             keys = ("rl.loss_type", "rl.baseline")
-            yield keys, f"MWER sums over the tokens of a response; set one of {', '.join(SUMS)}"
+            yield keys, f"MWER sums over the tokens of a response; set one of {', '.join(SUMMED)}"
 
 
 def _policy_loss(rl: RLConfig) -> Iterator[Rule]:

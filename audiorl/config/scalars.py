@@ -15,8 +15,8 @@ NULLS = ("", "~", "null", "Null", "NULL")
 YES = ("yes", "y", "on", "1", "1.0")
 NO = ("no", "n", "off", "0", "0.0")
 # At most what 64 bits surely hold. No leading zero: some readers take 012 for octal.
-WHOLE = re.compile(r"[-+]?(0|[1-9][0-9]{0,17})")
-NUMBER = re.compile(r"[-+]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?")
+INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]{0,17})")
+DECIMAL = re.compile(r"[-+]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?")
 
 
 def parse_scalar(node: yaml.ScalarNode, kind: type) -> tuple[bool | int | float | str | None, str]:
@@ -36,9 +36,9 @@ def _parse(text: str, kind: type) -> bool | int | float | None:
     if kind is bool:
         return {"true": True, "false": False}.get(text.lower())
     if kind is int:
-        return int(text) if WHOLE.fullmatch(text) else None
+        return int(text) if INTEGER.fullmatch(text) else None
     assert kind is float, f"the schema has a type that configs do not know: {kind}"
-    value = float(text) if NUMBER.fullmatch(text) else math.inf
+    value = float(text) if DECIMAL.fullmatch(text) else math.inf
     return value if math.isfinite(value) else None
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 GAIN = 6.0  # dB, up or down
 SNR = (5.0, 35.0)  # dB
-COLOURS = (0.0, 2.0)  # noise power falls with frequency to this power: white to brown
+SPECTRA = (0.0, 2.0)  # noise power falls with frequency to this power: white to brown
 
 
 def augment(waves: Sequence[Tensor], noise: float) -> list[Tensor]:
@@ -25,7 +25,7 @@ def _augment(wave: Tensor, noise: float) -> Tensor:
     level = 10 ** (GAIN * (2 * gain - 1) / 20)
     if noisy >= noise:
         return level * wave
-    added = coloured_noise(len(wave), COLOURS[0] + colour * (COLOURS[1] - COLOURS[0]))
+    added = coloured_noise(len(wave), SPECTRA[0] + colour * (SPECTRA[1] - SPECTRA[0]))
     decibels = SNR[0] + snr * (SNR[1] - SNR[0])
     return level * (wave + added * wave.square().mean().sqrt() * 10 ** (-decibels / 20))
 

@@ -22,7 +22,7 @@ BITRATES = {  # kbit/s by MPEG 1, and by MPEG 2 and 2.5, of layer III
     True: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
     False: (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
-RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}  # Hz
+MPEG_RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}  # Hz
 
 
 @dataclass(frozen=True)
@@ -195,4 +195,4 @@ def _mp3_frame(content: mmap.mmap, at: int) -> tuple[int, int]:
         return 0, 0
     samples = 1152 if version == 3 else 576
     bits = BITRATES[version == 3][kbit] * 1000
-    return samples // 8 * bits // RATES[version][rate] + (head >> 9 & 1), samples
+    return samples // 8 * bits // MPEG_RATES[version][rate] + (head >> 9 & 1), samples

@@ -20,7 +20,7 @@ from audiorl.errors import UserError
 from audiorl.runtime.files import read_json, remove_leftovers, write_json
 
 SHOWN = 5  # ids named of those left out
-STRIDE = 20  # one in so many goes to a set that is carved out
+ONE_IN = 20  # one in so many goes to a set that is carved out
 MOST_HELD_OUT = 500  # utterances of a set of new sentences
 
 
@@ -87,22 +87,22 @@ def carve(
     for utterance in sorted(train, key=lambda utterance: utterance.id):
         by_voice[voice(utterance)].append(utterance)
     groups, what = list(by_voice.values()), "the voices, with all that they say"
-    if len(groups) < STRIDE:
+    if len(groups) < ONE_IN:
         groups = [[utterance] for group in groups for utterance in group]
         what = f"the utterances ({len(by_voice)} voices are too few to hold some out)"
-    if len(groups) < STRIDE or len(names) >= STRIDE:
+    if len(groups) < ONE_IN or len(names) >= ONE_IN:
         raise UserError(
             f"the corpus lacks {', '.join(names)}, and its {len(groups)} utterances for training "
-            f"are too few to take them from ({STRIDE} at least); get the missing parts."
+            f"are too few to take them from ({ONE_IN} at least); get the missing parts."
         )
     sets = {
-        name: [utterance for group in groups[offset::STRIDE] for utterance in group]
+        name: [utterance for group in groups[offset::ONE_IN] for utterance in group]
         for offset, name in enumerate(names)
     }
-    rest = [u for i, group in enumerate(groups) if i % STRIDE >= len(names) for u in group]
+    rest = [u for i, group in enumerate(groups) if i % ONE_IN >= len(names) for u in group]
     sizes = ", ".join(f"{name} {len(found):,}" for name, found in sets.items())
     print(
-        f"NOT OFFICIAL: {sizes} utterances. The corpus lacks these sets; each is one in {STRIDE} "
+        f"NOT OFFICIAL: {sizes} utterances. The corpus lacks these sets; each is one in {ONE_IN} "
         f"of {what}, taken out of the training data. Compare their scores with nobody's."
     )
     return sets, rest
@@ -124,18 +124,18 @@ def hold_out(
     spoken = Counter(utterance.speaker for utterance in train)
     ordered = sorted(train, key=lambda utterance: utterance.id)
     pool = [utterance for utterance in ordered if spoken[utterance.speaker] > len(names)]
-    if few := len(pool) < STRIDE:
+    if few := len(pool) < ONE_IN:
         pool = ordered
     written = Counter(character for utterance in train for character in set(utterance.text))
     common = [u for u in pool if all(written[character] > len(names) for character in u.text)]
-    if len(common) >= STRIDE:
+    if len(common) >= ONE_IN:
         pool = common
-    if len(pool) < STRIDE or len(names) >= STRIDE:
+    if len(pool) < ONE_IN or len(names) >= ONE_IN:
         raise UserError(
             f"the corpus has {len(pool)} utterances for training, too few to take "
-            f"{', '.join(names)} from them ({STRIDE} at least); get more of it."
+            f"{', '.join(names)} from them ({ONE_IN} at least); get more of it."
         )
-    count = min(MOST_HELD_OUT, len(pool) // STRIDE)
+    count = min(MOST_HELD_OUT, len(pool) // ONE_IN)
     step = len(pool) // count
     sets = {name: pool[i : i + count * step : step] for i, name in enumerate(names)}
     sizes = ", ".join(f"{name} {len(found):,}" for name, found in sets.items())

@@ -21,7 +21,7 @@ import pooch
 from audiorl.errors import UserError
 from audiorl.runtime.files import progress
 
-CHUNK = 100_000  # bytes
+TRANSFERRED = 100_000  # bytes
 TIMEOUT = 60  # s without an answer
 
 
@@ -83,7 +83,7 @@ def _append(url: str, partial: Path) -> None:
 
         transfer = pooch.HTTPDownloader(
             progressbar=bar,
-            chunk_size=CHUNK,
+            chunk_size=TRANSFERRED,
             timeout=TIMEOUT,
             headers=headers,
             hooks={"response": restart_unless_resumed},

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 
 from audiorl.data.utterance import Utterance
 
-STRIDE = 4  # one part in so many
-FEWEST_PARTS = 2 * STRIDE  # where there are fewer, single utterances are parts
+JUDGE_STRIDE = 4  # one part in so many
+FEWEST_PARTS = 2 * JUDGE_STRIDE  # where there are fewer, single utterances are parts
 FEWEST = 200  # utterances; of fewer, codec and speech LM want them all
 
 
@@ -38,7 +38,7 @@ def set_aside(
     if len(groups) < FEWEST_PARTS:
         what = f"utterances ({len(groups)} {parts} are too few to part)"
         groups = {utterance.id: [utterance] for utterance in ordered}
-    chosen = sorted(groups)[STRIDE - 1 :: STRIDE]
+    chosen = sorted(groups)[JUDGE_STRIDE - 1 :: JUDGE_STRIDE]
     judge = [utterance for name in chosen for utterance in groups[name]]
     taken = {utterance.id for utterance in judge}
     print(

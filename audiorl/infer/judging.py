@@ -35,8 +35,8 @@ from audiorl.score.asr import check_ids
 from audiorl.score.sound import measure, spectral_distance, speech_span
 from audiorl.score.tts import JUDGED, Judged, write_judged
 
-RECORDINGS = 20  # of a speaker, from the train set
-FORMAT = 1  # of what is measured; another number, and all is measured again
+COMPARED_RECORDINGS = 20  # of a speaker, from the train set
+JUDGING = 1  # of what is measured; another number, and all is measured again
 
 
 class WaveJudge(Protocol):
@@ -126,7 +126,7 @@ def _recordings(utterances: Sequence[Utterance], train: Path) -> list[Utterance]
     for u in read_utterances(train) if lacking and train.exists() else []:
         if u.speaker in lacking and u.id not in own:
             theirs[u.speaker].append(u)
-    return [*own.values(), *(u for listed in theirs.values() for u in listed[:RECORDINGS])]
+    return [*own.values(), *(u for listed in theirs.values() for u in listed[:COMPARED_RECORDINGS])]
 
 
 class _Natural:
@@ -238,4 +238,4 @@ def _stamp(
         found = audio_digests({u.id: u.audio for u in utterances if u.audio})
         inputs |= {f"{kind}/{name}": content for name, content in found.items()}
     inputs["judge"] = weights
-    return Stamp(folder / JUDGED, {"audiorl": audiorl.__version__, "judging": FORMAT}, inputs)
+    return Stamp(folder / JUDGED, {"audiorl": audiorl.__version__, "judging": JUDGING}, inputs)

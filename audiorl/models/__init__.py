@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 WEIGHTS = "model.safetensors"
+SPEECH_FACTS = "speech.json"  # beside the weights of a speech LM
 LARGEST_HEADER = 100 << 20  # bytes; safetensors reads no larger one
-BLANK = b"00000000"  # in place of the checksum while it is computed
+EMPTY_SUM = b"00000000"  # in place of the checksum while it is computed
 MARK = b'"crc32":"'  # before the checksum, in the metadata of safetensors
-MARKED = MARK + BLANK + b'"'
+MARKED = MARK + EMPTY_SUM + b'"'
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
@@ -59,7 +60,7 @@ def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
 
     with atomic_path(path) as temporary:
         try:
-            save_file(tensors, str(temporary), {"format": "pt", "crc32": BLANK.decode()})
+            save_file(tensors, str(temporary), {"format": "pt", "crc32": EMPTY_SUM.decode()})
         except SafetensorError as error:  # it wraps the system's own error
             raise OSError(str(error)) from error
         _seal(temporary)
@@ -104,10 +105,10 @@ def _checksum(path: Path) -> tuple[int, bytes, bytes]:
         before, mark, after = header.partition(MARK)
         if not mark:
             return 0, b"", b""
-        crc = zlib.crc32(before + mark + BLANK + after[len(BLANK) :])
+        crc = zlib.crc32(before + mark + EMPTY_SUM + after[len(EMPTY_SUM) :])
         while block := stream.read(1 << 20):
             crc = zlib.crc32(block, crc)
-    return len(before + mark), after[: len(BLANK)], b"%08x" % crc
+    return len(before + mark), after[: len(EMPTY_SUM)], b"%08x" % crc
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -17,13 +17,12 @@ from audiorl.config.schema import Config
 from audiorl.config.speech import SpeechConfig
 from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError, nearest
+from audiorl.models import SPEECH_FACTS
 from audiorl.models.language_model import Prefix, build_lm
 from audiorl.models.layouts import SpeechFacts, SpeechPrompt, make_layout
 from audiorl.models.policy import Policy
 from audiorl.models.tokenizer import Tokenizer, load_tokenizer, make_tokenizer
 from audiorl.runtime.files import write_json
-
-FACTS = "speech.json"
 
 
 @dataclass
@@ -80,7 +79,7 @@ class SpeechLM(Policy):
 
     @classmethod
     def from_settings(cls, settings: SpeechLMSettings, folder: Path) -> SpeechLM:
-        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        facts = json.loads((folder / SPEECH_FACTS).read_text(encoding="utf-8"))
         facts["speakers"] = tuple(facts["speakers"])
         facts["prompts"] = {name: SpeechPrompt(**p) for name, p in facts["prompts"].items()}
         tokenizer = load_tokenizer(settings.tokenizer, folder)
@@ -88,7 +87,7 @@ class SpeechLM(Policy):
 
     def save_vocabulary(self, folder: Path) -> None:
         self.tokenizer.save(folder)
-        write_json(folder / FACTS, asdict(self.facts))
+        write_json(folder / SPEECH_FACTS, asdict(self.facts))
 
     def encode(self, inputs: Sequence[Utterance]) -> list[Tensor]:
         """Return the condition [T_i] of each text, on the host; nothing in it learns."""

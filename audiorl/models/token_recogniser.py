@@ -36,12 +36,12 @@ from audiorl.models.settings import load_model, part_of, save_model
 from audiorl.runtime.files import write_json
 from audiorl.text.normalise import spoken
 
-FACTS = "recogniser.json"
+RECOGNISER_FACTS = "recogniser.json"
 TEXT = "text"  # the task that every recogniser has
 CTC_WEIGHT = 0.5  # of CTC in log P(text); the attention decoder has the rest
-RATES = ("slow", "normal", "fast")  # classes of the task rate
+PACES = ("slow", "normal", "fast")  # classes of the task rate
 SENTENCE_EDGE = BLANK  # the attention decoder's first input and last output
-BATCH = 64  # utterances that are transcribed at once
+TRANSCRIBED = 64  # utterances that are transcribed at once
 
 
 @dataclass
@@ -64,7 +64,7 @@ class RecogniserFacts:
     codec: CodecInfo
     characters: str  # label n is characters[n - 1]
     tasks: dict[str, list[str]] = field(default_factory=dict)  # classes of each other task
-    rate_bounds: list[float] = field(default_factory=list)  # characters a token, between RATES
+    rate_bounds: list[float] = field(default_factory=list)  # characters a token, between PACES
 
 
 def refuse_unread(utterances: Iterable[Utterance], characters: Collection[str]) -> None:
@@ -200,8 +200,8 @@ class TokenRecogniser(nn.Module):
         order = sorted(
             (i for i, row in enumerate(tokens) if len(row)), key=lambda i: len(tokens[i])
         )
-        for start in range(0, len(order), BATCH):
-            rows = order[start : start + BATCH]
+        for start in range(0, len(order), TRANSCRIBED):
+            rows = order[start : start + TRANSCRIBED]
             padded, lengths = self.pad([tokens[i] for i in rows])
             yield rows, self.encoder(self.embed(padded), lengths)[0], lengths
 
@@ -234,9 +234,9 @@ class TokenRecogniser(nn.Module):
         if task != "rate" or task in utterance.tags:
             return utterance.tags.get(task, "")
         if tokens is None:
-            return RATES[1]
+            return PACES[1]
         pace = self.units(utterance.text) / tokens
-        return RATES[sum(pace > bound for bound in self.facts.rate_bounds)]
+        return PACES[sum(pace > bound for bound in self.facts.rate_bounds)]
 
     def refuse_unknown(self, utterances: Sequence[Utterance], tasks: Sequence[str] = ()) -> None:
         """Raise UserError for the first text or class (of `tasks`) that has no probability."""
@@ -251,7 +251,7 @@ class TokenRecogniser(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write settings, facts and, last, weights."""
-        write_json(folder / FACTS, asdict(self.facts))
+        write_json(folder / RECOGNISER_FACTS, asdict(self.facts))
         save_model(self, folder)
 
     @classmethod
@@ -259,7 +259,7 @@ class TokenRecogniser(nn.Module):
         """Return the one saved in `folder`, frozen; UserErrors of `load_model`."""
 
         def build(settings: RewardModelSettings) -> TokenRecogniser:
-            facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+            facts = json.loads((folder / RECOGNISER_FACTS).read_text(encoding="utf-8"))
             return cls(settings, RecogniserFacts(**facts)).requires_grad_(False)
 
         return load_model(folder, "reward model", RewardModelSettings, build, device)

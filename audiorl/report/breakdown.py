@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from audiorl.report.tables import SHARES, Table, difference, with_interval
+from audiorl.report.tables import SILENT, Table, difference, with_interval
 from audiorl.score import failures
 from audiorl.score.asr import ScoredUtterance, SystemScore, errors_and_units
 from audiorl.score.metrics import ERROR_RATES
@@ -15,7 +15,7 @@ from audiorl.score.significance import compare
 
 BINS = 6  # of length, and of SNR when it takes many values
 MAX_VALUES = 8  # this many values of SNR are shown one by one
-UNKNOWN = "unknown"
+UNSTATED = "unknown"
 
 Span = tuple[float, float]  # closed on both sides
 Value = Callable[[ScoredUtterance], float | None]
@@ -57,12 +57,12 @@ def breakdown_tables(first: SystemScore, second: SystemScore) -> list[Table]:
     A condition that is the same for all utterances, or that none of them states, has no table.
     """
     utterances = first.pooled.utterances
-    by_snr = _in_spans(utterances, snr, lambda u: u.utterance.tags.get("snr", UNKNOWN))
+    by_snr = _in_spans(utterances, snr, lambda u: u.utterance.tags.get("snr", UNSTATED))
     speakers: dict[str, list[int]] = {}
     for index, u in enumerate(utterances):
         speakers.setdefault(u.utterance.speaker, []).append(index)
     grouped = {
-        "length (s)": _in_spans(utterances, length, lambda u: UNKNOWN),
+        "length (s)": _in_spans(utterances, length, lambda u: UNSTATED),
         "SNR (dB)": by_snr,
         "speaker": dict(sorted(speakers.items())),
     }
@@ -98,7 +98,7 @@ def _table(first: SystemScore, second: SystemScore, by: str, groups: dict[str, l
 
 
 # Counted in an utterance, by name.
-KINDS: dict[str, Callable[[ScoredUtterance], int]] = {
+COUNTED: dict[str, Callable[[ScoredUtterance], int]] = {
     "substitutions": lambda u: u.alignment.counts.substitutions,
     "deletions": lambda u: u.alignment.counts.deletions,
     "insertions": lambda u: u.alignment.counts.insertions,
@@ -137,7 +137,7 @@ def find_changes(first: SystemScore, second: SystemScore) -> list[Change]:
 def _how(before: ScoredUtterance, after: ScoredUtterance) -> tuple[str, ...]:
     said = []
     for kind in ("substitutions", "deletions", "insertions"):
-        if difference := KINDS[kind](after) - KINDS[kind](before):
+        if difference := COUNTED[kind](after) - COUNTED[kind](before):
             said.append(f"{kind} {difference:+d}")
     for flag in failures.NAMES:
         name = flag.replace("_", " ")
@@ -157,7 +157,7 @@ def _how(before: ScoredUtterance, after: ScoredUtterance) -> tuple[str, ...]:
 def kinds_table(first: SystemScore, second: SystemScore) -> Table:
     """Return errors, failures and keywords of both systems, and how many utterances differ."""
     rows = []
-    for name, count in KINDS.items():
+    for name, count in COUNTED.items():
         before, after = (
             np.array([count(u) for u in system.pooled.utterances]) for system in (first, second)
         )
@@ -193,14 +193,14 @@ def no_speech_table(first: SystemScore, second: SystemScore) -> Table | None:
         rows.append(
             [
                 name,
-                *(f"{100 * s[share]:.1f}" for share in SHARES for s in both),
+                *(f"{100 * s[share]:.1f}" for share in SILENT for s in both),
                 *(f"{s['words_per_minute'] or 0:.1f}" for s in both),
                 with_interval(c.difference, c.interval, 1, "+", 60) + "*" * c.significant,
                 f"{c.p_permutation:.4f}",
             ]
         )
     header = ["dataset"]
-    for what in (*(f"{label} %" for label in SHARES.values()), "words/min"):
+    for what in (*(f"{label} %" for label in SILENT.values()), "words/min"):
         header += [f"{what}, {first.label}", f"{what}, {second.label}"]
     header += [f"words/min, {second.label} - {first.label}", "p permutation"]
     return Table("Output without speech", header, rows) if rows else None

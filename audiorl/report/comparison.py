@@ -24,7 +24,7 @@ from audiorl.score.asr import SystemScore, score_systems
 from audiorl.score.metrics import measures_of
 from audiorl.score.results import read_result
 
-SHOWN = 8  # changed utterances in each direction, and speakers, on a terminal
+LISTED = 8  # changed utterances in each direction, and speakers, on a terminal
 
 
 @dataclass(frozen=True)
@@ -101,16 +101,16 @@ def as_terminal(analysis: Analysis) -> str:
         note = textwrap.fill(content.note, WIDTH)
         parts += ["", f"{content.title}", "", as_text(content), *([note] if note else [])]
     for title, changes in (("better", better), ("worse", worse)):
-        count = f"{min(len(changes), SHOWN)} of {len(changes)}"
+        count = f"{min(len(changes), LISTED)} of {len(changes)}"
         parts += ["", f"Changed most for the {title} ({count})"]
-        parts += [line for change in changes[:SHOWN] for line in _change_lines(change)]
+        parts += [line for change in changes[:LISTED] for line in _change_lines(change)]
     return "\n".join(parts)
 
 
 def _cut(content: Table) -> Table:
-    if len(content.rows) <= 2 * SHOWN:
+    if len(content.rows) <= 2 * LISTED:
         return content
-    kept = sorted(content.rows, key=lambda row: -int(row[1]))[: 2 * SHOWN]
+    kept = sorted(content.rows, key=lambda row: -int(row[1]))[: 2 * LISTED]
     title = f"{content.title}: the {len(kept)} of {len(content.rows)} with most utterances"
     return Table(title, content.header, kept, content.note)
 

@@ -13,10 +13,10 @@ from PIL import Image
 
 from audiorl.score.sound import mel_levels
 
-LONGEST = 30  # s of audio in a player
-BANDS = 64  # of a spectrogram
-COLOURS = 16  # of a spectrogram: four bits a point
-RANGE = 60.0  # dB from the darkest color to the brightest
+PLAYED = 30  # s of audio in a player
+PICTURED_BANDS = 64  # of a spectrogram
+SHADES = 16  # of a spectrogram: four bits a point
+DARKEST = 60.0  # dB from the darkest color to the brightest
 
 
 @dataclass(frozen=True)
@@ -42,19 +42,19 @@ def clip(samples: np.ndarray, rate: int, name: str, picture: bool = False) -> Au
 def mp3(samples: np.ndarray, rate: int) -> str:
     """Return samples [S] at `rate` Hz as MP3: it is small, and every browser plays it."""
     stream = io.BytesIO()
-    cut = samples[: LONGEST * rate]
+    cut = samples[: PLAYED * rate]
     soundfile.write(stream, cut, rate, format="MP3", subtype="MPEG_LAYER_III")
     return _data_url("audio/mpeg", stream)
 
 
 def spectrogram(samples: np.ndarray, rate: int) -> str:
     """Return the mel spectrogram of samples [S], low frequencies at the bottom, as a PNG."""
-    padded = np.pad(samples[: LONGEST * rate], (0, max(0, rate // 10 - len(samples))))
-    levels = mel_levels(padded, rate, BANDS)  # [T, BANDS]
-    brightness = np.clip(1 + (levels - levels.max()) / RANGE, 0, 1)
-    points = np.round(brightness * (COLOURS - 1)).astype(np.uint8).T[::-1]  # [BANDS, T]
+    padded = np.pad(samples[: PLAYED * rate], (0, max(0, rate // 10 - len(samples))))
+    levels = mel_levels(padded, rate, PICTURED_BANDS)  # [T, PICTURED_BANDS]
+    brightness = np.clip(1 + (levels - levels.max()) / DARKEST, 0, 1)
+    points = np.round(brightness * (SHADES - 1)).astype(np.uint8).T[::-1]  # [PICTURED_BANDS, T]
     picture = Image.fromarray(np.ascontiguousarray(points)).convert("P")
-    shades = colormaps["magma"](np.linspace(0, 1, COLOURS))[:, :3]
+    shades = colormaps["magma"](np.linspace(0, 1, SHADES))[:, :3]
     picture.putpalette((shades * 255).astype(np.uint8).tobytes())
     stream = io.BytesIO()
     picture.save(stream, format="PNG", optimize=True, bits=4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from audiorl.config.dump import WIDTH
 from audiorl.score import tts
 from audiorl.score.asr import POOLED, SystemScore, units_of
 from audiorl.score.failures import NAMES
@@ -12,9 +13,8 @@ from audiorl.score.metrics import ERROR_RATES
 from audiorl.score.ratio import Ratio
 from audiorl.score.significance import Comparison
 
-WIDTH = 100  # columns of a terminal
-SIMILARITY, UNKNOWN = "similarity", "-"
-SHARES = {  # of recordings without speech
+SIMILARITY, DASH = "similarity", "-"
+SILENT = {  # of recordings without speech
     "non_empty_rate": "output",
     "words_output_rate": "in words",
     "signs_alone_rate": "in signs",
@@ -63,7 +63,7 @@ def overview(systems: list[SystemScore], unit: str) -> Table:
             rows.append(row(f"{label} %", rates, empty))
     for name in first.no_speech:
         summaries = [s.no_speech[name].summary for s in systems]
-        for what, label in SHARES.items():
+        for what, label in SILENT.items():
             shares = (f"{100 * summary[what]:.1f}" for summary in summaries)
             rows.append(row(f"{name} {label} %", shares, empty))
         speeds = (f"{summary['words_per_minute'] or 0:.1f}" for summary in summaries)
@@ -294,7 +294,7 @@ def _sound_table(systems: list[SystemScore], name: str, note: str) -> Table:
             [
                 system.label,
                 str(score.summary["utterances"]),
-                with_interval(voice.value, voice.interval, 1, factor=1) if voice.known else UNKNOWN,
+                with_interval(voice.value, voice.interval, 1, factor=1) if voice.known else DASH,
                 "" if system is first else _voice_difference(voice, before),
                 *(_number(score.sound[metric]) for metric in rest),
             ]
@@ -305,10 +305,10 @@ def _sound_table(systems: list[SystemScore], name: str, note: str) -> Table:
 
 def _voice_difference(one: Ratio, other: Ratio) -> str:
     if not (one.known and other.known):
-        return UNKNOWN
+        return DASH
     gap = one - other
     return with_interval(gap.value, gap.interval, 1, "+", 1) + "*" * gap.significant
 
 
 def _number(ratio: Ratio) -> str:
-    return f"{ratio.value:.1f}" if ratio.known else UNKNOWN
+    return f"{ratio.value:.1f}" if ratio.known else DASH

@@ -16,10 +16,10 @@ from audiorl.data.audio import read_audio
 from audiorl.data.tables import read_table
 from audiorl.data.utterance import absolute_audio
 from audiorl.errors import UserError
-from audiorl.report.media import LONGEST, AudioClip, clip
+from audiorl.report.media import PLAYED, AudioClip, clip
 from audiorl.score.asr import ScoredUtterance, SystemScore
 
-WORST = 10  # of each system, shared by the sets
+WORST_SENTENCES = 10  # of each system, shared by the sets
 RATE = 16000  # Hz in the page: MP3 has it, and speech needs no more
 
 
@@ -51,7 +51,7 @@ def same_sentences(systems: list[SystemScore], focus: SystemScore) -> list[Sente
 
 def worst_sentences(systems: list[SystemScore], focus: SystemScore) -> dict[str, list[SentenceRow]]:
     """Return, by title, the sentences of each set on which a system has the highest error rate."""
-    waves, count = _Waves(), max(1, WORST // len(_by_set(focus)))
+    waves, count = _Waves(), max(1, WORST_SENTENCES // len(_by_set(focus)))
     return {
         f"{system.label}: {count} worst of each set": _worst(waves, system, count)
         for system in systems
@@ -108,7 +108,7 @@ class _Waves:
         scored = [system.pooled.utterances[place] for system in systems]
         waves = [self._read(*pair) for pair in zip(systems, scored, strict=True)]
         longest = max((len(w) for w in waves if not isinstance(w, str)), default=1)
-        longest = max(1, min(longest, LONGEST * RATE))
+        longest = max(1, min(longest, PLAYED * RATE))
         takes = []
         for system, u, wave in zip(systems, scored, waves, strict=True):
             name = f"{u.utterance.id} by {system.label}"

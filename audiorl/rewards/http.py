@@ -25,7 +25,7 @@ from audiorl.rewards.core.waves import WaveOptions
 
 log = logging.getLogger(__name__)
 
-LARGEST = 1 << 20  # bytes of an answer, and 1 KiB for each sample
+LARGEST_ANSWER = 1 << 20  # bytes of an answer, and 1 KiB for each sample
 BACKOFF = 0.5  # s before the second attempt; doubled before each one after it
 SECRET = re.compile(r"key|token|secret|passw|auth|sig", re.IGNORECASE)
 MAY_PASS = (408, 429)  # of the 4xx: too late, too many requests; the others blame the request
@@ -148,7 +148,7 @@ def _post(samples: Sequence[Sample], options: Options, deadline: float) -> list[
     request = urllib.request.Request(options.url, data=body, headers=headers)
     opener = urllib.request.build_opener(_NoRedirects)
     with opener.open(request, timeout=options.timeout) as response:
-        answer = json.loads(_read(response, LARGEST + 1024 * len(samples), deadline))
+        answer = json.loads(_read(response, LARGEST_ANSWER + 1024 * len(samples), deadline))
     values = answer.get("rewards") if isinstance(answer, dict) else None
     if not isinstance(values, list) or len(values) != len(samples):
         raise ValueError(f"the answer has no list `rewards` of {len(samples)} values")

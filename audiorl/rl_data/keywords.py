@@ -12,19 +12,18 @@ from pathlib import Path
 from audiorl.config.schema import Config
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.errors import UserError, reason
+from audiorl.text.keywords import KEYWORD_UNIT
 from audiorl.text.normalise import CJK, normal_units
-
-UNIT = "mixed"  # as keywords are scored: words, and CJK characters
 
 
 def find_keywords(utterances: list[Utterance], config: Config, dump: Path) -> list[Utterance]:
     """The utterances, those without keywords with the rare words of their transcripts."""
     path, name = config.rl_data.background, config.score.normalizer
     texts = _lines(path) if path else (u.text for u in read_utterances(dump / config.data.train))
-    counts = Counter(unit for text in texts for unit in normal_units(text, name, UNIT))
+    counts = Counter(unit for text in texts for unit in normal_units(text, name, KEYWORD_UNIT))
     found = []
     for u in utterances:
-        words = u.keywords or rare_words(normal_units(u.text, name, UNIT), counts)
+        words = u.keywords or rare_words(normal_units(u.text, name, KEYWORD_UNIT), counts)
         found.append(replace(u, keywords=words))
     given, having = (sum(bool(u.keywords) for u in some) for some in (utterances, found))
     print(f"{having} of {len(found)} utterances have keywords, {having - given} of them found")

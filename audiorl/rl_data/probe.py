@@ -33,7 +33,7 @@ class Probe:
     failed: list[str]  # of the samples: the reward that failed, and why; empty: none did
 
 
-COLUMNS = [field.name for field in fields(Probe)]
+PROBED = [field.name for field in fields(Probe)]
 
 
 class ProbeFile:
@@ -49,7 +49,7 @@ class ProbeFile:
         """`settings` and `inputs`: as of a `Stamp`, which the first line is."""
         self.path = path
         self._found: dict[tuple[str, str], Probe] = {}
-        stamp = Stamp(path, {**settings, "columns": COLUMNS}, inputs)
+        stamp = Stamp(path, {**settings, "columns": PROBED}, inputs)
         begun = list(_whole_lines(path))
         changed = stamp.changes(begun[0] if begun else {})
         if begun and not changed:
@@ -166,7 +166,7 @@ def _whole_lines(path: Path) -> Iterable[dict]:
 
 
 def _read_probe(line: dict) -> Probe:
-    values = {name: line[name] for name in COLUMNS}
+    values = {name: line[name] for name in PROBED}
     values["rewards"] = [math.nan if r is None else r for r in line["rewards"]]
     return Probe(**values)
 

@@ -21,7 +21,7 @@ from audiorl.runtime.files import read_json, sha256, write_json
 FORMAT = 1  # of stamps; with another number, all is made again
 SETTLED = 2_000_000_000  # ns; a file younger than that may change and keep its times
 ABSENT = "absent"
-SHOWN = 5  # names of what changed
+NAMED = 5  # names of what changed
 PARTS = ("format", "settings", "inputs", "outputs")
 
 
@@ -83,8 +83,8 @@ class Stamp:
         """
         changed = self.changes()
         if changed and name and self.path.exists():
-            more = f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
-            print(f"{name} is out of date: {', '.join(changed[:SHOWN])}{more} changed")
+            more = f" and {len(changed) - NAMED} more" if len(changed) > NAMED else ""
+            print(f"{name} is out of date: {', '.join(changed[:NAMED])}{more} changed")
         return not changed
 
     def write(self, **facts: Any) -> None:

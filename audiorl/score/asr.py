@@ -35,7 +35,7 @@ from audiorl.text.normalise import normalizer, split_units, spoken
 from audiorl.text.silence import is_annotation, output_on_silence
 
 POOLED = "pooled"
-FORMAT = 8  # of the files that scoring writes; another number, and they are written again
+SCORED_FORMAT = 8  # of the files that scoring writes; another number, and they are written again
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ def score_set(dump: Path, folder: Path, name: str, cfg: Config, measures: Measur
         written = " ".join(written.split())
         scored.append(replace(one, hyp=one.hyp if speech else written, judged=judged.get(u.id)))
     _check_references(dump / name / "text", scored, speech)
-    inputs = [audiorl.__version__, FORMAT, asdict(cfg.score), speech, decoding, hypotheses]
+    inputs = [audiorl.__version__, SCORED_FORMAT, asdict(cfg.score), speech, decoding, hypotheses]
     inputs += [asdict(u) for u in utterances] + [asdict(one) for one in judged.values()]
     fingerprint = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
     lengths = [one.seconds for one in judged.values()] or [u.duration or 0.0 for u in utterances]

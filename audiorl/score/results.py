@@ -29,12 +29,12 @@ from audiorl.text.align import Alignment, Op
 SET_FILES = ("result.txt", "per_utt.tsv", "ref.trn", "hyp.trn", "result.json")
 LINE = 100  # columns of aligned text
 MOST_FREQUENT = 20
-COLUMNS = "id speaker snr duration ref hyp words sub del ins wer cer chars char_errors".split()
-COLUMNS += "word_units word_errors".split()  # between spaces; `words` are of the main error rate
-COLUMNS += "output words_output signs_alone".split()
-COLUMNS += "output_words keywords_said keywords_heard keyword_hits".split()
-COLUMNS += "biased_words biased_errors unbiased_words unbiased_errors".split()
-COLUMNS += failures.NAMES
+FIELDS = "id speaker snr duration ref hyp words sub del ins wer cer chars char_errors".split()
+FIELDS += "word_units word_errors".split()  # between spaces; `words` are of the main error rate
+FIELDS += "output words_output signs_alone".split()
+FIELDS += "output_words keywords_said keywords_heard keyword_hits".split()
+FIELDS += "biased_words biased_errors unbiased_words unbiased_errors".split()
+FIELDS += failures.NAMES
 
 
 def write_system(system: SystemScore, unit: str, first: SystemScore) -> bool:
@@ -90,8 +90,8 @@ def _write_set(folder: Path, score: SetScore, unit: str) -> None:
     with atomic_write(folder / "result.txt") as stream:
         stream.write("\n".join(_report(score, unit)) + "\n")
     with atomic_write(folder / "per_utt.tsv") as stream:
-        sound = tts.COLUMNS if score.utterances[0].judged else []
-        stream.write("\t".join([*COLUMNS, *sound]) + "\n")
+        sound = tts.SOUND_COLUMNS if score.utterances[0].judged else []
+        stream.write("\t".join([*FIELDS, *sound]) + "\n")
         stream.writelines("\t".join(_row(u)) + "\n" for u in score.utterances)
     for name in ("ref", "hyp"):
         with atomic_write(folder / f"{name}.trn") as stream:
@@ -126,7 +126,7 @@ def _row(u: ScoredUtterance) -> list[str]:
         *map(str, (output_words, *keyword_counts)),
         *(str(number) for side in u.biased for number in (side.units, side.errors)),
         *(str(int(failure in u.flags)) for failure in failures.NAMES),
-        *(f"{sound[name]:.6g}" for name in tts.COLUMNS if sound),
+        *(f"{sound[name]:.6g}" for name in tts.SOUND_COLUMNS if sound),
     ]
 
 

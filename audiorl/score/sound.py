@@ -11,9 +11,9 @@ from functools import cache
 
 import numpy as np
 
-from audiorl.score.pitch import find_pitch
+from audiorl.score.pitch import SHIFT, find_pitch
 
-FRAME, SHIFT = 0.025, 0.01  # s
+FRAME = 0.025  # s
 SILENCE = 35.0  # dB below the loudest frame: not speech
 FLOOR = 50.0  # dB below the loudest band: what is fainter is not compared
 BANDS, CEPSTRA = 40, 13

@@ -38,9 +38,9 @@ class Judged:
 
 
 # What is summed in per_utt.tsv; of what may be None, `…_known` counts where it is not.
-SUMS = "similarity f0 f0_spread hnr distance".split()
-COLUMNS = "seconds speech_seconds spoken_chars natural_seconds compared_seconds".split()
-COLUMNS += [column for name in SUMS for column in (name, f"{name}_known")]
+MEASURED = "similarity f0 f0_spread hnr distance".split()
+SOUND_COLUMNS = "seconds speech_seconds spoken_chars natural_seconds compared_seconds".split()
+SOUND_COLUMNS += [column for name in MEASURED for column in (name, f"{name}_known")]
 
 
 def _mean(title: str, name: str, factor: float = 1.0) -> Metric:
@@ -79,7 +79,7 @@ def columns(judged: Judged, chars: int) -> dict[str, float]:
         "natural_seconds": judged.natural_seconds if compared else 0.0,
         "compared_seconds": judged.speech_seconds if compared else 0.0,
     }
-    for name in SUMS:
+    for name in MEASURED:
         value = getattr(judged, name)
         values |= {name: value or 0.0, f"{name}_known": int(value is not None)}
     return values

@@ -24,7 +24,7 @@ from audiorl.runtime.stamps import Stamp
 from audiorl.score.asr import POOLED
 from audiorl.score.metrics import Metric, measures_of, metrics_of
 
-WEIGHTS = Path("model", "model.safetensors")
+MODEL_WEIGHTS = Path("model", "model.safetensors")
 RL_NEEDS = ("codec", "reward_model", "judge")  # of synthesis
 
 
@@ -172,7 +172,7 @@ class _JobMaker:
         needs, init = [f"data/{data}"], self.init
         if after:
             init = self.out / after / f"seed{seed}"
-            inputs.append(init / WEIGHTS)
+            inputs.append(init / MODEL_WEIGHTS)
             needs.append(f"{after}/seed{seed}")
         options = ("--data", str(rl_set), "--dump", str(self.dump), "--out", str(path))
         if self.speaks:
@@ -205,7 +205,7 @@ class _JobMaker:
         models = [self.init]
         if self.speaks:
             models += [self.init.parent / name for name in RL_NEEDS]
-        weights = (model / WEIGHTS for model in models)
+        weights = (model / MODEL_WEIGHTS for model in models)
         return (*weights, *(self.dump / name for name in sorted(sets)))
 
 

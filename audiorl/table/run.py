@@ -8,7 +8,7 @@ import textwrap
 from audiorl.errors import UserError
 from audiorl.report.tables import WIDTH, as_text
 from audiorl.runtime.locks import exclusive
-from audiorl.table.plan import WEIGHTS, Plan
+from audiorl.table.plan import MODEL_WEIGHTS, Plan
 from audiorl.table.report import write_results
 from audiorl.table.runner import run_jobs
 
@@ -24,7 +24,7 @@ def run_table(plan: Plan, slots: int) -> None:
             f"{weights}: there is no warm start; train it (stage 3), or name it with --init."
         )
     absent = [path for path in others if not path.exists()]
-    models = [str(path) for path in absent if path.name == WEIGHTS.name]
+    models = [str(path) for path in absent if path.name == MODEL_WEIGHTS.name]
     if models:
         raise UserError(f"{models[0]}: it belongs beside the warm start; train it (stage 3).")
     if absent:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from audiorl.text.align import Alignment, Counts
 from audiorl.text.normalise import normal_units
 
-UNIT = "mixed"
+KEYWORD_UNIT = "mixed"
 LITERAL = {"english": "english_words"}  # normaliser -> the one that leaves number words
 
 Phrase = tuple[str, ...]
@@ -32,7 +32,7 @@ class Reading(NamedTuple):
 def read(text: str, normalizer_name: str) -> Reading:
     """Return the units of a text or keyword."""
     literal = LITERAL.get(normalizer_name, normalizer_name)
-    return Reading(*(normal_units(text, name, UNIT) for name in (normalizer_name, literal)))
+    return Reading(*(normal_units(text, name, KEYWORD_UNIT) for name in (normalizer_name, literal)))
 
 
 def read_all(keywords: Iterable[str], normalizer_name: str) -> set[Reading]:

@@ -43,7 +43,7 @@ MONEY = re.compile(
 )
 CURRENCIES = {"$": "美元", "¥": "元", "€": "欧元", "£": "英镑"}
 # Signs that are read, once fractions, times and ranges are; 张×× and **bold** are none of them.
-READ = {
+READINGS = {
     r"(?<=\d)[×*x](?=\d)|×(?=\d)|(?<=\d)×": "乘",
     r"(?<=\d)÷|÷(?=\d)": "除以",
     r"(?<=[\w+])\+|\+(?=\d)": "加",
@@ -68,7 +68,7 @@ def read_numbers(text: str) -> str:
     text = YEAR.sub(lambda match: _spell(match[0]), text)
     text = CODE.sub(lambda match: _spell(re.sub("[-·]", "", match[0])), text)
     text = MONEY.sub(lambda match: match[2] + CURRENCIES[match[1]], text)
-    for pattern, reading in READ.items():
+    for pattern, reading in READINGS.items():
         text = re.sub(pattern, reading, text)
     return NUMBER.sub(_number, text)
 

@@ -25,7 +25,6 @@ from audiorl.train.supervised import Loaded, train_supervised
 
 log = logging.getLogger(__name__)
 
-RELEVANT = ("data.sample_rate", "frontend.", "codec.", "flow.")
 ECHO_WEIGHT = 0.5  # of the mel frames read from tokens, beside CTC: length and loudness are kept
 MEL_UTTERANCES = 200  # of the train set, that mean and spread of the mel bands are taken from
 
@@ -37,7 +36,7 @@ def train_codec(config: Config, dump: Path, out: Path) -> None:
     the best tokens by the error rate of their CTC on dump/<data.dev>, and on them the best sound by
     mel error. Does nothing if `out` is complete.
     """
-    experiment = Experiment(out, config, RELEVANT)
+    experiment = Experiment(out, config, ("data.sample_rate", "frontend.", "codec.", "flow."))
     train, dev = (read_utterances(dump / name) for name in (config.data.train, config.data.dev))
     experiment.check_inputs(train=train, dev=dev)
     if experiment.is_complete:

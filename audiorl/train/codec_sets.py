@@ -15,7 +15,7 @@ from audiorl.data.tables import set_files
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.infer.tokenise import read_waves, tokenise
 from audiorl.models.codec import Codec, NativeCodec, codec_info
-from audiorl.models.codec.native import FLOOR
+from audiorl.models.codec.native import LEAST_POWER
 from audiorl.models.frontend import Frontend
 from audiorl.runtime.batching import shown_batches
 from audiorl.runtime.stamps import Stamp
@@ -93,7 +93,7 @@ def sound_report(codec: Codec, utterances: Sequence[Utterance], seconds: float) 
             both = min(len(wave), len(other))
             pair = torch.stack([wave[:both], other[:both]])
             pair, _ = frontend.pad(pair, 1, pair.device)
-            first, second = frontend.mel(pair).clamp(min=FLOOR).log()  # [n_mels, N]
+            first, second = frontend.mel(pair).clamp(min=LEAST_POWER).log()  # [n_mels, N]
             total += (first - second).abs().sum().item()
             count += first.numel()
     return {"eval/mel_db": DECIBELS * total / count}

@@ -28,7 +28,6 @@ from audiorl.train.supervised import Loaded, train_supervised
 
 log = logging.getLogger(__name__)
 
-RELEVANT = ("data.sample_rate", "frontend.", "judge.")
 SEED = 1000  # of weights and batches; the models that are judged have `seed`
 NOISY = 0.5  # share of the recordings that noise is added to
 
@@ -39,7 +38,7 @@ def train_judge(config: Config, dump: Path, out: Path) -> None:
     Writes checkpoints/, metrics.jsonl and, at the end, model/: the mean of the best by character
     error rate on dump/<data.dev>. Does nothing if `out` is complete.
     """
-    experiment = Experiment(out, config, RELEVANT)
+    experiment = Experiment(out, config, ("data.sample_rate", "frontend.", "judge."))
     sets = (config.judge.train or config.data.train, config.data.dev)
     train, dev = (read_utterances(dump / name) for name in sets)
     experiment.check_inputs(train=train, dev=dev)

@@ -17,7 +17,7 @@ from audiorl.data.speech_tokens import TOKENS, CodecInfo, check_codec, read_toke
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.errors import UserError
 from audiorl.models.token_recogniser import (
-    RATES,
+    PACES,
     TEXT,
     RecogniserFacts,
     RewardModelSettings,
@@ -85,7 +85,7 @@ def collect_facts(
         if task == "rate":
             paces = [(len(spoken(u.text)) + 1) / len(tokens[u.id]) for u in train]
             bounds = np.quantile(paces, [1 / 3, 2 / 3]).tolist()
-            tasks[task] = list(RATES)
+            tasks[task] = list(PACES)
         else:
             tasks[task] = sorted({u.speaker if task == "speaker" else _tag(u, task) for u in train})
     return RecogniserFacts(codec, characters, tasks, bounds)

@@ -16,7 +16,7 @@ from test_report import Page
 
 from audiorl.config import Config
 from audiorl.report import charts
-from audiorl.report.media import COLOURS, clip, mp3, spectrogram
+from audiorl.report.media import SHADES, clip, mp3, spectrogram
 from audiorl.report.report import write_report
 from audiorl.report.voices import _sentences
 from audiorl.score.asr import SystemScore, score_systems
@@ -188,11 +188,11 @@ def test_spectrogram_shows_the_wave() -> None:
     picture = Image.open(io.BytesIO(decoded(made.spectrogram)))
     assert picture.width == 98 and len(made.spectrogram) < 10_000
     points = np.asarray(picture)  # indices of colours
-    assert points.max() == COLOURS - 1
+    assert points.max() == SHADES - 1
     rows = points.argmax(axis=0)
     assert set(rows[:45]) != set(rows[55:])
     assert rows[:45].min() > 0.7 * picture.height > 0.3 * picture.height > rows[55:].max()
-    palette = np.array(picture.getpalette()[: 3 * COLOURS]).reshape(-1, 3).sum(axis=1)
+    palette = np.array(picture.getpalette()[: 3 * SHADES]).reshape(-1, 3).sum(axis=1)
     assert (np.diff(palette) > 0).all()
 
 

@@ -14,7 +14,7 @@ from audiorl.config import Config
 from audiorl.errors import UserError
 from audiorl.score.asr import score_systems
 from audiorl.score.metrics import Metric, measures_of, metrics_of, read_columns
-from audiorl.score.results import COLUMNS, write_system
+from audiorl.score.results import FIELDS, write_system
 from audiorl.text.normalise import split_units
 
 
@@ -86,7 +86,7 @@ def test_metrics_name_columns_of_per_utt() -> None:
     cfg.data.no_speech = ["silence"]
     for name in ("speech", "pooled", "silence"):
         for metric in metrics_of(cfg, measures_of(cfg.task), name).values():
-            assert {*metric.above, *metric.below} <= {*COLUMNS, "utterances"}
+            assert {*metric.above, *metric.below} <= {*FIELDS, "utterances"}
 
 
 def test_read_columns(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from audiorl.report.tables import sound_tables, systems_table
 from audiorl.score import tts
 from audiorl.score.asr import SystemScore, score_systems
 from audiorl.score.metrics import measures_of, metrics_of, read_columns
-from audiorl.score.results import COLUMNS, write_system
+from audiorl.score.results import FIELDS, write_system
 from audiorl.score.tts import Judged, columns, read_judged
 
 RATES = {"base": 0.4, "grpo": 0.1, "both": 0.05}
@@ -106,12 +106,12 @@ def test_character_errors() -> None:
 def test_recognition_has_none_of_this() -> None:
     config = Config()
     assert not tts.METRICS.keys() & metrics_of(config, measures_of(config.task), "test").keys()
-    assert not set(tts.COLUMNS) & set(COLUMNS)
+    assert not set(tts.SOUND_COLUMNS) & set(FIELDS)
 
 
 def test_what_is_not_known_does_not_count() -> None:
     nothing = columns(Judged("", 0.0, 0.0), chars=7)
-    assert set(nothing) == set(tts.COLUMNS)
+    assert set(nothing) == set(tts.SOUND_COLUMNS)
     assert {name: value for name, value in nothing.items() if value} == {"spoken_chars": 7}
     known = columns(Judged("", 2.0, 1.0, 1.5, similarity=0.0, f0=100.0), chars=7)
     assert (known["natural_seconds"], known["compared_seconds"]) == (1.5, 1.0)

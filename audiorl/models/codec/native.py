@@ -29,7 +29,7 @@ LEVELS = 3  # of each number of a code
 STRIDE = 4  # mel frames of a token: what ESPnet's conv2d joins
 BEFORE = 2  # its 7 frames begin so many before the 4 of a token,
 AFTER = 3 - BEFORE  # and end so many after them
-FLOOR = 1e-5  # least power of a mel band: 80 dB below loud speech
+LEAST_POWER = 1e-5  # least power of a mel band: 80 dB below loud speech
 
 
 class NativeCodec(nn.Module):
@@ -174,4 +174,4 @@ class NativeCodec(nn.Module):
     @torch.no_grad()
     def _log_mel(self, waves: Tensor) -> Tensor:
         """Log-mel frames [B, N, n_mels] of waves [B, S]."""
-        return self.frontend.mel(waves).clamp(min=FLOOR).log().transpose(1, 2)
+        return self.frontend.mel(waves).clamp(min=LEAST_POWER).log().transpose(1, 2)
