@@ -19,7 +19,7 @@ from audiorl.errors import UserError
 from audiorl.runtime.files import read_json_lines
 from audiorl.runtime.stamps import differs_from_stamp
 
-BUILD_AGAIN = "build the RL set again (stage 4)"
+REBUILD = "build the RL set again (stage 4)"
 WHOLE = "all"  # the subset of utterances that belong to none
 
 
@@ -47,7 +47,7 @@ def read_rl_set(path: Path, texts_alone: bool = False) -> list[Item]:
             f"{path} is not what {stamp.name} says that it was, cut or changed; build the RL set "
             f"again (stage 4), or remove {stamp} to use it as it is."
         )
-    lines = {line["id"]: line for _, line in read_json_lines(path, BUILD_AGAIN)}
+    lines = {line["id"]: line for _, line in read_json_lines(path, REBUILD)}
     return [_item(path, u, lines[u.id]) for u in utterances]
 
 
@@ -62,6 +62,6 @@ def _item(path: Path, utterance: Utterance, line: dict) -> Item:
             raise ValueError("a reward is no number")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(
-            f"{path}: {utterance.id} has no readable subsets or difficulty ({error!r}); {BUILD_AGAIN}."
+            f"{path}: {utterance.id} has no readable subsets or difficulty ({error!r}); {REBUILD}."
         ) from error
     return Item(utterance, subsets or {WHOLE: 1.0}, mean, std)
