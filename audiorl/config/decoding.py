@@ -37,6 +37,12 @@ class DecodeConfig:
         le=1,
         task="tts",
     )
+    window_seconds: float = key(
+        0.0,
+        "s; longer recordings are decoded in windows that end at pauses; 0: whole",
+        ge=0,
+        task="asr",
+    )
     batch_size: int = key(64, "utterances that are sampled at once", ge=1, task="tts")
     batch_seconds: float = key(200.0, "seconds of audio in a batch, padding included", gt=0)
     max_completion_length: int = key(128, "tokens of a hypothesis at most", ge=1)
@@ -45,6 +51,8 @@ class DecodeConfig:
         """Yield the rules that the section breaks."""
         if not FOLDER.fullmatch(self.name):
             yield ("decode.name",), not_a_folder(self.name)
+        if 0 < self.window_seconds < 1:
+            yield ("decode.window_seconds",), "must be 0 (whole recordings) or at least 1; raise it"
 
 
 @dataclass

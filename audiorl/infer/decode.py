@@ -13,6 +13,7 @@ from audiorl.data.tables import set_files
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.engines.native import PolicyEngine
 from audiorl.infer.transcribe import Hypothesis, transcribe
+from audiorl.infer.windows import join, windows
 from audiorl.models.policy import Policy, load_policy
 from audiorl.models.recogniser import Recogniser
 from audiorl.runtime.device import pick_device
@@ -70,6 +71,8 @@ class Transcriber:
         if self.config.decode.method == "nbest":
             keys.append("num_beams")
             outputs.append(out / "nbest.jsonl")
+        if self.config.decode.window_seconds:
+            keys.append("window_seconds")
         settings = {key: getattr(self.config.decode, key) for key in keys}
         inputs = {**folder_files(experiment / "model"), **set_files(data)}
         return Stamp(out / DONE, settings, inputs, outputs)
@@ -79,16 +82,22 @@ class Transcriber:
 
     def decode(self, model: Recogniser, data: Path, stamp: Stamp) -> None:
         keys, utterances = self.config.decode, read_utterances(data)
-        model.refuse_unfit(utterances, data)
         started = time.perf_counter()
+        parts = windows(utterances, keys.window_seconds)
+        heard = [part for own in parts.values() for part in own]
+        if len(heard) > len(utterances):
+            cut = sum(len(own) > 1 for own in parts.values())
+            print(f"{data.name}: {cut} of {len(utterances)} recordings in {len(heard)} windows")
+        model.refuse_unfit(heard, data)
         found = transcribe(
             PolicyEngine(model),
-            utterances,
+            heard,
             max_length=keys.max_completion_length,
             batch_seconds=keys.batch_seconds,
             num_beams=1 if keys.method == "greedy" else keys.num_beams,
             desc=data.name,
         )
+        found = join(parts, found)
         seconds = time.perf_counter() - started
         _write(utterances, found, keys.method, stamp.path.parent)
         audio = sum(u.duration for u in utterances)

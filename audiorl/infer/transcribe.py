@@ -12,9 +12,13 @@ from audiorl.data.utterance import Utterance
 from audiorl.engines.beam import beam_search
 from audiorl.engines.engine import Engine
 from audiorl.engines.sampling import Sampling
+from audiorl.errors import UserError
 from audiorl.models.language_model import Prefix
 from audiorl.models.recogniser import Recogniser
 from audiorl.runtime.batching import shown_batches
+from audiorl.runtime.device import free_memory
+
+GIGABYTE = 1e9
 
 
 @dataclass
@@ -46,9 +50,10 @@ def transcribe(
     """Return hypotheses by utterance id, best first: one greedily, or `num_beams` by beam search.
 
     `cache` keeps the condition [T_i, D] of each utterance from one call to the next, for an encoder
-    that does not change.
+    that does not change. Raises UserError before the first batch if memory would end.
     """
     model = engine.policy
+    _refuse_too_long(model, utterances, batch_seconds)
     training = model.training
     model.eval()
     hypotheses: dict[str, list[Hypothesis]] = {}
@@ -68,6 +73,21 @@ def transcribe(
         hypotheses |= {u.id: listed for u, listed in zip(batch, found, strict=True)}
     model.train(training)
     return hypotheses
+
+
+def _refuse_too_long(
+    model: Recogniser, utterances: Sequence[Utterance], batch_seconds: float
+) -> None:
+    """Raise UserError if an utterance needs more memory to be encoded than there is."""
+    longest = max(utterances, key=lambda u: u.duration)
+    count = max(1, batch_seconds // longest.duration)
+    needed, free = count * model.encoding_bytes(longest.duration), free_memory(model.device)
+    if needed > free:
+        raise UserError(
+            f"{longest.id} lasts {longest.duration:.0f} s, and to encode it takes about "
+            f"{needed / GIGABYTE:.1f} GB of memory where {free / GIGABYTE:.1f} GB are free; set "
+            "decode.window_seconds (30, say: it is cut at pauses), or cut the set with `segments`."
+        )
 
 
 @torch.no_grad()

@@ -27,6 +27,7 @@ from audiorl.models.recogniser import Recogniser
 from audiorl.models.tokenizer import Tokenizer, load_tokenizer, make_tokenizer
 
 PROMPT = "transcribe {audio}"
+SCORE_COPIES = 8  # of the attention scores [heads, T, T] that the encoder holds at once
 
 
 @dataclass
@@ -138,6 +139,11 @@ class AudioLLM(Recogniser):
         padded = self.frontend.pad(inputs, self.encoder.shortest, self.device)
         frames, lengths = self.encoder(*self.frontend(*padded))
         return [row[:n] for row, n in zip(frames, lengths.tolist(), strict=True)]
+
+    def encoding_bytes(self, seconds: float) -> float:
+        samples = torch.tensor(round(seconds * self.sample_rate))
+        frames = self.encoder.num_frames(self.frontend.num_frames(samples)).item()
+        return SCORE_COPIES * 4 * self.settings.encoder.attention_heads * frames**2
 
     def prefix(self, conditions: Sequence[Tensor]) -> Prefix:
         """Return the instruction around the audio embeddings of encoder frames [T_i, D]."""

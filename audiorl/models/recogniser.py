@@ -43,6 +43,10 @@ class Recogniser(Policy):
     def create(cls, config: Config, texts: Iterable[str]) -> Recogniser:
         """Return the model that a recipe begins with; text units may be learnt from `texts`."""
 
+    def encoding_bytes(self, seconds: float) -> float:
+        """Return the memory in bytes, roughly, that `encode` needs for that much audio."""
+        return 0.0
+
     def responses(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Return token ids [B, R] of transcripts, each with its end token, and their mask."""
         end = self.stop_ids[0]
@@ -94,6 +98,7 @@ class Recogniser(Policy):
             u = unfit[0]
             raise UserError(
                 f"{where}: {u.id} lasts {u.duration:.2f} s ({len(unfit)} like it), and a "
-                f"{self.family} hears {shortest:g} to {longest:g} s; cut or remove them, by "
-                "data.min_duration and data.max_duration in sets to train on."
+                f"{self.family} hears {shortest:g} to {longest:g} s; cut or remove them: "
+                "data.min_duration and data.max_duration do, in sets to train on, and "
+                "decode.window_seconds, in sets to test."
             )

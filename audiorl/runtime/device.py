@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
+from pathlib import Path
+
 import torch
 
 from audiorl.errors import UserError
@@ -24,3 +28,17 @@ def pick_device(wanted: str) -> torch.device:
         )
     there = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(there if wanted == "auto" else wanted)
+
+
+def free_memory(device: torch.device) -> float:
+    """Return the bytes of memory that a device has left; infinite where it does not say."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return math.inf
+    found = [1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+    with contextlib.suppress(OSError, ValueError):  # "max": a container without a limit
+        found.append(float(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
+    return min(found, default=math.inf)

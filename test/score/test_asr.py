@@ -11,6 +11,7 @@ from fake_systems import make_set, make_systems, write_table
 
 from audiorl.config.schema import Config
 from audiorl.errors import UserError
+from audiorl.runtime.stamps import digest
 from audiorl.score.asr import SystemScore, _read_decoding, labels, score_systems
 from audiorl.score.metrics import measures_of
 from audiorl.score.results import write_system
@@ -164,6 +165,19 @@ def test_keywords_truncation_and_speed(tmp_path: Path) -> None:
 def test_refused(tmp_path: Path, refs: dict, hyps: dict, message: str) -> None:
     make_set(tmp_path, "one", refs, hyps)
     with pytest.raises(UserError, match=message):
+        score(tmp_path, config("one"))
+
+
+def test_hypotheses_of_other_recordings_are_refused(tmp_path: Path) -> None:
+    """Stage 2 wrote which recordings the set has, and decoding which it read."""
+    make_set(tmp_path, "one", REFS, HYPS)
+    hashes = tmp_path / "dump/one/reco2hash"
+    hashes.write_text("s-1 1\ns-2 2\nt-3 3\n")
+    decoding = {"inputs": {"one/reco2hash": digest(hashes)}}
+    (tmp_path / "exp/a/decode_greedy/one/decode.json").write_text(json.dumps(decoding))
+    score(tmp_path, config("one"))
+    hashes.write_text("s-1 1\ns-2 7\nt-3 3\n")
+    with pytest.raises(UserError, match=r"other recordings were decoded .* decode the set again"):
         score(tmp_path, config("one"))
 
 
