@@ -118,7 +118,13 @@ def _check_entries(
     for entry in entries:
         name = entry.filename
         path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts or "\\" in name or path.as_posix() != name:
+        if (
+            not path.parts
+            or path.is_absolute()
+            or ".." in path.parts
+            or "\\" in name
+            or path.as_posix() != name
+        ):
             raise UserError(f"{source}: the name {name!r} leads out of its folder; do not use it.")
         if not stat.S_ISREG(entry.external_attr >> 16) or entry.flag_bits & 1:
             raise UserError(f"{source}: {name} is a link or no plain file; do not use this zip.")
