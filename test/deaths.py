@@ -1,10 +1,21 @@
-"""Ways to kill a process where it hurts."""
+"""Ways to kill a process where it hurts, and recipes at random moments."""
 
 from __future__ import annotations
 
+import argparse
+import contextlib
+import hashlib
 import os
+import random
+import re
+import shutil
 import signal
-from collections.abc import Callable
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 
@@ -61,3 +72,125 @@ def before(owner: Any, name: str, condition: Callable[..., bool]) -> Callable[[]
         return original(*arguments, **named)
 
     return lambda: setattr(owner, name, patched)
+
+
+# --- recipes that are killed at random moments: python test/deaths.py --help
+
+RECIPES = {
+    "mini_asr": ("QUICK", {
+        "num_threads": 1, "sft.schedule.max_steps": 30, "sft.ctc_steps": 10,
+        "sft.schedule.eval_steps": 10, "sft.schedule.save_steps": 10, "rl.max_steps": 4,
+        "rl.save_steps": 1,
+    }),
+    "mini_tts": ("MOMENTS", {
+        "data.rl": "train", "rl.max_completion_length": 130, "rl.save_steps": 1,
+        "rl.rewards": "[{name: wer, unit: char}, {name: likelihood}]",
+    }),
+}  # fmt: skip
+TIMES = re.compile(rb'"(?:timing_s/[^"]*|perf/[^"]*|seconds|rtf)": [^,}\n]*|"created": "[^"]*"')
+DIFFERENT = ("env.json", "RESULTS.md", "report.html", ".png", ".zip", ".log", "report.json")
+LOGS = ("tensorboard", "log")  # folders to which each start adds
+
+
+class Trial:
+    """A recipe in a folder: undisturbed, and killed again and again, with the same result."""
+
+    def __init__(self, recipe: str, work: Path, last: int = 9) -> None:
+        sys.path.insert(0, str(Path(__file__).parent / "egs"))
+        import recipe_runs
+
+        self.recipe, self.work, self.last = recipe, work, last
+        small, more = RECIPES[recipe]
+        self.options = recipe_runs.settings({**getattr(recipe_runs, small), **more})
+        self.options += ["--corpus", str(work / "data"), "--scale", "0.04", "--nj", "2"]
+        self.options += ["--dump", str(work / "dump"), "--exp", str(work / "exp")]
+        self.program = recipe_runs.EGS / recipe / "run.sh"
+        # Found in the environment of every process that the recipe starts.
+        self.mark = f"AUDIORL_DEATHS={work}"
+        self.environment = {**recipe_runs.environment(), "AUDIORL_DEATHS": str(work)}
+
+    def undisturbed(self) -> tuple[dict[str, str], list[float]]:
+        """Return the digests of what the recipe leaves, and the seconds of each stage."""
+        seconds = []
+        for stage in range(1, self.last + 1):
+            start = time.monotonic()
+            self._finish(stage)
+            seconds.append(time.monotonic() - start)
+        found = self.digests()
+        shutil.rmtree(self.work)
+        return found, seconds
+
+    def killed(self, seconds: Sequence[float], kills: int, seed: int) -> dict[str, str]:
+        """Return the digests after as many kills, at moments that `seed` draws."""
+        draw = random.Random(seed)
+        plan = sorted((draw.randint(1, self.last), draw.random()) for _ in range(kills))
+        for stage in range(1, self.last + 1):
+            for moment in (moment for of, moment in plan if of == stage):
+                program = self._start(stage)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    program.wait(moment * seconds[stage - 1])
+                hit = program.poll() is None
+                os.killpg(program.pid, signal.SIGKILL)
+                program.wait()
+                left = self._processes()
+                print(f"{self.recipe} stage {stage} at {moment:.0%}: {'killed' if hit else 'over'}")
+                assert not left, f"processes are left: {left}"
+            self._finish(stage)
+        return self.digests()
+
+    def _start(self, stage: int) -> subprocess.Popen:
+        which = ["--stage", str(stage), "--stop_stage", str(stage)]
+        return subprocess.Popen(
+            [self.program, *which, *self.options], env=self.environment, start_new_session=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+
+    def _finish(self, stage: int) -> None:
+        program = self._start(stage)
+        said, _ = program.communicate()
+        assert program.returncode == 0, said[-5000:]
+
+    def _processes(self) -> list[str]:
+        """Return the commands that go on although their parent was killed, 5 s after that."""
+        until = time.monotonic() + 5
+        while (found := list(self._marked())) and time.monotonic() < until:
+            time.sleep(0.1)
+        return found
+
+    def _marked(self) -> Iterator[str]:
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if self.mark.encode() in (process / "environ").read_bytes().split(b"\0"):
+                    yield (process / "cmdline").read_text().replace("\0", " ")
+
+    def digests(self) -> dict[str, str]:
+        """Return every file that is left, with a digest of what has to be the same."""
+        found = {}
+        for path in sorted(p for p in self.work.rglob("*") if p.is_file()):
+            name = path.relative_to(self.work)
+            if not set(LOGS).intersection(name.parts):
+                content = b"" if path.name.endswith(DIFFERENT) else path.read_bytes()
+                if path.suffix in (".json", ".jsonl"):
+                    content = TIMES.sub(b"", content)
+                found[str(name)] = hashlib.sha256(content).hexdigest()
+        return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Kills recipes, and compares what they leave.")
+    parser.add_argument("recipes", nargs="*", default=list(RECIPES), metavar="RECIPE")
+    parser.add_argument("--kills", type=int, default=20, help="of each recipe")
+    parser.add_argument("--seed", type=int, default=1, help="of the moments")
+    args = parser.parse_args()
+    for recipe in args.recipes:
+        with tempfile.TemporaryDirectory() as folder:
+            trial = Trial(recipe, Path(folder, "work"))
+            expected, seconds = trial.undisturbed()
+            print(f"{recipe}: stages take", ", ".join(f"{second:.1f}" for second in seconds), "s")
+            found = trial.killed(seconds, args.kills, args.seed)
+        wrong = sorted(n for n in expected.keys() | found if expected.get(n) != found.get(n))
+        print(f"{recipe}: {len(expected)} files, {len(wrong)} differ {wrong}")
+
+
+if __name__ == "__main__":
+    main()

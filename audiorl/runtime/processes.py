@@ -62,6 +62,7 @@ class Helper:
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
                 pass_fds=[there.fileno()],
             )
+        self.pid = self._process.pid
         self.close = weakref.finalize(self, _kill, self._process, self._pipe)
         self.call(start, *arguments)
 

@@ -61,3 +61,21 @@ def test_a_second_run_is_refused(name: str, held, tmp_path: Path, monkeypatch) -
     held.wait()
     with pytest.raises(UserError, match=r"dump/train does not exist|rl does not exist|tokens"):
         command.main()
+
+
+WRITERS = {
+    "references": ("--codec", "c", "--natural", "exp", "--resynthesis", "r"),
+    "speech_tokens": ("c",),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_writers_of_speech_hold_their_folders(name: str, held, monkeypatch) -> None:
+    Path("c.yaml").write_text(dump_config(Config("tts")))
+    Path("c").mkdir()
+    Path("c/tokens").symlink_to(Path("exp").absolute())
+    monkeypatch.setattr("audiorl.models.codec.load_codec", lambda *_: None)
+    monkeypatch.setattr("audiorl.infer.references.texts_alone", lambda *_: [])
+    monkeypatch.setattr(sys, "argv", [name, "--config", "c.yaml", "--dump", "dump", *WRITERS[name]])
+    with pytest.raises(UserError, match=rf"is being written by process {held.pid} on"):
+        importlib.import_module(f"audiorl.bin.{name}").main()

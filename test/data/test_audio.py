@@ -188,3 +188,11 @@ def test_wav_with_chunks_before_and_after_the_audio(tmp_path: Path) -> None:
     extra = b"LIST" + struct.pack("<I", 5) + b"INFOx\0"
     path.write_bytes(content[:at] + extra + content[at:] + extra)
     assert check_audio(str(path)).frames == RATE // 2
+
+
+@pytest.mark.parametrize("offset", ["9" * 18, "1" + "0" * 25, "9" * 5000])
+def test_an_offset_beyond_any_file(tmp_path: Path, offset: str) -> None:
+    (tmp_path / "x.ark").write_bytes(b"a " + bytes(100))
+    with pytest.raises(AudioError) as refusal:
+        audio_info(f"{tmp_path}/x.ark:{offset}")
+    assert "\n" not in str(refusal.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from audiorl.config import dump_config
 from audiorl.data.utterance import read_utterances, write_utterances_jsonl
 from audiorl.errors import UserError
 from audiorl.models.policy import Policy
+from audiorl.rewards.core.workers import RewardWorkers
 from audiorl.runs import checkpoint
 from audiorl.runs.checkpoint import BestWeights, Checkpoints
 from audiorl.runs.reporter import Reporter
@@ -135,6 +137,23 @@ def test_rl_of_bf16_weights_goes_on_to_the_bit(corpus, tmp_path) -> None:
     saved = load_file(tmp_path / "exp" / "checkpoints" / "step_00000005" / "model.safetensors")
     table = saved["llm.model.embed_tokens.weight"]
     assert table.dtype == torch.float32 and not torch.equal(table, table.bfloat16().float())
+
+
+def test_rl_goes_on_after_a_killed_worker(corpus, undisturbed, tmp_path, monkeypatch) -> None:
+    """A worker that the system kills for want of memory ends the run with one sentence."""
+    submit, calls = RewardWorkers.submit, []
+
+    def with_death(self: RewardWorkers, samples):
+        calls.append(samples)
+        if len(calls) == 5:
+            os.kill(self.pids[0], signal.SIGKILL)
+        return submit(self, samples)
+
+    monkeypatch.setattr(RewardWorkers, "submit", with_death)
+    with pytest.raises(UserError, match=r"of rewards ended \(it was killed.*; run the same"):
+        corpus.rl(tmp_path / "exp", {"rl.reward_workers": 1})
+    corpus.rl(tmp_path / "exp", {"rl.reward_workers": 1})
+    same(tmp_path / "exp", undisturbed["grpo"])
 
 
 def test_rl_continues_with_smaller_micro_batches(corpus, undisturbed, tmp_path) -> None:

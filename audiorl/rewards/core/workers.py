@@ -72,6 +72,11 @@ class RewardWorkers:
         finally:
             self._free.put(helper)
 
+    @property
+    def pids(self) -> list[int]:
+        """Return the numbers of the processes."""
+        return [helper.pid for helper in self._all]
+
     def close(self) -> None:
         """End the processes, whatever they do."""
         for helper in self._all:
