@@ -60,14 +60,19 @@ SIZES = {
 def tiny_config(keys: dict[str, Any] | None = None) -> Config:
     """A config of tiny sizes; `keys` are dotted, as on a command line."""
     config = Config()
-    for path, value in {**SIZES, **(keys or {})}.items():
+    set_keys(config, {**SIZES, **(keys or {})})
+    return config
+
+
+def set_keys(config: Config, keys: dict[str, Any]) -> None:
+    """Sets dotted keys of a config."""
+    for path, value in keys.items():
         *sections, name = path.split(".")
         section = config
         for part in sections:
             section = getattr(section, part)
         assert hasattr(section, name), path
         setattr(section, name, value)
-    return config
 
 
 @functools.cache

@@ -24,6 +24,7 @@ MODEL_TYPES = {
     "qwen3_omni_moe": "qwen3_omni",
     "qwen3_omni_moe_thinker": "qwen3_omni",
     "voxtral": "voxtral",
+    "whisper": "whisper",
 }
 HEARS = re.compile("audio|mel_bins|speech")  # in the keys of models that hear by themselves
 

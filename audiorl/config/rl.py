@@ -12,7 +12,7 @@ from audiorl.config.rewards import RewardOptions, broken_reward_rules, reward_op
 if TYPE_CHECKING:
     from audiorl.config.schema import Config
 
-RL_PARTS = ("adaptor", "llm", "encoder")
+RL_PARTS = ("adaptor", "llm", "encoder", "embeddings")
 SUMMED = ("seq-mean-token-sum", "dr_grpo", "seq-mean-token-sum-norm")  # loss types over tokens
 # Baselines that lie outside of a group: all its members may be above them.
 OUTSIDE = {"batch": "the mean of the step", "greedy": "the greedy hypothesis"}
@@ -46,7 +46,8 @@ class RLConfig:
     )
     train: list[str] = key(
         ["adaptor", "llm"],
-        "parts that learn; `encoder` may be added (then it is run in each update)",
+        "parts that learn; `encoder` may be added (then it is run in each update), and, of a "
+        "Whisper, which has no adaptor, `embeddings`",
         task="asr",
     )
     max_steps: int = key(

@@ -29,6 +29,7 @@ from audiorl.config.rl import RLConfig
 from audiorl.config.rl_data import RLDataConfig
 from audiorl.config.speech import SpeechConfig
 from audiorl.config.training import SFTConfig
+from audiorl.config.whisper import WhisperOptions
 
 
 @dataclass
@@ -48,6 +49,7 @@ class Config:
     )
     data: DataConfig = key(DataConfig, "corpus")
     model: ModelConfig = key(ModelConfig, "stage 3")
+    whisper: WhisperOptions = key(WhisperOptions, "stage 3", task="asr")
     tokenizer: TokenizerConfig = key(TokenizerConfig, "text units")
     frontend: FrontendConfig = key(FrontendConfig, "features")
     encoder: EncoderConfig = key(EncoderConfig, "audio encoder", task="asr")

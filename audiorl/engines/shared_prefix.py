@@ -18,6 +18,7 @@ from transformers.cache_utils import DynamicLayer
 
 from audiorl.errors import UserError
 from audiorl.models.language_model import LanguageModel, Prefix
+from audiorl.models.memory import Groups, KeysValues, Memory
 
 ATTENTION = "audiorl_shared_prefix"
 
@@ -31,73 +32,55 @@ class GroupDecoder:
 
     def __init__(self, lm: LanguageModel, prefix: Prefix, group: int, max_length: int) -> None:
         self._lm = lm
-        if prefix.memory is not None:
-            raise UserError(
-                f"llm: a {lm.config.model_type} reads a second memory, which the native engine "
-                "cannot share; take another engine or LM."
-            )
         longest = int(prefix.lengths.max())
         _refuse_short_memory(lm, longest + max_length)
-        last, self._prefixes = _read_prefixes(lm, prefix)
+        self._heard = lm.hear(prefix)  # of an encoder-decoder: {argument: Memory}
+        last, self._prefixes = _read_prefixes(lm, prefix, self._heard)
         self._padding = ~prefix.mask[:, None, None, -longest:]  # [B, 1, 1, P]
-        self._owners = torch.arange(len(last), device=last.device).repeat_interleave(group)  # [N]
+        count = len(last)
+        self._group(Groups.even(count * group, count, last.device))
         self._own = Cache(layers=[_OwnLayer(max_length) for _ in self._prefixes])
         # [N], of the next token: padding is on the left, so the last column is the last position.
-        self._positions = prefix.positions()[self._owners, -1] + 1
-        self._arrange()
-        self.hidden = last[self._owners]  # [N, H], predicts the next token of each row
+        self._positions = prefix.positions()[self._groups.owners, -1] + 1
+        self.hidden = last[self._groups.owners]  # [N, H], predicts the next token of each row
 
     def read(self, tokens: Tensor) -> None:
         """Read one token [N] a row; `hidden` then predicts the next."""
-        self.hidden = self._lm.step(tokens, self._positions, self._own, shared_prefix=self)
+        self.hidden = self._lm.step(
+            tokens, self._positions, self._own, shared_prefix=self, **self._heard
+        )
         self._positions = self._positions + 1
 
     def keep(self, rows: Tensor) -> None:
         """Keep only these rows, and the prefixes that they continue."""
         self._own.batch_select_indices(rows)
         self._positions = self._positions[rows]
-        alive, self._owners = self._owners[rows].unique(return_inverse=True)
+        alive, owners = self._groups.owners[rows].unique(return_inverse=True)
         if len(alive) < len(self._padding):
             self._prefixes = [(keys[alive], values[alive]) for keys, values in self._prefixes]
             self._padding = self._padding[alive]
-        self._arrange()
+            for memory in self._heard.values():
+                memory.keep(alive)
+        self._group(Groups(owners, len(alive)))
 
-    def _arrange(self) -> None:
-        """Give each row a place among the rows of its prefix, as few places as the most need."""
-        counts = self._owners.bincount()
-        self._width = int(counts.max())
-        first = counts.cumsum(0) - counts  # the rows of a prefix are in succession
-        rank = torch.arange(len(self._owners), device=counts.device) - first[self._owners]
-        self._places = self._owners * self._width + rank  # [N], among B * width
+    def _group(self, groups: Groups) -> None:
+        self._groups = groups
+        for memory in self._heard.values():
+            memory.groups = groups
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Attention of queries [N, K, Q, D], already scaled, to their prefix and own past.
 
         K heads of keys, Q queries to each; key, value [N, K, T, D]. Returns [N, K, Q, D].
         """
-        keys, values = self._prefixes[layer]  # [B, K, P, D]
-        to_prefix = (self._by_prefix(query) @ keys.mT).masked_fill_(self._padding, -torch.inf)
-        to_own = self._by_prefix(query @ key.mT)
+        groups, (keys, values) = self._groups, self._prefixes[layer]  # [B, K, P, D]
+        to_prefix = (groups.by_prefix(query) @ keys.mT).masked_fill_(self._padding, -torch.inf)
+        to_own = groups.by_prefix(query @ key.mT)
         scores = torch.cat([to_prefix, to_own], -1)  # [B, K, width * Q, P + T]
         weights = scores.softmax(-1, dtype=torch.float32).to(query.dtype)
         to_prefix, to_own = weights.split([keys.size(2), key.size(2)], -1)
         queries = query.size(2)
-        return self._by_row(to_prefix @ values, queries) + self._by_row(to_own, queries) @ value
-
-    def _by_prefix(self, rows: Tensor) -> Tensor:
-        """[N, K, Q, X] to [B, K, width * Q, X], zeros at places that no row has."""
-        _, heads, queries, size = rows.shape
-        prefixes = len(self._padding)
-        places = rows.new_zeros(prefixes * self._width, heads, queries, size)
-        places[self._places] = rows
-        places = places.view(prefixes, self._width, heads, queries, size).transpose(1, 2)
-        return places.reshape(prefixes, heads, self._width * queries, size)
-
-    def _by_row(self, prefixes: Tensor, queries: int) -> Tensor:
-        """[B, K, width * Q, X] to [N, K, Q, X]."""
-        count, heads, _, size = prefixes.shape
-        places = prefixes.view(count, heads, self._width, queries, size).transpose(1, 2)
-        return places.reshape(count * self._width, heads, queries, size)[self._places]
+        return groups.by_row(to_prefix @ values, queries) + groups.by_row(to_own, queries) @ value
 
 
 class _OwnLayer(DynamicLayer):
@@ -177,8 +160,10 @@ def shared_prefix_attention(lm: LanguageModel) -> Iterator[None]:
         lm.model.set_attn_implementation(usual)
 
 
-def _read_prefixes(lm: LanguageModel, prefix: Prefix) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-    """Read each prefix once, those of like length together.
+def _read_prefixes(
+    lm: LanguageModel, prefix: Prefix, heard: dict[str, Memory]
+) -> tuple[Tensor, list[KeysValues]]:
+    """Read each prefix once, those of like length together (all, where they hear something).
 
     Returns the hidden state of each one's last position [B, H], and keys and values [B, K, P, D] of
     each layer, P the longest.
@@ -186,10 +171,10 @@ def _read_prefixes(lm: LanguageModel, prefix: Prefix) -> tuple[Tensor, list[tupl
     lengths = prefix.lengths.tolist()
     longest = max(lengths)
     hidden, parts = [], []
-    batches = _alike(lengths)
+    batches = [list(range(len(lengths)))] if heard else _alike(lengths)
     for rows in batches:
         width = max(lengths[row] for row in rows)
-        last, cache = lm.prefill(prefix.select(rows, width))
+        last, cache = lm.prefill(prefix.select(rows, width), **heard)
         hidden.append(last[:, 0])
         parts.append(
             [
@@ -218,6 +203,12 @@ def _alike(lengths: list[int]) -> list[list[int]]:
 
 
 def _refuse_short_memory(lm: LanguageModel, length: int) -> None:
+    most = getattr(lm.config, "max_target_positions", length)
+    if most < length:
+        raise UserError(
+            f"max_completion_length: a {lm.config.model_type} has {most} positions, and prefix and "
+            f"response may take {length}; lower the key by {length - most}."
+        )
     for layer in DynamicCache(config=lm.config).layers:
         if not isinstance(layer, DynamicLayer):
             raise UserError(

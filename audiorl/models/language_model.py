@@ -20,6 +20,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     DynamicCache,
+    EncoderDecoderCache,
     PretrainedConfig,
     PreTrainedModel,
     Qwen2Config,
@@ -31,6 +32,7 @@ from audiorl.config.model import LLMConfig
 from audiorl.config.pretrained import why_no_lm
 from audiorl.errors import UserError, reason
 from audiorl.models.lora import head_adapter
+from audiorl.models.memory import Memory
 
 SLICES = 8  # of the vocabulary, in `LanguageModel.logits`
 
@@ -77,15 +79,6 @@ class Prefix:
                 values[name] = values[name][:, -width:]
         return Prefix(**values)
 
-    def cross_attention(self, group: int = 1) -> dict[str, Tensor]:
-        """Return the arguments that hand the memory, once a response, to a decoder's layers."""
-        if self.memory is None:
-            return {}
-        return {
-            "encoder_hidden_states": self.memory.repeat_interleave(group, 0),
-            "encoder_attention_mask": self.memory_mask.long().repeat_interleave(group, 0),
-        }
-
     def continued(self, group: int, count: int) -> tuple[Tensor, Tensor]:
         """Return mask and position ids [B * group, P + count] with `count` tokens behind it."""
         mask = self.mask.repeat_interleave(group, 0)
@@ -109,10 +102,10 @@ class LanguageModel(nn.Module):
     """Body, head and logits scaling of a causal LM.
 
     Every pass enters through a method of this module (`ENTRIES`), so that the hooks of whoever
-    shards or adapts it run: embed, logits, prefill, response_states, step and forward.
+    shards or adapts it run: embed, logits, hear, prefill, response_states, step and forward.
     """
 
-    ENTRIES = ("embed", "logits", "prefill", "response_states", "step", "forward")
+    ENTRIES = ("embed", "logits", "hear", "prefill", "response_states", "step", "forward")
 
     def __init__(self, body: PreTrainedModel, head: nn.Linear, scale: float = 1.0) -> None:
         """`scale`: what the head's outputs are divided by (Granite's `logits_scaling`)."""
@@ -183,23 +176,34 @@ class LanguageModel(nn.Module):
             logits = logits + added[..., allowed]
         return logits if self.scale == 1 else logits / self.scale
 
-    def prefill(self, prefix: Prefix) -> tuple[Tensor, DynamicCache]:
-        """Read each prefix once; return the last hidden states [B, 1, H] and the cache."""
+    def hear(self, prefix: Prefix) -> dict[str, Memory]:
+        """Return the argument by which the layers read the prefix's memory, if it has one."""
+        if prefix.memory is None:
+            return {}
+        layers = [layer.encoder_attn.keys_values(prefix.memory) for layer in self.model.layers]
+        return {"encoder_hidden_states": Memory(layers, prefix.memory_mask)}
+
+    def prefill(self, prefix: Prefix, **heard: Memory) -> tuple[Tensor, DynamicCache]:
+        """Read each prefix once; return the last hidden states [B, 1, H] and the cache.
+
+        `heard`: what `hear` makes of the prefix.
+        """
         cache = DynamicCache(config=self.config)
         hidden = self.model(
             inputs_embeds=prefix.embeds,
             attention_mask=prefix.mask.long(),
             position_ids=prefix.positions(),
-            past_key_values=cache,
+            # A decoder puts another cache in the place of an empty one that knows one memory only.
+            past_key_values=EncoderDecoderCache(cache, DynamicCache()) if heard else cache,
             use_cache=True,
-            **prefix.cross_attention(),
+            **heard,
         ).last_hidden_state
         return hidden[:, -1:], cache
 
     def step(self, tokens: Tensor, positions: Tensor, cache: DynamicCache, **extra) -> Tensor:
         """Read one token [N] a row at its position [N]; return hidden states [N, H].
 
-        `extra` reaches the attention of the layers (`engines.shared_prefix`).
+        `extra` reaches the layers and their attention (`engines.shared_prefix`).
         """
         return self.model(
             inputs_embeds=self.embed(tokens[:, None]),
@@ -224,7 +228,8 @@ class LanguageModel(nn.Module):
         group = len(tokens) // len(prefix.embeds)
         inputs = self.embed(tokens[:, :-1])  # [B * G, R - 1, H]
         mask, positions = prefix.continued(group, inputs.size(1))
-        options = {"attention_mask": mask.long(), **prefix.cross_attention(group)}
+        heard = self.hear(prefix)
+        options = {"attention_mask": mask.long(), **heard}
         if not share:
             embeds = torch.cat([prefix.embeds.repeat_interleave(group, 0), inputs], 1)
             with self._recomputed():
@@ -232,7 +237,7 @@ class LanguageModel(nn.Module):
                     inputs_embeds=embeds, position_ids=positions, use_cache=False, **options
                 ).last_hidden_state
             return hidden[:, prefix.embeds.size(1) - 1 :]
-        last, cache = self.prefill(prefix)
+        last, cache = self.prefill(prefix, **heard)
         last = last.repeat_interleave(group, 0)
         if inputs.size(1) == 0:
             return last

@@ -183,7 +183,7 @@ def describe(model: Recogniser) -> str:
     """Parameters of each part, in millions."""
     sizes = {
         name: sum(p.numel() for part in model.part(name) for p in part.parameters()) / 1e6
-        for name in ("encoder", "adaptor", "llm")
+        for name in model.part_names
     }
     listed = ", ".join(f"{name} {size:.2f} M" for name, size in sizes.items())
     return f"{sum(sizes.values()):.2f} M parameters ({listed}), {model.tokenizer.vocab_size} tokens"

@@ -11,6 +11,7 @@ import torch
 from contract import Case
 from tiny import sing, tiny_model, write_set
 from tiny_speech import tiny_speech_lm
+from tiny_whisper import save_whisper, tiny_whisper
 from torch import nn
 
 from audiorl.engines.engine import Draws, Rollout
@@ -34,8 +35,12 @@ def is_tied(policy: Policy) -> bool:
     return policy.llm.lm_head.weight is policy.llm.model.get_input_embeddings().weight
 
 
-@pytest.fixture(scope="module", params=["qwen2", "qwen3", "qwen3, untied", "speech LM"])
+@pytest.fixture(scope="module", params=["qwen2", "qwen3", "qwen3, untied", "speech LM", "Whisper"])
 def case(request, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    waves = [torch.from_numpy(sing(text)) for text in TEXTS]
+    if request.param == "Whisper":
+        folder = save_whisper(tmp_path_factory.mktemp("whisper"))
+        return Case(tiny_whisper(folder, {"whisper.window": "utterance"}), waves)
     if request.param == "speech LM":
         texts = write_set(tmp_path_factory.mktemp("texts") / "test", TEXTS)
         return Case(tiny_speech_lm(spread=3.0), texts)
@@ -44,7 +49,7 @@ def case(request, tmp_path_factory: pytest.TempPathFactory) -> Case:
     if untied:
         untie(policy)
     assert is_tied(policy) == (not untied)
-    return Case(policy, [torch.from_numpy(sing(text)) for text in TEXTS])
+    return Case(policy, waves)
 
 
 @pytest.mark.parametrize("sampling", contract.SAMPLINGS, ids=str)
