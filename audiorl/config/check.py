@@ -90,6 +90,7 @@ def _missing(config: Config) -> Iterator[Rule]:
     if init and not os.path.isfile(init):
         message = "there is no such file; give an ESPnet ASR checkpoint (.pth)"
         yield ("encoder.init",), f"{os.path.abspath(init)}: {message}"
+    yield from _pretrained("encoder.pretrained", config.encoder.pretrained, lambda shape: "")
     yield from _pretrained("llm.pretrained", config.llm.pretrained, why_no_lm)
     # A family of the user may know a model that is unknown here.
     why = (lambda shape: "") if family else why_unknown

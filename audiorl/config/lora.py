@@ -59,7 +59,8 @@ class LoRAConfig:
             return self.of_parts(set())
         if config.model.pretrained:
             return self
-        starts = {"llm": config.llm.pretrained, "encoder": config.encoder.init}
+        encoder = config.encoder.init or config.encoder.pretrained
+        starts = {"llm": config.llm.pretrained, "encoder": encoder}
         return self.of_parts({part for part, start in starts.items() if start})
 
     def rules(self, config: Config) -> Iterator[Rule]:

@@ -102,9 +102,20 @@ class EncoderConfig(EncoderSizes):
         "", "ESPnet ASR checkpoint (.pth) whose `encoder.*` weights are the start; empty: random"
     )
 
+    pretrained: str = key(
+        "",
+        "folder or hub name of a speech encoder of transformers (Whisper's, wav2vec 2.0, HuBERT, "
+        "WavLM, ...) with its own features, in place of ESPnet's",
+    )
+
     def rules(self, config: Config) -> Iterator[Rule]:
         """Yield the rules that the section breaks."""
         yield from self.rules_in("encoder")
+        for section in ("encoder", "frontend") if self.pretrained else ():
+            for field in fields(values := getattr(config, section)):
+                path = f"{section}.{field.name}"
+                if getattr(values, field.name) != field.default and path != "encoder.pretrained":
+                    yield (path, "encoder.pretrained"), "a pretrained one brings its own; remove it"
         if self.type != "transformer" and self.kernel_size % 2 == 0:
             keys = ("encoder.kernel_size", "encoder.type")
             yield keys, f"must be odd; set {self.kernel_size + 1}"

@@ -23,6 +23,7 @@ from audiorl.config.schema import Config
 from audiorl.models.encoder import Encoder
 from audiorl.models.frontend import Frontend
 from audiorl.models.language_model import Prefix, build_lm
+from audiorl.models.pretrained_encoder import PretrainedEncoder, saved_encoder
 from audiorl.models.recogniser import Recogniser
 from audiorl.models.tokenizer import Tokenizer, load_tokenizer, make_tokenizer
 
@@ -99,11 +100,17 @@ class AudioLLM(Recogniser):
         self.settings = settings
         self.tokenizer = tokenizer
         self.sample_rate = settings.sample_rate
-        self.frontend = Frontend(settings.frontend, settings.sample_rate)
+        self.frontend: Frontend | None = None
         sizes, n_mels = settings.encoder, settings.frontend.n_mels
-        self.encoder = Encoder(sizes, n_mels, sizes.input_layer, sizes.init)
+        if sizes.pretrained:
+            name = sizes.pretrained
+            self.encoder = PretrainedEncoder.of(name) if saved is None else saved_encoder(saved)
+            self.sample_rate, self.seconds = self.encoder.sample_rate, self.encoder.seconds
+        else:
+            self.frontend = Frontend(settings.frontend, settings.sample_rate)
+            self.encoder = Encoder(sizes, n_mels, sizes.input_layer, sizes.init)
         self.llm = build_lm(settings.llm, tokenizer.vocab_size, tokenizer.eos_id, saved)
-        frame_size = sizes.output_size
+        frame_size = self.encoder.output_size
         self.adaptor = Adaptor(
             frame_size,
             settings.adaptor.stack,
@@ -133,9 +140,13 @@ class AudioLLM(Recogniser):
 
     def save_vocabulary(self, folder: Path) -> None:
         self.tokenizer.save(folder)
+        if self.frontend is None:
+            self.encoder.save(folder)
 
     def encode(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """Return the encoder frames [T_i, D] of waves [S_i] at `sample_rate`."""
+        if self.frontend is None:
+            return self.encoder(inputs)
         padded = self.frontend.pad(inputs, self.encoder.shortest, self.device)
         frames, lengths = self.encoder(*self.frontend(*padded))
         return [row[:n] for row, n in zip(frames, lengths.tolist(), strict=True)]
