@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,18 +71,15 @@ def add_adapters(root: nn.Module, layers: list[nn.Linear], lora: LoRAConfig, see
 
 
 def chosen_layers(
-    part: str, modules: Iterable[nn.Module], head: nn.Module, lora: LoRAConfig
+    policy: nn.Module, part: str, modules: Iterable[nn.Module], head: nn.Module, lora: LoRAConfig
 ) -> list[nn.Linear]:
-    """Return the linear layers of a part, made of `modules`, that `lora.targets` names.
+    """Return the linear layers of a policy's part, made of `modules`, that `lora.targets` names.
 
     Raises UserError for a name that no layer of the part has.
     """
-    linear = {
-        id(layer): (name or "lm_head", layer)
-        for module in modules
-        for name, layer in module.named_modules()
-        if isinstance(layer, nn.Linear)
-    }.values()
+    inside = {id(layer) for module in modules for layer in module.modules()}
+    named = policy.named_modules()
+    linear = [(n, m) for n, m in named if isinstance(m, nn.Linear) and id(m) in inside]
     if part in lora.targets:
         return [layer for _, layer in linear if layer is not head]
     found = []
@@ -91,7 +89,7 @@ def chosen_layers(
             continue
         named = [layer for name, layer in linear if f".{name}".endswith(f".{wanted}")]
         if not named:
-            known = sorted({name.rpartition(".")[2] for name, _ in linear} - {"0", "1", "2", "3"})
+            known = sorted({re.search(r"[^.]+(\.\d+)?$", name)[0] for name, _ in linear})
             raise UserError(
                 f"lora.targets: {target} is no linear layer; {part} has {', '.join(known)}."
             )

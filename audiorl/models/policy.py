@@ -158,7 +158,7 @@ class Policy(nn.Module, ABC):
         roots: dict[nn.Module, list[nn.Linear]] = {}
         for part in lora.parts():
             modules = self.parts([part])
-            for layer in chosen_layers(part, modules, head, lora):
+            for layer in chosen_layers(self, part, modules, head, lora):
                 if layer is head and head.weight is self.llm.model.get_input_embeddings().weight:
                     raise UserError(
                         "lora.targets: the head's weights are those of the embeddings, which an "

@@ -91,6 +91,21 @@ def test_print_is_a_config_again(tmp_path: Path) -> None:
     assert again == load_recipe(tmp_path / "a.yaml", ["seed=7"]).config
 
 
+def test_memory_is_estimated_on_demand(tmp_path: Path, monkeypatch, capsys) -> None:
+    """The tables of several files; a layer that is not there is a problem of its file."""
+    from audiorl.bin.check_config import main
+
+    (tmp_path / "a.yaml").write_text(f"extends: {BASE}\n")
+    (tmp_path / "b.yaml").write_text(f"extends: {BASE}\nlora: {{rank: 8, targets: [llm.q]}}\n")
+    monkeypatch.setattr(
+        sys, "argv", ["check_config", *map(str, sorted(tmp_path.iterdir())), "--memory"]
+    )
+    with pytest.raises(UserError, match=r"^lora\.targets: llm\.q is no linear layer; llm has"):
+        main()
+    shown = capsys.readouterr().out
+    assert shown.count("memory of stage 5, estimated:") == 1 and shown.endswith(": fits\n")
+
+
 @pytest.mark.parametrize("task", ["asr", "tts"])
 def test_defaults_are_the_base_recipe(task: str) -> None:
     done = call("--defaults", task)

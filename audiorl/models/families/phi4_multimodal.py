@@ -1,6 +1,7 @@
 """Phi-4-multimodal (arXiv 2503.01743): Conformer encoder, a projector, Phi-4-mini."""
 
 import numpy as np
+from torch import nn
 
 from audiorl.models.families.pretrained import Inputs, Parts, PretrainedAudioLLM
 
@@ -15,10 +16,19 @@ class Phi4Multimodal(PretrainedAudioLLM):
     audio = placeholder = "<|endoftext11|>"
     stops = ("<|end|>", "<|endoftext|>")
     reads_alone = True  # its convolutions stride into the padding
-    encoder_name = "model.embed_tokens_extend.audio_embed.encoder"
-    adaptor_name = "model.embed_tokens_extend.audio_embed.up_proj_for_speech"
     body_name, entry_name = "model", "model.layers.0"
     load_processor = Parts  # the whole one needs torchvision
+
+    def part(self, name: str) -> list[nn.Module]:
+        """Return the modules of a part; eyes and ears lie within the module of the LM."""
+        body = self.hf.model
+        heard = body.embed_tokens_extend.audio_embed
+        if name == "adaptor":
+            return [heard.up_proj_for_speech, heard.down_proj_for_speech]
+        if name == "encoder":
+            return [heard.encoder]
+        own = [child for child in body.children() if child is not body.embed_tokens_extend]
+        return [*own, self.hf.lm_head]
 
     def inputs(self, texts: list[str], waves: list[np.ndarray]) -> Inputs:
         extractor = self.processor.feature_extractor

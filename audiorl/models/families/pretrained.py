@@ -11,7 +11,7 @@ import contextlib
 import math
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -155,10 +155,29 @@ class PretrainedAudioLLM(Recogniser):
     @classmethod
     def create(cls, config: Config, texts: Iterable[str]) -> PretrainedAudioLLM:
         """Return the recogniser `model.pretrained`; its text units are its own."""
+        return cls._made(config, cls.from_settings)
+
+    @classmethod
+    def without_weights(cls, config: Config) -> PretrainedAudioLLM:
+        """Return the same with its model on the meta device: no weights are read."""
+        kind = getattr(transformers, cls.model_class)
+
+        def shape(settings: PretrainedSettings, name: str) -> PretrainedAudioLLM:
+            with torch.device("meta"):
+                hf = kind(kind.config_class.from_pretrained(name))
+            hf = hf.to(getattr(torch, settings.dtype))
+            return cls(settings, hf, cls.load_processor(name))
+
+        return cls._made(config, shape)
+
+    @classmethod
+    def _made(
+        cls, config: Config, make: Callable[[PretrainedSettings, str], PretrainedAudioLLM]
+    ) -> PretrainedAudioLLM:
         name, llm = config.model.pretrained, config.llm
         settings = PretrainedSettings(cls.family, name, llm.prompt or cls.prompt, llm.dtype)
         try:
-            return cls.from_settings(settings, name)
+            return make(settings, name)
         except UNLOADABLE as error:
             raise UserError(
                 f"model.pretrained: {name} cannot be loaded ({reason(error)}); give a folder or a "
@@ -297,6 +316,11 @@ class PretrainedAudioLLM(Recogniser):
 
     def prefix_length(self, condition: Tensor) -> int:
         return len(condition) + sum(map(len, self._around))
+
+    def longest_prefix(self, seconds: float) -> int:
+        """Return the positions of the prefix of audio that lasts so long, or as long as it may."""
+        wave = np.zeros(int(min(seconds, self.seconds[1]) * self.sample_rate), np.float32)
+        return self.inputs([self._text], [wave])["input_ids"].size(1)
 
     def _split(self, ids: list[int]) -> tuple[list[int], list[int]]:
         """The ids before and behind the placeholders."""
