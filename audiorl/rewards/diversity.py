@@ -52,7 +52,7 @@ def build(options: Options, context: Context) -> Reward:
 
 
 def _is_speech(sample: Sample) -> bool:
-    looped = covered(token_loops(sample.tokens, least=0))
+    looped = covered(token_loops(sample.tokens))
     return sample.finished and bool(sample.tokens) and 2 * looped <= len(sample.tokens)
 
 

@@ -238,7 +238,7 @@ def walked(name: str, ref: str, output: str, finished: bool) -> list[float] | No
     if not reward.applies(utterance):
         return None
     heard = any(map(str.isalnum, output))
-    loop = (7,) * (20 * heard if finished else 2 * LIMIT)  # signs have no sound
+    loop = (7,) * (LIMIT * heard if finished else 2 * LIMIT)  # signs have no sound
     samples = [Sample(utterance, output, finished, loop, torch.zeros(1600), 16000)]
     samples += [
         Sample(utterance, ref, True, tokens, torch.ones(1600), 16000) for tokens in honest_tokens

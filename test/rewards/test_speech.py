@@ -100,7 +100,7 @@ def test_diversity_is_the_mean_distance_to_the_others() -> None:
 
 
 def test_what_is_no_speech_is_not_diverse() -> None:
-    rows = [[1, 2, 3], [1, 2, 4], [], [7] * 90, [8, 9] * 9, [1, 2, 3, 3, 3, 4]]
+    rows = [[1, 2, 3], [1, 2, 4], [], [7] * 90, [8, 9] * 90, [1, 2, 3, 3, 3, 4]]
     found = reward("diversity").function(spoken(*rows))
     assert [value > 0 for value in found] == [True, True, False, False, False, True]
     cut = Sample(U, "", False, (5, 6, 7))

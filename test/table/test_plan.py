@@ -141,7 +141,11 @@ def test_columns(plan) -> None:
         ("one.wre", "one has no `wre`; did you mean wer?"),
         ("one.mer", "one has no `mer`; did you mean wer?"),
         ("one.outputs", "one has no `outputs`; did you mean output?"),
-        ("silence.wer", "silence has no `wer`; choose one of output, words_per_minute."),
+        (
+            "silence.wer",
+            "silence has no `wer`; choose one of output, words_per_minute, "
+            "words_output, signs_alone, unfinished.",
+        ),
     ],
 )
 def test_columns_that_do_not_exist(plan, column: str, message: str) -> None:
