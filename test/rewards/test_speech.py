@@ -152,7 +152,7 @@ def test_likelihood_is_that_of_the_text_per_character() -> None:
             text = sample.utterance.text
             nll = -recogniser.log_likelihood(recogniser.embed(tokens), lengths, [text])[0].item()
             assert value == pytest.approx(math.exp(-(k or 1 / 3) * nll / (len(text) + 1)), abs=1e-5)
-            room = 2 * len(sample.tokens) >= len(text)
+            room = len(sample.tokens) >= len(text)  # one frame a token
             assert (value > 0) == room
 
 
