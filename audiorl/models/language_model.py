@@ -278,7 +278,7 @@ class LanguageModel(nn.Module):
                 attention_mask=bias.masked_fill_(~seen, torch.finfo(bias.dtype).min)[:, None],
                 position_ids=torch.cat([positions[:, :length], behind], 1),
                 use_cache=False,
-                **prefix.cross_attention(),
+                **self.hear(prefix),
             ).last_hidden_state
         last = hidden[:, length - 1 : length].repeat_interleave(group, 0)
         return torch.cat([last, hidden[:, length:].reshape(rows * group, width, -1)], 1)
