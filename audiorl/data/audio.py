@@ -91,9 +91,9 @@ def audio_digests(recordings: Mapping[str, str], nj: int = 1, desc: str = "") ->
 
 
 def audio_digest(audio: str) -> str:
-    """Return the digest of a recording, or that it is absent: missing, or a command."""
+    """Return the digest of a recording, or that it is absent: missing, or no regular file."""
     if not (entry := archive_entry(audio)):
-        return digest(audio)
+        return digest(audio) if os.path.isfile(audio) else ABSENT
     try:
         return _samples_digest(*_read_archive(*entry))
     except AudioError:
@@ -196,10 +196,7 @@ def open_sound(
         source, head = _source(audio, allow_pipes)
         said = _decoder_notes() if head.startswith(MP3_STARTS) else contextlib.nullcontext([])
         with said as lines, soundfile.SoundFile(source) as sound:
-            rate = sound.samplerate
-            if not RATES[0] <= rate <= RATES[1]:
-                reason = f"{audio} is at {rate} Hz, and speech at {RATES[0]:,} to {RATES[1]:,} Hz"
-                raise AudioError("sample rate of no speech", reason, f"fix it, or {COPY_AGAIN}")
+            _check_rate(audio, sound.samplerate)
             if sound.frames > MOST_FRAMES:
                 reason = f"{audio} states no length in its header, as a stream does"
                 raise AudioError("no length", reason, "write it again with `sox` or `ffmpeg`")
@@ -208,6 +205,12 @@ def open_sound(
             notes += lines
     except (soundfile.SoundFileError, OSError) as error:
         raise _unreadable(audio, error) from error
+
+
+def _check_rate(audio: str, rate: int) -> None:
+    if not RATES[0] <= rate <= RATES[1]:
+        reason = f"{audio} is at {rate} Hz, and speech at {RATES[0]:,} to {RATES[1]:,} Hz"
+        raise AudioError("sample rate of no speech", reason, f"fix it, or {COPY_AGAIN}")
 
 
 def _source(audio: str, allow_pipes: bool) -> tuple[str | io.BytesIO, bytes]:
@@ -294,13 +297,14 @@ def _read_archive(path: str, offset: int) -> tuple[np.ndarray, int]:
                 raise AudioError("unreadable audio", reason, WRITE_AGAIN)
             stream.seek(offset)
             rate, samples = kaldiio.matio.read_kaldi(stream)
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         raise _unreadable(path, error) from error
     except AudioError:
         raise
     except Exception as error:  # kaldiio raises whatever its decoders raise
         reason = f"{path}:{offset} cannot be decoded ({error})"
         raise AudioError("unreadable audio", reason, WRITE_AGAIN) from error
+    _check_rate(f"{path}:{offset}", rate)
     if samples.dtype == np.int16:
         samples = samples / np.float32(32768)
     elif samples.dtype == np.uint8:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -45,7 +46,7 @@ WHOLE_SCALE = 2.0  # samples beyond it are on another scale; up to it a decoder 
 LOSSY = ("MPEG_LAYER_III", "VORBIS", "OPUS")
 COARSE = ("PCM_U8", "PCM_S8", "ULAW", "ALAW")  # loud samples share their few values
 LEAST_STEP = 2.0**-15  # of 16 bits
-FAINT = 0.001  # -60 dB of full scale
+FAINT = 0.003  # -50 dB of full scale
 CLIPPED = 0.001  # share of samples that stand at the loudest value
 CLIPPED_FROM = 0.01  # quieter ones have too few values to tell
 NEAR = 0.98
@@ -106,13 +107,15 @@ def inspect(audio: str, spans: Spans, allow_pipes: bool = False) -> tuple[AudioI
     else:
         with open_sound(audio, allow_pipes, notes) as sound:
             rate, form, subtype = sound.samplerate, sound.format, sound.subtype
-            promised = sound.frames
+            promised = _stated_frames(audio, sound)
             try:
                 levels = _measure(_pieces(sound), rate)
             except soundfile.SoundFileError as error:
                 raise _cut(audio, f"it cannot be decoded to its end ({error})") from error
     if levels.frames < promised - (LACKING if form == "MP3" else 0):
         raise _cut(audio, f"of {promised} samples {levels.frames} can be decoded")
+    if form == "NIST" and levels.frames > promised:
+        _refuse_unread(audio, (levels.frames - promised) / rate)
     if levels.frames == 0:
         raise AudioError("empty audio", f"{audio} holds no samples", COPY_AGAIN)
     info = AudioInfo(levels.frames / rate, rate, levels.channels, levels.frames)
@@ -125,6 +128,19 @@ def inspect(audio: str, spans: Spans, allow_pipes: bool = False) -> tuple[AudioI
             raise _cut(audio, "the page that ends its stream is not there")
     _refuse_values(audio, levels.loudest)
     return info, [*_recording_faults(audio, levels, subtype, notes), *_span_faults(levels, spans)]
+
+
+def _stated_frames(audio: str, sound: SoundFile) -> int:
+    """Return the samples that a header states, which libsndfile corrects without a word."""
+    if sound.format == "NIST" and not is_pipe(audio):
+        with open(audio, "rb") as stream:
+            count = re.search(rb"sample_count -i (\d+)", stream.read(1024))
+        return int(count[1]) if count else sound.frames
+    if frames := re.search(r"(?:'ds64' chunk of |'COMM' chunk \()(\d+)", sound.extra_info):
+        return int(frames[1])
+    if sizes := re.search(r"Data Size +: (\d+) \(should be (\d+)\)", sound.extra_info):
+        return sound.frames * int(sizes[1]) // max(int(sizes[2]), 1)
+    return sound.frames
 
 
 def _refuse_sizes(audio: str) -> None:
@@ -141,7 +157,7 @@ def _refuse_sizes(audio: str) -> None:
                 promised = int.from_bytes(stream.read(int.from_bytes(stream.read(1))), "little")
                 present = size - stream.tell()
             data = None if kaldi else wav_data(stream, offset)
-    except OSError:  # told where it is opened to be decoded
+    except (OSError, OverflowError):  # told where it is opened to be decoded
         return
     if data is not None and data.promised < UNKNOWN:
         promised, present = data.promised, data.present

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import resource
 from pathlib import Path
 
 import torch
@@ -41,4 +42,5 @@ def free_memory(device: torch.device) -> float:
     found = [1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
     with contextlib.suppress(OSError, ValueError):  # "max": a container without a limit
         found.append(float(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
-    return min(found, default=math.inf)
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return min([*found, *([limit] if limit != resource.RLIM_INFINITY else [])], default=math.inf)

@@ -14,7 +14,7 @@ import soundfile
 from kaldi_files import RATE, tone
 from numpy.random import default_rng
 
-from audiorl.data.audio import AudioError, read_audio
+from audiorl.data.audio import AudioError, audio_digest, read_audio
 from audiorl.data.fix import fix
 from audiorl.data.inspection import Fault, inspect
 from audiorl.data.utterance import Utterance
@@ -62,7 +62,7 @@ SOUND = {  # name of the file: its samples, and how they are written
     "8 bit.wav": (SPEECH, {"subtype": "PCM_U8"}),
     "telephone.wav": (SPEECH * 3, {"subtype": "ULAW"}),
     "noise.wav": (default_rng(1).normal(0, 0.1, RATE), {}),
-    "quiet.wav": (SPEECH / 100, {}),
+    "quiet.wav": (SPEECH / 50, {}),
     "float.wav": (SPEECH, {"subtype": "FLOAT"}),
 }
 
@@ -292,6 +292,37 @@ def test_truncated_ogg(tmp_path: Path, suffix: str, kept: float) -> None:
     assert refused(str(path)) in ("truncated audio", "unreadable audio")
 
 
+@pytest.mark.parametrize("form", ["RF64", "AIFF", "AU", "NIST", "W64"])
+@pytest.mark.parametrize("kept", [0.3, 0.6, 0.95])
+def test_truncated_in_other_formats(tmp_path: Path, form: str, kept: float) -> None:
+    """Of W64 libsndfile keeps no stated length: half of it is no fault."""
+    path = Path(written(tmp_path / "a", SPEECH, format=form, subtype="PCM_16"))
+    assert refused(str(path)) == ""
+    os.truncate(path, int(kept * path.stat().st_size))
+    assert refused(str(path)) == ("" if form == "W64" else "truncated audio")
+
+
+def test_a_sphere_file_of_more_than_it_states(tmp_path: Path) -> None:
+    path = Path(written(tmp_path / "a.sph", SPEECH, format="NIST", subtype="PCM_16"))
+    path.write_bytes(path.read_bytes() * 2)
+    assert refused(str(path)) == "more audio than stated"
+
+
+@pytest.mark.parametrize("rate", [1, 100, 500_000])
+def test_rates_of_no_speech_in_an_archive(tmp_path: Path, rate: int) -> None:
+    kaldiio.save_ark(str(tmp_path / "a.ark"), {"u": (rate, (SPEECH * 9999).astype(np.int16))})
+    assert refused(f"{tmp_path}/a.ark:2") == "sample rate of no speech"
+
+
+@pytest.mark.parametrize("entry", ["a.ark:" + "9" * 25, "a\0b.wav", "fifo", ""])
+def test_paths_that_are_no_files(tmp_path: Path, entry: str) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "a.ark").write_bytes(b"AUDIO")
+    assert audio_digest(f"{tmp_path}/{entry}") == "absent"
+    with pytest.raises(AudioError):
+        inspect(f"{tmp_path}/{entry}", {})
+
+
 def test_a_damaged_mp3_is_told_in_place_of_the_decoder(tmp_path: Path, capfd) -> None:
     path = Path(written(tmp_path / "a.mp3", SPEECH))
     content = bytearray(path.read_bytes())
@@ -347,6 +378,6 @@ def test_validate_tells_them_by_utterance_and_fix_counts_them(
 
 def test_silence_is_right_where_nobody_speaks(data_dir: Path, edit) -> None:
     written(data_dir.parent.parent / "audio" / "bob-1.wav", ZERO)
-    assert validate(data_dir, Checks(no_speech=True)) == []
+    assert "no sound" not in {p.kind for p in validate(data_dir, Checks(no_speech=True))}
     edit(data_dir / "text", "bob-1 words of bob-1", "bob-1")
     assert [p.kind for p in validate(data_dir, Checks())] == ["empty transcript"]
