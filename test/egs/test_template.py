@@ -63,12 +63,13 @@ def test_folders_and_lists(corpus: Path, tmp_path: Path) -> None:
 def test_missing_sets_and_partners(corpus: Path, tmp_path: Path) -> None:
     shutil.rmtree(corpus / "dev")
     (corpus / "test.tsv").unlink()
-    (corpus / "train" / "anna" / "take 00.wav").unlink()
+    (corpus / "train" / "anna" / "take 00.wav").rename(corpus / "train" / "anna" / "take 00.m4a")
     (corpus / "train" / "anna" / "take 01.txt").unlink()
     (corpus / "train" / "anna" / "take 02.txt").write_text("\n")
     (corpus / "train" / "anna" / "._take 03.wav").touch()
     said = run(DATA_SH, "--corpus", corpus, "--out", tmp_path / "data").stdout
     assert "train: 1 recordings without a transcript left out: anna-take_01" in said
+    assert "train: 1 files are no .txt and no audio that is read: .m4a" in said
     assert "train: 1 transcripts without audio left out: anna-take_00" in said
     assert "train: 1 empty transcripts left out: anna-take_02" in said
     assert "train: kept 21 of 24 utterances" in said

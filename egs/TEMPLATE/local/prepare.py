@@ -19,12 +19,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from audiorl.bin.cli import parser, run
+from audiorl.data.audio import SUFFIXES
 from audiorl.data.corpus import carve, join, write_set
 from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
 
 SETS = ("train", "dev", "test")
-AUDIO = (".wav", ".flac", ".ogg", ".mp3")
 
 
 def main() -> None:
@@ -74,15 +74,22 @@ def read_list(path: Path) -> list[Utterance]:
 
 def read_folder(folder: Path) -> list[Utterance]:
     """`<name>.wav` and `<name>.txt`, in the folder or in one folder for each speaker."""
-    audio, texts, speakers = {}, {}, {}
+    audio, texts, speakers, unread = {}, {}, {}, []
     for file in sorted([*folder.glob("[!.]*.*"), *folder.glob("[!.]*/[!.]*.*")]):
         name, speakers[name] = identify(file, "" if file.parent == folder else file.parent.name)
         if file.suffix == ".txt":
             texts[name] = read_text(file)
-        elif file.suffix.lower() in AUDIO:
+        elif file.suffix.lower()[1:] in SUFFIXES:
             if name in audio:
                 raise UserError(f"{audio[name]} and {file} have one name; rename one of them.")
             audio[name] = file
+        else:
+            unread.append(file)
+    if unread:
+        kinds = ", ".join(sorted({file.suffix for file in unread}))
+        print(
+            f"{folder.name}: {len(unread):,} files are no .txt and no audio that is read: {kinds}"
+        )
     return join(folder.name, audio, texts, speakers.__getitem__)
 
 
