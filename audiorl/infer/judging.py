@@ -31,7 +31,7 @@ from audiorl.models.policy import load_policy
 from audiorl.models.recogniser import Recogniser
 from audiorl.runtime.batching import batches_by_seconds, shown_batches
 from audiorl.runtime.stamps import Stamp
-from audiorl.score.asr import check_ids
+from audiorl.score.hypotheses import check_ids
 from audiorl.score.sound import measure, spectral_distance, speech_span
 from audiorl.score.tts import JUDGED, Judged, write_judged
 

@@ -83,8 +83,10 @@ def _in_spans(
 
 def _table(first: SystemScore, second: SystemScore, by: str, groups: dict[str, list[int]]) -> Table:
     scoring = first.scoring
-    before, units = errors_and_units(first.pooled.utterances, scoring.unit)  # [N], [N]
-    after, _ = errors_and_units(second.pooled.utterances, scoring.unit)
+    (before, units), (after, _) = (  # [N], [N]
+        errors_and_units([u.counts[scoring.unit] for u in system.pooled.utterances])
+        for system in (first, second)
+    )
     rows = []
     for label, places in groups.items():
         chosen = [counts[places] for counts in (before, after, units)]

@@ -9,7 +9,7 @@ from audiorl.config.dump import WIDTH
 from audiorl.score import tts
 from audiorl.score.asr import POOLED, SystemScore, units_of
 from audiorl.score.failures import NAMES
-from audiorl.score.metrics import ERROR_RATES
+from audiorl.score.metrics import BIASED, ERROR_RATES
 from audiorl.score.ratio import Ratio
 from audiorl.score.significance import Comparison
 
@@ -20,7 +20,6 @@ SILENT = {  # of recordings without speech
     "signs_alone_rate": "in signs",
     "unfinished_rate": "unfinished",
 }
-BIASED = {"b_wer": "B-WER", "u_wer": "U-WER"}  # error rates of the units of keywords, and others
 
 
 @dataclass(frozen=True)
@@ -187,7 +186,8 @@ def verdict(systems: list[SystemScore], focus: SystemScore, unit: str) -> list[s
         "not clearly different": [n for n, c in compared.items() if not c.significant],
     }
     parts = [f"{word} on {', '.join(names)}" for word, names in groups.items() if names]
-    sentences.append(f"Set by set, {focus.label} is {'; '.join(parts)}.")
+    if parts:
+        sentences.append(f"Set by set, {focus.label} is {'; '.join(parts)}.")
     for name, score in focus.no_speech.items():
         now, then = (100 * s.summary["non_empty_rate"] for s in (score, first.no_speech[name]))
         sentences.append(

@@ -38,7 +38,7 @@ def build(options: Options, context: Context) -> Reward:
     def units(text: str) -> Reading:
         return read(text, normalizer)
 
-    def phrases(utterance: Utterance) -> set[Reading]:
+    def phrases(utterance: Utterance) -> frozenset[Reading]:
         return read_all(utterance.keywords, normalizer)
 
     def one(sample: Sample) -> float:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -20,12 +21,13 @@ import audiorl
 from audiorl.config.decoding import ScoreConfig
 from audiorl.config.schema import Config
 from audiorl.data.tables import AUDIO_HASH
-from audiorl.data.utterance import Utterance, read_table, read_utterances
+from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.errors import UserError
-from audiorl.runtime.files import progress, read_json
+from audiorl.runtime.files import progress
 from audiorl.runtime.stamps import digest
 from audiorl.score import failures, ratio, tts
-from audiorl.score.metrics import ERROR_RATES, Measures
+from audiorl.score.hypotheses import check_ids, read_decoding, read_hypotheses, some
+from audiorl.score.metrics import BIASED, ERROR_RATES, Measures
 from audiorl.score.ratio import Ratio
 from audiorl.score.significance import Comparison, compare, rate_interval
 from audiorl.score.tts import Judged
@@ -37,7 +39,7 @@ from audiorl.text.normalise import normalizer, split_units, spoken
 from audiorl.text.silence import is_annotation, output_on_silence
 
 POOLED = "pooled"
-SCORED_FORMAT = 8  # of the files that scoring writes; another number, and they are written again
+SCORED_FORMAT = 9  # of the files that scoring writes; another number, and they are written again
 
 
 @dataclass(frozen=True)
@@ -165,12 +167,17 @@ def _score_system(
     pooled = pool([score for score in sets.values() if score.speech], cfg.score)
     system = SystemScore(label, exp, folder, sets, pooled, cfg.score, {})
     if first is not None:
-        unit, samples, seed = cfg.score.unit, cfg.score.bootstrap_samples, cfg.score.seed
         for name, score in system.speech.items():
-            before, _ = errors_and_units(first.speech[name].utterances, unit)
-            after, units = errors_and_units(score.utterances, unit)
-            system.against[name] = compare(before, after, units, samples, seed)
+            system.against[name] = compare_sets(first.speech[name], score, cfg.score)
     return system
+
+
+def compare_sets(first: SetScore, second: SetScore, cfg: ScoreConfig) -> Comparison:
+    """Compare two systems on the same utterances."""
+    (before, _), (after, units) = (
+        errors_and_units([u.counts[cfg.unit] for u in one.utterances]) for one in (first, second)
+    )
+    return compare(before, after, units, cfg.bootstrap_samples, cfg.seed)
 
 
 def score_set(dump: Path, folder: Path, name: str, cfg: Config, measures: Measures) -> SetScore:
@@ -186,15 +193,15 @@ def score_set(dump: Path, folder: Path, name: str, cfg: Config, measures: Measur
         hypotheses = {uid: one.heard for uid, one in judged.items()}
         check_ids(folder / name / tts.JUDGED, hypotheses, ids, dump / name)
     else:
-        hypotheses = _read_hypotheses(folder / name / "text", ids, dump / name)
-    decoding = _read_decoding(folder / name / "decode.json")
+        hypotheses = read_hypotheses(folder / name / "text", ids, dump / name)
+    decoding = read_decoding(folder / name / "decode.json")
     _check_recordings(folder / name, decoding, dump / name)
     truncated = set(decoding.get("truncated", ()))
     speech = name not in cfg.data.no_speech
     listed = read_keywords(utterances, cfg.score.normalizer)
     scored = []
     for u in utterances:
-        one = _score_utterance(name, u, hypotheses[u.id], u.id in truncated, listed, cfg.score)
+        one = score_utterance(name, u, hypotheses[u.id], u.id in truncated, listed, cfg.score)
         # Without speech, whatever a normalizer removes (um, brackets, signs) is made up, too.
         written = output_on_silence(hypotheses[u.id], cfg.score.count_annotations)
         written = " ".join(written.split())
@@ -262,11 +269,12 @@ def summarize(
         )
     summary["metric"] = ERROR_RATES[cfg.unit]
     for unit in units_of(cfg.unit):
-        summary[ERROR_RATES[unit].lower()] = _error_rate(utterances, unit, cfg)
+        rate = _error_rate([u.counts[unit] for u in utterances], cfg)
+        summary[ERROR_RATES[unit].lower()] = rate
     flags = [flag for u in utterances for flag in u.flags]
     summary["failures"] = {failure: flags.count(failure) for failure in failures.NAMES}
     if any(u.utterance.keywords for u in utterances):
-        summary["keywords"] = _keyword_summary(utterances)
+        summary["keywords"] = _keyword_summary(utterances, cfg)
     return summary
 
 
@@ -284,11 +292,10 @@ def _json(sound: dict[str, Ratio]) -> dict:
     return {"sound": shown} if shown else {}
 
 
-def _keyword_summary(utterances: list[ScoredUtterance]) -> dict:
+def _keyword_summary(utterances: list[ScoredUtterance], cfg: ScoreConfig) -> dict:
     summary = keywords.keyword_scores(sum((u.keywords for u in utterances), Counts()))
-    for side, name in enumerate(("b_wer", "u_wer")):
-        total = sum((u.biased[side] for u in utterances), Counts())
-        summary[name] = {"errors": total.errors, "units": total.units, "rate": total.rate}
+    for side, name in enumerate(BIASED):
+        summary[name] = _error_rate([u.biased[side] for u in utterances], cfg)
     return summary
 
 
@@ -297,15 +304,14 @@ def units_of(main: str) -> list[str]:
     return list(dict.fromkeys(["word", "char", main]))
 
 
-def errors_and_units(utterances: list[ScoredUtterance], unit: str) -> tuple[np.ndarray, np.ndarray]:
+def errors_and_units(counts: Sequence[Counts]) -> tuple[np.ndarray, np.ndarray]:
     """Return errors and reference length of each utterance: int [N], int [N]."""
-    counts = [u.counts[unit] for u in utterances]
     return np.array([c.errors for c in counts]), np.array([c.units for c in counts])
 
 
-def _error_rate(utterances: list[ScoredUtterance], unit: str, cfg: ScoreConfig) -> dict:
-    total = sum((u.counts[unit] for u in utterances), Counts())
-    errors, units = errors_and_units(utterances, unit)
+def _error_rate(counts: list[Counts], cfg: ScoreConfig) -> dict:
+    total = sum(counts, Counts())
+    errors, units = errors_and_units(counts)
     return asdict(total) | {
         "units": total.units,
         "errors": total.errors,
@@ -315,20 +321,21 @@ def _error_rate(utterances: list[ScoredUtterance], unit: str, cfg: ScoreConfig) 
     }
 
 
-def _score_utterance(
+def score_utterance(
     name: str,
     utterance: Utterance,
     hypothesis: str,
     truncated: bool,
-    listed: set[Reading],
+    listed: frozenset[Reading],
     score: ScoreConfig,
 ) -> ScoredUtterance:
+    """Return one utterance scored; `listed` are the keywords of its whole set."""
     main, texts = score.unit, (utterance.text, hypothesis)
     ref, hyp = map(normalizer(score.normalizer), texts)
     said, heard = (
         keywords.find_keywords(keywords.read(text, score.normalizer), listed) for text in texts
     )
-    own = {keyword.normal for keyword in read_keywords([utterance], score.normalizer)}
+    own = keywords.read_phrases(utterance.keywords, score.normalizer)
     ref_units, hyp_units = split_units(ref, main), split_units(hyp, main)
     alignment = align(ref_units, hyp_units)
     counts = {
@@ -352,42 +359,7 @@ def _score_utterance(
     )
 
 
-def _read_hypotheses(path: Path, ids: list[str], references: Path) -> dict[str, str]:
-    if not path.exists():
-        raise UserError(f"{path} does not exist; decode first (stage 6).")
-    hypotheses = read_table(path)
-    check_ids(path, hypotheses, ids, references)
-    return hypotheses
-
-
-def check_ids(path: Path, found: dict[str, str], ids: list[str], references: Path) -> None:
-    """Raise UserError unless `found`, of the file `path`, has exactly the utterances of a set."""
-    missing = sorted(set(ids) - found.keys())
-    if missing:
-        raise UserError(
-            f"{path} lacks {len(missing)} of the {len(ids)} utterances of {references} "
-            f"({_some(missing)}); decode again (stage 6)."
-        )
-    unknown = sorted(found.keys() - set(ids))
-    if unknown:
-        raise UserError(
-            f"{path} has {len(unknown)} utterances that {references} does not know "
-            f"({_some(unknown)}); remove the folder and decode again (stage 6)."
-        )
-
-
-def _read_decoding(path: Path) -> dict:
-    if not path.exists():  # hypotheses of another program
-        return {}
-    again = "remove it and decode again (stage 6)"
-    found = read_json(path, again)
-    cut, seconds = found.get("truncated", []), found.get("seconds")
-    if not isinstance(cut, list) or type(seconds) not in (int, float, type(None)):
-        raise UserError(f"{path} is not whole (truncated or seconds is wrong); {again}.")
-    return {**found, "truncated": list(map(str, cut))}
-
-
-def read_keywords(utterances: list[Utterance], normalizer_name: str) -> set[Reading]:
+def read_keywords(utterances: list[Utterance], normalizer_name: str) -> frozenset[Reading]:
     """Return all keywords of utterances, split: Latin by word, CJK by character."""
     return keywords.read_all((k for u in utterances for k in u.keywords), normalizer_name)
 
@@ -406,10 +378,6 @@ def _check_references(path: Path, scored: list[ScoredUtterance], speech: bool) -
     worded = [u.id for u in written if not is_annotation(u.text)]
     if not speech and worded:
         raise UserError(
-            f"{path} has a transcript for {_some(worded)}, yet data.no_speech names the set; "
+            f"{path} has a transcript for {some(worded)}, yet data.no_speech names the set; "
             "empty the transcripts or remove the set there."
         )
-
-
-def _some(ids: list[str]) -> str:
-    return ", ".join(ids[:3]) + (", …" if len(ids) > 3 else "")

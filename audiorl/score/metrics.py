@@ -14,6 +14,7 @@ from audiorl.score import failures, tts
 from audiorl.score.ratio import UTTERANCES, Metric
 
 ERROR_RATES = {"word": "WER", "char": "CER", "mixed": "MER"}  # by unit
+BIASED = {"b_wer": "B-WER", "u_wer": "U-WER"}  # error rates of the units of keywords, and others
 # All output on recordings without speech is hallucinated.
 OUTPUT = {
     "output": Metric("output %", ("output",), (UTTERANCES,)),

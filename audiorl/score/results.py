@@ -23,7 +23,7 @@ from audiorl.errors import UserError
 from audiorl.runtime.files import atomic_write, write_json
 from audiorl.score import failures, tts
 from audiorl.score.asr import ScoredUtterance, SetScore, SystemScore, units_of
-from audiorl.score.metrics import ERROR_RATES
+from audiorl.score.metrics import BIASED, ERROR_RATES
 from audiorl.text.align import Alignment, Op
 
 SET_FILES = ("result.txt", "per_utt.tsv", "ref.trn", "hyp.trn", "result.json")
@@ -43,7 +43,7 @@ def write_system(system: SystemScore, unit: str, first: SystemScore) -> bool:
     for name, score in system.sets.items():
         folder = system.folder / name
         if not _is_current(folder, score.summary["inputs"], SET_FILES):
-            _write_set(folder, score, unit)
+            write_set(folder, score, unit)
             changed = True
     inputs = [system.label, first.label]
     inputs += [score.summary["inputs"] for s in (system, first) for score in s.sets.values()]
@@ -86,7 +86,8 @@ def _is_current(folder: Path, inputs: str, names: Iterable[str]) -> bool:
         return False  # not one of ours: write it again
 
 
-def _write_set(folder: Path, score: SetScore, unit: str) -> None:
+def write_set(folder: Path, score: SetScore, unit: str) -> None:
+    """Write the files of a set."""
     with atomic_write(folder / "result.txt") as stream:
         stream.write("\n".join(_report(score, unit)) + "\n")
     with atomic_write(folder / "per_utt.tsv") as stream:
@@ -97,8 +98,8 @@ def _write_set(folder: Path, score: SetScore, unit: str) -> None:
         with atomic_write(folder / f"{name}.trn") as stream:
             for u in score.utterances:
                 words = [getattr(op, name) for op in u.alignment.ops if getattr(op, name)]
-                label = f"({u.utterance.speaker}-{u.utterance.id})"
-                stream.write(" ".join([*words, label]) + "\n")
+                label = "-".join(filter(None, [u.utterance.speaker, u.utterance.id]))
+                stream.write(" ".join([*words, f"({label})"]) + "\n")
     # Last, because its hash says that the others are up to date.
     write_json(folder / "result.json", score.summary)
 
@@ -143,37 +144,46 @@ def _report(score: SetScore, unit: str) -> list[str]:
             *(["", "What was output", *outputs] if outputs else []),
         ]
     ops = [op for u in score.utterances for op in u.alignment.ops]
-    wrong = [u for u in score.utterances if u.errors]
-    lines = [f"{score.name}: {summary['utterances']} utterances"]
-    lines += [_kaldi_line(ERROR_RATES[unit], summary) for unit in units_of(unit)]
+    lines = [f"{score.name}: {summary['utterances']} utterances", *summary_lines(score, unit)]
+    lines += _most_frequent("Substitutions (reference -> hypothesis)", ops, "S")
+    lines += _most_frequent("Deletions", ops, "D")
+    lines += _most_frequent("Insertions", ops, "I")
+    return [*lines, "", *aligned_lines(score)]
+
+
+def summary_lines(score: SetScore, unit: str) -> list[str]:
+    """Return the numbers of a set with speech, a line each."""
+    summary = score.summary
+    lines = [_kaldi_line(ERROR_RATES[unit], summary) for unit in units_of(unit)]
+    if keywords := summary.get("keywords"):
+        lines += [_kaldi_line(metric, keywords) for metric in BIASED.values()]
+        lines += [
+            f"keywords: precision {keywords['precision']:.3f}, recall {keywords['recall']:.3f}, "
+            f"F1 {keywords['f1']:.3f} ({keywords['hits']} of {keywords['reference']} recognised)"
+        ]
     failures = ", ".join(f"{count} {name}" for name, count in summary["failures"].items())
     lines += [f"failures: {failures}"]
     for name, found in summary.get("sound", {}).items():
         low, high = found["interval"]
         lines.append(f"{tts.METRICS[name].title}: {found['value']:.2f} [{low:.2f}, {high:.2f}]")
-    if "keywords" in summary:
-        keywords = summary["keywords"]
-        lines += [
-            f"keywords: precision {keywords['precision']:.3f}, recall {keywords['recall']:.3f}, "
-            f"F1 {keywords['f1']:.3f} ({keywords['hits']} of {keywords['reference']} recognised), "
-            f"B-WER {100 * keywords['b_wer']['rate']:.2f} %, "
-            f"U-WER {100 * keywords['u_wer']['rate']:.2f} %"
-        ]
-    lines += _most_frequent("Substitutions (reference -> hypothesis)", ops, "S")
-    lines += _most_frequent("Deletions", ops, "D")
-    lines += _most_frequent("Insertions", ops, "I")
-    lines += ["", f"Utterances with errors: {len(wrong)} of {len(score.utterances)}"]
+    return lines
+
+
+def aligned_lines(score: SetScore) -> list[str]:
+    """Return each utterance with errors, aligned as sclite does; those with most errors first."""
+    wrong = [u for u in score.utterances if u.errors]
+    lines = [f"Utterances with errors: {len(wrong)} of {len(score.utterances)}"]
     for u in sorted(wrong, key=lambda u: (-u.errors, u.utterance.id)):
         counts = u.alignment.counts
         flags = f"  [{', '.join(u.flags)}]" if u.flags else ""
         lines += ["", f"{u.utterance.id}  {counts.errors} errors in {counts.units}{flags}"]
-        lines += _aligned_lines(u.alignment)
+        lines += _aligned(u.alignment)
     return lines
 
 
 def _kaldi_line(metric: str, summary: dict) -> str:
     """Kaldi's line: %WER 7.48 [ 7839 / 104765, 285 ins, 454 del, 7100 sub ], and more."""
-    rate = summary[metric.lower()]
+    rate = summary[metric.lower().replace("-", "_")]
     low, high = (100 * bound for bound in rate["interval"])
     return (
         f"%{metric} {100 * rate['rate']:.2f} [ {rate['errors']} / {rate['units']}, "
@@ -190,8 +200,7 @@ def _most_frequent(title: str, ops: list[Op], kind: str) -> list[str]:
     return ["", f"{title}: {counts.total()}", *lines]
 
 
-def _aligned_lines(alignment: Alignment) -> list[str]:
-    # As sclite prints them.
+def _aligned(alignment: Alignment) -> list[str]:
     rows: list[list[str]] = [[], [], []]
     lines: list[str] = []
     width = 0

@@ -8,6 +8,7 @@ two" in 22. B-WER and U-WER split the units of the error rate, in which numbers 
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from itertools import accumulate
@@ -35,10 +36,16 @@ def read(text: str, normalizer_name: str) -> Reading:
     return Reading(*(normal_units(text, name, KEYWORD_UNIT) for name in (normalizer_name, literal)))
 
 
-def read_all(keywords: Iterable[str], normalizer_name: str) -> set[Reading]:
+def read_all(keywords: Iterable[str], normalizer_name: str) -> frozenset[Reading]:
     """Return the keywords of which the normaliser leaves something."""
     readings = (read(keyword, normalizer_name) for keyword in set(keywords))
-    return {reading for reading in readings if all(reading)}
+    return frozenset(reading for reading in readings if all(reading))
+
+
+@functools.lru_cache(maxsize=1024)
+def read_phrases(keywords: tuple[str, ...], normalizer_name: str) -> frozenset[Phrase]:
+    """Return the normal phrases of keywords; recent lists are cached, for sets that share one."""
+    return frozenset(keyword.normal for keyword in read_all(keywords, normalizer_name))
 
 
 def compare_keywords(ref: Counter[Phrase], hyp: Counter[Phrase]) -> Counts:
@@ -96,7 +103,7 @@ def keyword_scores(counts: Counts) -> dict[str, float | int]:
     }
 
 
-def biased_errors(alignment: Alignment, phrases: Collection[Phrase]) -> tuple[Counts, Counts]:
+def biased_errors(alignment: Alignment, phrases: frozenset[Phrase]) -> tuple[Counts, Counts]:
     """Return the errors behind B-WER (units in biasing phrases) and U-WER (all other units).
 
     As defined with the LibriSpeech biasing lists (Le et al., arXiv 2104.02194): an error belongs to
@@ -114,25 +121,37 @@ def biased_errors(alignment: Alignment, phrases: Collection[Phrase]) -> tuple[Co
     return biased, others
 
 
-def find_keywords(text: Reading, keywords: Collection[Reading]) -> Counter[Phrase]:
+def find_keywords(text: Reading, keywords: frozenset[Reading]) -> Counter[Phrase]:
     """Count the occurrences of each keyword in a text, by its normal phrase."""
-    known = {form: keyword.normal for keyword in keywords for form in keyword}
-    normal = Counter(phrase for _, phrase in _places(text.normal, set(known.values())))
-    literal = Counter(known[phrase] for _, phrase in _places(text.literal, known))
+    known, normals, literals = _forms(keywords)
+    normal = Counter(phrase for _, phrase in _places(text.normal, normals))
+    literal = Counter(known[phrase] for _, phrase in _places(text.literal, literals))
     return normal | literal  # the more of both
 
 
-def _inside(units: Sequence[str], phrases: Collection[Phrase]) -> set[int]:
+@functools.lru_cache(maxsize=16)
+def _forms(keywords: frozenset[Reading]) -> tuple[dict[Phrase, Phrase], frozenset, frozenset]:
+    """Return normal phrases by each form of them, all normal phrases, and all forms."""
+    known = {form: keyword.normal for keyword in keywords for form in keyword}
+    return known, frozenset(known.values()), frozenset(known)
+
+
+def _inside(units: Sequence[str], phrases: frozenset[Phrase]) -> set[int]:
     """Return the positions of units that lie in a phrase."""
     places = _places(units, phrases)
     return {at for start, phrase in places for at in range(start, start + len(phrase))}
 
 
-def _places(units: Sequence[str], phrases: Collection[Phrase]) -> list[tuple[int, Phrase]]:
+@functools.lru_cache(maxsize=64)
+def _lengths(phrases: frozenset[Phrase]) -> set[int]:
+    return set(map(len, phrases))
+
+
+def _places(units: Sequence[str], phrases: frozenset[Phrase]) -> list[tuple[int, Phrase]]:
     """Return (position of the first unit, phrase) of every occurrence."""
     return [
         (start, phrase)
-        for n in {len(phrase) for phrase in phrases}
+        for n in _lengths(phrases)
         for start in range(len(units) - n + 1)
         if (phrase := tuple(units[start : start + n])) in phrases
     ]

@@ -147,8 +147,8 @@ def test_keywords_truncation_and_speed(tmp_path: Path) -> None:
     keyword = result.summary["keywords"]
     assert (keyword["reference"], keyword["hypothesis"], keyword["hits"]) == (3, 1, 1)
     # Of a b c d / a x c: b, d are wrong, b c and d are its keywords; e f / e f y has none.
-    assert keyword["b_wer"] == {"errors": 2, "units": 4, "rate": 2 / 4}
-    assert keyword["u_wer"] == {"errors": 1, "units": 6, "rate": 1 / 6}
+    sides = [[keyword[side][key] for key in ("errors", "units")] for side in ("b_wer", "u_wer")]
+    assert sides == [[2, 4], [1, 6]]
     assert result.summary["rtf"] == pytest.approx(9 / 90)
     assert result.summary["failures"]["truncated"] == 1
     assert [u.flags for u in result.utterances] == [(), ("truncated",), ()]
