@@ -21,11 +21,13 @@ from audiorl.errors import UserError
 from audiorl.runtime.files import read_json_lines
 
 FORMATS = ("lines", "kaldi", "trn", "jsonl", "tsv")
-IDS = "id utt_id utt uttid utterance_id utterance key name audio_filepath audio_path path file wav"
+ID_NAMES = (
+    "id utt_id utt uttid utterance_id utterance key name audio_filepath audio_path path file wav"
+)
 # Names of the text; a manifest with both has the hypothesis under one of the first.
-HYPOTHESES = "hyp hypothesis pred_text pred prediction predicted output"
-TEXTS = "text ref reference transcript transcription sentence target txt"
-KEYWORDS = "keywords biasing_words"
+HYPOTHESIS_NAMES = "hyp hypothesis pred_text pred prediction predicted output"
+TEXT_NAMES = "text ref reference transcript transcription sentence target txt"
+KEYWORD_NAMES = "keywords biasing_words"
 
 TRN = re.compile(r"(?P<text>.*?)\s*\((?P<id>[^()\s]+)\)\s*")
 # First words that are ids: utt_a, 1272-128104-0000, BAC009S0724W0121, 000123; not 7, 1995 or the.
@@ -153,7 +155,7 @@ def _jsonl(path: Path, lines: list[str], role: str) -> Rows:
 def _tsv(path: Path, lines: list[str], role: str) -> Rows:
     rows = [(number, line.split("\t")) for number, line in _filled(lines)]
     header = [cell.strip().lower() for cell in rows[0][1]]
-    if set(header) & set(IDS.split()):
+    if set(header) & set(ID_NAMES.split()):
         rows = rows[1:]
     elif all(cell.startswith("[") for cell in rows[0][1][2:]):
         header = ["id", "text", "keywords"]  # of deep biasing: more lists follow
@@ -171,16 +173,18 @@ def _filled(lines: list[str]) -> Iterator[tuple[int, str]]:
 
 def _fields(path: Path, number: int, item: dict, role: str) -> tuple[str, str, tuple[str, ...]]:
     """Return id, text and keywords of an object, under the names that toolkits give them."""
-    names = f"{HYPOTHESES} {TEXTS}" if role == "hyp" else f"{TEXTS} {HYPOTHESES}"
+    names = (
+        f"{HYPOTHESIS_NAMES} {TEXT_NAMES}" if role == "hyp" else f"{TEXT_NAMES} {HYPOTHESIS_NAMES}"
+    )
     found = []
-    for meaning, known in (("id", IDS.split()), ("text", names.split())):
+    for meaning, known in (("id", ID_NAMES.split()), ("text", names.split())):
         value = next((item[name] for name in known if name in item), None)
         if value is None and (meaning, role) == ("text", "keywords"):
             value = ""
         if not isinstance(value, str | int):
             raise UserError(f"{path}:{number}: has no {meaning}; name it {', '.join(known[:3])}.")
         found.append(str(value))
-    words = next((item[name] for name in KEYWORDS.split() if name in item), ())
+    words = next((item[name] for name in KEYWORD_NAMES.split() if name in item), ())
     if isinstance(words, str):
         try:
             words = json.loads(words)

@@ -12,7 +12,8 @@ from fake_systems import make_set, make_systems, write_table
 from audiorl.config.schema import Config
 from audiorl.errors import UserError
 from audiorl.runtime.stamps import digest
-from audiorl.score.asr import SystemScore, _read_decoding, labels, score_systems
+from audiorl.score.asr import SystemScore, labels, score_systems
+from audiorl.score.hypotheses import read_decoding
 from audiorl.score.metrics import measures_of
 from audiorl.score.results import write_system
 
@@ -313,4 +314,4 @@ def test_labels() -> None:
 def test_a_broken_decode_json(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "decode.json").write_bytes(content)
     with pytest.raises(UserError, match=r"decode\.json is not whole .*; remove it and decode"):
-        _read_decoding(tmp_path / "decode.json")
+        read_decoding(tmp_path / "decode.json")
