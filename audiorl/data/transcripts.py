@@ -21,9 +21,7 @@ from audiorl.errors import UserError
 from audiorl.runtime.files import read_json_lines
 
 FORMATS = ("lines", "kaldi", "trn", "jsonl", "tsv")
-ID_NAMES = (
-    "id utt_id utt uttid utterance_id utterance key name audio_filepath audio_path path file wav"
-)
+ID_NAMES = "id utt_id utt uttid utterance_id utterance key name audio_filepath path file wav"
 # Names of the text; a manifest with both has the hypothesis under one of the first.
 HYPOTHESIS_NAMES = "hyp hypothesis pred_text pred prediction predicted output"
 TEXT_NAMES = "text ref reference transcript transcription sentence target txt"
@@ -177,7 +175,7 @@ def _fields(path: Path, number: int, item: dict, role: str) -> tuple[str, str, t
         f"{HYPOTHESIS_NAMES} {TEXT_NAMES}" if role == "hyp" else f"{TEXT_NAMES} {HYPOTHESIS_NAMES}"
     )
     found = []
-    for meaning, known in (("id", ID_NAMES.split()), ("text", names.split())):
+    for meaning, known in (("id", ID_NAMES.split()), ("text", " ".join(names).split())):
         value = next((item[name] for name in known if name in item), None)
         if value is None and (meaning, role) == ("text", "keywords"):
             value = ""
