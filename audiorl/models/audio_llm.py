@@ -152,6 +152,8 @@ class AudioLLM(Recogniser):
         return [row[:n] for row, n in zip(frames, lengths.tolist(), strict=True)]
 
     def encoding_bytes(self, seconds: float) -> float:
+        if self.frontend is None:  # attention of transformers keeps no scores
+            return super().encoding_bytes(seconds)
         samples = torch.tensor(round(seconds * self.sample_rate))
         frames = self.encoder.num_frames(self.frontend.num_frames(samples)).item()
         return SCORE_COPIES * 4 * self.settings.encoder.attention_heads * frames**2

@@ -8,12 +8,14 @@ import pytest
 import torch
 from pretrained_encoders import ENCODERS, save_encoder
 from pretrained_llm import save_pretrained_llm
-from tiny import RATE, SIZES, set_keys, sing
+from tiny import RATE, SIZES, set_keys, sing, write_set
 from torch import Tensor
 from transformers import AutoFeatureExtractor, AutoModel
 
 from audiorl.config.schema import Config
+from audiorl.engines.native import PolicyEngine
 from audiorl.errors import UserError
+from audiorl.infer.transcribe import transcribe
 from audiorl.models.audio_llm import AudioLLM
 from audiorl.models.policy import load_policy
 from audiorl.models.pretrained_encoder import PretrainedEncoder
@@ -104,6 +106,15 @@ def test_audio_beyond_a_window_is_refused(tmp_path: Path) -> None:
     assert model.seconds == (0.0, 2.0)
     with pytest.raises(UserError, match=r"it hears 2 s, and audio of 2\.50 s would be cut"):
         model.encode([torch.zeros(round(2.5 * RATE))])
+
+
+def test_a_test_set_is_decoded(folder: Path, tmp_path: Path) -> None:
+    """Its audio may be long: an encoder of transformers keeps no scores of attention."""
+    utterances = write_set(tmp_path / "test", TEXTS)
+    model = model_of(folder, tmp_path)
+    assert model.encoding_bytes(3600.0) == 0
+    found = transcribe(PolicyEngine(model), utterances, max_length=3)
+    assert found.keys() == {u.id for u in utterances}
 
 
 def test_no_encoder_there(tmp_path: Path) -> None:
