@@ -171,11 +171,11 @@ def _filled(lines: list[str]) -> Iterator[tuple[int, str]]:
 
 def _fields(path: Path, number: int, item: dict, role: str) -> tuple[str, str, tuple[str, ...]]:
     """Return id, text and keywords of an object, under the names that toolkits give them."""
-    names = (
-        f"{HYPOTHESIS_NAMES} {TEXT_NAMES}" if role == "hyp" else f"{TEXT_NAMES} {HYPOTHESIS_NAMES}"
-    )
+    names = [*TEXT_NAMES.split(), *HYPOTHESIS_NAMES.split()]
+    if role == "hyp":
+        names = [*HYPOTHESIS_NAMES.split(), *names]
     found = []
-    for meaning, known in (("id", ID_NAMES.split()), ("text", " ".join(names).split())):
+    for meaning, known in (("id", ID_NAMES.split()), ("text", names)):
         value = next((item[name] for name in known if name in item), None)
         if value is None and (meaning, role) == ("text", "keywords"):
             value = ""
