@@ -13,6 +13,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
+from torch import nn
+
 from audiorl.config import config_differences, dump_config, load_config
 from audiorl.config.keys import schema_keys
 from audiorl.config.schema import Config
@@ -21,6 +24,7 @@ from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
 from audiorl.models import WEIGHTS
 from audiorl.runs.environment import environment
+from audiorl.runtime.device import setup_torch
 from audiorl.runtime.files import atomic_path, atomic_write, disk_errors, write_json
 from audiorl.runtime.stamps import Stamp
 
@@ -91,6 +95,24 @@ class Experiment:
                     "another device or number of threads adds in another order: from here on the "
                     "run agrees with an undisturbed one but for rounding, not to the bit"
                 )
+
+    def begin(self, seed: int, **inputs: list[Utterance] | list[Item] | Path) -> bool:
+        """Return whether there is something left to train, with threads and random state set.
+
+        UserErrors of `check_inputs`.
+        """
+        self.check_inputs(**inputs)
+        if self.is_complete:
+            log.info("%s is complete: nothing to do", self.folder)
+            return False
+        setup_torch(self.config.num_threads)
+        torch.manual_seed(seed)
+        return True
+
+    def finish(self, model: nn.Module) -> None:
+        """Save the model, which completes the run."""
+        model.eval().save(self.model_folder)
+        log.info("wrote %s", self.model_folder)
 
     def keep(self, name: str, path: Path) -> None:
         """Copy the user's code into the folder, under the relative path `name`."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from audiorl.config.codec import CodecConfig, FlowConfig
@@ -19,7 +20,7 @@ from audiorl.models.codec import CodecSettings, NativeCodec, PretrainedCodec, ne
 from audiorl.runs.experiment import Experiment
 from audiorl.runs.reporter import Reporter
 from audiorl.runtime.batching import batch_stream, some
-from audiorl.runtime.device import pick_device, setup_torch
+from audiorl.runtime.device import pick_device
 from audiorl.train.codec_sets import References, sound_report, tokens_report
 from audiorl.train.supervised import Loaded, train_supervised
 
@@ -38,12 +39,8 @@ def train_codec(config: Config, dump: Path, out: Path) -> None:
     """
     experiment = Experiment(out, config, ("data.sample_rate", "frontend.", "codec.", "flow."))
     train, dev = (read_utterances(dump / name) for name in (config.data.train, config.data.dev))
-    experiment.check_inputs(train=train, dev=dev)
-    if experiment.is_complete:
-        log.info("%s is complete: nothing to do", out)
+    if not experiment.begin(config.seed, train=train, dev=dev):
         return
-    setup_torch(config.num_threads)
-    torch.manual_seed(config.seed)
     codec = new_codec(CodecSettings.of(config), (u.text for u in train)).to(
         pick_device(config.device)
     )
@@ -51,8 +48,7 @@ def train_codec(config: Config, dump: Path, out: Path) -> None:
     if isinstance(codec, NativeCodec):
         _train(codec, experiment, train, dev)
     _report(codec.eval(), experiment, some(dev, config.codec.schedule.eval_utterances))
-    codec.save(experiment.model_folder)
-    log.info("wrote %s", experiment.model_folder)
+    experiment.finish(codec)
 
 
 def _train(
@@ -72,21 +68,16 @@ def _train(
     train_supervised(experiment, sound, flow.schedule, "sound", first=keys.schedule.max_steps)
 
 
+@dataclass
 class Tokens:
-    """Training of the tokens: they carry the text, and its sound (a `SupervisedTask`)."""
+    """Training of the tokens: they carry the text, and its sound (`Supervised`)."""
 
-    first_evaluation = 0
-
-    def __init__(
-        self,
-        codec: NativeCodec,
-        train: list[Utterance],
-        dev: list[Utterance],
-        keys: CodecConfig,
-        seed: int,
-    ) -> None:
-        self.model, self.train, self.dev = codec, train, dev
-        self.keys, self.seed = keys, seed
+    model: NativeCodec
+    train: list[Utterance]
+    dev: list[Utterance]
+    keys: CodecConfig
+    seed: int
+    first_evaluation: ClassVar[int] = 0
 
     def batches(self, first: int) -> Iterator[Loaded]:
         """Return utterances and their waves."""
@@ -105,24 +96,20 @@ class Tokens:
         return report["eval/cer"]
 
 
+@dataclass
 class FlowTraining:
-    """Training of the sound: from tokens and another recording (a `SupervisedTask`)."""
+    """Training of the sound: from tokens and another recording (`Supervised`)."""
 
-    first_evaluation = 0
+    model: NativeCodec
+    train: list[Utterance]
+    dev: list[Utterance]
+    keys: FlowConfig
+    codec_seconds: float  # of audio that is encoded, or evaluated, at once
+    seed: int
+    first_evaluation: ClassVar[int] = 0
 
-    def __init__(
-        self,
-        codec: NativeCodec,
-        train: list[Utterance],
-        dev: list[Utterance],
-        keys: FlowConfig,
-        codec_seconds: float,
-        seed: int,
-    ) -> None:
-        """`codec_seconds`: seconds of audio that are encoded, or evaluated, at once."""
-        self.model, self.train, self.dev = codec, train, dev
-        self.keys, self.codec_seconds, self.seed = keys, codec_seconds, seed
-        self.references = References(train)
+    def __post_init__(self) -> None:
+        self.references = References(self.train)
         self.tokens: dict[str, Tensor] = {}
 
     def batches(self, first: int) -> Iterator[Loaded]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -21,7 +23,7 @@ from audiorl.models.judge import Judge, JudgeSettings
 from audiorl.runs.experiment import Experiment
 from audiorl.runs.reporter import Reporter
 from audiorl.runtime.batching import batch_stream, batches_by_seconds, some
-from audiorl.runtime.device import pick_device, setup_torch
+from audiorl.runtime.device import pick_device
 from audiorl.score.tts import character_errors
 from audiorl.text.align import Counts
 from audiorl.train.supervised import Loaded, train_supervised
@@ -41,13 +43,9 @@ def train_judge(config: Config, dump: Path, out: Path) -> None:
     experiment = Experiment(out, config, ("data.sample_rate", "frontend.", "judge."))
     sets = (config.judge.train or config.data.train, config.data.dev)
     train, dev = (read_utterances(dump / name) for name in sets)
-    experiment.check_inputs(train=train, dev=dev)
-    if experiment.is_complete:
-        log.info("%s is complete: nothing to do", out)
+    if not experiment.begin(SEED, train=train, dev=dev):
         return
     _warn_of_shared(train, sets[0], dump / config.data.train)
-    setup_torch(config.num_threads)
-    torch.manual_seed(SEED)
     settings = JudgeSettings.of(config)
     judge = Judge.of(settings, [u.text for u in train], [u.speaker for u in train])
     if not judge.characters.symbols:
@@ -60,8 +58,7 @@ def train_judge(config: Config, dump: Path, out: Path) -> None:
     limits = (config.decode.batch_seconds, config.score.normalizer)
     task = Judging(judge, train, dev, config.judge, *limits)
     train_supervised(experiment, task, config.judge.schedule, "judge", 2, SEED)
-    judge.eval().save(experiment.model_folder)
-    log.info("wrote %s", experiment.model_folder)
+    experiment.finish(judge)
 
 
 def _warn_of_shared(train: Sequence[Utterance], name: str, others: Path) -> None:
@@ -75,23 +72,17 @@ def _warn_of_shared(train: Sequence[Utterance], name: str, others: Path) -> None
         )  # fmt: skip
 
 
+@dataclass
 class Judging:
-    """Training of texts and speakers (a `SupervisedTask`)."""
+    """Training of texts and speakers (`Supervised`)."""
 
-    first_evaluation = 0
-
-    def __init__(
-        self,
-        judge: Judge,
-        train: list[Utterance],
-        dev: list[Utterance],
-        keys: JudgeConfig,
-        dev_seconds: float,
-        style: str,
-    ) -> None:
-        """`dev_seconds`: audio that is evaluated at once; `style`: the normalizer of texts."""
-        self.model, self.train, self.dev, self.keys = judge, train, dev, keys
-        self.dev_seconds, self.style = dev_seconds, style
+    model: Judge
+    train: list[Utterance]
+    dev: list[Utterance]
+    keys: JudgeConfig
+    dev_seconds: float  # of audio that is evaluated at once
+    style: str  # the normalizer of texts
+    first_evaluation: ClassVar[int] = 0
 
     def batches(self, first: int) -> Iterator[Loaded]:
         """Return utterances and their waves."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -26,7 +28,7 @@ from audiorl.models.token_recogniser import (
 from audiorl.runs.experiment import Experiment
 from audiorl.runs.reporter import Reporter
 from audiorl.runtime.batching import batch_stream, some
-from audiorl.runtime.device import pick_device, setup_torch
+from audiorl.runtime.device import pick_device
 from audiorl.text.align import Counts, count_errors
 from audiorl.text.normalise import split_units, spoken
 from audiorl.train.supervised import Loaded, train_supervised
@@ -53,12 +55,8 @@ def train_reward_model(config: Config, dump: Path, tokens: Path, out: Path) -> N
     spoken_dev, codec_of_dev = read_tokens_of(dev, tokens / sets["dev"])
     check_codec(codec_of_dev, codec, str(tokens / sets["dev"]), str(tokens / sets["train"]))
     files = {f"tokens_{name}": tokens / sets[name] / TOKENS for name in sets}
-    experiment.check_inputs(train=train, dev=dev, **files)
-    if experiment.is_complete:
-        log.info("%s is complete: nothing to do", out)
+    if not experiment.begin(config.seed, train=train, dev=dev, **files):
         return
-    setup_torch(config.num_threads)
-    torch.manual_seed(config.seed)
     facts = collect_facts(config, train, spoken_train, codec)
     model = TokenRecogniser(RewardModelSettings.of(config), facts)
     model.to(pick_device(config.device))
@@ -69,8 +67,7 @@ def train_reward_model(config: Config, dump: Path, tokens: Path, out: Path) -> N
     tokens = {**spoken_train, **spoken_dev}
     task = RewardModelTraining(model, train, held_out, tokens, config.reward_model, config.seed)
     train_supervised(experiment, task, config.reward_model.schedule, "reward model", average=3)
-    model.eval().save(experiment.model_folder)
-    log.info("wrote %s", experiment.model_folder)
+    experiment.finish(model)
 
 
 def collect_facts(
@@ -119,22 +116,17 @@ def with_room(
     return kept
 
 
+@dataclass
 class RewardModelTraining:
-    """Training of texts and classes from tokens (a `SupervisedTask`)."""
+    """Training of texts and classes from tokens (`Supervised`)."""
 
-    first_evaluation = 0
-
-    def __init__(
-        self,
-        model: TokenRecogniser,
-        train: list[Utterance],
-        dev: list[Utterance],
-        tokens: Tokens,
-        keys: RewardModelConfig,
-        seed: int,
-    ) -> None:
-        self.model, self.train, self.dev, self.tokens = model, train, dev, tokens
-        self.keys, self.seed = keys, seed
+    model: TokenRecogniser
+    train: list[Utterance]
+    dev: list[Utterance]
+    tokens: Tokens
+    keys: RewardModelConfig
+    seed: int
+    first_evaluation: ClassVar[int] = 0
 
     def batches(self, first: int) -> Iterator[Loaded]:
         """Yield utterances and their tokens."""

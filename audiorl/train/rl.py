@@ -22,7 +22,7 @@ from audiorl.runs.experiment import Experiment
 from audiorl.runs.optimizer import Optimizers, warmup_then
 from audiorl.runs.reporter import Reporter
 from audiorl.runtime.batching import some
-from audiorl.runtime.device import pick_device, setup_torch
+from audiorl.runtime.device import pick_device
 from audiorl.runtime.files import progress
 from audiorl.tasks.task import Task
 
@@ -44,13 +44,11 @@ def train_rl(task: Task, init: Path, data: Path, out: Path) -> None:
     if not weights.exists():
         raise UserError(f"{weights}: there is no model to start from; run the stage before.")
     code = reward_files(config)
-    experiment.check_inputs(train=train, dev=dev, init=weights, **code, **task.rl_inputs())
+    inputs = {"train": train, "dev": dev, "init": weights, **code, **task.rl_inputs()}
+    if not experiment.begin(config.seed, **inputs):
+        return
     for name, path in code.items():
         experiment.keep(name, path)
-    if experiment.is_complete:
-        log.info("%s is complete: nothing to do", out)
-        return
-    setup_torch(config.num_threads)
     model = load_policy(init / "model", str(pick_device(config.device)))
     model.adapt(config.lora, config.seed)
     model.llm.gradient_checkpointing = config.gradient_checkpointing

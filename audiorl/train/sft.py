@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
-
-import torch
 
 from audiorl.models.lora import merge_adapters
 from audiorl.runs.experiment import Experiment
-from audiorl.runtime.device import setup_torch
 from audiorl.tasks.task import Task
 from audiorl.train.supervised import train_supervised
-
-log = logging.getLogger(__name__)
 
 
 def train_sft(task: Task, out: Path) -> None:
@@ -26,17 +20,12 @@ def train_sft(task: Task, out: Path) -> None:
     config = task.config
     experiment = Experiment(out, config, task.sft_sections)
     inputs = task.sft_inputs()
-    experiment.check_inputs(**inputs)
-    if experiment.is_complete:
-        log.info("%s is complete: nothing to do", out)
+    if not experiment.begin(config.seed, **inputs):
         return
-    setup_torch(config.num_threads)
-    torch.manual_seed(config.seed)
     training = task.warm_start(inputs)
     training.model.llm.gradient_checkpointing = config.gradient_checkpointing
     schedule = config.sft.schedule
     if schedule.max_steps:
         train_supervised(experiment, training, schedule, average=schedule.average)
     merge_adapters(training.model)
-    training.model.eval().save(experiment.model_folder)
-    log.info("wrote %s", experiment.model_folder)
+    experiment.finish(training.model)

@@ -122,7 +122,7 @@ def test_what_is_not_known_does_not_count() -> None:
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"utterances": {"a": {"heard": 1, "x": 2}}}'])
 def test_a_broken_judged_json_is_named(text: str, tmp_path: Path) -> None:
     (tmp_path / "judged.json").write_text(text)
-    with pytest.raises(UserError, match=r"judged.json is not whole .* score again"):
+    with pytest.raises(UserError, match=r"judged.json is not whole .* hear the set again"):
         read_judged(tmp_path)
 
 
