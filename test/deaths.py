@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,13 +95,18 @@ LOGS = ("tensorboard", "log")  # folders to which each start adds
 class Trial:
     """A recipe in a folder: undisturbed, and killed again and again, with the same result."""
 
-    def __init__(self, recipe: str, work: Path, last: int = 9) -> None:
+    def __init__(
+        self, recipe: str, work: Path, last: int = 9, smaller: Mapping[str, object] | None = None
+    ) -> None:
+        """`last`: stage; `smaller`: keys of the config beside RECIPES."""
         sys.path.insert(0, str(Path(__file__).parent / "egs"))
         import recipe_runs
 
         self.recipe, self.work, self.last = recipe, work, last
         small, more = RECIPES[recipe]
-        self.options = recipe_runs.settings({**getattr(recipe_runs, small), **more})
+        self.options = recipe_runs.settings(
+            {**getattr(recipe_runs, small), **more, **(smaller or {})}
+        )
         self.options += ["--corpus", str(work / "data"), "--scale", "0.04", "--nj", "2"]
         self.options += ["--dump", str(work / "dump"), "--exp", str(work / "exp")]
         self.program = recipe_runs.EGS / recipe / "run.sh"
@@ -130,7 +135,8 @@ class Trial:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     program.wait(moment * seconds[stage - 1])
                 hit = program.poll() is None
-                os.killpg(program.pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(program.pid, signal.SIGKILL)
                 program.wait()
                 left = self._processes()
                 print(f"{self.recipe} stage {stage} at {moment:.0%}: {'killed' if hit else 'over'}")
@@ -147,7 +153,11 @@ class Trial:
 
     def _finish(self, stage: int) -> None:
         program = self._start(stage)
-        said, _ = program.communicate()
+        try:
+            said, _ = program.communicate()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(program.pid, signal.SIGKILL)
         assert program.returncode == 0, said[-5000:]
 
     def _processes(self) -> list[str]:

@@ -81,6 +81,8 @@ def _format_set(
     if not source.is_dir():
         raise UserError(f"{source} does not exist; run stage 1, or fix the set's name in data.*.")
     tables = {name: digest(file) for name, file in set_files(source).items()}
+    for left in (".tmp", ".old"):  # by a process that was killed
+        shutil.rmtree(out.with_name(f".{out.name}{left}"), ignore_errors=True)
     if (out / STAMP).exists():
         hashes = _audio_digests(source, checks)
         stamp = _stamp(out, config, checks, filtered, tables, hashes)
@@ -190,7 +192,6 @@ def _stamp(
 def _write(made: DataDir, out: Path, stamp: Stamp, row: list, checks: Checks) -> None:
     """Write the set beside its place and move it there when it is complete."""
     beside = out.with_name(f".{out.name}.tmp")
-    shutil.rmtree(beside, ignore_errors=True)
     recordings = made.tables.get("wav.scp", {})
     commands = {name: audio for name, audio in recordings.items() if is_pipe(audio)}
     for name, command in progress(commands.items(), f"{out.name}: running commands", len(commands)):

@@ -28,7 +28,8 @@ DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
 
 
 def end_with(parent: int) -> None:
-    """Ask the system to kill this process when its parent dies, however that happens."""
+    """Leave interruptions to the parent, and be killed when it dies, however that happens."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(OSError, AttributeError):  # another system: the pipe's end tells it
         ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)
     if os.getppid() != parent:
@@ -105,7 +106,6 @@ def _kill(process: subprocess.Popen, pipe: Connection) -> None:
 
 def _serve(number: int, parent: int) -> None:
     end_with(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal: the parent decides
     records: queue.SimpleQueue = queue.SimpleQueue()
     logging.getLogger().addHandler(QueueHandler(records))
     logging.getLogger().setLevel(logging.INFO)

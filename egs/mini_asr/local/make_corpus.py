@@ -8,8 +8,6 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
-import signal
-import threading
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import repeat
@@ -26,6 +24,7 @@ from audiorl.bin.cli import parser, run
 from audiorl.data.corpus import claim
 from audiorl.errors import UserError
 from audiorl.runtime.files import progress
+from audiorl.runtime.processes import end_with
 
 # Raise it when the same options make other sentences or other sound.
 VERSION = 6
@@ -92,7 +91,7 @@ def synthesise(out: Path, missing: list[Plan], nj: int) -> None:
     from render import make_utterance
 
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(nj, mp_context=context, initializer=follow_parent)
+    pool = ProcessPoolExecutor(nj, context, end_with, (os.getpid(),))
     try:
         done = pool.map(make_utterance, repeat(str(out)), missing, chunksize=8)
         for _ in progress(done, "synthesis", len(missing), "utt"):
@@ -104,17 +103,6 @@ def synthesise(out: Path, missing: list[Plan], nj: int) -> None:
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def follow_parent() -> None:
-    """A worker leaves interruptions to its parent, and ends when the parent does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def watch() -> None:
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 if __name__ == "__main__":
