@@ -511,7 +511,7 @@ def test_other_options_are_refused_and_nothing_is_lost(local, corpus, seed, lang
 
 def test_a_damaged_note_is_one_sentence(local, tmp_path):
     (tmp_path / "corpus.json").write_text("{", encoding="utf-8")
-    with pytest.raises(UserError, match=r"corpus\.json: not the JSON that was written"):
+    with pytest.raises(UserError, match=r"corpus\.json is not whole"):
         local.make_corpus.make_corpus(local.make_corpus.CORPUS, tmp_path, 1, "en", 1, 0.005)
 
 
