@@ -5,8 +5,8 @@ example:
   python -m audiorl.bin.score --config conf/both.yaml --dump dump \\
       --judge exp/judge exp/base exp/both
 
-Of synthesis the judge first hears what was synthesised: one by train_judge, or any recogniser of
-this toolkit (--judge ../mini_asr/exp/sft), which knows no voices.
+Of synthesis the judge first hears what was synthesised: one by train_judge, or a recogniser, which
+knows no voices: of this toolkit (--judge ../mini_asr/exp/sft), or the folder of a Whisper, say.
 Writes result.json, result.txt, per_utt.tsv, ref.trn and hyp.trn into exp/*/decode_*/<set>, and
 exp/*/decode_*/result.json. Folders whose hypotheses and references are unchanged stay as they are.
 """

@@ -103,7 +103,7 @@ def _missing(config: Config) -> Iterator[Rule]:
     texts = {"hypotheses": config.rl_data.hypotheses, "background": [config.rl_data.background]}
     for key, paths in texts.items():
         for path in filter(None, paths):
-            if not os.path.isfile(path):
+            if not os.path.isfile(path) and not (key == "hypotheses" and os.path.isdir(path)):
                 message = "there is no such file; give its path, seen from the recipe's folder"
                 yield (f"rl_data.{key}",), f"{os.path.abspath(path)}: {message}"
     for key, value, package, fix in OPTIONAL:

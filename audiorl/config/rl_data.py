@@ -84,8 +84,8 @@ class RLDataConfig:
     )
     hypotheses: list[str] = key(
         [],
-        "Kaldi `text` files by further systems, which hard compares; empty: it compares the "
-        "policy's greedy hypothesis with its samples",
+        "further systems, which hard compares: Kaldi `text` files, or folders of recognisers; "
+        "empty: it compares the policy's greedy hypothesis with its samples",
     )
     keywords: str = key(
         "given",

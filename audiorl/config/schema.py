@@ -49,7 +49,7 @@ class Config:
     )
     data: DataConfig = key(DataConfig, "corpus")
     model: ModelConfig = key(ModelConfig, "stage 3")
-    whisper: WhisperOptions = key(WhisperOptions, "stage 3", task="asr")
+    whisper: WhisperOptions = key(WhisperOptions, "the policy, judge or ear, where it is a Whisper")
     tokenizer: TokenizerConfig = key(TokenizerConfig, "text units")
     frontend: FrontendConfig = key(FrontendConfig, "features")
     encoder: EncoderConfig = key(EncoderConfig, "audio encoder", task="asr")

@@ -10,26 +10,19 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 import audiorl
-from audiorl.config import load_config
 from audiorl.config.schema import Config
-from audiorl.data.audio import audio_digests, audio_info, read_audio, resample
+from audiorl.data.audio import audio_digests, audio_info, read_audio
 from audiorl.data.tables import read_table
 from audiorl.data.utterance import Utterance, absolute_audio, read_utterances
-from audiorl.engines.native import PolicyEngine
 from audiorl.errors import UserError
-from audiorl.infer.transcribe import greedy
-from audiorl.models import WEIGHTS
-from audiorl.models.judge import LABELS, Judge
-from audiorl.models.policy import load_policy
-from audiorl.models.recogniser import Recogniser
-from audiorl.runtime.batching import batches_by_seconds, shown_batches
+from audiorl.infer.hearing import WaveJudge, heard, load_judge, weights_file
+from audiorl.runtime.batching import shown_batches
 from audiorl.runtime.stamps import Stamp
 from audiorl.score.hypotheses import check_ids
 from audiorl.score.sound import measure, spectral_distance, speech_span
@@ -39,68 +32,12 @@ COMPARED_RECORDINGS = 20  # of a speaker, from the train set
 JUDGING = 1  # of what is measured; another number, and all is measured again
 
 
-class WaveJudge(Protocol):
-    """A judge of speech: `audiorl.models.judge.Judge`, or a trained audio LLM."""
-
-    sample_rate: int
-
-    def transcribe(self, waves: Sequence[Tensor]) -> list[str]: ...
-
-    def speaker(self, waves: Sequence[Tensor]) -> Tensor | None:
-        """Return vectors [B, S] of unit length; None if the judge does not know voices."""
-
-
-class RecogniserJudge:
-    """A recogniser that this toolkit has trained (egs/mini_asr/exp/sft, say) as the judge."""
-
-    def __init__(self, model: Recogniser, max_length: int) -> None:
-        """`max_length`: tokens of a transcript at most."""
-        self.model, self.engine = model, PolicyEngine(model)
-        self.sample_rate = model.sample_rate
-        self.max_length = max_length
-
-    @torch.no_grad()
-    def transcribe(self, waves: Sequence[Tensor]) -> list[str]:
-        prefix = self.model.prefix(self.model.encode(waves))
-        return [found.text for found in greedy(self.engine, prefix, self.max_length)]
-
-    def speaker(self, waves: Sequence[Tensor]) -> None:
-        return None
-
-
-def load_judge(exp: Path, device: str = "cpu") -> WaveJudge:
-    """Return the judge of an experiment by train_judge, or the recogniser of one of ASR."""
-    if (exp / "model" / LABELS).exists():
-        return Judge.load(exp / "model", device)
-    model = load_policy(exp / "model", device)
-    if not isinstance(model, Recogniser):
-        raise UserError(f"{exp} is no recogniser and cannot judge; name exp/judge, or one of ASR.")
-    decode = load_config(exp / "config.yaml").decode
-    return RecogniserJudge(model, decode.max_completion_length)
-
-
-def transcribe_waves(
-    judge: WaveJudge, waves: Sequence[Tensor], sample_rate: int, batch_seconds: float
-) -> list[str]:
-    """Return the texts of waves [S_i] of any rate, `batch_seconds` with padding at once."""
-    samples = {str(place): np.asarray(wave) for place, wave in enumerate(waves)}
-    if sample_rate != judge.sample_rate:
-        samples = {n: resample(w, sample_rate, judge.sample_rate) for n, w in samples.items()}
-    lengths = {name: len(wave) / judge.sample_rate for name, wave in samples.items()}
-    places = [Utterance(n, "", "", "", duration=seconds) for n, seconds in lengths.items()]
-    texts = {}
-    for batch in batches_by_seconds(places, batch_seconds):
-        found = _transcribe(judge, [samples[u.id] for u in batch])
-        texts |= {u.id: text for u, text in zip(batch, found, strict=True)}
-    return [texts[name] for name in samples]
-
-
 def judge_systems(folder: Path, exps: Iterable[Path], dump: Path, cfg: Config, device: str) -> None:
-    """Write judged.json of every set of every system by the judge of an experiment `folder`.
+    """Write judged.json of every set of every system by the judge at `folder` (`load_judge`).
 
     What is up to date is left.
     """
-    weights, judge = folder / "model" / WEIGHTS, None
+    weights, judge = weights_file(folder), None
     for name in cfg.data.test:
         texts = read_utterances(dump / name, texts_alone=True)
         recordings, natural = _recordings(texts, dump / cfg.data.train), None
@@ -110,7 +47,7 @@ def judge_systems(folder: Path, exps: Iterable[Path], dump: Path, cfg: Config, d
             stamp = _stamp(out, weights, waves, [*texts, *recordings])
             if stamp.is_current(out / JUDGED):
                 continue
-            judge = judge or load_judge(folder, device)
+            judge = judge or load_judge(folder, device, cfg.whisper)
             seconds = cfg.decode.batch_seconds
             natural = natural or _Natural(judge, texts, recordings, seconds, str(dump / name))
             judged = _judge(judge, waves, natural, seconds, str(out))
@@ -171,9 +108,7 @@ def _judge(
     judged = {}
     for batch in shown_batches(desc, waves, batch_seconds):
         samples = [_read(u, judge.sample_rate) for u in batch]
-        rows = zip(
-            batch, samples, _transcribe(judge, samples), _voices(judge, samples), strict=True
-        )
+        rows = zip(batch, samples, heard(judge, samples), _voices(judge, samples), strict=True)
         for u, wave, text, voice in rows:
             judged[u.id] = _measure(u, wave, text, voice, natural, judge.sample_rate)
     return {uid: judged[uid] for uid in sorted(judged)}
@@ -192,12 +127,6 @@ def _measure(
         distance=distance,
         **asdict(measure(wave, rate)),
     )
-
-
-def _transcribe(judge: WaveJudge, samples: list[np.ndarray]) -> list[str]:
-    # A wave without samples has no text.
-    found = iter(judge.transcribe([torch.from_numpy(w) for w in samples if len(w)]))
-    return [next(found) if len(wave) else "" for wave in samples]
 
 
 def _voices(judge: WaveJudge, samples: list[np.ndarray]) -> list[Tensor | None]:

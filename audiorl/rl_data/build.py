@@ -11,6 +11,7 @@ from audiorl.config.schema import Config
 from audiorl.data.tables import set_files
 from audiorl.data.utterance import Utterance, write_utterances_jsonl
 from audiorl.errors import UserError
+from audiorl.infer.hearing import weights_file
 from audiorl.rewards import reward_files
 from audiorl.rewards.core.workers import open_rewards
 from audiorl.rl.groups import Sampler
@@ -75,7 +76,8 @@ def rl_set_stamp(config: Config, policy: str, dump: Path, out: Path, weights: Pa
     sets = {subset.source_in(data) for subset in subsets_of(config)}
     sets |= {data.train, *held_out_sets(config)}
     texts = filter(None, (*rl_data.hypotheses, rl_data.background))
-    files = [*map(Path, texts), *reward_files(config).values()]
+    systems = (weights_file(path) if path.is_dir() else path for path in map(Path, texts))
+    files = [*systems, *reward_files(config).values()]
     inputs = {"weights": weights, **{str(file): file for file in files}}
     for name in sets:
         inputs |= set_files(dump / name)

@@ -14,7 +14,9 @@ from audiorl.config.schema import Config
 from audiorl.data.tables import read_table
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.errors import UserError
+from audiorl.infer.hearing import load_judge, transcribe_recordings
 from audiorl.rl_data.keywords import find_keywords
+from audiorl.runtime.device import pick_device
 from audiorl.text.normalise import normalizer
 
 
@@ -93,15 +95,21 @@ def _some(utterances: list[Utterance], config: Config, source: str) -> list[Utte
 
 
 def read_hypotheses(config: Config, pool: dict[str, list[Utterance]]) -> list[dict[str, str]]:
-    """Return the hypotheses of each further system, by id.
+    """Return the hypotheses of each further system, by id: read, or those of a model in a folder.
 
     Raises UserError if a file is missing, or says nothing about an utterance that a hard subset may
     take.
     """
     hard = [s.source_in(config.data) for s in subsets_of(config) if s.kind == "hard"]
-    wanted = [u.id for source in dict.fromkeys(hard) for u in pool[source]]
+    compared = {u.id: u for source in dict.fromkeys(hard) for u in pool[source]}
+    wanted = list(compared)
     systems = []
     for path in map(Path, config.rl_data.hypotheses):
+        if path.is_dir():
+            model = load_judge(path, str(pick_device(config.device)), config.whisper)
+            seconds, utterances = config.decode.batch_seconds, list(compared.values())
+            systems.append(transcribe_recordings(model, utterances, seconds, str(path)))
+            continue
         if not path.is_file():
             raise UserError(
                 f"rl_data.hypotheses: {path} does not exist; name the `text` file that a system's "

@@ -17,7 +17,7 @@ from audiorl.data.speech_tokens import TOKENS, CodecInfo, check_codec, read_toke
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.engines.engine import Engine, make_engine
 from audiorl.errors import UserError
-from audiorl.infer.judging import WaveJudge, load_judge, transcribe_waves
+from audiorl.infer.hearing import WaveJudge, load_judge, transcribe_waves, weights_file
 from audiorl.infer.speak import SAMPLING, speak
 from audiorl.infer.synthesise import Synthesiser, speaker_vectors
 from audiorl.models import WEIGHTS
@@ -88,9 +88,9 @@ class Synthesis(Task):
             "reward_model": self.folders.reward_model / "model" / WEIGHTS,
         }
         if self.folders.judge:
-            found["judge"] = self.folders.judge / "model" / WEIGHTS
+            found["judge"] = weights_file(self.folders.judge)
         if self.folders.ear:
-            found["ear"] = self.folders.ear / "model" / WEIGHTS
+            found["ear"] = weights_file(self.folders.ear)
         if self._needs_histories:
             found["histories"] = self.folders.histories / TOKENS
         for name, path in found.items():
@@ -217,7 +217,7 @@ class Synthesis(Task):
     def _load_judge(self, device: str) -> WaveJudge | None:
         if self.folders.judge is None or self.config.rl.early_stop == "never":
             return None
-        return load_judge(self.folders.judge, device)
+        return load_judge(self.folders.judge, device, self.config.whisper)
 
     def _load_ear(self, codec: Codec, device: str) -> TranscribeWaves | None:
         if self.folders.ear is None:
@@ -228,7 +228,7 @@ class Synthesis(Task):
                 f"{self.folders.ear} would be rewarded for and judge as well, which hides "
                 "reward hacking; name another recogniser with --ear."
             )
-        return self._ear(load_judge(self.folders.ear, device), codec)
+        return self._ear(load_judge(self.folders.ear, device, self.config.whisper), codec)
 
     def _ear(self, judge: WaveJudge, codec: Codec) -> TranscribeWaves:
         seconds = self.config.decode.batch_seconds

@@ -20,7 +20,8 @@ from audiorl.config import Config, dump_config
 from audiorl.data.tables import read_table
 from audiorl.errors import UserError
 from audiorl.infer import judging as listen
-from audiorl.infer.judging import RecogniserJudge, judge_systems, load_judge, transcribe_waves
+from audiorl.infer.hearing import RecogniserJudge, load_judge, transcribe_waves
+from audiorl.infer.judging import judge_systems
 from audiorl.models.judge import Judge, JudgeSettings
 from audiorl.score.asr import score_systems
 from audiorl.score.metrics import measures_of
@@ -58,7 +59,7 @@ def vector(wave: np.ndarray) -> torch.Tensor:
 def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Config, Ear]:
     """Two systems and the natural recordings, not yet judged, and who will judge."""
     ear = Ear()
-    monkeypatch.setattr(listen, "load_judge", lambda exp, device: ear)
+    monkeypatch.setattr(listen, "load_judge", lambda path, device, whisper: ear)
     return tmp_path, make_voices(tmp_path, SYSTEMS, utterances=6, judged=False), ear
 
 

@@ -23,7 +23,7 @@ from audiorl.config.rewards import reward_options
 from audiorl.data.speech_tokens import write_tokens
 from audiorl.data.utterance import Utterance, write_utterances_jsonl
 from audiorl.errors import UserError
-from audiorl.infer.judging import RecogniserJudge
+from audiorl.infer.hearing import RecogniserJudge
 from audiorl.models.codec import CodecSettings, PretrainedCodec, codec_info
 from audiorl.models.policy import Policy
 from audiorl.models.token_recogniser import RecogniserFacts, RewardModelSettings, TokenRecogniser
@@ -238,7 +238,7 @@ class Ear:
 
 def test_the_watch_listens_at_its_own_rate(world: World, tmp_path: Path, monkeypatch) -> None:
     heard = []
-    monkeypatch.setattr(rl_synthesis, "load_judge", lambda exp, device: Ear())
+    monkeypatch.setattr(rl_synthesis, "load_judge", lambda path, device, whisper: Ear())
     original = rl_synthesis.count_heard
 
     def count(config, utterances, texts) -> list[Counts]:
