@@ -22,10 +22,14 @@ class Groups:
     Each has a place among the rows of its prefix: as few places as the most need.
     """
 
-    def __init__(self, owners: Tensor, prefixes: int) -> None:
-        """`owners`: the prefix [N] of each row."""
+    def __init__(self, owners: Tensor, prefixes: int, width: int | None = None) -> None:
+        """`owners`: the prefix [N] of each row; `width`: its rows, if all have as many."""
+        self.owners, self.prefixes = owners, prefixes
+        if width is not None:
+            self.width, self.places = width, torch.arange(len(owners), device=owners.device)
+            return
         counts = owners.bincount(minlength=prefixes)
-        self.owners, self.prefixes, self.width = owners, prefixes, int(counts.max())
+        self.width = int(counts.max())
         first = counts.cumsum(0) - counts
         rank = torch.arange(len(owners), device=owners.device) - first[owners]
         self.places = owners * self.width + rank  # [N], among B * width
@@ -34,7 +38,7 @@ class Groups:
     def even(cls, rows: int, prefixes: int, device: torch.device) -> Groups:
         """Return groups of equal size."""
         owners = torch.arange(prefixes, device=device).repeat_interleave(rows // prefixes)
-        return cls(owners, prefixes)
+        return cls(owners, prefixes, rows // prefixes)
 
     def by_prefix(self, rows: Tensor) -> Tensor:
         """Return [N, K, Q, X] as [B, K, width * Q, X], zeros at places that no row has."""

@@ -84,9 +84,13 @@ class PretrainedEncoder(nn.Module):
 
 def saved_encoder(folder: str) -> PretrainedEncoder:
     """Return the shape of the encoder of the model saved in `folder`."""
-    own = Path(folder, ENCODER_FILES)
-    model = AutoModel.from_config(AutoConfig.from_pretrained(own))
-    return PretrainedEncoder(_encoder(model), AutoFeatureExtractor.from_pretrained(own))
+    return encoder_shape(Path(folder, ENCODER_FILES))
+
+
+def encoder_shape(name: str | Path) -> PretrainedEncoder:
+    """Return an encoder by its config.json, without weights."""
+    model = AutoModel.from_config(AutoConfig.from_pretrained(name))
+    return PretrainedEncoder(_encoder(model), AutoFeatureExtractor.from_pretrained(name))
 
 
 def _encoder(model: PreTrainedModel) -> PreTrainedModel:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny import sing
-from tiny_whisper import save_whisper, tiny_whisper
+from tiny_whisper import save_whisper, tiny_whisper, whisper_config
 from torch import Tensor
 from transformers import WhisperForConditionalGeneration
 
@@ -16,6 +16,7 @@ from audiorl.engines.sampling import Sampling
 from audiorl.models.families.whisper import Whisper
 from audiorl.models.lora import is_adapter, merge_adapters
 from audiorl.models.policy import load_policy
+from audiorl.rl.estimate import estimate
 from audiorl.rl.logprobs import response_logprobs
 
 TEXTS = ["ba do", "ki lu me no"]
@@ -120,3 +121,17 @@ def test_saved_merged_or_alone(hub: Path, tmp_path: Path) -> None:
     torch.testing.assert_close(
         outputs(load_policy(tmp_path / "merged")), expected, rtol=0, atol=1e-3
     )
+
+
+def test_its_memory_is_estimated_without_weights(hub: Path, tmp_path: Path) -> None:
+    """The encoder's states are read by cross attention: keys and values of each layer."""
+    for path in hub.iterdir():
+        if path.name != "model.safetensors":
+            (tmp_path / path.name).symlink_to(path)
+    keys = {"rl.num_prompts": 5, "rl.num_generations": 4, "rl.max_completion_length": 8}
+    for window, states in {"full": 100, "utterance": 75}.items():
+        others = {"whisper.window": window, "data.max_duration": 1.0, "lora.rank": 4}
+        text = estimate(whisper_config(tmp_path, {**keys, **others}))
+        own, heard = (2 + 4 * 8) * 2 * 2 * 32 * 4, states * 2 * 2 * 32 * 4
+        assert f"{5 * (own + heard) / 1e6:.1f} MB  5 x (2 + 4 x 8) positions\n" in text
+        assert "learns by adapters of 0.01 M" in text

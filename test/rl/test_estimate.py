@@ -10,10 +10,13 @@ import pytest
 import torch
 from pretrained_llm import save_pretrained_llm
 from tiny import random_prefix, tiny_config, tiny_model
+from tiny_whisper import save_whisper
+from transformers import WhisperConfig, WhisperModel
 
 from audiorl.config.schema import Config
 from audiorl.engines.shared_prefix import GroupDecoder
 from audiorl.errors import UserError
+from audiorl.models.sketch import longest_prefix, sketch
 from audiorl.rl import estimate as module
 from audiorl.rl.estimate import estimate, saved_bytes
 from audiorl.runs.optimizer import Optimizers
@@ -78,7 +81,7 @@ def test_activations(share: str, recompute: bool, rank: int, dtype: str) -> None
     model.adapt(config.lora, 0)
     model.train_only(["adaptor", "llm"])
     lm, group, length = model.llm, 4, 16
-    positions = module.longest_prefix(config, model)
+    positions, _ = longest_prefix(config, sketch(config))
     prefix = random_prefix(64, [positions, positions - 1])
     prefix.embeds = prefix.embeds.to(lm.lm_head.weight.dtype).requires_grad_()
     tokens = torch.zeros(2 * group, length, dtype=torch.long)
@@ -95,7 +98,7 @@ def test_activations(share: str, recompute: bool, rank: int, dtype: str) -> None
 def test_keys_and_values(dtype: str) -> None:
     config = tiny_config({**KEYS, "llm.dtype": dtype})
     model = tiny_model({**KEYS, "llm.dtype": dtype})
-    positions = module.longest_prefix(config, model)
+    positions, _ = longest_prefix(config, sketch(config))
     prefix = random_prefix(32, [positions] * 6)
     prefix.embeds = prefix.embeds.to(model.llm.lm_head.weight.dtype)
     with torch.no_grad():
@@ -120,13 +123,25 @@ def test_weights_of_a_pretrained_llm_are_not_read(tmp_path: Path) -> None:
         estimate(tiny_config(keys))
 
 
+def test_an_encoder_of_transformers(tmp_path: Path) -> None:
+    """50 frames a second, two to an embedding, and its own parameters; no weights are read."""
+    save_whisper(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    config = tiny_config({**KEYS, "encoder.pretrained": str(tmp_path), "data.max_duration": 1.0})
+    model = WhisperModel(WhisperConfig.from_pretrained(tmp_path)).encoder
+    count = sum(p.numel() for p in model.parameters())
+    text = estimate(config)
+    assert re.search(rf"^  encoder +{count / 1e6:.2f} M  frozen$", text, re.MULTILINE)
+    assert "x (41 + 4 x 16) positions\n" in text
+
+
 def test_what_does_not_fit_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     config = tiny_config(KEYS)
     text = estimate(config)
-    assert text.endswith("of this machine's memory: fits") and max(map(len, text.split("\n"))) <= 90
-    monkeypatch.setattr(module, "_device", lambda config: (1000, "a small GPU"))
+    assert text.endswith(" GB free: fits") and max(map(len, text.split("\n"))) <= 90
+    monkeypatch.setattr(module, "free_memory", lambda device: 1000)
     *_, verdict, advice = estimate(config).split("\n")
-    assert re.fullmatch(r"  in all +[\d.]+ MB  of 0\.0 MB of a small GPU: does not fit", verdict)
+    assert re.fullmatch(r"  in all, on cpu +[\d.]+ MB  of 0\.0 MB free: does not fit", verdict)
     assert advice == (
         "  the largest: activations of an update; smaller by gradient_checkpointing: true, "
         "rl.micro_batch_tokens"

@@ -317,10 +317,10 @@ class PretrainedAudioLLM(Recogniser):
     def prefix_length(self, condition: Tensor) -> int:
         return len(condition) + sum(map(len, self._around))
 
-    def longest_prefix(self, seconds: float) -> int:
-        """Return the positions of the prefix of audio that lasts so long, or as long as it may."""
+    def longest_prefix(self, seconds: float) -> tuple[int, int]:
+        """Return the positions of the prefix of audio of that length, or of the longest; and 0."""
         wave = np.zeros(int(min(seconds, self.seconds[1]) * self.sample_rate), np.float32)
-        return self.inputs([self._text], [wave])["input_ids"].size(1)
+        return self.inputs([self._text], [wave])["input_ids"].size(1), 0
 
     def _split(self, ids: list[int]) -> tuple[list[int], list[int]]:
         """The ids before and behind the placeholders."""

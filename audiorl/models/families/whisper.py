@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -137,11 +137,26 @@ class Whisper(Recogniser):
     @classmethod
     def create(cls, config: Config, texts: Iterable[str]) -> Whisper:
         """Return the model `model.pretrained`; its text units are its own."""
+        return cls._made(config, WhisperForConditionalGeneration.from_pretrained)
+
+    @classmethod
+    def without_weights(cls, config: Config) -> Whisper:
+        """Return the same with its model on the meta device: no weights are read."""
+
+        def shape(name: str, dtype: torch.dtype) -> WhisperForConditionalGeneration:
+            with torch.device("meta"):
+                hf = WhisperForConditionalGeneration(WhisperConfig.from_pretrained(name))
+            hf.generation_config = GenerationConfig.from_pretrained(name)
+            return hf.to(dtype)
+
+        return cls._made(config, shape)
+
+    @classmethod
+    def _made(cls, config: Config, load: Callable[..., WhisperForConditionalGeneration]) -> Whisper:
         name = config.model.pretrained
         settings = WhisperSettings(cls.family, config.whisper, config.llm.dtype)
         try:
-            dtype = getattr(torch, settings.dtype)
-            hf = WhisperForConditionalGeneration.from_pretrained(name, dtype=dtype)
+            hf = load(name, dtype=getattr(torch, settings.dtype))
             extractor = WhisperFeatureExtractor.from_pretrained(name)
         except UNLOADABLE as error:
             raise UserError(
@@ -211,6 +226,10 @@ class Whisper(Recogniser):
     def prefix_length(self, condition: Tensor) -> int:
         """Return the number of start tokens: the memory is not among the LM's positions."""
         return len(self._start)
+
+    def longest_prefix(self, seconds: float) -> tuple[int, int]:
+        """Return the start tokens, and the states of audio of that length, or of the longest."""
+        return len(self._start), self._states(int(min(seconds, self.seconds[1]) * self.sample_rate))
 
     def _states(self, samples: int) -> int:
         """Number of encoder states of a wave; UserError if it is longer than the window."""
