@@ -82,3 +82,18 @@ def plugins(
     for name in set(sys.modules) - known:
         if name.startswith("audiorl.rewards."):
             del sys.modules[name]
+
+
+@pytest.fixture(scope="session")
+def family_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return the folder of a tiny pretrained recogniser, by the name of its family."""
+    from tiny_families import save_family
+
+    root = tmp_path_factory.mktemp("hub")
+
+    def folder(name: str) -> Path:
+        if not (root / name).exists():
+            save_family(name, root / name)
+        return root / name
+
+    return folder

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -27,6 +28,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.utils.logging import disable_progress_bar
 
 from audiorl.config.model import LLMConfig
 from audiorl.config.pretrained import why_no_lm
@@ -34,6 +36,8 @@ from audiorl.errors import UserError, reason
 from audiorl.models.lora import head_adapter
 from audiorl.models.memory import Memory
 
+if not sys.stderr.isatty():
+    disable_progress_bar()  # transformers draws into logs, too
 SLICES = 8  # of the vocabulary, in `LanguageModel.logits`
 
 
