@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +17,13 @@ from runs import outcome
 from safetensors.torch import load_file
 from tiny import sentences, write_set
 
+from audiorl.config import load_config
+from audiorl.data.utterance import read_utterances
+from audiorl.errors import UserError
 from audiorl.models.policy import load_policy
 from audiorl.runs.reporter import Reporter
+from audiorl.tasks import make_task
+from audiorl.tasks.task import Folders
 
 KEYS = {
     "device": "cpu",
@@ -159,3 +165,59 @@ def test_only_the_llm_learns_from_stored_frames(
     Recipe(tmp_path, family_folder("fun_asr_nano"), dump, {**keys, "rl.cache_frames": False})
     plain = recipe.rl("plain")
     assert outcome(stored) == outcome(plain)
+
+
+def last(folder: Path, name: str, seconds: float) -> str:
+    """Let the first utterance of a set last so long, and return its id."""
+    path = folder / name / "utt2dur"
+    first, *others = path.read_text().splitlines()
+    utterance = first.split()[0]
+    path.write_text("\n".join([f"{utterance} {seconds}", *others, ""]))
+    return utterance
+
+
+@pytest.mark.parametrize(
+    ("name", "seconds", "said"),
+    [("train", 0.02, "0.02"), ("dev", 30.5, "30.50"), ("test", 36, "36.00")],
+)
+def test_audio_that_it_cannot_hear_is_refused_before_training(
+    name: str,
+    seconds: float,
+    said: str,
+    family_folder: Callable[[str], Path],
+    dump: Path,
+    tmp_path: Path,
+) -> None:
+    changed = shutil.copytree(dump, tmp_path / "dump")
+    utterance = last(changed, name, seconds)
+    keys = {"sft.schedule.max_steps": 2, "sft.ctc_weight": 0}
+    recipe = Recipe(tmp_path, family_folder("qwen2_audio"), changed, keys)
+    with pytest.raises(UserError) as refusal:
+        recipe.warm_start()
+    assert str(refusal.value).startswith(
+        f"{changed / name}: {utterance} lasts {said} s (1 like it), and a qwen2_audio hears "
+        "0.1 to 30 s; "
+    )
+    assert not (recipe.exp / "sft" / "metrics.jsonl").exists()
+
+
+def test_later_stages_refuse_it_too(
+    family_folder: Callable[[str], Path], dump: Path, tmp_path: Path
+) -> None:
+    changed = shutil.copytree(dump, tmp_path / "dump")
+    recipe = Recipe(tmp_path, family_folder("qwen2_audio"), changed)
+    recipe.warm_start()
+    sets = {
+        "train": lambda: recipe.rl_data(),
+        "test": lambda: recipe.run("decode", recipe.exp / "sft"),
+    }
+    for name, stage in sets.items():
+        utterance = last(changed, name, 31)
+        with pytest.raises(UserError, match=f"{utterance} lasts 31.00 s"):
+            stage()
+    task = make_task(load_config(recipe.path), Folders(changed))
+    policy, unfit = load_policy(recipe.exp / "sft/model"), read_utterances(changed / "train")
+    with pytest.raises(UserError, match="the RL set: .* lasts 31.00 s"):
+        task.prepare(policy, unfit, [])
+    with pytest.raises(UserError, match="dev: .* lasts 31.00 s"):
+        task.prepare(policy, [], unfit)

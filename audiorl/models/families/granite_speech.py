@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import transformers
 
 from audiorl.models.families.pretrained import Inputs, PretrainedAudioLLM
 
@@ -22,6 +23,10 @@ class GraniteSpeech(PretrainedAudioLLM):
     stops = ("<|end_of_text|>",)
     reads_alone = True  # its encoder has no mask
     encoder_name, adaptor_name = "model.encoder", "model.projector"
+
+    @staticmethod
+    def correct(hf: transformers.PreTrainedModel) -> None:
+        hf.config.has_lora_adapter = False  # it is merged
 
     def inputs(self, texts: list[str], waves: list[np.ndarray]) -> Inputs:
         audio = [torch.from_numpy(wave) for wave in waves]

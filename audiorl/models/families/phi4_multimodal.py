@@ -15,6 +15,7 @@ class Phi4Multimodal(PretrainedAudioLLM):
     prompt = "<|user|>{audio}Transcribe the audio clip into text.<|end|><|assistant|>"
     audio = placeholder = "<|endoftext11|>"
     stops = ("<|end|>", "<|endoftext|>")
+    own_adapter = "speech-lora"
     reads_alone = True  # its convolutions stride into the padding
     body_name, entry_name = "model", "model.layers.0"
     load_processor = Parts  # the whole one needs torchvision

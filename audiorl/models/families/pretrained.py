@@ -30,13 +30,18 @@ from audiorl.config.schema import Config
 from audiorl.errors import UserError, reason
 from audiorl.models import WEIGHTS
 from audiorl.models.language_model import LanguageModel, Prefix
+from audiorl.models.lora import merge_adapters
 from audiorl.models.recogniser import Recogniser
 from audiorl.models.settings import build_model, save_settings
 from audiorl.models.tokenizer import PretrainedTokenizer
 from audiorl.runtime.files import atomic_path, disk_errors
 
+NOT_NEEDED = {"_raise_exceptions_for_missing_entries": False}  # of a file: None where it is not
 Inputs = dict[str, Tensor]
-UNLOADABLE = (OSError, ValueError, RuntimeError, TypeError, KeyError, ImportError, SafetensorError)
+UNLOADABLE = (
+    *(OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError, ImportError),
+    SafetensorError,
+)
 
 
 @dataclass
@@ -97,6 +102,7 @@ class PretrainedAudioLLM(Recogniser):
     allowed: ClassVar[tuple[str, ...]] = ()  # special tokens that belong in responses
     feature_names: ClassVar[tuple[str, ...]] = ("input_features", "input_features_mask")
     reads_alone: ClassVar[bool] = False  # its embeddings of an utterance depend on the batch
+    own_adapter: ClassVar[str] = ""  # subfolder of an adapter for audio
     encoder_name: ClassVar[str] = "model.audio_tower"
     adaptor_name: ClassVar[str] = "model.multi_modal_projector"
     body_name: ClassVar[str] = "model.language_model"
@@ -188,12 +194,27 @@ class PretrainedAudioLLM(Recogniser):
     def from_settings(cls, settings: PretrainedSettings, folder: Path | str) -> PretrainedAudioLLM:
         """Return the model of a folder or hub name, with its weights."""
         hf, seen = getattr(transformers, cls.model_class).from_pretrained(
-            folder, dtype=getattr(torch, settings.dtype), output_loading_info=True
+            folder,
+            dtype=getattr(torch, settings.dtype),
+            use_safetensors=True,
+            output_loading_info=True,
         )
         # transformers fills them with random numbers, and warns.
         if missing := sorted({*seen["missing_keys"], *seen["mismatched_keys"]}):
             raise ValueError(f"it lacks {len(missing)} weights, {missing[0]} first")
+        cls._merge_adapter(hf, str(folder))
         return cls(settings, hf, cls.load_processor(str(folder)))
+
+    @classmethod
+    def _merge_adapter(cls, hf: transformers.PreTrainedModel, name: str) -> None:
+        """Merge the adapter for audio that a checkpoint may bring: here there is always audio."""
+        config = f"{cls.own_adapter}/adapter_config.json"
+        if cls.own_adapter and cached_file(name, config, **NOT_NEEDED):
+            hf.load_adapter(name, adapter_kwargs={"subfolder": cls.own_adapter})
+        if hf._hf_peft_config_loaded:
+            merge_adapters(hf)
+            hf._hf_peft_config_loaded = False
+            hf._weight_conversions = None  # those of the adapter
 
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> PretrainedAudioLLM:
@@ -338,8 +359,7 @@ class Parts:
     def __init__(self, name: str) -> None:
         self.tokenizer = transformers.AutoTokenizer.from_pretrained(name)
         self.feature_extractor = transformers.AutoFeatureExtractor.from_pretrained(name)
-        absent = {"_raise_exceptions_for_missing_entries": False}
-        paths = {file: cached_file(name, file, **absent) for file in self.FILES}
+        paths = {file: cached_file(name, file, **NOT_NEEDED) for file in self.FILES}
         self._files = {file: Path(path).read_bytes() for file, path in paths.items() if path}
 
     def ids(self, texts: list[str], mark: str, counts: list[int]) -> Inputs:
@@ -367,7 +387,8 @@ def pretrained_family(name: str) -> str:
     Raises UserError if it is no recogniser that is known.
     """
     try:
-        shape = read_shape(os.path.dirname(cached_file(name, "config.json")))
+        local = os.path.isdir(name)
+        shape = read_shape(name if local else os.path.dirname(cached_file(name, "config.json")))
     except (OSError, ValueError) as error:
         raise UserError(
             f"model.pretrained: {name} has no config.json that can be read ({reason(error)}); "

@@ -1,0 +1,212 @@
+"""Checkpoints as they are published, and those that cannot be used."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+from tiny_families import TEXTS, heard, load_family
+
+from audiorl.errors import UserError
+from audiorl.models.families.pretrained import PretrainedAudioLLM, pretrained_family
+from audiorl.models.policy import load_policy
+
+WEIGHTS = "model.safetensors"
+Folder = Callable[[str], Path]
+
+
+@pytest.fixture
+def copied(family_folder: Folder, tmp_path: Path) -> Folder:
+    """Copy a family's folder, which the test may then change."""
+
+    def copy(name: str) -> Path:
+        return Path(shutil.copytree(family_folder(name), tmp_path / name))
+
+    return copy
+
+
+def change(folder: Path, file: str = "config.json", **values: Any) -> None:
+    path = folder / file
+    found = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps({**found, **values}))
+
+
+def logits(model: PretrainedAudioLLM, hf: transformers.PreTrainedModel) -> list[torch.Tensor]:
+    """Logits of a transcript by the policy, and by a model of transformers."""
+    tokens, _ = model.responses(TEXTS[:1])
+    states = model.llm.response_states(model.prefix(model.encode(heard()[:1])), tokens, False)
+    inputs = model.inputs([model._text], [heard()[0].numpy()])
+    inputs["input_ids"] = torch.cat([inputs["input_ids"], tokens[:, :-1]], 1)
+    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+    own = hf(**inputs).logits[0, -tokens.size(1) :]
+    return [model.llm.logits(states[0]), own / model.llm.scale]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("name", "subfolder", "targets"),
+    [
+        ("granite_speech", "", r".*language_model.*\.(q_proj|v_proj)"),
+        ("phi4_multimodal", "speech-lora", r"model\.layers.*\.(qkv_proj|o_proj)"),
+    ],
+)
+def test_an_adapter_for_audio_is_merged(
+    name: str, subfolder: str, targets: str, copied: Folder, tmp_path: Path
+) -> None:
+    folder = copied(name)
+    hf_class = type(load_family(folder).hf)
+    adapted = get_peft_model(
+        hf_class.from_pretrained(folder), LoraConfig(r=4, lora_alpha=8, target_modules=targets)
+    )
+    for part, parameter in adapted.named_parameters():
+        if "lora_B" in part:
+            parameter.normal_()
+    adapted.save_pretrained(str(folder / subfolder))
+    hf = hf_class.from_pretrained(folder).eval()
+    if subfolder:
+        hf.load_adapter(str(folder), adapter_kwargs={"subfolder": subfolder})
+    model = load_family(folder)
+    found, own = logits(model, hf)
+    torch.testing.assert_close(found, own, rtol=0, atol=1e-4)
+    hf.disable_adapters()
+    assert (logits(model, hf)[1] - own).abs().max() > 1e-2
+    model.save(tmp_path / "saved")
+    assert not list((tmp_path / "saved").glob("adapter*"))
+    again = logits(model, hf_class.from_pretrained(tmp_path / "saved").eval())[1]
+    torch.testing.assert_close(again, own, rtol=0, atol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("name", "whole"),
+    [
+        ("qwen2_5_omni", transformers.Qwen2_5OmniConfig),
+        ("qwen3_omni", transformers.Qwen3OmniMoeConfig),
+    ],
+)
+def test_the_thinker_of_a_whole_omni_is_taken(name: str, whole: type, copied: Folder) -> None:
+    folder = copied(name)
+    expected = load_family(folder).encode(heard()[:1])[0]
+    thinker = json.loads((folder / "config.json").read_text())
+    whole(thinker_config=thinker, enable_audio_output=False).save_pretrained(folder)
+    tensors = {f"thinker.{n}": tensor for n, tensor in load_file(folder / WEIGHTS).items()}
+    save_file({**tensors, "talker.x": torch.ones(2)}, folder / WEIGHTS, {"format": "pt"})
+    change(folder, "preprocessor_config.json", image_processor_type="Qwen2VLImageProcessor")
+    model = load_family(folder)
+    assert torch.equal(model.encode(heard()[:1])[0], expected)
+    model.save(folder / "saved")
+    kept = json.loads((folder / "saved" / "preprocessor_config.json").read_text())
+    assert kept["image_processor_type"] == "Qwen2VLImageProcessor"
+
+
+def test_granite_divides_its_logits(family_folder: Folder) -> None:
+    """Else its samples are all alike, and RL has nothing to compare."""
+    model = load_family(family_folder("granite_speech"))
+    assert model.llm.scale == model.hf.config.text_config.logits_scaling == 8
+
+
+def test_qwen3_asr_names_a_language_and_the_transcript_is_the_rest(family_folder: Folder) -> None:
+    model = load_family(family_folder("qwen3_asr"), "<|im_start|>{audio}\n")
+    ids = model.tokenizer.encode("language English<asr_text>ba do")
+    assert not model.forbidden[ids].any()
+    assert model.tokenizer.decode([*ids, model.stop_ids[1]]) == "ba do"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('The spoken content of the audio is "ba do".', "ba do"),
+        ("The transcription of the audio is 'ba do'", "ba do"),
+        ("ba do.", "ba do."),
+    ],
+)
+def test_flamingos_quotes_are_taken_off(text: str, said: str, family_folder: Folder) -> None:
+    model = load_family(family_folder("audio_flamingo3"))
+    assert model.tokenizer.decode(model.tokenizer.encode(text)) == said
+
+
+def test_a_recipes_prompt_is_read_to_its_last_line_feed(family_folder: Folder) -> None:
+    model = load_family(family_folder("qwen2_audio"), " ba\n{audio}do\n")
+    before, after = (model.processor.tokenizer.decode(ids) for ids in model._around)
+    assert (before, after) == (" ba\n<|audio_bos|>", "<|audio_eos|>do\n")
+
+
+def refusal(folder: Path, **options: Any) -> str:
+    with pytest.raises(UserError) as caught:
+        load_family(folder, **options)
+    return str(caught.value)
+
+
+def test_weights_that_are_missing_are_not_random_ones(copied: Folder) -> None:
+    folder = copied("qwen3_asr")
+    tensors = load_file(folder / WEIGHTS)
+    lost = next(name for name in tensors if "proj" in name)
+    del tensors[lost]
+    save_file(tensors, folder / WEIGHTS, {"format": "pt"})
+    assert "cannot be loaded (it lacks 1 weights, " in refusal(folder)
+
+
+def test_a_cut_file_and_a_missing_processor_are_a_sentence(copied: Folder) -> None:
+    folder = copied("qwen2_audio")
+    (folder / "tokenizer.json").rename(folder / "gone")
+    assert f"model.pretrained: {folder} cannot be loaded (" in refusal(folder)
+    (folder / "gone").rename(folder / "tokenizer.json")
+    content = (folder / WEIGHTS).read_bytes()
+    (folder / WEIGHTS).write_bytes(content[: len(content) // 2])
+    assert f"model.pretrained: {folder} cannot be loaded (" in refusal(folder)
+
+
+def test_a_saved_model_that_is_cut_is_not_whole(copied: Folder, tmp_path: Path) -> None:
+    load_family(copied("qwen3_asr")).save(tmp_path / "model")
+    content = (tmp_path / "model" / WEIGHTS).read_bytes()
+    (tmp_path / "model" / WEIGHTS).write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match="the model is not whole"):
+        load_policy(tmp_path / "model")
+
+
+def test_a_tokenizer_of_another_model_is_refused(family_folder: Folder, copied: Folder) -> None:
+    folder = copied("qwen3_asr")
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(family_folder("glm_asr") / file, folder / file)
+    assert "tokenizer" in refusal(folder) or "cannot be loaded" in refusal(folder)
+
+
+def test_bins_are_not_unpickled(copied: Folder) -> None:
+    folder = copied("qwen3_asr")
+    torch.save(load_file(folder / WEIGHTS), folder / "pytorch_model.bin")
+    (folder / WEIGHTS).unlink()
+    assert "cannot be loaded" in refusal(folder)
+
+
+def test_odd_defaults_of_generation_are_no_obstacle_to_saving(copied: Folder) -> None:
+    folder = copied("qwen2_audio")
+    change(folder, "generation_config.json", do_sample=False, num_beams=1, temperature=0.5)
+    model = load_family(folder)
+    model.save(folder / "saved")
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"model_type": "wav2vec2"}, "is a wav2vec2, and known recognisers are audioflamingo3, "),
+        ({"thinker_config": {}}, "is laid out for the package qwen-asr; take the one for"),
+    ],
+)
+def test_other_models_are_refused(values: dict, sentence: str, copied: Folder) -> None:
+    folder = copied("qwen3_asr")
+    change(folder, **values)
+    with pytest.raises(UserError, match=sentence):
+        pretrained_family(str(folder))
+    assert f"{folder} {sentence}" in refusal(folder)
+
+
+def test_a_folder_without_a_config_is_refused(tmp_path: Path) -> None:
+    assert "has no config.json that can be read" in refusal(tmp_path)
