@@ -89,11 +89,17 @@ class Recogniser(Policy):
         logits = self.llm.logits(states[mask])  # [tokens, V]
         return F.cross_entropy(logits, tokens[mask])
 
-    def refuse_unfit(self, utterances: Iterable[Utterance], where: object) -> None:
-        """Raise UserError if an utterance of the set `where` is too short or too long to hear."""
+    def refuse_unfit(
+        self, utterances: Iterable[Utterance], where: object, window: float = 0.0
+    ) -> None:
+        """Raise UserError if an utterance of the set `where` is too short or too long to hear.
+
+        `window`: seconds that longer ones are cut to before; 0: they are not.
+        """
         shortest, longest = self.seconds
         known = (u for u in utterances if u.duration is not None)
-        unfit = [u for u in known if not shortest <= u.duration <= longest]
+        limit = window or math.inf
+        unfit = [u for u in known if not shortest <= min(u.duration, limit) <= longest]
         if unfit:
             u = unfit[0]
             raise UserError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -148,6 +148,42 @@ class PretrainedTokenizer:
 
     def save(self, folder: Path) -> None:
         self._tokenizer.save_pretrained(folder)
+
+
+class FamilyTokenizer(PretrainedTokenizer):
+    """The tokenizer of a pretrained recogniser; it finds the transcript in a response."""
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        family: str,
+        placeholder: str,
+        stops: Sequence[str],
+        allowed: Sequence[str],
+        ends: int | list[int] | None,
+        clean: Callable[[str], str],
+    ) -> None:
+        """`stops`, and `ends` of the model's own `generate`, end a response; `clean` reads it.
+
+        `allowed`: special tokens that belong in responses. Raises UserError unless the tokenizer
+        has these, the placeholder of audio, and the first of `stops`, which training writes.
+        """
+        known = tokenizer.get_vocab()
+        for token in (placeholder, *stops[:1], *allowed):
+            if token not in known:
+                raise UserError(
+                    f"model.pretrained: its tokenizer has no {token}, which a {family} has; give "
+                    "the folder that it was published as."
+                )
+        ids = [known[token] for token in stops if token in known]
+        ids += ends if isinstance(ends, list) else [ends] * (ends is not None)
+        self.stop_ids = tuple(dict.fromkeys(ids))
+        self._take(tokenizer, (*ids, *(known[token] for token in allowed)))
+        self._clean = clean
+
+    def decode(self, ids: Iterable[int]) -> str:
+        ids = [i for i in ids if i not in self.stop_ids and i != self.pad_id]
+        return self._clean(self._tokenizer.decode(ids, skip_special_tokens=False)).strip()
 
 
 def load_tokenizer(config: TokenizerConfig, folder: Path) -> Tokenizer:

@@ -94,10 +94,10 @@ class Recognition(Task):
     def _refuse_unfit(self, model: Recogniser, inputs: dict[str, list[Utterance]]) -> None:
         """Raises UserError before any training for audio that the model cannot hear, tests too."""
         dump, data = self.folders.dump, self.config.data
-        sets = {data.train: inputs["train"], data.dev: inputs["dev"]}
-        sets |= {n: read_utterances(dump / n) for n in data.test if (dump / n).exists()}
-        for name, utterances in sets.items():
-            model.refuse_unfit(utterances, dump / name)
+        model.refuse_unfit(inputs["train"], dump / data.train)
+        model.refuse_unfit(inputs["dev"], dump / data.dev)
+        for folder in (dump / name for name in data.test if (dump / name).exists()):
+            model.refuse_unfit(read_utterances(folder), folder, self.config.decode.window_seconds)
 
     def prepare(self, policy: Recogniser, train: list[Utterance], dev: list[Utterance]) -> Models:
         policy.refuse_unfit(train, "the RL set")

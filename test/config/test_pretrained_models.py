@@ -51,13 +51,7 @@ def test_its_family_is_not_named(family: str, problems: Callable) -> None:
 def test_ctc_is_refused_where_it_would_be_trained(problems: Callable, load: Callable) -> None:
     steps = RECIPE.replace("max_steps: 0", "max_steps: 5")
     (problem,) = problems(steps)
-    assert (
-        problem
-        == (
-            "c.yaml: sft.ctc_weight: the encoder of a pretrained recogniser has no CTC head; set 0."
-        )
-        or "has no CTC head; set 0" in problem
-    )
+    assert "sft.ctc_weight" in problem and "has no CTC head; set 0" in problem
     load(steps.replace("sft: {", "sft: {ctc_weight: 0, "))
 
 
@@ -72,8 +66,8 @@ def test_a_new_model_is_not_taken_as_it_is(problems: Callable) -> None:
 
 
 def test_synthesis_has_no_such_key(problems: Callable) -> None:
-    (problem,) = problems("task: tts\nmodel: {pretrained: x}")
-    assert "model.pretrained: is a key of task asr" in problem
+    found = problems("task: tts\nmodel: {pretrained: x}")
+    assert any("model.pretrained: is a key of task asr" in problem for problem in found)
 
 
 def folder(name: str, **shape: object) -> str:
@@ -114,7 +108,7 @@ def test_a_folder_is_looked_at_before_any_weights(
     path = folder("hub", **shape)
     with pytest.raises(UserError) as refusal:
         check_recipe(name, keys)
-    assert f"{key}: {path} {sentence}" in str(refusal.value)
+    assert f"{key}=hub: {path} {sentence}" in str(refusal.value)
 
 
 def test_known_ones_and_those_of_a_hub_pass(write: Callable) -> None:

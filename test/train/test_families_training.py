@@ -201,6 +201,18 @@ def test_audio_that_it_cannot_hear_is_refused_before_training(
     assert not (recipe.exp / "sft" / "metrics.jsonl").exists()
 
 
+def test_test_sets_that_are_cut_into_windows_are_heard(
+    family_folder: Callable[[str], Path], dump: Path, tmp_path: Path
+) -> None:
+    changed = shutil.copytree(dump, tmp_path / "dump")
+    last(changed, "test", 90)
+    folder = family_folder("qwen2_audio")
+    with pytest.raises(UserError, match="lasts 90.00 s"):
+        Recipe(tmp_path, folder, changed, {"decode.window_seconds": 40}).warm_start()
+    shutil.rmtree(tmp_path / "exp")
+    Recipe(tmp_path, folder, changed, {"decode.window_seconds": 30}).warm_start()
+
+
 def test_later_stages_refuse_it_too(
     family_folder: Callable[[str], Path], dump: Path, tmp_path: Path
 ) -> None:
@@ -217,7 +229,7 @@ def test_later_stages_refuse_it_too(
             stage()
     task = make_task(load_config(recipe.path), Folders(changed))
     policy, unfit = load_policy(recipe.exp / "sft/model"), read_utterances(changed / "train")
-    with pytest.raises(UserError, match="the RL set: .* lasts 31.00 s"):
+    with pytest.raises(UserError, match=r"the RL set: .* lasts 31.00 s"):
         task.prepare(policy, unfit, [])
-    with pytest.raises(UserError, match="dev: .* lasts 31.00 s"):
+    with pytest.raises(UserError, match=r"dev: .* lasts 31.00 s"):
         task.prepare(policy, [], unfit)

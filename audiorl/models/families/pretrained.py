@@ -33,7 +33,7 @@ from audiorl.models.language_model import LanguageModel, Prefix
 from audiorl.models.lora import merge_adapters
 from audiorl.models.recogniser import Recogniser
 from audiorl.models.settings import build_model, save_settings
-from audiorl.models.tokenizer import PretrainedTokenizer
+from audiorl.models.tokenizer import FamilyTokenizer
 from audiorl.runtime.files import atomic_path, disk_errors
 
 NOT_NEEDED = {"_raise_exceptions_for_missing_entries": False}  # of a file: None where it is not
@@ -52,33 +52,6 @@ class PretrainedSettings:
     pretrained: str = key("", "folder or hub name that it comes from")
     prompt: str = key("", "the prefix; {audio} stands for audio embeddings and tokens around them")
     dtype: str = key("float32", "weights and activations", choices=("float32", "bfloat16"))
-
-
-class FamilyTokenizer(PretrainedTokenizer):
-    """The tokenizer of a pretrained recogniser; it writes the transcript in a response."""
-
-    def __init__(
-        self, tokenizer: Any, family: type[PretrainedAudioLLM], ends: int | list[int] | None
-    ) -> None:
-        """`ends`: what the model's own `generate` ends with, beside `family.stops`.
-
-        Raise UserError unless it has the tokens that the family ends and marks with."""
-        known = tokenizer.get_vocab()
-        for token in (family.placeholder, *family.stops[:1], *family.allowed):
-            if token not in known:
-                raise UserError(
-                    f"model.pretrained: its tokenizer has no {token}, which a {family.family} "
-                    "has; give the folder that it was published as."
-                )
-        ids = [known[token] for token in family.stops if token in known]
-        ids += ends if isinstance(ends, list) else [ends] * (ends is not None)
-        self.stop_ids = tuple(dict.fromkeys(ids))
-        self._take(tokenizer, (*ids, *(known[token] for token in family.allowed)))
-        self._clean = family.clean
-
-    def decode(self, ids: Iterable[int]) -> str:
-        ids = [i for i in ids if i not in self.stop_ids and i != self.pad_id]
-        return self._clean(self._tokenizer.decode(ids, skip_special_tokens=False)).strip()
 
 
 class PretrainedAudioLLM(Recogniser):
@@ -118,7 +91,8 @@ class PretrainedAudioLLM(Recogniser):
         body = hf.get_submodule(self.body_name)
         self.llm = LanguageModel(body, hf.lm_head, self.logits_scale(body.config))
         tokenizer, ends = processor.tokenizer, hf.generation_config.eos_token_id
-        self.tokenizer = FamilyTokenizer(tokenizer, type(self), ends)
+        tokens = (self.placeholder, self.stops, self.allowed)
+        self.tokenizer = FamilyTokenizer(tokenizer, self.family, *tokens, ends, self.clean)
         self.stop_ids, self.pad_id = self.tokenizer.stop_ids, self.tokenizer.pad_id
         self.forbid(self.tokenizer.forbidden_ids, self.tokenizer.vocab_size)
         self._placeholder = tokenizer.convert_tokens_to_ids(self.placeholder)
@@ -260,11 +234,9 @@ class PretrainedAudioLLM(Recogniser):
         """Return the modules of a part, without those of another that lie within."""
         heads = {"encoder": [self.encoder_name], "adaptor": [self.adaptor_name]}
         own = heads.get(name, [self.body_name, "lm_head"])
-        others = {self.encoder_name, self.adaptor_name} - {*own}
-        if name == "adaptor":
-            others = set()
-        inside = [self.hf.get_submodule(other) for other in others]
-        return [m for path in own for m in _without(self.hf.get_submodule(path), inside)]
+        others = [self.hf.get_submodule(n) for n in (self.encoder_name, self.adaptor_name)]
+        modules = [self.hf.get_submodule(n) for n in own]
+        return [found for m in modules for found in _without(m, [o for o in others if o is not m])]
 
     def encode(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """Return the embeddings [A_i, H] of waves [S_i] at `sample_rate`.
