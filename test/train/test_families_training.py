@@ -207,7 +207,7 @@ def test_test_sets_that_are_cut_into_windows_are_heard(
     changed = shutil.copytree(dump, tmp_path / "dump")
     last(changed, "test", 90)
     folder = family_folder("qwen2_audio")
-    with pytest.raises(UserError, match="lasts 90.00 s"):
+    with pytest.raises(UserError, match=r"lasts 90\.00 s"):
         Recipe(tmp_path, folder, changed, {"decode.window_seconds": 40}).warm_start()
     shutil.rmtree(tmp_path / "exp")
     Recipe(tmp_path, folder, changed, {"decode.window_seconds": 30}).warm_start()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import json
 import re
 import struct
@@ -36,7 +38,10 @@ def folder(name: str, family_folder: Callable[[str], Path]) -> Path:
 
 @pytest.fixture
 def model(folder: Path) -> PretrainedAudioLLM:
-    return load_family(folder)
+    return copy.deepcopy(loaded(folder))
+
+
+loaded = functools.cache(load_family)
 
 
 def own_inputs(model: PretrainedAudioLLM, wave: torch.Tensor) -> dict[str, torch.Tensor]:
