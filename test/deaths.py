@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 
 def a_dead_process() -> int:
     """Return the number of a process that is no more."""
@@ -87,8 +89,10 @@ RECIPES = {
         "rl.rewards": "[{name: wer, unit: char}, {name: likelihood}]",
     }),
 }  # fmt: skip
-TIMES = re.compile(rb'"(?:timing_s/[^"]*|perf/[^"]*|seconds|rtf)": [^,}\n]*|"created": "[^"]*"')
-DIFFERENT = ("env.json", "RESULTS.md", "report.html", ".png", ".zip", ".log", "report.json")
+TIMES = re.compile(
+    rb'"(?:timing_s/[^"]*|perf/[^"]*|seconds|rtf)": [^,}\n]*|"(?:created|inputs)": "[^"]*"'
+)
+DIFFERENT = ("env.json", "RESULTS.md", "report.html", "report.json", "sums.json", ".png", ".zip")
 LOGS = ("tensorboard", "log")  # folders to which each start adds
 
 
@@ -178,12 +182,23 @@ class Trial:
         found = {}
         for path in sorted(p for p in self.work.rglob("*") if p.is_file()):
             name = path.relative_to(self.work)
-            if not set(LOGS).intersection(name.parts):
+            if not set(LOGS).intersection(name.parts) and not path.name.endswith((".lock", ".log")):
                 content = b"" if path.name.endswith(DIFFERENT) else path.read_bytes()
+                if path.name == "trainer.pt":  # the same values may be pickled in other ways
+                    content = repr(_plain(torch.load(path, weights_only=True))).encode()
                 if path.suffix in (".json", ".jsonl"):
                     content = TIMES.sub(b"", content)
                 found[str(name)] = hashlib.sha256(content).hexdigest()
         return found
+
+
+def _plain(value: Any) -> Any:
+    """Return what was saved, its tensors as bytes."""
+    if isinstance(value, torch.Tensor):
+        return value.dtype, value.shape, hashlib.sha256(value.numpy().tobytes()).hexdigest()
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def main() -> None:

@@ -79,7 +79,7 @@ def rl_set_stamp(config: Config, policy: str, dump: Path, out: Path, weights: Pa
     systems = (weights_file(path) if path.is_dir() else path for path in map(Path, texts))
     files = [*systems, *reward_files(config).values()]
     inputs = {"weights": weights, **{str(file): file for file in files}}
-    for name in sets:
+    for name in sorted(sets):
         inputs |= set_files(dump / name)
     return Stamp(out.with_suffix(".meta.json"), settings(config, policy, dump), inputs, [out])
 
