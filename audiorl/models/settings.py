@@ -20,6 +20,9 @@ from audiorl.runtime.files import atomic_write
 Model = TypeVar("Model", bound=nn.Module)
 Part = TypeVar("Part")
 FILE = "config.yaml"
+BROKEN = (
+    *(OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, SafetensorError),
+)
 WHOLE_RECIPE = re.compile(r"^task: ", re.MULTILINE)  # what no model's own settings have
 
 
@@ -58,7 +61,7 @@ def build_model(folder: Path, noun: str, kind: type, build: Callable[[Any], Mode
     read_settings(folder, noun)
     try:
         return build(load_section(kind, folder / FILE))
-    except (OSError, RuntimeError, ValueError, TypeError, KeyError, SafetensorError) as error:
+    except BROKEN as error:
         raise UserError(
             f"{folder}: the {noun} is not whole ({reason(error)}); restore the folder or train "
             "again."

@@ -74,11 +74,14 @@ def build(options: Options, context: Context) -> Reward:
     whole answer within `timeout` seconds, a status other than 2xx or another shape is tried again
     `retries` times, but not a status that says that the request is wrong (4xx without 408 and 429);
     after that the samples of the batch are unscorable. An answer that redirects or that is larger
-    than 1 MiB and 1 KiB a sample has failed, too. UserError if `authorization` is not set.
+    than 1 MiB and 1 KiB a sample has failed, too. UserError if `authorization` names nothing that
+    a header can hold.
     """
-    if options.authorization and options.authorization not in os.environ:
+    secret = os.environ.get(options.authorization, "")
+    if options.authorization and not (secret and secret.isascii() and secret.isprintable()):
         raise UserError(
-            f"{options.authorization} is not set; export it, or fix authorization of rl.rewards."
+            f"{options.authorization} is not set to one line of plain letters; export it, or fix "
+            "authorization of rl.rewards."
         )
 
     def reward(samples: Sequence[Sample]) -> list[float | None]:

@@ -12,7 +12,6 @@ result.json         all sets, the pooled numbers, and the comparison with the fi
 from __future__ import annotations
 
 import hashlib
-import json
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
@@ -20,7 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from audiorl.errors import UserError
-from audiorl.runtime.files import atomic_write, write_json
+from audiorl.runtime.files import atomic_write, read_json, write_json
 from audiorl.score import failures, tts
 from audiorl.score.asr import ScoredUtterance, SetScore, SystemScore, units_of
 from audiorl.score.metrics import BIASED, ERROR_RATES
@@ -66,14 +65,10 @@ def write_system(system: SystemScore, unit: str, first: SystemScore) -> bool:
 
 def read_result(folder: Path) -> dict:
     """Return result.json of exp/decode_<name>; raise UserError when it is missing or older."""
-    path = folder / "result.json"
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-        known = {"task", "scoring", "sets"} <= result.keys()
-    except (OSError, ValueError, AttributeError):
-        known = False
-    if not known:
-        raise UserError(f"{path} is missing or of an older version; score {folder} (stage 7).")
+    path, again = folder / "result.json", f"score {folder} (stage 7)"
+    result = read_json(path, again)
+    if not {"task", "scoring", "sets"} <= result.keys():
+        raise UserError(f"{path} is of an older version; {again}.")
     return result
 
 
@@ -81,8 +76,8 @@ def _is_current(folder: Path, inputs: str, names: Iterable[str]) -> bool:
     if not all((folder / name).exists() for name in names):
         return False
     try:
-        return json.loads((folder / "result.json").read_text())["inputs"] == inputs
-    except (ValueError, KeyError, TypeError):
+        return read_json(folder / "result.json", "").get("inputs") == inputs
+    except UserError:
         return False  # not one of ours: write it again
 
 

@@ -223,7 +223,9 @@ def test_an_lm_of_text_learns_to_speak(architecture: str, tmp_path: Path) -> Non
     assert torch.equal(*losses)
 
 
-@pytest.mark.parametrize("damage", ["{", "{}", '{"codec": 1}', None])
+@pytest.mark.parametrize(
+    "damage", ["{", "{}", '{"codec": 1}', "[]", '{"speakers": 3, "prompts": []}', None]
+)
 def test_a_broken_one_is_named(damage: str | None, tmp_path: Path) -> None:
     tiny_speech_lm().save(tmp_path)
     if damage is None:

@@ -181,7 +181,7 @@ def test_it_is_about_what_was_scored(recipe: Path, monkeypatch, capsys) -> None:
         "exp/grpo", "exp/grpo", "--decode", "beam"
     )
     (recipe / "exp/grpo/decode_greedy/result.json").write_text("[]")
-    assert "result.json is missing or of an older version" in refused("exp/sft", "exp/grpo")
+    assert "result.json is not whole" in refused("exp/sft", "exp/grpo")
 
 
 def test_sets_that_only_one_has_are_named(recipe: Path, monkeypatch, capsys) -> None:

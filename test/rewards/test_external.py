@@ -344,8 +344,13 @@ def test_a_reason_is_short(server: Server, caplog) -> None:
 
 def test_credentials_come_from_the_environment(server: Server, monkeypatch) -> None:
     server.answers = [lengths]
-    with pytest.raises(UserError, match="MY_TOKEN is not set; export it, or fix authorization"):
-        server.score(authorization="MY_TOKEN")
+    for value in (None, "", "Bearer hidden\n", "hiddenü"):
+        monkeypatch.delenv("MY_TOKEN", raising=False)
+        if value is not None:
+            monkeypatch.setenv("MY_TOKEN", value)
+        with pytest.raises(UserError, match=r"MY_TOKEN is not set to one line .*; export") as no:
+            server.score(authorization="MY_TOKEN")
+        assert "hidden" not in str(no.value)
     monkeypatch.setenv("MY_TOKEN", "Bearer hidden")
     assert server.score(authorization="MY_TOKEN") == [None, 1, 2]
     assert server.seen["Authorization"] == "Bearer hidden"
