@@ -23,11 +23,12 @@ def main() -> None:
     options.add_argument("--resynthesis", type=Path, required=True, help="folder of their tokens")
     args = options.parse_args()
     config = load_config(args.config, args.set)
-    from audiorl.infer.references import texts_alone, write_natural, write_resynthesis
+    from audiorl.infer.references import write_natural, write_resynthesis
     from audiorl.models import WEIGHTS
     from audiorl.models.codec import load_codec
     from audiorl.runtime.device import pick_device, setup_torch
     from audiorl.runtime.locks import exclusive
+    from audiorl.score.tts import texts_alone
 
     setup_torch(config.num_threads)
     if alone := texts_alone(args.dump, config):

@@ -28,7 +28,7 @@ def main() -> None:
     cfg, exps = load_config(args.config, args.set), args.exp
     measures = measures_of(cfg.task)
     if measures.judged:
-        from audiorl.infer.references import scored_together
+        from audiorl.score.tts import scored_together
 
         exps = scored_together(exps, args.dump, cfg)
     command = shlex.join(["python", "-m", "audiorl.bin.report", *sys.argv[1:]])

@@ -37,8 +37,8 @@ def main() -> None:
     measures = measures_of(cfg.task)
     if measures.judged:
         from audiorl.infer.judging import judge_systems
-        from audiorl.infer.references import scored_together
         from audiorl.runtime.device import pick_device, setup_torch
+        from audiorl.score.tts import scored_together
 
         setup_torch(cfg.num_threads)
         exps = scored_together(exps, args.dump, cfg)

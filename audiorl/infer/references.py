@@ -7,48 +7,23 @@ much a language model of such tokens can reach. A test set of texts alone has ne
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from audiorl.config.schema import Config
 from audiorl.data.speech_tokens import CODEC, TOKENS, read_tokens, write_tokens
 from audiorl.data.tables import set_files, write_table
-from audiorl.data.utterance import Utterance, read_utterances
+from audiorl.data.utterance import read_utterances
 from audiorl.infer.decode import DONE
 from audiorl.infer.synthesise import SAMPLED, SOUND, made_in, speaker_vectors, write_waves
 from audiorl.infer.tokenise import tokenise
 from audiorl.models.codec import codec_info
 from audiorl.runtime.files import write_json
 from audiorl.runtime.stamps import Stamp
-from audiorl.score.tts import REFERENCE
+from audiorl.score.tts import REFERENCE, recorded_sets
 
 if TYPE_CHECKING:
     from audiorl.models.codec import Codec
-
-
-def recorded_sets(dump: Path, config: Config) -> dict[str, list[Utterance]]:
-    """Return the test sets that have recordings, by name."""
-    sets = {name: read_utterances(dump / name, texts_alone=True) for name in config.data.test}
-    return {name: found for name, found in sets.items() if all(u.audio for u in found)}
-
-
-def texts_alone(dump: Path, config: Config) -> list[str]:
-    """Return the names of the test sets that have no recordings."""
-    recorded = recorded_sets(dump, config)
-    return [name for name in config.data.test if name not in recorded]
-
-
-def scored_together(exps: Sequence[Path], dump: Path, config: Config) -> list[Path]:
-    """Return the experiments that have every test set; print the references that are left out.
-
-    Tables pool the test sets, so all systems of a table are judged on equal utterances.
-    """
-    silent = texts_alone(dump, config)
-    kept = [exp for exp in exps if not (silent and (exp / REFERENCE).exists())]
-    if left_out := [str(exp) for exp in exps if exp not in kept]:
-        print(f"{', '.join(left_out)}: left out, for {', '.join(silent)} has no recordings")
-    return kept
 
 
 def write_natural(dump: Path, config: Config, exp: Path) -> None:

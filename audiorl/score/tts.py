@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from audiorl.config.schema import Config
+from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.errors import UserError
 from audiorl.runtime.files import read_json
 from audiorl.runtime.stamps import Stamp
@@ -106,3 +108,27 @@ def read_judged(folder: Path) -> dict[str, Judged]:
         return {uid: Judged(**one) for uid, one in found["utterances"].items()}
     except (TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{path} is not whole ({error!r}); remove it and score again.") from error
+
+
+def recorded_sets(dump: Path, config: Config) -> dict[str, list[Utterance]]:
+    """Return the test sets that have recordings, by name."""
+    sets = {name: read_utterances(dump / name, texts_alone=True) for name in config.data.test}
+    return {name: found for name, found in sets.items() if all(u.audio for u in found)}
+
+
+def texts_alone(dump: Path, config: Config) -> list[str]:
+    """Return the names of the test sets that have no recordings."""
+    recorded = recorded_sets(dump, config)
+    return [name for name in config.data.test if name not in recorded]
+
+
+def scored_together(exps: Sequence[Path], dump: Path, config: Config) -> list[Path]:
+    """Return the experiments that have every test set; print the references that are left out.
+
+    Tables pool the test sets, so all systems of a table are judged on equal utterances.
+    """
+    silent = texts_alone(dump, config)
+    kept = [exp for exp in exps if not (silent and (exp / REFERENCE).exists())]
+    if left_out := [str(exp) for exp in exps if exp not in kept]:
+        print(f"{', '.join(left_out)}: left out, for {', '.join(silent)} has no recordings")
+    return kept

@@ -34,9 +34,10 @@ from audiorl.rl.supervised import Continued
 from audiorl.rl_data.build import build_rl_data, rl_set_stamp
 from audiorl.runs.optimizer import Optimizers
 from audiorl.runs.reporter import Reporter
+from audiorl.runs.training import Loaded
 from audiorl.runtime.batching import batch_stream, some
 from audiorl.runtime.device import pick_device
-from audiorl.tasks.task import Folders, Loaded, Task
+from audiorl.tasks.task import Folders, Task
 from audiorl.text.align import Counts, count_errors
 from audiorl.text.normalise import normalizer, split_units
 

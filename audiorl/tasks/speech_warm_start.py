@@ -26,9 +26,10 @@ from audiorl.models.policy import find_policy
 from audiorl.models.speech_lm import SpeechLM
 from audiorl.models.token_recogniser import refuse_unread
 from audiorl.runs.reporter import Reporter
+from audiorl.runs.training import Loaded
 from audiorl.runtime.batching import batch_stream, epoch_batches, some
 from audiorl.runtime.device import pick_device
-from audiorl.tasks.task import Folders, Loaded
+from audiorl.tasks.task import Folders
 from audiorl.text.normalise import spoken
 
 log = logging.getLogger(__name__)

@@ -6,12 +6,10 @@ Stages 3 to 6 call its methods and know no task by name; `tasks.make_task` finds
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
-
-from torch import Tensor
 
 from audiorl.config.schema import Config
 from audiorl.data.utterance import Utterance
@@ -25,8 +23,7 @@ from audiorl.rl.grpo import StepOutput
 from audiorl.rl.prompts import Prompts
 from audiorl.runs.optimizer import Optimizers
 from audiorl.runs.reporter import Reporter
-
-Loaded = tuple[list[Utterance], Any]  # a batch, and what the model is given of it
+from audiorl.runs.training import Supervised
 
 
 @dataclass(frozen=True)
@@ -39,22 +36,6 @@ class Folders:
     judge: Path | None = None  # None: no watch over reward hacking
     histories: Path | None = None  # tokens of the RL set's utterances, for DiffRO on fixed ones
     ear: Path | None = None  # recogniser of rewarded waves; None: the reward model reads tokens
-
-
-class Supervised(Protocol):
-    """Training of one model by gradient descent on batches, as `train.supervised` runs it."""
-
-    model: Any
-    first_evaluation: int  # updates before which the model cannot be evaluated
-
-    def batches(self, first: int) -> Iterator[Loaded]:
-        """Yield batches without end, from number `first` on."""
-
-    def loss(self, batch: Loaded, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss of update `step` on a batch, and its parts for the log."""
-
-    def evaluate(self, step: int, reporter: Reporter) -> float:
-        """Evaluate and log the model after `step` updates; lower is better."""
 
 
 class Learner(Protocol):

@@ -19,10 +19,11 @@ from audiorl.infer.tokenise import read_waves, tokenise
 from audiorl.models.codec import CodecSettings, NativeCodec, PretrainedCodec, new_codec
 from audiorl.runs.experiment import Experiment
 from audiorl.runs.reporter import Reporter
+from audiorl.runs.training import Loaded
 from audiorl.runtime.batching import batch_stream, some
 from audiorl.runtime.device import pick_device
 from audiorl.train.codec_sets import References, sound_report, tokens_report
-from audiorl.train.supervised import Loaded, train_supervised
+from audiorl.train.supervised import train_supervised
 
 log = logging.getLogger(__name__)
 

@@ -22,11 +22,12 @@ from audiorl.errors import UserError
 from audiorl.models.judge import Judge, JudgeSettings
 from audiorl.runs.experiment import Experiment
 from audiorl.runs.reporter import Reporter
+from audiorl.runs.training import Loaded
 from audiorl.runtime.batching import batch_stream, batches_by_seconds, some
 from audiorl.runtime.device import pick_device
 from audiorl.score.tts import character_errors
 from audiorl.text.align import Counts
-from audiorl.train.supervised import Loaded, train_supervised
+from audiorl.train.supervised import train_supervised
 
 log = logging.getLogger(__name__)
 

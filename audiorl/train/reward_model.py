@@ -27,11 +27,12 @@ from audiorl.models.token_recogniser import (
 )
 from audiorl.runs.experiment import Experiment
 from audiorl.runs.reporter import Reporter
+from audiorl.runs.training import Loaded
 from audiorl.runtime.batching import batch_stream, some
 from audiorl.runtime.device import pick_device
 from audiorl.text.align import Counts, count_errors
 from audiorl.text.normalise import split_units, spoken
-from audiorl.train.supervised import Loaded, train_supervised
+from audiorl.train.supervised import train_supervised
 from audiorl.train.token_noise import disturbed
 
 log = logging.getLogger(__name__)

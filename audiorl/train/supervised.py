@@ -12,8 +12,8 @@ from audiorl.runs.checkpoint import BestWeights, Checkpoints
 from audiorl.runs.experiment import Experiment
 from audiorl.runs.optimizer import SUPERVISED_NORM, WEIGHT_DECAY, Optimizers, warmup_cosine
 from audiorl.runs.reporter import Reporter
+from audiorl.runs.training import Loaded, Supervised
 from audiorl.runtime.files import progress
-from audiorl.tasks.task import Loaded, Supervised
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from audiorl.data.speech_tokens import read_tokens
 from audiorl.data.tables import read_table
-from audiorl.infer.references import scored_together, write_natural, write_resynthesis
+from audiorl.infer.references import write_natural, write_resynthesis
+from audiorl.score.tts import scored_together
 
 CONFIG = tiny_config({"task": "tts", "data.test": ["test", "hard"], "decode.batch_seconds": 2.0})
 
