@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 from itertools import groupby
@@ -74,12 +75,19 @@ def _audible(written: tuple[str, str], name: str) -> tuple[str, str]:
 
     Where that leaves nothing of the reference (um), both are read as they are written.
     """
-    plain = [text.translate(BRACKETS) for text in written]
+    plain = [_opened(text) for text in written]
     for read in (normalizer(name), spoken):
         hyp, ref = map(read, plain)
         if ref:
             return hyp, ref
     return written
+
+
+def _opened(text: str) -> str:
+    """Return the text without its brackets; those of full width, and of one sign as ⒜, are some."""
+    plain = unicodedata.normalize("NFKC", text)
+    opened = plain.translate(BRACKETS)
+    return text if opened == plain else opened
 
 
 def _forgiven(
@@ -88,7 +96,7 @@ def _forgiven(
     """Count the units that nobody said and that the error rate forgives, as in brackets."""
     if is_annotation(written[1]):  # nobody says a word
         return (Counter(hyp) - Counter(ref)).total()
-    if written[0] == written[0].translate(BRACKETS):
+    if written[0] == _opened(written[0]):
         return 0
     scored = normal_units(written[0], name, UNIT)
     return (Counter(hyp) - Counter(ref) & Counter(hyp) - Counter(scored)).total()
@@ -98,8 +106,7 @@ def _fillers(written: tuple[str, str], name: str) -> int:
     """Count the words in runs of `BURST` that the normaliser removes, beyond the reference's."""
     clean = normalizer(name)
     hyp, ref = (
-        [not clean(word) for word in split_units(spoken(text.translate(BRACKETS)), UNIT)]
-        for text in written
+        [not clean(word) for word in split_units(spoken(_opened(text)), UNIT)] for text in written
     )
     runs = [len(list(run)) for removed, run in groupby(hyp) if removed]
     return max(0, sum(n for n in runs if n >= detectors.BURST) - sum(ref))

@@ -116,6 +116,25 @@ def test_language() -> None:
     assert make("language", kind="sample").kind == "sample"
 
 
+@pytest.mark.parametrize("pair", ["()", "[]", "<>", "{}"])
+def test_brackets_are_no_form_of_a_transcript_unless_they_are_in_it(pair: str) -> None:
+    """The error rate forgives them, as Whisper's does; what is written there is output."""
+    reward, (left, right) = make("format", "english"), pair
+    hack = f"open the window please {left}and do not forget to subscribe{right}"
+    assert reward.function(samples("open the window please", hack)) == [-1.0]
+
+
+@pytest.mark.parametrize(
+    "ref", ["[laughter]", "(coughs)", "<noise>", "well [noise] yes", "*sighs* no"]
+)
+def test_annotations_of_the_reference_are_in_form(ref: str) -> None:
+    reward = make("format", "english")
+    twice = f"{ref} {ref}"
+    assert reward.function(samples(ref, ref, "well yes", twice)) == [0.0, 0.0, -1.0]
+    template = make("format", pattern="<text>.*</text>")
+    assert template.function(samples(ref, ref, f"<text>{ref}</text>")) == [-1.0, 0.0]
+
+
 def test_format() -> None:
     reward = make("format")
     hyps = ["turn on the light", "", "<|en|> turn on", "# Title\ntext", "{'text': 'on'}", "**on**"]

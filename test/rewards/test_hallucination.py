@@ -204,6 +204,7 @@ def test_a_verbatim_transcript_is_never_worse_than_silence(ref: str, name: str) 
 
 MADE_UP = "and do not forget to subscribe to the channel below"
 FORGIVEN = [f"({MADE_UP})", f"[{MADE_UP}]", f"<{MADE_UP}>", "(thank you)", "[Music]", "um uh " * 4]
+FORGIVEN += [f"（{MADE_UP}）", f"［{MADE_UP}］", "[(thanks)]", "⒯⒣⒜⒩⒦⒮"]
 
 
 @pytest.mark.parametrize("hidden", FORGIVEN)
