@@ -231,4 +231,5 @@ def test_the_variant_in_comments_loads(recipe: str, tmp_path: Path) -> None:
     config = load_recipe(file).config
     assert config.tokenizer.type == "pretrained"
     assert config.llm.pretrained == "Qwen/Qwen3-0.6B" and config.llm.dtype == "bfloat16"
+    assert config.lora.in_warm_start(config).parts() == ["llm"] and config.gradient_checkpointing
     assert "\n" in config.llm.prompt and "{audio}<|im_end|>" in config.llm.prompt
