@@ -29,7 +29,7 @@ from audiorl.bin import cli
 from audiorl.errors import UserError
 from audiorl.infer.voices import VOICES
 from audiorl.models import SPEECH_FACTS, open_weights
-from audiorl.runtime.files import atomic_path, progress, read_json, sha256
+from audiorl.runtime.files import atomic_path, progress, read_json, remove_leftovers, sha256
 
 META = "meta.json"
 CODEC_FOLDER = "codec"  # of synthesis: its codec and its voices, below the experiment once unpacked
@@ -128,6 +128,7 @@ def pack(exp: Path, out: Path, created: datetime.datetime, codec: Path | None = 
     when the model is missing or damaged, when a config names a path of this machine or when a text
     holds a password. Other texts lose their paths.
     """
+    remove_leftovers(out.parent.glob(f".{out.name}.*.tmp"))
     files = _members(exp, codec or exp / CODEC_FOLDER)
     texts = {n: _portable(n, path) for n, path in files.items() if path.suffix in TEXTS}
     for path in files.values():

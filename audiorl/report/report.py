@@ -25,7 +25,7 @@ from audiorl.report.tables import (
     verdict,
 )
 from audiorl.runs.environment import environment
-from audiorl.runtime.files import atomic_write, read_json
+from audiorl.runtime.files import atomic_write, read_json, remove_leftovers
 from audiorl.runtime.stamps import Stamp
 from audiorl.score.asr import SystemScore, score_systems
 from audiorl.score.metrics import Measures
@@ -73,6 +73,7 @@ def write_report(
         write_system(system, cfg.score.unit, systems[0])
     about = [system for system in systems if system.exp.resolve() == out.resolve()]
     focus = (about or [s for s in systems if not s.is_reference] or systems)[-1]
+    remove_leftovers(out.rglob(".*.tmp"))
     stamp = _stamp(systems, focus, out)
     if stamp.is_current():
         return False

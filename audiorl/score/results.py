@@ -19,7 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from audiorl.errors import UserError
-from audiorl.runtime.files import atomic_write, read_json, write_json
+from audiorl.runtime.files import atomic_write, read_json, remove_leftovers, write_json
 from audiorl.score import failures, tts
 from audiorl.score.asr import ScoredUtterance, SetScore, SystemScore, units_of
 from audiorl.score.metrics import BIASED, ERROR_RATES
@@ -38,6 +38,7 @@ FIELDS += failures.NAMES
 
 def write_system(system: SystemScore, unit: str, first: SystemScore) -> bool:
     """Write the results of a system that have changed; return whether any had."""
+    remove_leftovers(system.folder.rglob(".*.tmp"))
     changed = False
     for name, score in system.sets.items():
         folder = system.folder / name

@@ -108,6 +108,13 @@ def test_bytes_depend_on_files_and_date_alone(exp: Path, packed: Path, tmp_path:
     assert (tmp_path / "z.zip").read_bytes() != packed.read_bytes()
 
 
+def test_what_a_killed_packing_left_is_removed(exp: Path, packed: Path) -> None:
+    left = packed.with_name(f".x.zip.{a_dead_process()}.tmp")
+    left.touch()
+    pack(exp, packed, CREATED)
+    assert not left.exists()
+
+
 def test_packed_again_only_after_a_change(exp: Path, packed: Path) -> None:
     before = packed.read_bytes()
     assert not pack(exp, packed, CREATED.replace(year=2027))

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from deaths import a_dead_process
 from fake_systems import make_systems
 
 from audiorl.config import dump_config
@@ -398,7 +399,13 @@ def test_one_system_without_audio(tmp_path: Path) -> None:
     def run() -> bool:
         return write_report([exp], tmp_path / "dump", exp, cfg, measures_of(cfg.task), "report")
 
+    dead = a_dead_process()
+    left = [exp / f".RESULTS.md.{dead}.tmp", exp / f"decode_greedy/test/.ref.trn.{dead}.tmp"]
+    for path in left:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
     assert run()
+    assert not any(path.exists() for path in left)
     text = (exp / "report.html").read_text()
     assert Page(text).open == []
     assert "No audio: " in text and "<audio" not in text
