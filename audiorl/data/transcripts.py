@@ -152,7 +152,7 @@ def _jsonl(path: Path, lines: list[str], role: str) -> Rows:
 
 def _tsv(path: Path, lines: list[str], role: str) -> Rows:
     rows = [(number, line.split("\t")) for number, line in _filled(lines)]
-    header = [cell.strip().lower() for cell in rows[0][1]]
+    header = [cell.strip().lower() for cell in rows[0][1]] if rows else ["id"]
     if set(header) & set(ID_NAMES.split()):
         rows = rows[1:]
     elif all(cell.startswith("[") for cell in rows[0][1][2:]):

@@ -13,7 +13,8 @@ import re
 DIGITS = "零一二三四五六七八九"
 SIGNS = str.maketrans("∶−‐‑‒–〜∼", ":-----~~")  # variants of the same sign
 SPACED = re.compile(  # 3 / 4, 2: 30, ¥ 200, 5 %; "10 -5" are two numbers
-    r"(?<=[\d%]) ?([/:~×÷=]) ?(?=\d)|(?<=\d) ([-—+.*]) (?=\d)|(?<=\d) (?=[%‰°])|(?<=[$¥€£]) (?=\d)"
+    r"(?<=[\d%]) ?([/:~×÷=]) ?(?=\d)|(?<=\d) ([-—.*]) (?=\d)|(?<=\w) (\+) (?=\w)"
+    r"|(?<=\d) (?=[%‰°])|(?<=[$¥€£]) (?=\d)"
 )
 NUMBER = re.compile(r"(?P<sign>(?<![\w.])-)?(?P<whole>\d+)(?:\.(?P<part>\d+))?(?P<share>[%‰])?")
 SHARES = {"%": "百分之", "‰": "千分之", None: ""}
@@ -33,10 +34,10 @@ FRACTION = re.compile(r"(?<![a-z\d./-])(\d{1,8})([/⁄])(\d{1,8})(?!\.?\d|[a-z/�
 RATIO = re.compile(r"(?<![a-z\d:.])\d+(?:\.\d+)?(?::\d+(?:\.\d+)?)+(?!:)")  # after times are read
 RANGE = re.compile(  # 3-201室 is a room, 737-800客机 a model
     r"(?<![a-z\d.:/-])(\d{1,8})[-—](\d{1,8})(?![\d:/=-]|\.\d)"
-    r"(?=(%|[^\W\da-z_室楼号栋幢弄房客飞机型款路]|号(?!楼|线))?)"
+    r"(?=([^\W\da-z_室楼号栋幢弄房客飞机型款路]|号(?!楼|线))?)"
 )
 MINUS = re.compile(r"(?<=\d)-(?=[\d.]+(?:[-+×÷*/][\d.]+)*=)")  # 7-4=3
-PERCENTS = re.compile(r"(?<=\d%)[-—](?=\d+(?:\.\d+)?%)")  # 5%-10%
+SHARE_RANGE = re.compile(r"(?<=\d)[%‰]?[-—~](?=\d+(?:\.\d+)?([%‰]))")  # 5-10%, 5%-10%
 AMOUNT = r"\d+(?:\.\d+)?[十百千万亿]*"
 MONEY = re.compile(
     rf"(?<![a-z])([$¥€£])({AMOUNT}(?:到{AMOUNT})?)(?:美元|欧元|英镑|元|块)?(?!\.?\d| ?[a-z])"
@@ -63,7 +64,7 @@ READINGS = {
 
 def read_numbers(text: str) -> str:
     """Write the numbers of a half-width, lower-case text in characters as they are read."""
-    text = SPACED.sub(lambda match: match[1] or match[2] or "", text.translate(SIGNS))
+    text = SPACED.sub(lambda match: match[0].strip(), text.translate(SIGNS))
     text = _read_pairs(text)
     text = YEAR.sub(lambda match: _spell(match[0]), text)
     text = CODE.sub(lambda match: _spell(re.sub("[-·]", "", match[0])), text)
@@ -77,11 +78,11 @@ def _read_pairs(text: str) -> str:
     """Write signs between numbers (date, time, fraction, score, range) in characters."""
     text = DATE.sub(lambda match: f"{match[1]}年{match[3]}月{match[4]}日", text)
     text = YEAR_MONTH.sub(r"\1年\2月", text)
-    text = CLOCK.sub(_clock, text)
+    text = CLOCK.sub(_clock, re.sub(rf"(?<![a-z\d/.]){MONTH}/{DAY}(?=[日号])", r"\1月\2", text))
     text = re.sub(r"(?<![a-z\d.])0(?=[1-9][月日号点时])", "", text)
     text = MINUS.sub("减", FRACTION.sub(_fraction, text))
     text = RANGE.sub(
-        _range, PERCENTS.sub("到", RATIO.sub(lambda match: match[0].replace(":", "比"), text))
+        _range, SHARE_RANGE.sub(r"\1到", RATIO.sub(lambda match: match[0].replace(":", "比"), text))
     )
     return re.sub(r"(?<=[\w%])~(?=\d)|(?<=[年月日])[-—](?=\d)", "到", text)
 
@@ -106,7 +107,7 @@ def _range(match: re.Match) -> str:
     ascends = low[0] != "0" and high[0] != "0" and int(low) < int(high)
     if not ascends or not (counted or low[-1] == high[-1] == "0"):
         return match[0]
-    return f"{low}%到{high}" if counted == "%" else f"{low}到{high}"
+    return f"{low}到{high}"
 
 
 def _number(match: re.Match) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from audiorl.data.transcripts import read_keyword_lists, read_transcripts
+from audiorl.data.transcripts import FORMATS, read_keyword_lists, read_transcripts
 from audiorl.errors import UserError
 
 AB = {"utt_1": "a b", "utt_2": ""}
@@ -121,3 +124,18 @@ def test_keyword_lists(tmp_path: Path, text: str, keywords: dict) -> None:
 def test_keywords_of_other_utterances_are_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no keywords of these utterances"):
         read_keyword_lists(write(tmp_path, '{"id": "b", "keywords": ["oslo"]}\n'), ["a_1"])
+
+
+ROWS = st.sampled_from(
+    ["a_1 b", "a_1", "b (a_1)", "a_1\tb", "id\ttext", '{"id": "a"}', "{", "[1]", "1 2", "\t", "()"]
+)
+
+
+@settings(max_examples=300, derandomize=True, database=None, deadline=None)
+@given(st.lists(ROWS | st.text(max_size=12), max_size=5), st.sampled_from(["", *FORMATS]))
+def test_any_file_is_read_or_refused(tmp_path_factory, lines: list[str], form: str) -> None:
+    path = tmp_path_factory.getbasetemp() / "any"
+    path.write_bytes("\n".join(lines).encode(errors="surrogatepass"))
+    for read in (lambda: read_transcripts(path, "hyp", form), lambda: read_keyword_lists(path, [])):
+        with contextlib.suppress(UserError):
+            read()
