@@ -31,7 +31,7 @@ class Need:
 
     name: str
     size: int
-    fix: str  # the keys that make it smaller
+    fix: str  # what makes it smaller
     note: str = ""  # what it depends on
 
 
@@ -65,7 +65,7 @@ def estimate(config: Config) -> str:
     lines = [f"  {name:<28} {size:>10}  {note}".rstrip() for name, size, note in rows]
     if together > free:
         largest = max(needs, key=lambda need: need.size)
-        lines.append(f"  the largest: {largest.name}; smaller by {largest.fix}")
+        lines.append(f"  the largest: {largest.name}; {largest.fix}")
     return "\n".join(["memory of stage 5, estimated:", *lines])
 
 
@@ -85,12 +85,16 @@ def _weights(policy: Policy, config: Config) -> list[Need]:
     masters = sum(4 * p.numel() for p in learning if p.dtype.itemsize < 4)
     moments = sum(ADAM * p.numel() for p in learning)
     found = [
-        Need("weights", _size(policy.parameters()), "llm.dtype: bfloat16"),
-        Need("gradients, AdamW, masters", masters + moments, "lora.rank"),
+        Need("weights", _size(policy.parameters()), "take a smaller model"),
+        Need("gradients, AdamW, masters", masters + moments, "set lora.rank"),
     ]
     if config.rl.beta:
-        fix = "rl.beta: 0, lora.rank"
-        found.append(Need("reference", _size(learning), fix, "of what learns, for the KL"))
+        fix, note = "set lora.rank, or rl.beta: 0", "of what learns, for the KL"
+        found.append(Need("reference", _size(learning), fix, note))
+    if config.llm.dtype == "float32":
+        found[0].fix = "set llm.dtype: bfloat16"
+    if config.lora.rank:
+        found[1].fix = "lower lora.rank, or give adapters to all parts that learn"
     return found
 
 
@@ -102,9 +106,9 @@ def _activations(lm: LanguageModel, config: Config, positions: int, memory: int)
     count = positions * (1 if share else group) + group * length  # of a prompt
     prompts = max(1, min(rl.micro_batch_tokens // count, rl.mini_batch_prompts or rl.num_prompts))
     kept = count * _kept_size(lm, memory)
-    fix = "gradient_checkpointing: true, rl.micro_batch_tokens"
+    fix = "set gradient_checkpointing: true, or lower rl.micro_batch_tokens"
     if config.gradient_checkpointing:
-        lm.gradient_checkpointing, fix = True, "rl.micro_batch_tokens"
+        lm.gradient_checkpointing, fix = True, "lower rl.micro_batch_tokens"
         # One layer is computed again at a time.
         kept = count * _kept_size(lm, memory) + kept // lm.config.num_hidden_layers
         kept += share * count**2 * lm.lm_head.weight.element_size()  # the mask
@@ -123,7 +127,7 @@ def _rollout(lm: LanguageModel, config: Config, positions: int, memory: int) -> 
     count = positions + rows * rl.max_completion_length
     size = prompts * (count * _cache_size(lm, memory) + _memory_size(lm, memory))
     note = f"{prompts} x ({positions} + {rows} x {rl.max_completion_length}) positions"
-    return Need("keys and values of rollout", size, "rl.rollout_prompts", note)
+    return Need("keys and values of rollout", size, "set a lower rl.rollout_prompts", note)
 
 
 def _prefix(lm: LanguageModel, length: int, memory: int) -> Prefix:

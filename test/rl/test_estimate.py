@@ -141,8 +141,17 @@ def test_what_does_not_fit_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert text.endswith(" GB free: fits") and max(map(len, text.split("\n"))) <= 90
     monkeypatch.setattr(module, "free_memory", lambda device: 1000)
     *_, verdict, advice = estimate(config).split("\n")
+    keys = {"gradient_checkpointing": True, "rl.micro_batch_tokens": 10, "rl.rollout_prompts": 1}
+    keys |= {**KEYS, "llm.hidden_size": 640}
+    for others, sentence in (
+        ({}, "gradients, AdamW, masters; set lora.rank"),
+        ({"lora.rank": 2}, "weights; set llm.dtype: bfloat16"),
+        ({"lora.rank": 2, "llm.dtype": "bfloat16"}, "weights; take a smaller model"),
+    ):
+        text = estimate(tiny_config({**keys, **others}))
+        assert text.endswith(f"\n  the largest: {sentence}")
     assert re.fullmatch(r"  in all, on cpu +[\d.]+ MB  of 0\.0 MB free: does not fit", verdict)
     assert advice == (
-        "  the largest: activations of an update; smaller by gradient_checkpointing: true, "
+        "  the largest: activations of an update; set gradient_checkpointing: true, or lower "
         "rl.micro_batch_tokens"
     )
