@@ -179,17 +179,19 @@ def test_flat_groups_are_dropped_and_nothing_changes(utterances, loss_type, monk
     close(dropped, expected)
 
 
-def test_a_step_of_flat_groups_changes_no_weight(utterances) -> None:
-    model = learning_model()
+@pytest.mark.parametrize("reward", [0.5, 66.7, 33.3, -1000.1, 1e-4])
+def test_a_step_of_flat_groups_changes_no_weight(utterances, reward: float) -> None:
+    model = learning_model({"rl.num_generations": 6})
     before = copy.deepcopy(model.state_dict())
     optimizer = Optimizers([model.adaptor, model.llm], 0.1, weight_decay=0.1)
-    output = learner(model, lambda samples: [0.5] * len(samples), None, optimizer).step(
+    output = learner(model, lambda samples: [reward] * len(samples), None, optimizer).step(
         0, utterances, 1.0
     )
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert output.metrics["loss"] == output.metrics["grad_norm"] == 0
     assert output.metrics["frac_reward_zero_std"] == 1
-    assert output.metrics["reward"] == 0.5
+    assert output.metrics["reward"] == pytest.approx(reward)
+    assert {line["advantage"] for line in output.completions} == {0.0}
 
 
 def some_unscorable(samples: list[Sample]) -> list[float | None]:
