@@ -103,11 +103,12 @@ def write_judged(stamp: Stamp, judged: dict[str, Judged], judge: str) -> None:
 def read_judged(folder: Path) -> dict[str, Judged]:
     """Return the measurements of the utterances of decode_<name>/<set>, by id."""
     path = folder / JUDGED
-    found = read_json(path, "remove it and let the judge hear the set again (stage 7)")
+    again = "let the judge hear the set again (stage 7)"
+    found = read_json(path, again)
     try:
         return {uid: Judged(**one) for uid, one in found["utterances"].items()}
     except (TypeError, KeyError, AttributeError) as error:
-        raise UserError(f"{path} is not whole ({error!r}); remove it and score again.") from error
+        raise UserError(f"{path} is not whole ({error!r}); {again}.") from error
 
 
 def recorded_sets(dump: Path, config: Config) -> dict[str, list[Utterance]]:

@@ -127,7 +127,9 @@ def test_a_broken_judged_json_is_named(text: str, tmp_path: Path) -> None:
 
 
 def test_a_set_that_nobody_heard(recipe, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"judged\.json does not exist; let the judge"):
+    with pytest.raises(
+        UserError, match=r"judged\.json cannot be read \(No such file.*let the judge"
+    ):
         read_judged(tmp_path)
 
 
