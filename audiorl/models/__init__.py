@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 WEIGHTS = "model.safetensors"
+NO_CODE = {"trust_remote_code": False}  # of a checkpoint; else transformers asks for a yes
 SPEECH_FACTS = "speech.json"  # beside the weights of a speech LM
 LARGEST_HEADER = 100 << 20  # bytes; safetensors reads no larger one
 EMPTY_SUM = b"00000000"  # in place of the checksum while it is computed

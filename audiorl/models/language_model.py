@@ -33,6 +33,7 @@ from transformers.utils.logging import disable_progress_bar
 from audiorl.config.model import LLMConfig
 from audiorl.config.pretrained import why_no_lm
 from audiorl.errors import UserError, reason
+from audiorl.models import NO_CODE
 from audiorl.models.lora import head_adapter
 from audiorl.models.memory import Memory
 
@@ -327,11 +328,11 @@ def build_lm(
         shape = _new_lm_config(config, vocab_size, end_id)
         return LanguageModel.of(AutoModelForCausalLM.from_config(shape, dtype=dtype))
     try:
-        shape = AutoConfig.from_pretrained(config.pretrained)
+        shape = AutoConfig.from_pretrained(config.pretrained, **NO_CODE)
         if why := why_no_lm(shape.to_dict()):
             raise UserError(f"llm.pretrained: {config.pretrained} {why}.")
         kind = BiasedQwen2 if has_biased_head(shape) else AutoModelForCausalLM
-        lm = kind.from_pretrained(config.pretrained, dtype=dtype)
+        lm = kind.from_pretrained(config.pretrained, dtype=dtype, **NO_CODE)
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(
             f"llm.pretrained: {config.pretrained} cannot be loaded ({reason(error)}); "

@@ -11,6 +11,7 @@ import sentencepiece
 
 from audiorl.config.model import TokenizerConfig
 from audiorl.errors import UserError, reason
+from audiorl.models import NO_CODE
 from audiorl.runtime.files import atomic_write
 
 
@@ -97,7 +98,7 @@ class PretrainedTokenizer:
         from transformers import AutoTokenizer
 
         try:
-            tokenizer = AutoTokenizer.from_pretrained(name)
+            tokenizer = AutoTokenizer.from_pretrained(name, **NO_CODE)
         except (OSError, ValueError) as error:
             raise UserError(
                 f"llm.pretrained: {name} has no tokenizer that can be loaded ({reason(error)}); "

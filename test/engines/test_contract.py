@@ -10,6 +10,7 @@ import pytest
 import torch
 from contract import Case
 from tiny import sing, tiny_model, write_set
+from tiny_families import load_family
 from tiny_speech import tiny_speech_lm
 from tiny_whisper import save_whisper, tiny_whisper
 from torch import nn
@@ -19,6 +20,8 @@ from audiorl.engines.native import PolicyEngine
 from audiorl.engines.sampling import Sampling
 from audiorl.models.policy import Policy
 
+# With a divided head, with rotary positions of three kinds, and with several stop ids.
+FAMILIES = ("granite_speech", "qwen3_asr", "qwen3_omni")
 TEXTS = ["ba", "do ki lu me no", "pa ri so"]
 
 
@@ -35,9 +38,13 @@ def is_tied(policy: Policy) -> bool:
     return policy.llm.lm_head.weight is policy.llm.model.get_input_embeddings().weight
 
 
-@pytest.fixture(scope="module", params=["qwen2", "qwen3", "qwen3, untied", "speech LM", "Whisper"])
-def case(request, tmp_path_factory: pytest.TempPathFactory) -> Case:
+@pytest.fixture(
+    scope="module", params=["qwen2", "qwen3", "qwen3, untied", "speech LM", "Whisper", *FAMILIES]
+)
+def case(request, tmp_path_factory: pytest.TempPathFactory, family_folder) -> Case:
     waves = [torch.from_numpy(sing(text)) for text in TEXTS]
+    if request.param in FAMILIES:
+        return Case(load_family(family_folder(request.param)), waves)
     if request.param == "Whisper":
         folder = save_whisper(tmp_path_factory.mktemp("whisper"))
         return Case(tiny_whisper(folder, {"whisper.window": "utterance"}), waves)

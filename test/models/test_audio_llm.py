@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import sing, tiny_model
+from pretrained_llm import save_pretrained_llm
+from tiny import sing, tiny_config, tiny_model
+
+from audiorl.models.audio_llm import AudioLLM
 
 TEXTS = ["ba", "do ki lu", "me no pa ri so", "tu"]
 
@@ -39,6 +44,26 @@ def test_any_instruction(prompt: str) -> None:
     words = len(model.tokenizer.encode("say")) * ("say" in prompt)
     words += len(model.tokenizer.encode(":")) * (":" in prompt)
     assert model.prefix(frames).lengths.tolist() == [-(-len(f) // 2) + words for f in frames]
+
+
+def test_a_chats_prompt_keeps_its_line_feeds(tmp_path: Path) -> None:
+    save_pretrained_llm(tmp_path, "qwen2")
+    config = tiny_config(
+        {
+            "llm.prompt": " say\n{audio}<|im_end|>\nba\n",
+            "llm.pretrained": str(tmp_path),
+            "tokenizer.type": "pretrained",
+        }
+    )
+    model = AudioLLM.create(config, [])
+    spell = model.tokenizer.encode
+    assert (model._before, model._after) == (spell(" say\n"), spell("<|im_end|>\nba\n"))
+    assert model.tokenizer.decode(model._before + model._after) == " say\n\nba\n"
+
+
+def test_units_of_our_own_know_no_space_at_the_ends() -> None:
+    plain, spaced = (tiny_model({"llm.prompt": p}) for p in ("say{audio}:", " say {audio} : "))
+    assert (plain._before, plain._after) == (spaced._before, spaced._after)
 
 
 def test_responses_end_and_are_padded() -> None:

@@ -28,7 +28,7 @@ from audiorl.config.field import key
 from audiorl.config.pretrained import MODEL_TYPES, read_shape, why_unknown
 from audiorl.config.schema import Config
 from audiorl.errors import UserError, reason
-from audiorl.models import WEIGHTS
+from audiorl.models import NO_CODE, WEIGHTS
 from audiorl.models.language_model import LanguageModel, Prefix
 from audiorl.models.lora import merge_adapters
 from audiorl.models.recogniser import Recogniser
@@ -104,7 +104,7 @@ class PretrainedAudioLLM(Recogniser):
     @staticmethod
     def load_processor(name: str) -> Any:
         """Return what makes the inputs of the forward, of a folder or hub name."""
-        return transformers.AutoProcessor.from_pretrained(name)
+        return transformers.AutoProcessor.from_pretrained(name, **NO_CODE)
 
     def inputs(self, texts: list[str], waves: list[np.ndarray]) -> Inputs:
         """Return the inputs of the family's forward: `texts` with the placeholders of `waves`."""
@@ -329,8 +329,8 @@ class Parts:
     FILES = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
 
     def __init__(self, name: str) -> None:
-        self.tokenizer = transformers.AutoTokenizer.from_pretrained(name)
-        self.feature_extractor = transformers.AutoFeatureExtractor.from_pretrained(name)
+        self.tokenizer = transformers.AutoTokenizer.from_pretrained(name, **NO_CODE)
+        self.feature_extractor = transformers.AutoFeatureExtractor.from_pretrained(name, **NO_CODE)
         paths = {file: cached_file(name, file, **NOT_NEEDED) for file in self.FILES}
         self._files = {file: Path(path).read_bytes() for file, path in paths.items() if path}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable
@@ -15,8 +16,10 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from tiny_families import TEXTS, heard, load_family
 
+from audiorl.config.model import LLMConfig
 from audiorl.errors import UserError
 from audiorl.models.families.pretrained import PretrainedAudioLLM, pretrained_family
+from audiorl.models.language_model import build_lm
 from audiorl.models.policy import load_policy
 
 WEIGHTS = "model.safetensors"
@@ -139,6 +142,17 @@ def test_a_recipes_prompt_is_read_to_its_last_line_feed(family_folder: Folder) -
     assert (before, after) == (" ba\n<|audio_bos|>", "<|audio_eos|>do\n")
 
 
+def test_the_prompt_of_qwen2_audio_is_its_chat(family_folder: Folder) -> None:
+    model = load_family(family_folder("qwen2_audio"))
+    request = "Detect the language and recognize the speech: <|en|>"
+    audio = {"type": "audio", "audio_url": "x"}
+    content = [audio, {"type": "text", "text": request}]
+    chat = model.processor.apply_chat_template(
+        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+    )
+    assert model._text == chat
+
+
 def refusal(folder: Path, **options: Any) -> str:
     with pytest.raises(UserError) as caught:
         load_family(folder, **options)
@@ -210,3 +224,21 @@ def test_other_models_are_refused(values: dict, sentence: str, copied: Folder) -
 
 def test_a_folder_without_a_config_is_refused(tmp_path: Path) -> None:
     assert "has no config.json that can be read" in refusal(tmp_path)
+
+
+def test_code_of_a_checkpoint_is_not_run(copied: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is a user asked whether it may, which a job in the night could not answer."""
+    monkeypatch.setattr("builtins.input", lambda prompt: "y")
+    folder = copied("qwen3_asr")
+    names = {"AutoConfig": "evil.C", "AutoModelForCausalLM": "evil.M", "AutoProcessor": "evil.P"}
+    (folder / "evil.py").write_text(f"open({str(folder / 'ran')!r}, 'w')\n")
+    change(folder, model_type="evil", auto_map=names)
+    with pytest.raises(UserError, match=r"llm\.pretrained: .* cannot be loaded"):
+        build_lm(LLMConfig(pretrained=str(folder)), vocab_size=8, end_id=1)
+    assert "is a evil, and known recognisers are" in refusal(folder)
+    change(folder, model_type="qwen3_asr")
+    change(folder, "processor_config.json", auto_map=names, processor_class="Evil")
+    change(folder, "tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.T", "evil.T"]})
+    with contextlib.suppress(UserError):
+        load_family(folder)
+    assert not (folder / "ran").exists()
