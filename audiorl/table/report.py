@@ -22,7 +22,7 @@ from audiorl.report.page import render
 from audiorl.report.tables import Table, as_markdown, with_interval
 from audiorl.runtime.files import atomic_write
 from audiorl.table.plan import Plan
-from audiorl.table.summary import Difference, Estimate, estimate, subtract
+from audiorl.table.summary import Estimate, estimate
 
 NOTHING = "-"
 
@@ -35,11 +35,11 @@ class Results:
     rows: dict[str, list[Estimate]]
     labels: dict[str, str]  # of rows; says where seeds are missing
 
-    def differences(self, baseline: str) -> dict[str, list[Difference]]:
+    def differences(self, baseline: str) -> dict[str, list[Estimate]]:
         """Return the differences of the other rows from a row; none while that one is missing."""
         base = self.rows.get(baseline, [])
         return {
-            row: [subtract(one, other) for one, other in zip(found, base, strict=True)]
+            row: [one - other for one, other in zip(found, base, strict=True)]
             for row, found in self.rows.items()
             if base and row != baseline
         }

@@ -17,40 +17,32 @@ import numpy as np
 
 from audiorl.errors import UserError
 from audiorl.score.metrics import read_columns
-from audiorl.score.significance import Interval, percentiles, resampled_sums
+from audiorl.score.ratio import Ratio
+from audiorl.score.significance import resampled_sums
 from audiorl.table.plan import Column
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A number of a row."""
+class Estimate(Ratio):
+    """A number of a row, the mean over its seeds; or how far it is above another row's."""
 
     seeds: np.ndarray  # [S]: of each seed
-    draws: np.ndarray  # [samples]: of the mean over seeds, each on other utterances
     ids: list[str]  # the utterances behind it
 
-    @property
-    def value(self) -> float:
-        return float(self.seeds.mean())
-
-    @property
-    def interval(self) -> Interval:
-        return percentiles(self.draws)
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A row's number minus that of another row, on the same utterances."""
-
-    value: float
-    interval: Interval
-    seeds: np.ndarray  # [S]: of each seed of the row, from the other row's mean
+    def __sub__(self, other: Estimate) -> Estimate:
+        """Return the difference on equal utterances; of each seed from the other row's mean."""
+        if self.ids != other.ids:
+            raise UserError(
+                "Rows were scored on different utterances; decode and score them again."
+            )
+        gap = super().__sub__(other)
+        return Estimate(gap.value, gap.draws, self.seeds - other.value, self.ids)
 
     @property
     def significant(self) -> bool:
         """Return whether the interval excludes zero, with every seed on the same side of it."""
-        low, high = self.interval
-        return bool((low > 0 and (self.seeds > 0).all()) or (high < 0 and (self.seeds < 0).all()))
+        side = np.sign(self.interval[0])
+        return super().significant and bool((np.sign(self.seeds) == side).all())
 
 
 def estimate(folders: Iterable[Path], column: Column, samples: int, seed: int) -> Estimate:
@@ -69,15 +61,7 @@ def estimate(folders: Iterable[Path], column: Column, samples: int, seed: int) -
     columns = np.stack([*above, *below], axis=1)  # [N, 2 S]
     values = _ratios(columns.sum(axis=0, keepdims=True), column)[0]
     draws = _ratios(resampled_sums(columns, samples, seed), column).mean(axis=1)
-    return Estimate(values, draws, listed[0])
-
-
-def subtract(one: Estimate, other: Estimate) -> Difference:
-    """Return `one` - `other`; both were drawn with the same samples and seed."""
-    if one.ids != other.ids:
-        raise UserError("Rows were scored on different utterances; decode and score them again.")
-    interval = percentiles(one.draws - other.draws)
-    return Difference(one.value - other.value, interval, one.seeds - other.value)
+    return Estimate(float(values.mean()), draws, values, listed[0])
 
 
 def _sums_of(folder: Path, column: Column) -> tuple[list[str], np.ndarray, np.ndarray]:

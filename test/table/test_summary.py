@@ -11,7 +11,7 @@ from audiorl.errors import UserError
 from audiorl.score.metrics import Metric
 from audiorl.score.significance import rate_interval
 from audiorl.table.plan import Column
-from audiorl.table.summary import estimate, subtract
+from audiorl.table.summary import estimate
 
 WER = Column(("one",), Metric("WER %", ("sub", "del", "ins"), ("words",)), "one WER %")
 BOTH = Column(("one", "two"), WER.metric, "pooled WER %")
@@ -80,11 +80,11 @@ def test_intervals_against_a_slow_bootstrap(folder) -> None:
     assert found.interval == pytest.approx(np.percentile(draws, [2.5, 97.5]))
     # Paired: the same utterances in both.
     differences = draws - np.array(slow_draws([OTHER], drawn))
-    c = subtract(found, base)
+    c = found - base
     assert c.value == pytest.approx(30.0 - 75.0)
     assert c.interval == pytest.approx(np.percentile(differences, [2.5, 97.5]))
     assert c.significant
-    assert not subtract(found, found).significant
+    assert not (found - found).significant
 
 
 def test_a_seed_on_the_other_side_takes_the_star(folder) -> None:
@@ -100,7 +100,7 @@ def test_a_seed_on_the_other_side_takes_the_star(folder) -> None:
         7,
     )
     base = estimate([folder("b", one=OTHER)], WER, SAMPLES, 7)
-    c = subtract(row, base)
+    c = row - base
     assert row.seeds[0] > base.value > row.seeds[1] and c.interval[1] < 0
     assert not c.significant
 
@@ -128,4 +128,4 @@ def test_other_utterances_are_refused(folder) -> None:
     with pytest.raises(UserError, match="has other utterances than other seeds; score again"):
         estimate([whole, part], WER, SAMPLES, 1)
     with pytest.raises(UserError, match="Rows were scored on different utterances"):
-        subtract(estimate([whole], WER, SAMPLES, 1), estimate([part], WER, SAMPLES, 1))
+        estimate([whole], WER, SAMPLES, 1) - estimate([part], WER, SAMPLES, 1)
