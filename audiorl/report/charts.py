@@ -83,30 +83,38 @@ def training_curves(label: str, metrics: Metrics, images: Path) -> list[Chart]:
     """Return one chart for each panel whose keys were logged."""
     charts = []
     for title, keys in PANELS:
-        present = [name for name in keys if name in metrics]
-        if not present:
-            continue
-
-        def draw(axes, present=present):
-            for name, colour in zip(present, COLOURS, strict=False):
-                steps, values = metrics[name]
-                _curve(axes, steps, values, colour, name)
-            if present == ["reward"] and "reward_std" in metrics:
-                steps, values = metrics["reward"]
-                spread = np.interp(steps, *metrics["reward_std"])
-                axes.fill_between(steps, values - spread, values + spread, alpha=0.15, lw=0)
-            if len(present) > 1:
-                axes.legend()
-            axes.set_xlabel("step")
-
-        said = "; ".join(
-            f"{name} from {metrics[name][1][0]:.4g} to {metrics[name][1][-1]:.4g}"
-            for name in present
-        )
-        description = f"{title} of {label} over the steps of training: {said}."
-        name = f"{label}_{present[0]}"
-        charts.append(draw_chart(title, description, name, images, draw))
+        shown = {name: metrics[name] for name in keys if name in metrics}
+        if shown:
+            spread = metrics.get("reward_std") if list(shown) == ["reward"] else None
+            name = f"{label}_{next(iter(shown))}"
+            charts.append(_panel(title, f"{title} of {label}", name, shown, images, spread))
     return charts
+
+
+def _panel(
+    title: str,
+    about: str,
+    name: str,
+    curves: Metrics,
+    images: Path,
+    spread: tuple[np.ndarray, np.ndarray] | None = None,
+) -> Chart:
+    """`spread`: steps and deviations, drawn around the first curve."""
+
+    def draw(axes):
+        for index, (label, (steps, values)) in enumerate(curves.items()):
+            _curve(axes, steps, values, COLOURS[index % len(COLOURS)], label)
+        if spread:
+            steps, values = next(iter(curves.values()))
+            around = np.interp(steps, *spread)
+            axes.fill_between(steps, values - around, values + around, alpha=0.15, lw=0)
+        if len(curves) > 1:
+            axes.legend()
+        axes.set_xlabel("step")
+
+    said = "; ".join(f"{key} from {v[0]:.4g} to {v[-1]:.4g}" for key, (_, v) in curves.items())
+    description = f"{about} over the steps of training: {said}."
+    return draw_chart(title, description, name, images, draw)
 
 
 def mean_metrics(runs: list[Metrics]) -> Metrics:
@@ -125,18 +133,8 @@ def side_by_side(metrics: dict[str, Metrics], images: Path) -> list[Chart]:
     charts = []
     for title, (name, *_) in PANELS:
         logged = {label: series[name] for label, series in metrics.items() if name in series}
-        if len(logged) < 2:
-            continue
-
-        def draw(axes, logged=logged):
-            for index, (label, (steps, values)) in enumerate(logged.items()):
-                _curve(axes, steps, values, COLOURS[index % len(COLOURS)], label)
-            axes.legend()
-            axes.set_xlabel("step")
-
-        said = "; ".join(f"{s} from {v[0]:.4g} to {v[-1]:.4g}" for s, (_, v) in logged.items())
-        description = f"{title} over the steps of training: {said}."
-        charts.append(draw_chart(title, description, f"all_{name}", images, draw))
+        if len(logged) >= 2:
+            charts.append(_panel(title, title, f"all_{name}", logged, images))
     return charts
 
 
