@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from audiorl.config.loader import load_recipe
 from audiorl.config.matrix import load_matrix
+from audiorl.config.pretrained import MODEL_TYPES
+from audiorl.models.policy import find_policy
 from audiorl.table.plan import make_plan
 
 REPO = Path(__file__).resolve().parents[2]
@@ -54,6 +57,26 @@ def test_matrix_loads(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = {row: next(iter(jobs.values())) for row, jobs in plan.rows.items()}
     rows = [(job.needs, *plan.changes(row)) for row, job in first.items()]
     assert len(set(rows)) == len(rows)
+
+
+@pytest.mark.parametrize("corpus", ["librispeech", "aishell"])
+def test_recipes_of_families_are_named_by_them_and_learn_the_same(corpus: str) -> None:
+    """One control serves all of them: they differ in nothing that stage 5 reads of a recipe."""
+    folder = REPO / "egs" / corpus / "conf"
+    names = sorted(f for f in set(MODEL_TYPES.values()) - {"whisper"})
+    found = [name for name in names if (folder / f"{name}.yaml").is_file()]
+    assert len(found) == (10 if corpus == "librispeech" else 7)
+    control = load_recipe(folder / "pretrained_supervised.yaml").config
+    for name in found:
+        config = load_recipe(folder / f"{name}.yaml").config
+        assert config.model.pretrained and config.model.pretrained.count("/") == 1
+        others = replace(config.rl, algorithm="supervised")
+        for key in ("rollout_prompts", "micro_batch_tokens"):  # which change no result
+            others = replace(others, **{key: getattr(control.rl, key)})
+        assert (others, config.lora, config.data) == (control.rl, control.lora, control.data)
+        assert config.score == control.score
+        if corpus == "aishell" and config.llm.prompt:
+            assert config.llm.prompt != find_policy(name).prompt
 
 
 def test_none_is_left_out() -> None:
