@@ -207,6 +207,14 @@ RUNS = {
     "both": {"rl.algorithm": "both", "rl.early_stop": "flag"},
     "diffro": {"rl.algorithm": "diffro", "rl.beta": 0.1},
     "diffro on rollouts": {"rl.algorithm": "diffro", "diffro.history": "rollout"},
+    "both by adapters": {
+        "rl.algorithm": "both",
+        "rl.beta": 0.1,
+        "rl.early_stop": "flag",
+        "lora.rank": 4,
+        "lora.merge": False,
+        "gradient_checkpointing": True,
+    },
 }
 
 
