@@ -148,6 +148,7 @@ def test_of_a_hacked_run_the_model_is_from_before(
     """It is hacked from step 2 to 5, where the reward model hears less and less wrong."""
     # The config.yaml of recognition lacks rl.early_stop, which a resumed run would be refused for.
     monkeypatch.setattr(Experiment, "_check_config", lambda *_: None)
+    monkeypatch.setattr(Experiment, "_former_steps", 0, raising=False)
     if died:
         death = before(Policy, "save", lambda *_: True)
         killed(lambda: watched(corpus, tmp_path, action, average), death)
