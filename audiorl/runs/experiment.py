@@ -52,6 +52,7 @@ class Experiment:
         self.config = config
         with disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
+        self._former_steps = config.rl.max_steps
         self.changes = self._check_config((*RELEVANT, *relevant))
         if not (self.folder / "env.json").exists():
             write_json(self.folder / "env.json", environment())
