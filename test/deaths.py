@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
+import json
 import os
 import random
-import re
 import shutil
 import signal
 import subprocess
@@ -89,9 +89,7 @@ RECIPES = {
         "rl.rewards": "[{name: wer, unit: char}, {name: likelihood}]",
     }),
 }  # fmt: skip
-TIMES = re.compile(
-    rb'"(?:timing_s/[^"]*|perf/[^"]*|seconds|rtf)": [^,}\n]*|"(?:created|inputs)": "[^"]*"'
-)
+TIMES = ("timing_s/", "perf/", "seconds", "rtf", "wave_seconds", "created", "inputs")
 DIFFERENT = ("env.json", "RESULTS.md", "report.html", "report.json", "sums.json", ".png", ".zip")
 LOGS = ("tensorboard", "log")  # folders to which each start adds
 
@@ -186,18 +184,23 @@ class Trial:
                 content = b"" if path.name.endswith(DIFFERENT) else path.read_bytes()
                 if path.name == "trainer.pt":  # the same values may be pickled in other ways
                     content = repr(_plain(torch.load(path, weights_only=True))).encode()
-                if path.suffix in (".json", ".jsonl"):
-                    content = TIMES.sub(b"", content)
+                elif path.suffix == ".json" and content:
+                    content = repr(_plain(json.loads(content))).encode()
+                elif path.suffix == ".jsonl":
+                    content = repr(
+                        [_plain(json.loads(line)) for line in content.splitlines()]
+                    ).encode()
                 found[str(name)] = hashlib.sha256(content).hexdigest()
         return found
 
 
 def _plain(value: Any) -> Any:
-    """Return what was saved, its tensors as bytes."""
+    """Return what was saved in one order, tensors by their bytes, without times."""
     if isinstance(value, torch.Tensor):
         return value.dtype, value.shape, hashlib.sha256(value.numpy().tobytes()).hexdigest()
     if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
+        kept = {k: v for k, v in value.items() if not str(k).startswith(TIMES)}
+        return {key: _plain(kept[key]) for key in sorted(kept, key=str)}
     return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
