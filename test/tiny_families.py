@@ -366,3 +366,14 @@ def waves() -> list[np.ndarray]:
 
 def heard() -> list[torch.Tensor]:
     return [torch.from_numpy(wave) for wave in waves()]
+
+
+def logits(model: PretrainedAudioLLM, hf: T.PreTrainedModel) -> list[torch.Tensor]:
+    """Logits of a transcript by the policy, and by a model of transformers."""
+    tokens, _ = model.responses(TEXTS[:1])
+    states = model.llm.response_states(model.prefix(model.encode(heard()[:1])), tokens, False)
+    inputs = model.inputs([model._text], [heard()[0].numpy()])
+    inputs["input_ids"] = torch.cat([inputs["input_ids"], tokens[:, :-1]], 1)
+    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+    own = hf(**inputs).logits[0, -tokens.size(1) :]
+    return [model.llm.logits(states[0]), own / model.llm.scale]

@@ -26,10 +26,18 @@ import yaml
 
 import audiorl
 from audiorl.bin import cli
+from audiorl.config.pretrained import MODEL_TYPES
 from audiorl.errors import UserError
 from audiorl.infer.voices import VOICES
 from audiorl.models import SPEECH_FACTS, open_weights
-from audiorl.runtime.files import atomic_path, progress, read_json, remove_leftovers, sha256
+from audiorl.runtime.files import (
+    atomic_path,
+    atomic_write,
+    progress,
+    read_json,
+    remove_leftovers,
+    sha256,
+)
 
 META = "meta.json"
 CODEC_FOLDER = "codec"  # of synthesis: its codec and its voices, below the experiment once unpacked
@@ -60,6 +68,7 @@ def main() -> None:
     args = parser.parse_args()
     now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
     merge(args.exp)
+    keep_card(args.exp)
     if args.codec and args.dump:
         keep_voices(args.exp, args.codec, args.dump)
     changed = pack(args.exp, args.out, now, args.codec)
@@ -87,6 +96,19 @@ def merge(exp: Path) -> None:
         merge_adapters(model)
         model.save(merged)
         stamp.write()
+
+
+def keep_card(exp: Path) -> None:
+    """Write the model card of a pretrained recogniser beside its weights; others have none."""
+    from audiorl.models.policy import saved_family
+    from audiorl.report.card import CARD, model_card
+
+    model = exp / "model"
+    # What was unpacked has its card, and may not have the base's licence at hand.
+    if not (exp / META).exists() and saved_family(model) in MODEL_TYPES.values():
+        merged = (exp / ADAPTED_MODEL).is_file()
+        with atomic_write((exp / MERGED if merged else model) / CARD) as stream:
+            stream.write(without_paths(model_card(exp)))
 
 
 def keep_voices(exp: Path, codec: Path, dump: Path) -> None:
@@ -168,10 +190,15 @@ def _portable(name: str, path: Path) -> bytes:
             "authorization in docs/rewards.md, and pack again."
         )
     if name in EXPECTED or path.name == "result.json":
-        return ABSOLUTE.sub(lambda found: _relative(found[0]), text).encode()
+        return without_paths(text).encode()
     if path.suffix == ".py" and (found := ABSOLUTE.search(text)):
         print(f"{path} names {found[0]}, a path of this machine: packed as it is.")
     return content
+
+
+def without_paths(text: str) -> str:
+    """Return a text for other machines: absolute paths become relative, or their last name."""
+    return ABSOLUTE.sub(lambda found: _relative(found[0]), text)
 
 
 def _relative(path: str) -> str:

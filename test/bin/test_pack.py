@@ -35,7 +35,7 @@ PACKED = {
     "RESULTS.md": b"# RESULTS\n",
     "report.html": b"<!DOCTYPE html>\n",
     "images/a b.png": b"\x89PNG",
-    "model/config.yaml": b"llm:\n  hidden_size: 8\n",
+    "model/config.yaml": b"family: audio_llm\nllm:\n  hidden_size: 8\n",
     "model/model.safetensors": save({"a": torch.rand(700)}),
     "model/tokenizer.model": b"tokens",
     "model/llm/tokenizer.json": b"{}",

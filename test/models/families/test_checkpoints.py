@@ -14,11 +14,11 @@ import torch
 import transformers
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from tiny_families import TEXTS, heard, load_family
+from tiny_families import heard, load_family, logits
 
 from audiorl.config.model import LLMConfig
 from audiorl.errors import UserError
-from audiorl.models.families.pretrained import PretrainedAudioLLM, pretrained_family
+from audiorl.models.families.pretrained import pretrained_family
 from audiorl.models.language_model import build_lm
 from audiorl.models.policy import load_policy
 
@@ -40,17 +40,6 @@ def change(folder: Path, file: str = "config.json", **values: Any) -> None:
     path = folder / file
     found = json.loads(path.read_text()) if path.exists() else {}
     path.write_text(json.dumps({**found, **values}))
-
-
-def logits(model: PretrainedAudioLLM, hf: transformers.PreTrainedModel) -> list[torch.Tensor]:
-    """Logits of a transcript by the policy, and by a model of transformers."""
-    tokens, _ = model.responses(TEXTS[:1])
-    states = model.llm.response_states(model.prefix(model.encode(heard()[:1])), tokens, False)
-    inputs = model.inputs([model._text], [heard()[0].numpy()])
-    inputs["input_ids"] = torch.cat([inputs["input_ids"], tokens[:, :-1]], 1)
-    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
-    own = hf(**inputs).logits[0, -tokens.size(1) :]
-    return [model.llm.logits(states[0]), own / model.llm.scale]
 
 
 @torch.no_grad()
