@@ -77,7 +77,7 @@ def _is_hub_name(name: str) -> bool:
 
 
 def _method(exp: Path, config: Config) -> str:
-    """How the model was made of its base: as its command says."""
+    """A phrase about what was done to the base, by the command."""
     if "audiorl.bin.train_sft" not in _command(exp):
         return f"trained by {config.rl.algorithm} (RL of {config.rl.max_steps} steps)"
     steps = config.sft.schedule.max_steps
