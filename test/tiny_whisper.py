@@ -37,11 +37,17 @@ TIMESTAMPS = 10  # rows of the table that its tokenizer has no token for
 SECTIONS = ("device", "num_threads", "rl.", "decode.", "score.")  # that a recipe of Whisper has
 
 
-def save_whisper(folder: Path, multilingual: bool = False, spread: float = 10.0) -> Path:
+def save_whisper(
+    folder: Path,
+    multilingual: bool = False,
+    spread: float = 10.0,
+    seconds: int = SECONDS,
+    positions: int = 40,
+) -> Path:
     """Writes a model to `folder`; a larger `spread` makes its predictions less uniform."""
     folder.mkdir(parents=True, exist_ok=True)
     ids = _save_tokenizer(folder)
-    WhisperFeatureExtractor(feature_size=16, chunk_length=SECONDS).save_pretrained(folder)
+    WhisperFeatureExtractor(feature_size=16, chunk_length=seconds).save_pretrained(folder)
     end, start = ids["<|endoftext|>"], ids["<|startoftranscript|>"]
     config = WhisperConfig(
         vocab_size=ids["<|notimestamps|>"] + 1 + TIMESTAMPS,
@@ -53,8 +59,8 @@ def save_whisper(folder: Path, multilingual: bool = False, spread: float = 10.0)
         decoder_layers=2,
         decoder_attention_heads=4,
         decoder_ffn_dim=64,
-        max_source_positions=SECONDS * 50,
-        max_target_positions=40,
+        max_source_positions=seconds * 50,
+        max_target_positions=positions,
         bos_token_id=end,
         eos_token_id=end,
         pad_token_id=end,

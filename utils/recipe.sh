@@ -11,7 +11,8 @@
 #
 # stage N TEXT   true from --stage to --stop_stage; what follows is logged in $exp/log/stage_N.log
 # run COMMAND    runs a program so that a signal ends it, too; `python` is that of environment.sh
-# opts           --config $config and every --set; control_opts: with $control, where there is one
+# opts           --config $config and every --set; control_opts: with $control, where there is one;
+#                it is NAME_supervised.yaml for a --config NAME.yaml that has one beside it
 # of_system NAME system_opts: likewise, with NAME.yaml beside $config ($systems lists the names)
 # defaults K=V   sets keys of the config unless a --set does
 #
@@ -72,6 +73,12 @@ recipe_option() {
     esac
     [ "$1" = set ] || printf -v "$1" '%s' "$2"
     [ "$1" = stage ] || recipe_again+=("--$1" "$2")
+}
+
+recipe_control() {
+    local own=${config%.yaml}_supervised.yaml
+    case " ${recipe_again[*]-} " in *" --control "*) return ;; esac
+    [ -z "${control:-}" ] || [ ! -f "$own" ] || control=$own
 }
 
 recipe_known() {
@@ -273,6 +280,7 @@ recipe_signal() {
 }
 
 recipe_parse "$@"
+recipe_control
 recipe_check_options
 recipe_collect
 choose_python

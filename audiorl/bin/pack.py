@@ -50,6 +50,9 @@ ABSOLUTE = re.compile(
     r"""(?:(?<=[\s"'=(\[>;`])|^)/(?!(?:bin|dev|usr)/)(?:[\w.+@%,-]+/)+[\w.+@%,-]*""", re.MULTILINE
 )
 PASSWORD = re.compile(r"https?://[^\s/@:\"']*:[^\s/@\"']+@")
+# Keys of what a model was whole before it was trained on: its weights are packed, and nothing reads
+# them again, so that of a folder of this machine the name alone is packed.
+ORIGINS = ("model.pretrained", "pretrained")
 KEPT_FILES = (
     "model/**/*",
     "rewards/*.py",
@@ -189,6 +192,11 @@ def _portable(name: str, path: Path) -> bytes:
             f"{path}: an address there holds a password, which a pack would spread; remove it, see "
             "authorization in docs/rewards.md, and pack again."
         )
+    if path.name == "config.yaml":
+        for key, value in _strings(yaml.safe_load(text)):
+            if key in ORIGINS and os.path.isabs(value):
+                text = text.replace(value, PurePosixPath(value).name)
+        return text.encode()
     if name in EXPECTED or path.name == "result.json":
         return without_paths(text).encode()
     if path.suffix == ".py" and (found := ABSOLUTE.search(text)):
@@ -253,7 +261,7 @@ def _is_kept(path: Path) -> bool:
 def _portable_strings(config: Path) -> list[tuple[str, str]]:
     found = _strings(yaml.safe_load(config.read_text(encoding="utf-8")))
     for key, value in found:
-        if os.path.isabs(value) or value.startswith("~"):
+        if key not in ORIGINS and (os.path.isabs(value) or value.startswith("~")):
             raise UserError(
                 f"{config}: {key} is {value}, a path of this machine; write a path relative to "
                 "the recipe there (or a hub name) and pack again."

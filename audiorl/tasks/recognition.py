@@ -80,6 +80,7 @@ class Recognition(Task):
         model.adapt(self.adapters, config.seed)
         log.info(describe(model))
         self._refuse_unfit(model, inputs)
+        model.parts(self.parts)  # it may lack some that RL is to train
         dev = some(inputs["dev"], config.sft.schedule.eval_utterances)
         return RecognitionWarmStart(config, model, train, dev)
 

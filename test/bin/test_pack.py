@@ -186,6 +186,15 @@ def test_a_pack_holds_no_path_of_this_machine(exp: Path, tmp_path: Path, capsys)
     assert not pack(tmp_path / "there", tmp_path / "x.zip", CREATED)
 
 
+def test_of_the_folder_that_a_model_came_from_the_name_is_packed(exp, tmp_path) -> None:
+    (exp / "config.yaml").write_text("model:\n  pretrained: /data/models/whisper\n")
+    (exp / "model" / "config.yaml").write_text("pretrained: openai/whisper-tiny\n")
+    pack(exp, tmp_path / "x.zip", CREATED)
+    unpack(tmp_path / "x.zip", tmp_path / "there")
+    read = [(tmp_path / "there" / n).read_text() for n in ("config.yaml", "model/config.yaml")]
+    assert read == ["model:\n  pretrained: whisper\n", "pretrained: openai/whisper-tiny\n"]
+
+
 @pytest.mark.parametrize("name", ["config.yaml", "run.sh", "report.html", "rewards/mine.py"])
 def test_a_password_is_not_packed(exp: Path, tmp_path: Path, name: str) -> None:
     (exp / "rewards").mkdir()

@@ -22,6 +22,8 @@ from recipe_runs import (
     train_error,
     write_tar,
 )
+from tiny_whisper import save_whisper
+from transformers import WhisperForConditionalGeneration
 
 from audiorl.data.utterance import read_utterances
 from audiorl.data.validate import Checks, validate
@@ -201,6 +203,36 @@ def test_all_stages_on_real_speech(short_corpus: Path, tmp_path: Path) -> None:
     assert "NOT OFFICIAL: dev_clean 2, dev_other 2, test_clean 2, test_other 2" in done.stdout
     check_outputs(work, ["test_clean", "test_other"])
     assert train_error("librispeech", work, QUICK) < 0.3
+
+
+def test_whisper_through_all_stages(short_corpus: Path, tmp_path: Path) -> None:
+    """The recipe conf/whisper.yaml with a random Whisper: its system is `whisper`."""
+    work, hub = tmp_path / "work", save_whisper(tmp_path / "hub", seconds=30, positions=448)
+    places = ["--corpus", str(short_corpus), "--data", str(work / "data")]
+    keys = {
+        "model.pretrained": str(hub),
+        "device": "cpu",
+        "num_threads": 1,
+        "whisper.window": "utterance",
+        "rl.max_steps": 2,
+        "rl.num_prompts": 2,
+        "rl.num_generations": 2,
+        "rl.max_completion_length": 6,
+        "rl.eval_steps": 2,
+        "decode.max_completion_length": 6,
+        "score.bootstrap_samples": 100,
+    }
+    done = run_recipe(
+        "librispeech", work, "--config", "conf/whisper.yaml", *places, *settings(keys)
+    )
+    exp = work / "exp"
+    assert "--config conf/whisper_supervised.yaml" in done.stdout
+    for system in ("sft", "whisper", "whisper_supervised"):
+        folder = exp / system / "decode_greedy" / "test_clean"
+        assert ids(folder / "text") == ids(work / "dump" / "test_clean" / "text")
+        assert (folder / "result.json").exists()
+    WhisperForConditionalGeneration.from_pretrained(exp / "whisper" / "model")
+    assert (exp / "whisper" / "whisper.zip").stat().st_size > 0
 
 
 def test_the_real_corpus_is_read_whole(shared_data: Callable[[str], Path], tmp_path: Path) -> None:

@@ -301,6 +301,13 @@ def test_more_tokens_than_positions(policy: Whisper) -> None:
         greedy(PolicyEngine(policy), heard(policy), length)
 
 
+def test_transcripts_longer_than_its_positions(policy: Whisper) -> None:
+    most = 41 - len(policy._start)
+    policy.responses(["#" * (most - 2)])  # a space before, and an end
+    with pytest.raises(UserError, match=rf"has {most + 1} tokens, and this Whisper writes {most}"):
+        policy.responses(["ba", "#" * (most - 1)])
+
+
 def test_no_such_model(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"model\.pretrained: .* cannot be loaded"):
         tiny_whisper(tmp_path)

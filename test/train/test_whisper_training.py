@@ -79,9 +79,11 @@ def test_only_what_is_to_learn_learns(corpus: Corpus, start: Path, tmp_path: Pat
         assert moved and all(n.startswith(beginning) for n in moved), name
 
 
-def test_parts_that_it_does_not_have(corpus: Corpus, start: Path, tmp_path: Path) -> None:
+def test_parts_that_it_does_not_have(corpus: Corpus, start: Path) -> None:
+    """Before the warm start, and not behind stage 4."""
+    training = task(corpus, start.parents[1] / "hub", {"rl.train": ["adaptor", "llm"]})
     with pytest.raises(UserError, match="adaptor is not a part of whisper; name some of llm"):
-        rl(corpus, start, tmp_path / "exp", {"rl.train": ["adaptor", "llm"]})
+        training.warm_start(training.sft_inputs())
 
 
 def test_audio_longer_than_its_window(corpus: Corpus, tmp_path: Path) -> None:

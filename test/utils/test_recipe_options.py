@@ -113,6 +113,15 @@ fi
     assert "seed: 7" in lines and "unit: char" in lines
 
 
+def test_a_config_brings_its_own_control(recipe) -> None:
+    for name in ("other", "other_supervised"):
+        (recipe.folder / "conf" / f"{name}.yaml").write_text("extends: grpo.yaml\n")
+    chosen = ["--stop_stage=2", "--config", "conf/other.yaml"]
+    own, named = "conf/other_supervised.yaml", "conf/supervised.yaml"
+    assert f"second {['--config', own]}" in recipe.run(*chosen).stdout
+    assert f"second {['--config', named]}" in recipe.run(*chosen, "--control", named).stdout
+
+
 def test_a_script_without_a_control(recipe) -> None:
     lines = recipe.script.read_text().splitlines(keepends=True)
     recipe.script.write_text("".join(line for line in lines if not line.startswith("control=")))

@@ -223,6 +223,17 @@ class Whisper(Recogniser):
             self.llm.embed(start), mask, memory=memory, memory_mask=_real(lengths, memory)
         )
 
+    def responses(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        tokens, mask = super().responses(texts)
+        most = self.llm.config.max_target_positions - len(self._start) + 1
+        if tokens.size(1) > most:
+            longest = max(texts, key=lambda text: len(self.tokenizer.encode(text)))
+            raise UserError(
+                f"a transcript has {tokens.size(1)} tokens, and this Whisper writes {most}; leave "
+                f"it out, by data.max_text_length say: {longest[:60]}"
+            )
+        return tokens, mask
+
     def prefix_length(self, condition: Tensor) -> int:
         """Return the number of start tokens: the memory is not among the LM's positions."""
         return len(self._start)
