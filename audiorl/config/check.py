@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,7 +13,16 @@ from audiorl.config.dump import WIDTH, clip, dump_config, flow
 from audiorl.config.field import Rule
 from audiorl.config.keys import key_values
 from audiorl.config.loader import Recipe, load_recipe, refuse_if_any
-from audiorl.config.pretrained import Shape, read_shape, why_no_lm, why_unknown
+from audiorl.config.pretrained import (
+    Shape,
+    read_shape,
+    why_no_encoder,
+    why_no_features,
+    why_no_lm,
+    why_not_whole,
+    why_unknown,
+    why_unreadable,
+)
 from audiorl.config.schema import Config
 from audiorl.config.variants import PLUGINS, Variants
 
@@ -90,12 +100,14 @@ def _missing(config: Config) -> Iterator[Rule]:
     if init and not os.path.isfile(init):
         message = "there is no such file; give an ESPnet ASR checkpoint (.pth)"
         yield ("encoder.init",), f"{os.path.abspath(init)}: {message}"
-    yield from _pretrained("encoder.pretrained", config.encoder.pretrained, lambda shape: "")
+    encoder = config.encoder.pretrained
+    yield from _pretrained("encoder.pretrained", encoder, why_no_encoder, why_no_features)
     yield from _pretrained("llm.pretrained", config.llm.pretrained, why_no_lm)
     # A family of the user may know a model that is unknown here.
-    why = (lambda shape: "") if family else why_unknown
-    yield from _pretrained("model.pretrained", config.model.pretrained, why)
-    yield from _pretrained("codec.pretrained", config.codec.pretrained, lambda shape: "")
+    whys = () if family else (why_unknown, why_not_whole)
+    yield from _pretrained("model.pretrained", config.model.pretrained, *whys)
+    yield from _pretrained("codec.pretrained", config.codec.pretrained)
+    yield from _unfit(config)
     for path in (path for reward in config.rl.rewards for path in reward.files):
         if not path.is_file():
             message = "there is no such file; give your rewards' path from the recipe's folder"
@@ -111,19 +123,42 @@ def _missing(config: Config) -> Iterator[Rule]:
             yield (key,), f"{value} needs the package {package}, which is missing; run: {fix}"
 
 
-def _pretrained(key: str, name: str, why_not: Callable[[Shape], str]) -> Iterator[Rule]:
+def _pretrained(
+    key: str,
+    name: str,
+    why_not: Callable[[Shape], str] = lambda shape: "",
+    why_not_whole: Callable[[str], str] = lambda folder: "",
+) -> Iterator[Rule]:
     """The rule that a pretrained model breaks; that of a hub is looked at when it is loaded."""
     if os.path.isdir(name):
-        folder = os.path.abspath(name)
-        try:
-            reason = why_not(read_shape(name))
-        except (OSError, ValueError):
-            reason = "holds no config.json; give a folder with a Hugging Face model"
+        reason = why_unreadable(name) or why_not(read_shape(name)) or why_not_whole(name)
         if reason:
-            yield (key,), f"{folder} {reason}"
+            yield (key,), f"{os.path.abspath(name)} {reason}"
+    elif os.path.isfile(name):
+        yield (key,), f"{os.path.abspath(name)} is a file; give the folder that it lies in"
     elif name and not HUB_NAME.fullmatch(name):
         message = "there is no such folder, and it is not a hub name; fix the path"
         yield (key,), f"{os.path.abspath(name)}: {message}"
+
+
+def _unfit(config: Config) -> Iterator[Rule]:
+    """The keys that do not fit the recogniser, where its kind is known: not that of a hub."""
+    name = config.model.pretrained
+    if config.speaks or config.model.family or (name and why_unreadable(name)):
+        return
+    whisper = bool(name) and read_shape(name).get("model_type") == "whisper"
+    if whisper and config.llm.prompt:
+        yield ("llm.prompt", "model.pretrained"), "a Whisper reads no prompt; remove it"
+    for part in config.rl.train:
+        if part == ("adaptor" if whisper else "embeddings"):
+            known = "llm, encoder, embeddings" if whisper else "adaptor, llm, encoder"
+            message = f"the recogniser has no part {part}; name some of {known}"
+            yield ("rl.train", "model.pretrained"), message
+    if whisper or config.rl_data.hypotheses:
+        return  # what gives further hypotheses may be a Whisper
+    for field in fields(config.whisper):
+        if getattr(config.whisper, field.name) != field.default:
+            yield (f"whisper.{field.name}", "model.pretrained"), "this is no Whisper; remove it"
 
 
 def _unknown(key: str, name: str, own: str, package: str) -> Iterator[Rule]:

@@ -26,6 +26,9 @@ MODEL_TYPES = {
     "voxtral": "voxtral",
     "whisper": "whisper",
 }
+TOKENIZERS = {"tokenizer.json", "tokenizer.model", "tekken.json", "vocab.json"}
+FEATURES = {"preprocessor_config.json", "processor_config.json"}
+POINTER = b"version https://git-lfs"  # in place of a file that Git LFS has not fetched
 HEARS = re.compile("audio|mel_bins|speech")  # in the keys of models that hear by themselves
 
 
@@ -39,11 +42,13 @@ def read_shape(folder: str | Path) -> Shape:
 
 def why_unknown(shape: Shape) -> str:
     """Return why a model is no recogniser that is known here; "" if it is."""
-    kind = shape.get("model_type")
+    kind = shape.get("model_type") or "model without model_type"
     if kind not in MODEL_TYPES:
         return f"is a {kind}, and known recognisers are {', '.join(MODEL_TYPES)}; take one of these"
     if kind == "qwen3_asr" and "thinker_config" in shape:
         return "is laid out for the package qwen-asr; take the one for transformers, named ...-hf"
+    if "quantization_config" in shape:
+        return "is quantised, and such weights do not learn; take the model as it was before"
     return ""
 
 
@@ -54,4 +59,57 @@ def why_no_lm(shape: Shape) -> str:
         return f"is a {kind}, which hears by itself; name it in model.pretrained instead"
     if any(map(HEARS.search, shape)):
         return f"is a {kind}, which hears by itself, and not as audiorl knows; take a text LM"
+    return ""
+
+
+def why_no_encoder(shape: Shape) -> str:
+    """Return why a model cannot be the encoder before a language model; "" if it can."""
+    kind = shape.get("model_type")
+    if kind in MODEL_TYPES and kind != "whisper":
+        return f"is a {kind}, which writes by itself; name it in model.pretrained instead"
+    return ""
+
+
+def why_unreadable(folder: str | Path) -> str:
+    """Return why a folder has no config.json that can be read; "" if it has."""
+    try:
+        read_shape(folder)
+    except OSError:
+        if (Path(folder) / "adapter_config.json").is_file():
+            return "holds adapters alone; give the model merged with them"
+        return "holds no config.json; give a folder with a Hugging Face model"
+    except (ValueError, RecursionError):
+        return "has a config.json that is broken; fetch the model again"
+    return ""
+
+
+def why_no_features(folder: str | Path) -> str:
+    """Return why a folder does not say how audio becomes features; "" if it does."""
+    if not any((Path(folder) / name).is_file() for name in FEATURES):
+        return "has no preprocessor_config.json, so is no model that hears, or not whole"
+    return ""
+
+
+def why_not_whole(folder: str | Path) -> str:
+    """Return which file the folder of a recogniser lacks; "" if none. No weights are read."""
+    folder = Path(folder)
+    if reason := why_no_features(folder):
+        return reason
+    if not any((folder / name).is_file() for name in TOKENIZERS):
+        return "has no tokenizer.json, or other tokenizer; fetch the model's tokenizer, too"
+    weights = {path.name: path for path in folder.glob("*.safetensors")}
+    if not weights:
+        return "has no weights as safetensors (others may run code when read); fetch those"
+    for path in weights.values():
+        with open(path, "rb") as stream:
+            if stream.read(len(POINTER)) == POINTER:
+                return f"has a pointer of Git LFS for {path.name}; run git lfs pull there"
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        try:
+            listed = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return f"has a {index.name} that is broken; fetch it again"
+        if lost := sorted(listed - weights.keys()):
+            return f"lacks {len(lost)} of {len(listed)} files of weights, {lost[0]} first; fetch it"
     return ""

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import (
@@ -34,6 +33,7 @@ from audiorl.config.model import LLMConfig
 from audiorl.config.pretrained import why_no_lm
 from audiorl.errors import UserError, reason
 from audiorl.models import NO_CODE
+from audiorl.models.hub import UNLOADABLE, load_whole
 from audiorl.models.lora import head_adapter
 from audiorl.models.memory import Memory
 
@@ -332,8 +332,8 @@ def build_lm(
         if why := why_no_lm(shape.to_dict()):
             raise UserError(f"llm.pretrained: {config.pretrained} {why}.")
         kind = BiasedQwen2 if has_biased_head(shape) else AutoModelForCausalLM
-        lm = kind.from_pretrained(config.pretrained, dtype=dtype, **NO_CODE)
-    except (OSError, ValueError, SafetensorError) as error:
+        lm = load_whole(kind, config.pretrained, dtype=dtype, **NO_CODE)
+    except UNLOADABLE as error:
         raise UserError(
             f"llm.pretrained: {config.pretrained} cannot be loaded ({reason(error)}); "
             "give a folder or a hub name of a causal LM."

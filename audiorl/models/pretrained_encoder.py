@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, PreTrainedModel
 from transformers.feature_extraction_sequence_utils import SequenceFeatureExtractor
 
 from audiorl.errors import UserError, reason
+from audiorl.models.hub import UNLOADABLE, load_whole
 
 ENCODER_FILES = "encoder"  # of a saved model: the encoder's own settings
 LEAST = 0.1  # s; shorter audio is followed by silence
@@ -41,9 +41,9 @@ class PretrainedEncoder(nn.Module):
     def of(cls, name: str) -> PretrainedEncoder:
         """Return that of a folder or hub name; UserError if it cannot be loaded."""
         try:
-            model = AutoModel.from_pretrained(name, dtype=torch.float32)
+            model = load_whole(AutoModel, name, dtype=torch.float32)
             return cls(_encoder(model), AutoFeatureExtractor.from_pretrained(name))
-        except (OSError, ValueError, SafetensorError) as error:
+        except UNLOADABLE as error:
             raise UserError(
                 f"encoder.pretrained: {name} cannot be loaded ({reason(error)}); give a folder or "
                 "a hub name of a speech encoder of transformers with its feature extractor."

@@ -76,6 +76,14 @@ def folder(name: str, **shape: object) -> str:
     return os.path.abspath(name)
 
 
+def recogniser(name: str, **shape: object) -> str:
+    """The files of a recogniser that are looked at; its weights are none."""
+    place = folder(name, **shape)
+    for file in ("preprocessor_config.json", "tokenizer.json", "model.safetensors"):
+        (Path(place) / file).write_text("{}")
+    return place
+
+
 @pytest.mark.parametrize(
     ("key", "shape", "sentence"),
     [
@@ -113,7 +121,7 @@ def test_a_folder_is_looked_at_before_any_weights(
 
 def test_known_ones_and_those_of_a_hub_pass(write: Callable) -> None:
     name = write(RECIPE)
-    folder("hub", model_type="qwen2_audio")
+    recogniser("hub", model_type="qwen2_audio")
     check_recipe(name, ["model.pretrained=hub"])
     check_recipe(name)
     with pytest.raises(UserError, match="no such folder, and it is not a hub name"):
@@ -129,3 +137,110 @@ def test_an_lm_that_hears_is_not_loaded_in_silence(write: Callable) -> None:
     folder("hub", model_type="phi4_multimodal")
     with pytest.raises(UserError, match="is a phi4_multimodal, which hears by itself; name it in"):
         build_lm(LLMConfig(pretrained="hub"), vocab_size=8, end_id=1)
+
+
+def lose(*files: str) -> Callable[[Path], None]:
+    return lambda place: [(place / file).unlink() for file in files]
+
+
+def have(file: str, content: object) -> Callable[[Path], None]:
+    text = content if isinstance(content, str) else json.dumps(content)
+    return lambda place: (place / file).write_text(text)
+
+
+def both(*changes: Callable[[Path], None]) -> Callable[[Path], None]:
+    return lambda place: [change(place) for change in changes]
+
+
+def shape(**values: object) -> Callable[[Path], None]:
+    return have("config.json", values)
+
+
+AS_IT_IS = lambda place: None  # noqa: E731
+WHISPER, LORA = shape(model_type="whisper"), "lora: {rank: 8, "
+INDEX = {"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\n"
+BUILT = "encoder: {pretrained: hub}\nllm: {pretrained: gpt2}\ntokenizer: {type: pretrained}\n"
+OWN = "model: {pretrained: hub}\nsft: {schedule: {max_steps: 0}, ctc_weight: 0}\n"
+OF_FOLDERS = [  # what is wrong with the folder `hub`, the recipe, what is said
+    (shape(model_type="qwen3"), OWN, "hub is a qwen3, and known recognisers are "),
+    (shape(model_type="moonshine"), OWN, "hub is a moonshine, and known recognisers are "),
+    (shape(), OWN, "hub is a model without model_type, and known"),
+    (lose("config.json"), OWN, "hub holds no config.json; give a folder with"),
+    (have("config.json", "{"), OWN, "hub has a config.json that is broken; fetch"),
+    (have("config.json", "[]"), OWN, "hub has a config.json that is broken; fetch"),
+    (
+        both(lose("config.json"), have("adapter_config.json", {})),
+        OWN,
+        "hub holds adapters alone; give the model merged with them",
+    ),
+    (lose("preprocessor_config.json"), OWN, "hub has no preprocessor_config.json, so is no"),
+    (lose("tokenizer.json"), OWN, "hub has no tokenizer.json, or other tokenizer; fetch"),
+    (lose("model.safetensors"), OWN, "hub has no weights as safetensors (others may run"),
+    (
+        both(lose("model.safetensors"), have("pytorch_model.bin", "")),
+        OWN,
+        "hub has no weights as safetensors (others may run",
+    ),
+    (have("model.safetensors", POINTER), OWN, "hub has a pointer of Git LFS for model.safe"),
+    (
+        have("model.safetensors.index.json", INDEX),
+        OWN,
+        "hub lacks 1 of 2 files of weights, model-2.safetensors first; fetch it",
+    ),
+    (have("model.safetensors.index.json", "{"), OWN, "hub has a model.safetensors.index.json that"),
+    (AS_IT_IS, OWN.replace("hub", "hub/config.json"), "config.json is a file; give the folder"),
+    (AS_IT_IS, OWN.replace("hub", "~/hub"), "no such folder, and it is not a hub name; fix"),
+    (AS_IT_IS, OWN + "whisper: {window: utterance}", "window: this is no Whisper; remove it"),
+    (AS_IT_IS, OWN + "rl: {train: [llm, embeddings]}", "the recogniser has no part embeddings; "),
+    (WHISPER, OWN, "rl.train: the recogniser has no part adaptor; name some of llm, encoder"),
+    (WHISPER, OWN + "rl: {train: [llm]}\nllm: {prompt: 'x{audio}'}", "a Whisper reads no prompt"),
+    (
+        WHISPER,
+        "llm: {pretrained: hub}\ntokenizer: {type: pretrained}",
+        "hub is a whisper, which hears by",
+    ),
+    (
+        shape(model_type="qwen3_asr", quantization_config={"quant_method": "gptq"}),
+        OWN,
+        "hub is quantised, and such weights do not learn; take the model as it was before",
+    ),
+    (AS_IT_IS, BUILT, "hub is a qwen3_asr, which writes by itself; name it in model.pretrained"),
+    (
+        both(shape(model_type="gpt2"), lose("preprocessor_config.json")),
+        BUILT,
+        "hub has no preprocessor_config.json, so is no model that hears",
+    ),
+]
+OF_RECIPES = [  # beside the above: where no folder is needed
+    (BUILT.replace("hub", "openai/whisper-small") + "frontend: {n_mels: 128}", "brings its own"),
+    (BUILT.replace("hub}", "openai/whisper-small, num_blocks: 8}"), "brings its own; remove it"),
+    (BUILT.replace("hub}", "openai/whisper-small, init: a.pth}"), "brings its own; remove it"),
+    (RECIPE + LORA + "targets: [encoder]}", "encoder does not learn in RL, so its adapters"),
+    (RECIPE + LORA + "targets: [q_proj]}", "q_proj does not learn in RL, so its adapters would"),
+    (RECIPE + LORA + "targets: []}", "nothing would get adapters; name llm, say"),
+    (RECIPE + LORA + "targets: [llm, llm.q_proj]}", "llm has all its linear layers; take out"),
+    (RECIPE + "lora: {r: 8}", "lora.r: unknown key"),
+    (RECIPE + "llm: {prompt: '<|audio_pad|>'}", "where the audio goes, once (got 0); fix it"),
+    (RECIPE + "llm: {prompt: '{audio}{audio}'}", "where the audio goes, once (got 2); fix it"),
+    (RECIPE + "llm: {dtype: float16}", "llm.dtype: expected one of float32, bfloat16 (got float16"),
+    (RECIPE + "llm: {dtype: bf16}", "llm.dtype: expected one of float32, bfloat16 (got bf16"),
+    (RECIPE + "rl: {train: [projector]}", "projector is not a part of the model; name some of"),
+    (RECIPE + "gradient_checkpointing: full", "gradient_checkpointing: expected true or false"),
+]
+
+
+@pytest.mark.parametrize(("change", "text", "sentence"), OF_FOLDERS)
+def test_mistakes_about_a_folder_are_a_sentence_before_weights_are_read(
+    change: Callable[[Path], None], text: str, sentence: str, write: Callable
+) -> None:
+    name = write(text)
+    change(Path(recogniser("hub", model_type="qwen3_asr")))
+    with pytest.raises(UserError) as refusal:
+        check_recipe(name)
+    assert sentence in str(refusal.value) and len(str(refusal.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(("text", "sentence"), OF_RECIPES)
+def test_mistakes_of_recipes_are_a_sentence(text: str, sentence: str, problems: Callable) -> None:
+    assert any(sentence in problem for problem in problems(text))

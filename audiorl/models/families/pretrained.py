@@ -29,6 +29,7 @@ from audiorl.config.pretrained import MODEL_TYPES, read_shape, why_unknown
 from audiorl.config.schema import Config
 from audiorl.errors import UserError, reason
 from audiorl.models import NO_CODE, WEIGHTS
+from audiorl.models.hub import UNLOADABLE, load_whole
 from audiorl.models.language_model import LanguageModel, Prefix
 from audiorl.models.lora import merge_adapters
 from audiorl.models.recogniser import Recogniser
@@ -38,10 +39,6 @@ from audiorl.runtime.files import atomic_path, disk_errors
 
 NOT_NEEDED = {"_raise_exceptions_for_missing_entries": False}  # of a file: None where it is not
 Inputs = dict[str, Tensor]
-UNLOADABLE = (
-    *(OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError, ImportError),
-    SafetensorError,
-)
 
 
 @dataclass
@@ -167,15 +164,8 @@ class PretrainedAudioLLM(Recogniser):
     @classmethod
     def from_settings(cls, settings: PretrainedSettings, folder: Path | str) -> PretrainedAudioLLM:
         """Return the model of a folder or hub name, with its weights."""
-        hf, seen = getattr(transformers, cls.model_class).from_pretrained(
-            folder,
-            dtype=getattr(torch, settings.dtype),
-            use_safetensors=True,
-            output_loading_info=True,
-        )
-        # transformers fills them with random numbers, and warns.
-        if missing := sorted({*seen["missing_keys"], *seen["mismatched_keys"]}):
-            raise ValueError(f"it lacks {len(missing)} weights, {missing[0]} first")
+        kind, dtype = getattr(transformers, cls.model_class), getattr(torch, settings.dtype)
+        hf = load_whole(kind, str(folder), dtype=dtype, use_safetensors=True)
         cls._merge_adapter(hf, str(folder))
         return cls(settings, hf, cls.load_processor(str(folder)))
 
@@ -293,6 +283,11 @@ class PretrainedAudioLLM(Recogniser):
         try:
             with contextlib.suppress(_Enough):
                 self.hf(**inputs, use_cache=False)
+        except ValueError as error:  # it counts placeholders
+            raise UserError(
+                f"a {self.family} cannot read its prompt with audio ({reason(error)}); give the "
+                "tokenizer and the config.json of one model, and no placeholder beside {audio}."
+            ) from error
         finally:
             hook.remove()
         return seen

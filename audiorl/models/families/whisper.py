@@ -7,6 +7,7 @@ are read through cross attention, once for all responses to an utterance.
 from __future__ import annotations
 
 import copy
+import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from audiorl.config.schema import Config
 from audiorl.config.whisper import WhisperOptions
 from audiorl.errors import UserError, reason
 from audiorl.models import WEIGHTS, load_weights, save_weights
-from audiorl.models.families.pretrained import UNLOADABLE
+from audiorl.models.hub import UNLOADABLE, load_whole
 from audiorl.models.language_model import LanguageModel, Prefix
 from audiorl.models.memory import KeysValues, Memory
 from audiorl.models.recogniser import Recogniser
@@ -137,7 +138,7 @@ class Whisper(Recogniser):
     @classmethod
     def create(cls, config: Config, texts: Iterable[str]) -> Whisper:
         """Return the model `model.pretrained`; its text units are its own."""
-        return cls._made(config, WhisperForConditionalGeneration.from_pretrained)
+        return cls._made(config, functools.partial(load_whole, WhisperForConditionalGeneration))
 
     @classmethod
     def without_weights(cls, config: Config) -> Whisper:

@@ -15,12 +15,14 @@ import transformers
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from tiny_families import heard, load_family, logits
+from tiny_whisper import save_whisper, tiny_whisper
 
 from audiorl.config.model import LLMConfig
 from audiorl.errors import UserError
 from audiorl.models.families.pretrained import pretrained_family
 from audiorl.models.language_model import build_lm
 from audiorl.models.policy import load_policy
+from audiorl.models.pretrained_encoder import PretrainedEncoder
 
 WEIGHTS = "model.safetensors"
 Folder = Callable[[str], Path]
@@ -231,3 +233,65 @@ def test_code_of_a_checkpoint_is_not_run(copied: Folder, monkeypatch: pytest.Mon
     with contextlib.suppress(UserError):
         load_family(folder)
     assert not (folder / "ran").exists()
+
+
+def encoder(folder: Path) -> object:
+    return PretrainedEncoder.of(str(folder))
+
+
+def llm(folder: Path) -> object:
+    text = json.loads((folder / "config.json").read_text())["text_config"]
+    (folder / "config.json").write_text(json.dumps(text))
+    return build_lm(LLMConfig(pretrained=str(folder)), vocab_size=8, end_id=1)
+
+
+def text_config(**values: object) -> Callable[[Path], None]:
+    def change_it(folder: Path) -> None:
+        text = json.loads((folder / "config.json").read_text())["text_config"]
+        change(folder, text_config={**text, **values})
+
+    return change_it
+
+
+SPOILT = [  # what reads the folder, what is wrong with it, what is said
+    (load_family, text_config(hidden_size=64), "cannot be loaded ("),
+    (load_family, text_config(hidden_size="x"), "Field 'hidden_size' expected int, got str"),
+    (load_family, text_config(num_hidden_layers=3), "`num_hidden_layers` (3) must be equal to"),
+    (load_family, lambda f: change(f, audio_token_id=3), "cannot read its prompt with audio"),
+    (load_family, lambda f: (f / "tokenizer_config.json").write_text("[]"), "cannot be loaded ("),
+    (load_family, lambda f: (f / "processor_config.json").write_text("{"), "cannot be loaded ("),
+    (llm, lambda f: None, "llm.pretrained: {} cannot be loaded (it lacks "),
+    (llm, text_config(hidden_size="x"), "llm.pretrained: {} cannot be loaded (TypeError: Field"),
+    (encoder, lambda f: None, "encoder.pretrained: {} cannot be loaded ("),
+]
+
+
+@pytest.mark.parametrize(("reader", "spoil", "sentence"), SPOILT)
+def test_spoilt_folders_are_a_sentence(
+    reader: Callable, spoil: Callable, sentence: str, copied: Folder
+) -> None:
+    folder = copied("qwen3_asr")
+    spoil(folder)
+    with pytest.raises(UserError) as refusal:
+        model = reader(folder)
+        model.encode(heard()[:1])
+    assert sentence.format(folder) in str(refusal.value)
+
+
+@pytest.mark.parametrize("reader", [encoder, tiny_whisper])
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"encoder_layers": 4}, "cannot be loaded (it lacks "),  # not random ones
+        ({"d_model": 64}, "cannot be loaded ("),
+        ({"d_model": "x"}, "Field 'd_model' expected int, got str"),
+    ],
+)
+def test_a_spoilt_whisper_is_a_sentence(
+    reader: Callable, values: dict, sentence: str, tmp_path: Path
+) -> None:
+    folder = save_whisper(tmp_path / "tiny")
+    change(folder, **values)
+    with pytest.raises(UserError) as refusal:
+        reader(folder)
+    assert sentence in str(refusal.value)

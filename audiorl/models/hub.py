@@ -1,0 +1,26 @@
+"""Models of transformers, whole or refused: what a checkpoint lacks would be random numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from transformers import PreTrainedModel
+
+UNLOADABLE = (  # what broken files make transformers raise
+    *(OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError, ImportError),
+    *(SafetensorError, StrictDataclassError),
+)
+NEVER_READ = ("masked_spec_embed",)  # of SpecAugment, which fine-tuned encoders come without
+
+
+def load_whole(kind: type, name: str, **options: Any) -> PreTrainedModel:
+    """Return the model of class `kind` of a folder or hub name.
+
+    Raises ValueError if weights are missing, and what is `UNLOADABLE`.
+    """
+    model, seen = kind.from_pretrained(name, output_loading_info=True, **options)
+    if missing := sorted(key for key in seen["missing_keys"] if not key.endswith(NEVER_READ)):
+        raise ValueError(f"it lacks {len(missing)} weights, {missing[0]} first")
+    return model
