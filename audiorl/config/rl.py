@@ -87,8 +87,8 @@ class RLConfig:
         "what a reward is compared with: mean of its group (GRPO), of the others in it "
         "(leave_one_out, RLOO), of the step (batch, REINFORCE++), reward of the greedy hypothesis "
         "(greedy, ReMax), mean by the group's probabilities, which weigh the samples too "
-        "(posterior, MWER) [adv_estimator]",
-        choices=("group", "leave_one_out", "batch", "greedy", "posterior"),
+        "(posterior, MWER); best: none, the best of the group is imitated (RAFT) [adv_estimator]",
+        choices=("group", "leave_one_out", "batch", "greedy", "posterior", "best"),
     )
     scale_rewards: str = key(
         "group",
@@ -281,6 +281,9 @@ def _advantages(rl: RLConfig) -> Iterator[Rule]:
                     f"{reward.name} compares the hypotheses of a group, the greedy one has none"
                 )
                 yield ("rl.baseline", "rl.rewards"), f"{message}; take another baseline"
+    if rl.baseline == "best" and rl.scale_rewards != "none":
+        keys = ("rl.scale_rewards", "rl.baseline")
+        yield keys, "the best of a group is imitated, however much better it is; set none"
     if rl.baseline == "posterior":
         if rl.num_iterations > 1 or rl.mini_batch_prompts:
             keys = ("rl.num_iterations" if rl.num_iterations > 1 else "rl.mini_batch_prompts",)

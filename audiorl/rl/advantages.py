@@ -65,6 +65,20 @@ def posterior_mean(rewards: Rewards) -> Tensor:
     return rewards.total.size(1) * weights * (rewards.total - mean)
 
 
+def best_alone(rewards: Rewards) -> Tensor:
+    """G / k for each of the k best of a group, 0 for the others: RAFT (arXiv 2304.06767).
+
+    A policy loss then is cross entropy on the best hypothesis. A flat group has no best one, and
+    no gradient, as everywhere here.
+    """
+    total = rewards.total
+    highest = total.masked_fill(total.isnan(), -torch.inf).amax(1, keepdim=True)
+    gap = _without_rounding(total - highest, _largest(total))
+    best, worse = (gap == 0).to(total.dtype), (gap < 0).any(1, keepdim=True)
+    shares = total.size(1) * best / best.sum(1, keepdim=True).clamp(min=1)
+    return (shares * worse).masked_fill(total.isnan(), torch.nan)
+
+
 def by_group(rewards: Tensor, centred: Tensor) -> Tensor:
     """Divided by the standard deviation of the group's rewards (GRPO)."""
     return centred / (group_std(rewards)[:, None] + EPSILON)
@@ -94,6 +108,7 @@ BASELINES: dict[str, Callable[[Rewards], Tensor]] = {
     "batch": batch_mean,
     "greedy": greedy_reward,
     "posterior": posterior_mean,
+    "best": best_alone,
 }
 SCALES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "group": by_group,

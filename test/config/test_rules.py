@@ -128,6 +128,11 @@ def test_the_defaults_break_no_rule() -> None:
             "a group's deviation says nothing about its distance from the greedy hypothesis; set",
         ),
         (
+            ["rl.baseline=best"],
+            "rl.scale_rewards",
+            "the best of a group is imitated, however much better it is; set none",
+        ),
+        (
             ["rl.baseline=batch", "rl.scale_rewards=whiten", "rl.dynamic_sample=true"],
             "rl.dynamic_sample",
             "a flat group learns too when it is compared with the mean of the step; set dynamic_s",

@@ -67,6 +67,10 @@ def slow_centred(
             expected = sum(w * group[j] for w, j in zip(weights, places, strict=True))
             for w, j in zip(weights, places, strict=True):
                 row[j] = len(group) * w * (group[j] - expected)
+        if rl.baseline == "best":
+            best = [r == max(known(group)) for r in known(group)]
+            each = len(group) / sum(best) if 0 < sum(best) < len(best) else 0.0
+            row = [r if math.isnan(r) else each * (r == max(known(group))) for r in group]
         centred.append(row)
     return centred
 

@@ -118,7 +118,7 @@ def test_equal_rewards_teach_nothing_at_any_size(scale: str, group: int, dtype) 
     for value in ANY_SIZE:
         total = torch.full((3, group), value, dtype=dtype)
         assert flat_groups(total).all() and group_std(total).eq(0).all(), value
-        for baseline in ("group", "leave_one_out", "batch", "greedy", "posterior"):
+        for baseline in BASELINES:
             one = Rewards(total, total[:, 0], -torch.rand(3, group))
             assert advantages(one, baseline, scale).eq(0).all(), (value, baseline)
         assert decoupled(total, [total, 2 * total], [1.0, 0.5]).eq(0).all(), value
@@ -174,7 +174,7 @@ def test_what_is_unscorable_teaches_nobody(baseline: str, scale: str) -> None:
     with_it = taught([0.1, NAN, 0.4, 0.9], [0, 1, 2, 3])
     without = taught([0.1, 0.4, 0.9], [0, 2, 3])
     assert with_it[1] == 0
-    if baseline == "posterior" and scale != "whiten":
+    if baseline in ("posterior", "best") and scale != "whiten":
         without = without * 4 / 3  # the factor n undoes a mean over rows, the unscorable one too
     torch.testing.assert_close(with_it[[0, 2, 3]], without, rtol=1e-3, atol=1e-5)
 
@@ -196,6 +196,13 @@ def test_mwer_weights_are_the_gradient_of_the_expected_reward() -> None:
     (logps.softmax(1) * rewards).sum().backward()
     found = advantages(Rewards(rewards, logps=logps.detach()), "posterior", "none")
     torch.testing.assert_close(found, 6 * logps.grad, rtol=1e-9, atol=2e-6)  # 1e-6 is rounding
+
+
+def test_raft_imitates_the_best() -> None:
+    """Ties share; a loss with these advantages is cross entropy on the best of each group."""
+    rewards = torch.tensor([[0.1, 0.9, 0.4], [0.5, 0.5, 0.2], [0.3, 0.3, 0.3], [NAN, 0.2, 0.1]])
+    found = advantages(Rewards(rewards), "best", "none")
+    assert found.tolist() == [[0, 3, 0], [1.5, 1.5, 0], [0, 0, 0], [0, 3, 0]]
 
 
 PARTS = {

@@ -65,7 +65,8 @@ def reference(keys: dict) -> AudioLLM | None:
 
 
 def may_be_iterated(path: Path) -> bool:
-    return preset(path).get("rl.baseline") != "posterior"
+    """MWER may not; RAFT has the best alone, which the clip holds still from the second pass on."""
+    return preset(path).get("rl.baseline") not in ("posterior", "best")
 
 
 @every_algorithm

@@ -230,6 +230,7 @@ def test_the_policy_does_not_drift_without_a_lesson(utterances) -> None:
         {"rl.reward_combination": "gdpo"},
         {"rl.baseline": "batch", "rl.scale_rewards": "whiten"},
         {"rl.baseline": "posterior", "rl.scale_rewards": "none"},
+        {"rl.baseline": "best", "rl.scale_rewards": "none"},
     ):
         gradients, metrics, _ = one_step(
             utterances, keys | choice, lambda samples: [0.1] * len(samples)
