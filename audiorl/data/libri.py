@@ -9,7 +9,10 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from audiorl.data.corpus import join
 from audiorl.data.download import fetch, unpacked
+from audiorl.data.tables import read_table
+from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
 from audiorl.runtime.files import progress
 
@@ -63,6 +66,19 @@ def find_parts(name: str, parts: Sequence[str], given: str, size: str) -> Path:
 def chapters(part: Path) -> Iterator[Path]:
     """Return the folders of a part's chapters, in order."""
     return progress(sorted(part.glob("*/*")), f"reading {part.name}", unit="chapter")
+
+
+def read_part(part: Path) -> list[Utterance]:
+    """Return the utterances of a part of LibriSpeech; prints what lacks audio or a transcript.
+
+    A chapter holds <utterance>.flac and one .trans.txt; a speaker is a reader in a chapter.
+    """
+    audio, texts = {}, {}
+    for chapter in chapters(part):
+        audio |= {file.stem: file for file in chapter.glob("*.flac")}
+        for file in chapter.glob("*.trans.txt"):
+            texts |= read_table(file)
+    return join(part.name, audio, texts, lambda name: name.rpartition("-")[0])
 
 
 def read_genders(path: Path) -> dict[str, str]:

@@ -169,14 +169,14 @@ def modified(folder: Path) -> dict[str, int]:
     }
 
 
-def check_outputs(work: Path, tests: list[str]) -> None:
+def check_outputs(work: Path, tests: list[str], control: str = "supervised") -> None:
     """All nine stages left what they promise, and the packed system decodes as it did."""
     exp = work / "exp"
     for stage in range(1, 10):
         assert (exp / "log" / f"stage_{stage}.log").stat().st_size > 0
     items = [json.loads(line) for line in open(work / "exp" / "rl" / "train.jsonl")]
     assert items and all(item["difficulty"] and item["provenance"] for item in items)
-    for system in ("sft", "grpo", "supervised"):
+    for system in ("sft", "grpo", control):
         assert (exp / system / "model" / "model.safetensors").exists()
         for name in tests:
             folder = exp / system / "decode_greedy" / name
@@ -185,7 +185,7 @@ def check_outputs(work: Path, tests: list[str]) -> None:
             assert len(ids(folder / "text")) > 0
             assert ids(folder / "text") == ids(work / "dump" / name / "text")
     results = (exp / "grpo" / "RESULTS.md").read_text()
-    assert all(name in results for name in (*tests, "sft", "supervised"))
+    assert all(name in results for name in (*tests, "sft", control))
     assert "</html>" in (exp / "grpo" / "report.html").read_text()
     unpacked = work / "elsewhere" / "system"
     python("unpack", exp / "grpo" / "grpo.zip", unpacked)

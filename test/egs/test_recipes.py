@@ -43,6 +43,7 @@ EXTRAS = {
     "librispeech": ["data", "download"],
     "aishell": ["data", "download"],
     "fsdd": ["data", "download", "scale"],
+    "whisper_short": ["data", "model", "ljspeech", "most"],
     "TEMPLATE": ["data"],
     "mini_tts": ["scale"],
     "libritts": ["data", "download"],

@@ -13,9 +13,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from audiorl.bin.cli import parser, run
-from audiorl.data.corpus import carve, compare_counts, join, write_set
-from audiorl.data.libri import chapters, download_parts, find_parts, read_genders, set_name
-from audiorl.data.tables import read_table
+from audiorl.data.corpus import carve, compare_counts, write_set
+from audiorl.data.libri import download_parts, find_parts, read_genders, read_part, set_name
 from audiorl.data.utterance import Utterance
 
 MIRROR = "https://www.openslr.org/resources/12"
@@ -89,16 +88,6 @@ def prepare(corpus: Path, out: Path) -> None:
 
 def reader(utterance: Utterance) -> str:
     return utterance.id.partition("-")[0]
-
-
-def read_part(folder: Path) -> list[Utterance]:
-    """A part's utterances: <reader>/<chapter>/<utterance>.flac and one .trans.txt a chapter."""
-    audio, texts = {}, {}
-    for chapter in chapters(folder):
-        audio |= {file.stem: file for file in chapter.glob("*.flac")}
-        for file in chapter.glob("*.trans.txt"):
-            texts |= read_table(file)
-    return join(folder.name, audio, texts, lambda name: name.rpartition("-")[0])
 
 
 if __name__ == "__main__":

@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# A pretrained Whisper improved by GRPO on real speech in minutes of two CPU cores: it learns to
+# read a window cut to the utterance (its encoder is then several times cheaper), to be silent where
+# nobody speaks, or to hear through noise.
+#
+#   egs/whisper_short/run.sh --corpus /data/LibriSpeech --model openai/whisper-tiny.en
+#   egs/whisper_short/run.sh ... --config conf/no_speech.yaml --exp exp_no_speech
+#   egs/whisper_short/run.sh ... --control conf/imitation.yaml    another control beside GRPO
+CDPATH="" cd -- "$(dirname "$0")" || exit
+
+stage=1                       # first stage to run
+stop_stage=9                  # last stage to run
+config=conf/grpo.yaml         # the recipe: model, warm start, RL, decoding, scoring
+control=conf/supervised.yaml  # the control: supervised training, on the data of RL and as long
+corpus=                       # LibriSpeech, unpacked, whole or in part
+dump=dump                     # validated data go here
+exp=exp                       # experiments and logs go here
+nj=                           # processes that open audio; all cores
+ngpu=0                        # GPUs: 0 or 1
+data=data                     # Kaldi data directories and the noisy recordings go here
+model=openai/whisper-tiny.en  # a Whisper of any size: folder or hub name
+ljspeech=                     # LJSpeech-1.1, if it is there: one more reader of the test sets
+most=500                      # utterances of a set at most
+
+. ../../utils/recipe.sh
+defaults "model.pretrained=$(realpath "$model" 2>/dev/null || echo "$model")"
+rl=$exp/$(basename "$config" .yaml)
+supervised=$exp/$(basename "$control" .yaml)
+
+if stage 1 "Prepare the corpus"; then
+    run local/data.sh --corpus "$corpus" --ljspeech "$ljspeech" --most "$most" --out "$data"
+fi
+if stage 2 "Validate and format"; then
+    run python -m audiorl.bin.format_data "${opts[@]}" --data "$data" --dump "$dump" --nj "$nj"
+fi
+if stage 3 "Supervised warm start"; then
+    run python -m audiorl.bin.train_sft "${opts[@]}" --dump "$dump" --out "$exp/sft"
+fi
+if stage 4 "Build the RL data"; then
+    run python -m audiorl.bin.build_rl_data "${opts[@]}" \
+        --dump "$dump" --init "$exp/sft" --out "$exp/rl/train.jsonl"
+fi
+if stage 5 "Reinforcement learning, and its control"; then
+    run python -m audiorl.bin.train_rl "${opts[@]}" \
+        --init "$exp/sft" --data "$exp/rl/train.jsonl" --dump "$dump" --out "$rl"
+    run python -m audiorl.bin.train_rl "${control_opts[@]}" \
+        --init "$exp/sft" --data "$exp/rl/train.jsonl" --dump "$dump" --out "$supervised"
+fi
+if stage 6 "Decode"; then
+    run python -m audiorl.bin.decode "${opts[@]}" --dump "$dump" "$exp/sft" "$rl" "$supervised"
+fi
+if stage 7 "Score, before and after RL"; then
+    run python -m audiorl.bin.score "${opts[@]}" --dump "$dump" "$exp/sft" "$rl" "$supervised"
+fi
+if stage 8 "Report"; then
+    run python -m audiorl.bin.report "${opts[@]}" \
+        --dump "$dump" "$exp/sft" "$rl" "$supervised" --out "$rl"
+fi
+if stage 9 "Pack"; then
+    run python -m audiorl.bin.pack "$rl" --out "$rl/$(basename "$rl").zip"
+fi
