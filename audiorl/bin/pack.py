@@ -50,9 +50,9 @@ ABSOLUTE = re.compile(
     r"""(?:(?<=[\s"'=(\[>;`])|^)/(?!(?:bin|dev|usr)/)(?:[\w.+@%,-]+/)+[\w.+@%,-]*""", re.MULTILINE
 )
 PASSWORD = re.compile(r"https?://[^\s/@:\"']*:[^\s/@\"']+@")
-# Keys of what a model was whole before it was trained on: its weights are packed, and nothing reads
-# them again, so that of a folder of this machine the name alone is packed.
-ORIGINS = ("model.pretrained", "pretrained")
+# Keys of what a model or a part of it was before it was trained on: its weights are packed, and
+# nothing reads them again, so that of a folder of this machine the name alone is packed.
+ORIGINS = ("model.pretrained", "encoder.pretrained", "llm.pretrained", "pretrained")
 KEPT_FILES = (
     "model/**/*",
     "rewards/*.py",

@@ -152,8 +152,8 @@ def test_a_damaged_model_gets_no_new_checksums(exp: Path, tmp_path: Path, damage
 @pytest.mark.parametrize("path", ["/data/qwen", "~/qwen"])
 @pytest.mark.parametrize("name", ["config.yaml", "model/config.yaml"])
 def test_paths_of_this_machine_are_refused(exp: Path, tmp_path: Path, name, path) -> None:
-    (exp / name).write_text(f"llm:\n  pretrained: {path}\n")
-    with pytest.raises(UserError, match=rf"{name}: llm.pretrained is {path}, a path of this"):
+    (exp / name).write_text(f"encoder:\n  init: {path}\n")
+    with pytest.raises(UserError, match=rf"{name}: encoder.init is {path}, a path of this"):
         pack(exp, tmp_path / "x.zip", CREATED)
     (exp / name).write_text(f"rl:\n  rewards:\n  - {{name: wer, model: {path}}}\n")
     with pytest.raises(UserError, match=r"rl.rewards\[0\].model is "):
@@ -188,11 +188,11 @@ def test_a_pack_holds_no_path_of_this_machine(exp: Path, tmp_path: Path, capsys)
 
 def test_of_the_folder_that_a_model_came_from_the_name_is_packed(exp, tmp_path) -> None:
     (exp / "config.yaml").write_text("model:\n  pretrained: /data/models/whisper\n")
-    (exp / "model" / "config.yaml").write_text("pretrained: openai/whisper-tiny\n")
+    (exp / "model" / "config.yaml").write_text("llm:\n  pretrained: /data/qwen\n")
     pack(exp, tmp_path / "x.zip", CREATED)
     unpack(tmp_path / "x.zip", tmp_path / "there")
     read = [(tmp_path / "there" / n).read_text() for n in ("config.yaml", "model/config.yaml")]
-    assert read == ["model:\n  pretrained: whisper\n", "pretrained: openai/whisper-tiny\n"]
+    assert read == ["model:\n  pretrained: whisper\n", "llm:\n  pretrained: qwen\n"]
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "run.sh", "report.html", "rewards/mine.py"])
@@ -466,8 +466,8 @@ def test_speech_lm_is_not_packed_without_its_voice(
         run_main(monkeypatch, pack, "exp/both", "--out", "x.zip", *options)
     pack.keep_voices(Path("exp/both"), Path("exp/codec"), Path("dump"))
     config = speaking / "exp/codec/model/config.yaml"
-    config.write_text("llm:\n  pretrained: /data/qwen\n")
-    with pytest.raises(UserError, match=r"^exp/codec/model/config.yaml: llm.pretrained is /data/q"):
+    config.write_text("encoder:\n  init: /data/qwen\n")
+    with pytest.raises(UserError, match=r"^exp/codec/model/config.yaml: encoder.init is /data/q"):
         pack.pack(Path("exp/both"), Path("x.zip"), CREATED, Path("exp/codec"))
     assert not (speaking / "x.zip").exists()
 

@@ -152,6 +152,42 @@ def run_recipe(
     return run(EGS / recipe / "run.sh", *places, *options, expect=expect)
 
 
+TINY_RL = {  # of a pretrained model that is random: nothing is learnt
+    "device": "cpu",
+    "num_threads": 1,
+    "rl_data.drop_flat": False,
+    "rl.max_steps": 2,
+    "rl.num_prompts": 2,
+    "rl.num_generations": 2,
+    "rl.max_completion_length": 6,
+    "rl.eval_steps": 2,
+    "rl.rewards": "[{name: edit_distance, unit: char}]",
+    "decode.max_completion_length": 6,
+    "score.bootstrap_samples": 100,
+}
+
+
+def check_pretrained(
+    recipe: str, name: str, control: str, work: Path, corpus: Path, keys: Mapping[str, object]
+) -> str:
+    """All stages of the recipe conf/<name>.yaml; returns what they printed."""
+    files = [f"conf/{file}.yaml" for file in (name, control)]
+    places = ["--corpus", str(corpus), "--data", str(work / "data")]
+    chosen = [*places, "--config", files[0], "--control", files[1]]
+    done = run_recipe(recipe, work, *chosen, *settings({**TINY_RL, **keys}))
+    exp = work / "exp"
+    sets = [path.parent.name for path in exp.glob(f"{name}/decode_*/*/result.json")]
+    assert sets
+    for system in ("sft", name, control):
+        for folder in (exp / system / "decode_greedy" / one for one in sets):
+            assert ids(folder / "text") == ids(work / "dump" / folder.name / "text")
+            assert (folder / "result.json").exists()
+    assert name in (exp / name / "RESULTS.md").read_text()
+    with zipfile.ZipFile(exp / name / f"{name}.zip") as packed:
+        assert "model/model.safetensors" in packed.namelist()
+    return done.stdout
+
+
 def python(module: str, *arguments: str | Path, cwd: Path = ROOT) -> str:
     """Runs an entry point; returns what it printed."""
     return run(sys.executable, "-m", f"audiorl.bin.{module}", *arguments, cwd=cwd).stdout

@@ -14,6 +14,7 @@ from recipe_runs import (
     EGS,
     QUICK,
     check_outputs,
+    check_pretrained,
     ids,
     load_preparation,
     run,
@@ -188,6 +189,15 @@ def test_all_stages_on_real_speech(short_corpus: Path, tmp_path: Path) -> None:
     check_outputs(work, ["test"])
     assert "CER" in (work / "exp" / "grpo" / "RESULTS.md").read_text()
     assert train_error("aishell", work, small) < 0.3
+
+
+@pytest.mark.parametrize("name", ["qwen2_audio", "fun_asr_nano"])
+def test_pretrained_families_through_all_stages(
+    name: str, short_corpus: Path, family_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    keys = {"model.pretrained": family_folder(name)}
+    work, control = tmp_path / "work", "pretrained_supervised"
+    check_pretrained("aishell", name, control, work, short_corpus, keys)
 
 
 def test_the_real_corpus_is_read_whole(shared_data: Callable[[str], Path], tmp_path: Path) -> None:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import soundfile
+from pretrained_llm import save_pretrained_llm
 from recipe_runs import (
     EGS,
     QUICK,
     check_outputs,
+    check_pretrained,
     ids,
     load_preparation,
+    python,
     run,
     run_recipe,
     settings,
@@ -23,7 +27,7 @@ from recipe_runs import (
     write_tar,
 )
 from tiny_whisper import save_whisper
-from transformers import WhisperForConditionalGeneration
+from transformers import Qwen3ASRForConditionalGeneration, WhisperForConditionalGeneration
 
 from audiorl.data.utterance import read_utterances
 from audiorl.data.validate import Checks, validate
@@ -233,6 +237,40 @@ def test_whisper_through_all_stages(short_corpus: Path, tmp_path: Path) -> None:
         assert (folder / "result.json").exists()
     WhisperForConditionalGeneration.from_pretrained(exp / "whisper" / "model")
     assert (exp / "whisper" / "whisper.zip").stat().st_size > 0
+
+
+def test_a_pretrained_family_through_all_stages(
+    short_corpus: Path, family_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Adapters learn, are merged, packed with a card, and exported."""
+    work, keys = tmp_path / "work", {"model.pretrained": family_folder("qwen3_asr")}
+    control = "pretrained_supervised"
+    check_pretrained("librispeech", "qwen3_asr", control, work, short_corpus, keys)
+    exp = work / "exp" / "qwen3_asr"
+    with zipfile.ZipFile(exp / "qwen3_asr.zip") as packed:
+        card = packed.read("model/README.md").decode()
+    assert "trained by grpo (RL of 2 steps)" in card and "points from sft" in card
+    assert str(work) not in card
+    python("export", exp, "--out", tmp_path / "out")
+    Qwen3ASRForConditionalGeneration.from_pretrained(tmp_path / "out")
+
+
+def test_a_whisper_encoder_before_an_lm_through_all_stages(
+    short_corpus: Path, tmp_path: Path
+) -> None:
+    encoder = save_whisper(tmp_path / "encoder", seconds=30)
+    save_pretrained_llm(tmp_path / "llm", "qwen3")
+    keys = {
+        "encoder.pretrained": encoder,
+        "llm.pretrained": tmp_path / "llm",
+        "adaptor.hidden_size": 16,
+        "sft.batch_seconds": 4,
+        **{f"sft.schedule.{name}_steps": 2 for name in ("max", "eval", "save")},
+        "sft.schedule.gradient_accumulation_steps": 1,
+        "sft.schedule.average": 1,
+    }
+    name, control = "whisper_qwen3", "whisper_qwen3_supervised"
+    check_pretrained("librispeech", name, control, tmp_path / "work", short_corpus, keys)
 
 
 def test_the_real_corpus_is_read_whole(shared_data: Callable[[str], Path], tmp_path: Path) -> None:
