@@ -78,10 +78,13 @@ def _is_hub_name(name: str) -> bool:
 
 def _method(exp: Path, config: Config) -> str:
     """A phrase about what was done to the base, by the command."""
-    if "audiorl.bin.train_sft" not in _command(exp):
-        return f"trained by {config.rl.algorithm} (RL of {config.rl.max_steps} steps)"
-    steps = config.sft.schedule.max_steps
-    return f"trained with its transcripts for {steps} steps" if steps else "not trained further,"
+    command, rl = _command(exp), config.rl
+    if "audiorl.bin.train_sft" in command:
+        steps = config.sft.schedule.max_steps
+        return f"trained with transcripts for {steps} steps" if steps else "not trained further,"
+    if rl.algorithm == "supervised":
+        return f"trained with the transcripts of the RL data for {rl.max_steps} steps"
+    return f"trained by {rl.algorithm} (RL of {rl.max_steps} steps)" if command else "trained"
 
 
 def _data(config: Config) -> Table:

@@ -25,6 +25,7 @@ from audiorl.config.schema import Config
 from audiorl.errors import UserError
 from audiorl.models.lora import is_adapter
 from audiorl.models.policy import Policy
+from audiorl.report.card import model_card
 from audiorl.runtime.files import write_json
 
 CARD = "---\nlicense: apache-2.0\nlanguage: [en]\n---\n# A model\n"
@@ -119,6 +120,10 @@ def test_the_card(family_folder: Callable[[str], Path], exp: Callable, tmp_path:
     assert "|wer|1|sample|" in card and "|train|prompts of RL|" in card
     assert "It has not been scored." in card
     assert "python -m audiorl.bin.train_rl --out " in card and "/home/me" not in card
+    (folder / "run.sh").write_text(RUN.replace("train_rl", "train_sft"))
+    assert "base (glm_asr), not trained further, by audiorl" in model_card(folder)
+    (folder / "run.sh").unlink()
+    assert "base (glm_asr), trained by audiorl" in model_card(folder)  # nobody knows how
     write_json(
         folder / "decode_greedy" / "result.json",
         {
