@@ -222,7 +222,7 @@ def _source(audio: str, allow_pipes: bool) -> tuple[str | io.BytesIO, bytes]:
         raise OSError("it is no file with a header")
     with open(audio, "rb") as stream:
         head = stream.read(4)
-        streamed = head == b"RIFF" and (data := wav_data(stream)) and data.streamed
+        streamed = head[:3] == b"RIF" and (data := wav_data(stream)) and data.streamed
         if head == b"fLaC":
             head += stream.read(22)
             streamed = len(head) == 26 and not int.from_bytes(head[21:]) & 0xFFFFFFFFF

@@ -34,6 +34,7 @@ class WavData:
     present: int  # bytes from its beginning to the end of the file
     rest: int  # of these, bytes behind it that are no chunks of RIFF
     byte_rate: int  # bytes a second
+    order: str  # of its numbers, as `struct` names it
 
     @property
     def streamed(self) -> bool:
@@ -45,26 +46,28 @@ def wav_data(stream: BinaryIO, offset: int = 0) -> WavData | None:
     """Return the audio of the RIFF file that begins at `offset`; None if there is none."""
     size = stream.seek(0, io.SEEK_END)
     stream.seek(offset)
-    if stream.read(12)[:4] != b"RIFF":
+    order = {b"RIFF": "<", b"RIFX": ">"}.get(stream.read(12)[:4])
+    if order is None:
         return None
     byte_rate = 0
     while len(chunk := stream.read(8)) == 8:
-        name, length = struct.unpack("<4sI", chunk)
+        name, length = struct.unpack(f"{order}4sI", chunk)
         start = stream.tell()
         if name == b"data":
-            rest = min(_no_chunks(stream, start + length + pad, size) for pad in (0, length % 2))
-            return WavData(start - 4, length, size - start, rest, byte_rate)
+            ends = (start + length, start + length + length % 2)
+            rest = min(_no_chunks(stream, end, size, order) for end in ends)
+            return WavData(start - 4, length, size - start, rest, byte_rate, order)
         if name == b"fmt " and length >= 12:
-            byte_rate = struct.unpack("<8xI", stream.read(12))[0]
+            byte_rate = struct.unpack(f"{order}8xI", stream.read(12))[0]
         stream.seek(start + length + length % 2)
     return None
 
 
-def _no_chunks(stream: BinaryIO, at: int, size: int) -> int:
+def _no_chunks(stream: BinaryIO, at: int, size: int, order: str) -> int:
     """Return how many bytes from `at` on are no chunks; 0 where zeros alone fill the file."""
     while at + 8 <= size:
         stream.seek(at)
-        name, length = struct.unpack("<4sI", stream.read(8))
+        name, length = struct.unpack(f"{order}4sI", stream.read(8))
         printable = all(0x20 <= letter < 0x7F for letter in name)
         if not printable or name in (b"RIFF", b"RIFX") or at + 8 + length > size:
             stream.seek(at)
@@ -82,7 +85,7 @@ def with_size(content: bytes) -> bytes:
     data = wav_data(io.BytesIO(content))
     if data is None or not data.streamed:
         return content
-    size = struct.pack("<I", min(data.present, 0xFFFFFFFF))
+    size = struct.pack(f"{data.order}I", min(data.present, 0xFFFFFFFF))
     return content[: data.size_at] + size + content[data.size_at + 4 :]
 
 

@@ -157,15 +157,19 @@ def _refuse_sizes(audio: str) -> None:
                 promised = int.from_bytes(stream.read(int.from_bytes(stream.read(1))), "little")
                 present = size - stream.tell()
             data = None if kaldi else wav_data(stream, offset)
+            stream.seek(offset)
+            w64 = stream.read(24) if data is None else b""
     except (OSError, OverflowError):  # told where it is opened to be decoded
         return
     if data is not None and data.promised < UNKNOWN:
         promised, present = data.promised, data.present
+    elif w64.startswith(b"riff") and w64[-1] == 0:  # the size of the file; streams state 2^64
+        promised, present = int.from_bytes(w64[16:], "little"), size
     elif not kaldi:
         return
     if promised > present:
         raise _cut(audio, f"its header promises {promised} bytes of audio and {present} are there")
-    if path == audio and promised and data.byte_rate:
+    if path == audio and data is not None and promised and data.byte_rate:
         _refuse_unread(audio, data.rest / data.byte_rate)
 
 

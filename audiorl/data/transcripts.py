@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from audiorl.errors import UserError
-from audiorl.runtime.files import read_json_lines
+from audiorl.errors import UserError, reason
+from audiorl.runtime.files import json_object
 
 FORMATS = ("lines", "kaldi", "trn", "jsonl", "tsv")
 ID_NAMES = "id utt_id utt uttid utterance_id utterance key name audio_filepath path file wav"
@@ -27,7 +27,8 @@ HYPOTHESIS_NAMES = "hyp hypothesis pred_text pred prediction predicted output"
 TEXT_NAMES = "text ref reference transcript transcription sentence target txt"
 KEYWORD_NAMES = "keywords biasing_words"
 
-TRN = re.compile(r"(?P<text>.*?)\s*\((?P<id>[^()\s]+)\)\s*")
+TRN = re.compile(r"(?P<text>.*?)\s*\((?P<id>[^()]*[^()\s])\)\s*")
+TRN_COMMENT = ";;"
 # First words that are ids: utt_a, 1272-128104-0000, BAC009S0724W0121, 000123; not 7, 1995 or the.
 ID = re.compile(r"(?=.*[-_/]|.*\d.*[^\W\d]|.*[^\W\d].*\d|\d{5})\S{3,}")
 
@@ -76,11 +77,14 @@ def read_keyword_lists(path: Path, ids: list[str]) -> dict[str, tuple[str, ...]]
     """
     lines = _lines(path)
     first = [line.split(maxsplit=1)[0] for line in lines if line.strip()]
-    if _is_jsonl(lines) or (lines and "\t" in lines[0]):
+    filled = [line for line in lines if line.strip()]
+    if _is_jsonl(filled) or (filled and filled[0].count("\t") > (filled[0].split()[0] in ids)):
         keywords = read_transcripts(path, "keywords").keywords
-    elif first and set(first) <= set(ids):
-        parts = (line.partition(" ") for line in lines if line.strip())
-        keywords = {name: tuple(filter(None, map(str.strip, w.split(";")))) for name, _, w in parts}
+    elif set(first) & set(ids):
+        parts = (line.split(maxsplit=1) for line in filled)
+        keywords = {
+            n: tuple(filter(None, map(str.strip, "".join(w).split(";")))) for n, *w in parts
+        }
     else:
         return dict.fromkeys(ids, tuple(filter(None, map(str.strip, lines))))
     if not keywords.keys() & set(ids):
@@ -101,7 +105,7 @@ def _find_format(path: Path, lines: list[str]) -> str:
     rows = [line for line in lines if line.strip()]
     if _is_jsonl(rows):
         return "jsonl"
-    if rows and all(map(TRN.fullmatch, rows)):
+    if _is_trn(rows):
         return "trn"
     if rows and all("\t" in row for row in rows) and len({row.count("\t") for row in rows}) == 1:
         return "tsv"
@@ -115,6 +119,15 @@ def _find_format(path: Path, lines: list[str]) -> str:
             "--format lines or --format kaldi."
         )
     return "lines"
+
+
+def _is_trn(rows: list[str]) -> bool:
+    """Return whether all rows end in an id; ids with spaces are some if all of them differ."""
+    found = [TRN.fullmatch(row) for row in rows if not row.startswith(TRN_COMMENT)]
+    if not found or not all(found):
+        return False
+    ids = [match["id"] for match in found]
+    return len(set(ids)) == len(ids) or not any(" " in name for name in ids)
 
 
 def _is_jsonl(rows: list[str]) -> bool:
@@ -137,6 +150,8 @@ def _kaldi(path: Path, lines: list[str], role: str) -> Rows:
 
 def _trn(path: Path, lines: list[str], role: str) -> Rows:
     for number, line in _filled(lines):
+        if line.startswith(TRN_COMMENT):
+            continue
         found = TRN.fullmatch(line)
         if not found:
             raise UserError(f"{path}:{number}: the line does not end in (<id>); add it.")
@@ -146,7 +161,12 @@ def _trn(path: Path, lines: list[str], role: str) -> Rows:
 
 
 def _jsonl(path: Path, lines: list[str], role: str) -> Rows:
-    for number, item in read_json_lines(path, "fix the line"):
+    for number, line in _filled(lines):
+        try:
+            item = json_object(line.encode())
+        except (ValueError, RecursionError) as error:
+            message = f"{path}:{number} is not a JSON object ({reason(error)}); fix the line."
+            raise UserError(message) from error
         yield number, *_fields(path, number, item, role)
 
 
@@ -179,7 +199,7 @@ def _fields(path: Path, number: int, item: dict, role: str) -> tuple[str, str, t
         value = next((item[name] for name in known if name in item), None)
         if value is None and (meaning, role) == ("text", "keywords"):
             value = ""
-        if not isinstance(value, str | int):
+        if not isinstance(value, str | int) or isinstance(value, bool):
             raise UserError(f"{path}:{number}: has no {meaning}; name it {', '.join(known[:3])}.")
         found.append(str(value))
     words = next((item[name] for name in KEYWORD_NAMES.split() if name in item), ())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,9 +79,12 @@ def _load(path: Path) -> Callable[[list[Sample]], list[float | None]]:
             f"{path} has no function reward(samples); add one that returns a number or None for "
             "each sample."
         )
-    return lambda samples: [_number(value) for value in function(samples)]
+    return lambda samples: _numbers(function(samples))
 
 
-def _number(value: Any) -> float | None:
-    """Return a plain number: the classes of the user's libraries need not be known elsewhere."""
-    return None if value is None else float(value)
+def _numbers(values: Any) -> list[float | None]:
+    """Return plain numbers: the classes of the user's libraries need not be known elsewhere."""
+    values = [values] if isinstance(values, str | Mapping | Set) else list(values)  # no number
+    if any(isinstance(value, str | bytes) for value in values):
+        raise TypeError("reward() returned texts, where it must return a number or None for each")
+    return [None if value is None else float(value) for value in values]

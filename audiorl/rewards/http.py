@@ -19,7 +19,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from audiorl.config.field import key
-from audiorl.errors import UserError, reason
+from audiorl.errors import UserError, reason, visible
 from audiorl.rewards.core.reward import Context, Reward, Sample, Unscorable
 from audiorl.rewards.core.waves import WaveOptions
 
@@ -98,7 +98,7 @@ def _ask(samples: Sequence[Sample], options: Options) -> list[float | None]:
             time.sleep(BACKOFF * 2 ** (attempt - 1))
         try:
             return _within(options.timeout, lambda end: _post(samples, options, end))
-        except (OSError, http.client.HTTPException, ValueError) as error:
+        except (OSError, http.client.HTTPException, ValueError, RecursionError) as error:
             problem = _shown(error)
             code = error.code if isinstance(error, urllib.error.HTTPError) else None
             if code and 400 <= code < 500 and code not in MAY_PASS:
@@ -111,7 +111,7 @@ def _shown(error: Exception) -> str:
     """Return why a request failed, in a line that a server cannot make long."""
     target = error.headers.get("Location") if isinstance(error, urllib.error.HTTPError) else None
     leads = f", which leads to {target}; name that in url if it is right" if target else ""
-    return f"{reason(error)}{leads}"[:200]
+    return visible(f"{reason(error)}{leads}"[:200])
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):

@@ -73,7 +73,7 @@ def write_json(path: str | Path, value: Any) -> None:
 def read_json(path: str | Path, fix: str) -> dict[str, Any]:
     """Return the JSON object in a file; UserError, which ends with `fix`, if there is none."""
     try:
-        return _json_object(Path(path).read_bytes())
+        return json_object(Path(path).read_bytes())
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); {fix}.") from error
     except (ValueError, RecursionError) as error:
@@ -85,16 +85,31 @@ def read_json_lines(path: str | Path, fix: str) -> Iterator[tuple[int, dict[str,
     with open(path, "rb") as stream:
         for number, line in enumerate(stream, start=1):
             try:
-                yield number, _json_object(line)
+                yield number, json_object(line)
             except (ValueError, RecursionError) as error:
                 message = f"{path}:{number} is not a JSON object ({reason(error)}); {fix}."
                 raise UserError(message) from error
 
 
-def _json_object(text: bytes) -> dict[str, Any]:
-    found = json.loads(text.decode())
+def json_object(text: bytes) -> dict[str, Any]:
+    """Return the JSON object that `text` is.
+
+    Raises ValueError or RecursionError for any other text, for a key that stands twice, and for
+    half a character (\\ud800), which no file can hold.
+    """
+    found = json.loads(text.decode(), object_pairs_hook=_once)
     if not isinstance(found, dict):
         raise ValueError(f"it begins with {text[:20]!r}")
+    if b"\\u" in text:
+        json.dumps(found, ensure_ascii=False).encode()
+    return found
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"it has the key {next(k for k in keys if keys.count(k) > 1)} twice")
     return found
 
 

@@ -20,7 +20,11 @@ NUMBER = re.compile(r"(?P<sign>(?<![\w.])-)?(?P<whole>\d+)(?:\.(?P<part>\d+))?(?
 SHARES = {"%": "百分之", "‰": "千分之", None: ""}
 CODE = re.compile(  # 010-62345678, 1-2-3, 3·15; 15-12 is a score
     r"(?<![a-z\d.-])(?:0\d+-\d+|\d+-\d{4,}|\d+(?:-\d+){2,})(?![a-z\d-])|\d+·\d+"
+    # 拨打120, 138 0013 8000, 400 810 5999, (010)62345678, 90后
+    r"|(?<=拨打)\d+|(?<!\d)(?:1[3-9]\d \d{4} \d{4}|[48]00 \d{3} \d{4})(?!\d)"
+    r"|\(0\d{2,3}\)\d{7,8}(?!\d)|(?<![\d.])[05-9]0(?=后)"
 )
+VERSION = re.compile(r"(?<![a-z\d.])\d+(?:\.\d+){2,}(?!\.?[a-z\d])")  # 1.2.3, 192.168.1.1
 MOBILE = re.compile(r"1[3-9]\d{9}")
 
 CLOCK = re.compile(  # the second time of 9:00-10:30 with its hyphen
@@ -42,6 +46,11 @@ AMOUNT = r"\d+(?:\.\d+)?[十百千万亿]*"
 MONEY = re.compile(
     rf"(?<![a-z])([$¥€£])({AMOUNT}(?:到{AMOUNT})?)(?:美元|欧元|英镑|元|块)?(?!\.?\d| ?[a-z])"
 )
+# Units after a number; m, g and h are as well a model's name (5g, a4).
+UNIT_READINGS = {
+    **{"km/h": "公里每小时", "km": "公里", "cm": "厘米", "mm": "毫米", "nm": "纳米"},
+    **{"kg": "公斤", "mg": "毫克", "ml": "毫升", "kw": "千瓦", "min": "分钟"},
+}
 CURRENCIES = {"$": "美元", "¥": "元", "€": "欧元", "£": "英镑"}
 # Signs that are read, once fractions, times and ranges are; 张×× and **bold** are none of them.
 READINGS = {
@@ -59,6 +68,7 @@ READINGS = {
     r"(?<=\d)°c(?![a-z])": "摄氏度",
     r"(?<=\d)°f(?![a-z])": "华氏度",
     r"(?<=\d)°(?![a-z])": "度",
+    **{rf"(?<=\d) ?{unit}(?![a-z\d])": reading for unit, reading in UNIT_READINGS.items()},
 }
 
 
@@ -67,7 +77,8 @@ def read_numbers(text: str) -> str:
     text = SPACED.sub(lambda match: match[0].strip(), text.translate(SIGNS))
     text = _read_pairs(text)
     text = YEAR.sub(lambda match: _spell(match[0]), text)
-    text = CODE.sub(lambda match: _spell(re.sub("[-·]", "", match[0])), text)
+    text = CODE.sub(lambda match: _spell(re.sub(r"\D", "", match[0])), text)
+    text = VERSION.sub(lambda match: "点".join(map(_spell, match[0].split("."))), text)
     text = MONEY.sub(lambda match: match[2] + CURRENCIES[match[1]], text)
     for pattern, reading in READINGS.items():
         text = re.sub(pattern, reading, text)

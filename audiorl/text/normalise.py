@@ -123,7 +123,9 @@ def _english(numbers: bool) -> Callable[[str], str]:
         return spelling if plain else None
 
     def whole(text: str) -> str:
-        text = text.translate(APOSTROPHES)
+        text = text.translate(APOSTROPHES | MINUSES)
+        for written, said in SAID.items():
+            text = re.sub(written, said, text)
         if not text.isascii():
             text = unicodedata.normalize("NFKD", text.translate(INVISIBLE)).translate(APOSTROPHES)
             text = "".join(c for c in text if unicodedata.category(c) != "Mn")
@@ -131,6 +133,7 @@ def _english(numbers: bool) -> Callable[[str], str]:
         if numbers:
             text = ZEROS.sub(_apart, LONG.sub(r"\1 ", text))
         text = " ".join(word for word in normalize(text).split() if any(map(str.isalnum, word)))
+        text = NOON.sub(r"\1m", text)
         return ROW.sub(_joined, SUFFIX.sub("", text)) if numbers else text
 
     def settled(word: str) -> bool:
@@ -171,6 +174,17 @@ PASSES = 5  # three sufficed for a million random texts
 PLAIN = re.compile(r"[a-z ]*")
 DOTS = re.compile(r"\.{2,}|_")
 SIGNED = re.compile(r"(?<!\S)[-+](?=\d)")  # -5, which becomes of "minus five"
+SAID = {  # what Whisper's normaliser takes for other numbers, or leaves out
+    r"\((\d{3})\)\s*(\d{3})(?=\W?\d{4})": r"\1 \2",  # a telephone's number
+    r"(?<=\d)\s+%": "%",
+    r"(\d+)\s*¢": r"¢\1",
+    r"(?<![\d:])(\d{1,2}):00(?=\s*[ap]\.?\s?m\b)": r"\1",
+    r"(?<![\d:])(\d{1,2}):00(?![\d:])": r"\1 o'clock",
+    r"(?<=\d)(?:\s*½|\s+1/2(?![\d/]))": ".5",
+    r"½|(?<![\d/])1/2(?![\d/])": " one half ",
+    **{"¼": " one quarter ", "¾": " three quarters ", "⅓": " one third ", "⅔": " two thirds "},
+}
+NOON = re.compile(r"(?<=\d )([ap]) m(?!\S)")  # 10 a.m. and 10 am
 LONG = re.compile(r"(\d{1000})(?=\d)")  # Python makes no number of 4,301 digits
 ZEROS = re.compile(r"(?<![\d.,])0+(?=\d)")  # 007, of which it makes 7, but 007 of "oh oh seven"
 SUFFIX = re.compile(r"(?<=\d) (?=(?:nd|rd|th|s)(?!\S))|(?<=\d)\.0+(?!\d)")  # 5 s, 2.0
@@ -179,6 +193,7 @@ ROW = re.compile(r"(?<!\S)(?:\d+|one)(?: (?:\d+|one))+(?!\S)")
 
 # Apostrophes as they are typed and typeset.
 APOSTROPHES = str.maketrans(dict.fromkeys("’‘‛ʼʻʹ′´`＇՚", "'"))
+MINUSES = str.maketrans(dict.fromkeys("−‐‑‒–﹣－", "-"))
 
 # Of Mandarin: what NFKC would make a digit of, and readings of one written number, folded to one.
 RAISED = {
@@ -194,7 +209,7 @@ ALIKE = {
     "[两兩]": "二",  # 2个, 2年, 2000
     f"幺(?=[{READ}幺])|(?<=[{READ}幺])幺": "一",
     f"百分之一百(?![{READ}])": "百分之百",
-    f"(?<=[{READ}百千万亿])至(?=[{READ}负]|百分之)": "到",  # 3-5天
+    f"(?<=[{READ}百千万亿年月日号点分时])至(?=[{READ}负]|百分之)": "到",  # 3-5天, 1月1日-3月5日
     "(?<=[二三四五六七八九])零年代": "十年代",
     # 9:30 is 九点半 and 九点三十分
     f"(?<=[{READ}]点)半": "三十",

@@ -12,9 +12,11 @@ import unicodedata
 
 from audiorl.text.normalise import split_units, spoken
 
-# What models write about a sound: [BLANK_AUDIO], (wind blowing), <noise>, *sighs*, ♪ music ♪.
+# What models write about a sound: [BLANK_AUDIO], (wind blowing), <noise>, *sighs*, ♪ music ♪, and
+# what people do: ((mumble)), {breath}, 〔笑〕. A bracket closes at whatever width.
 ANNOTATION = re.compile(
-    r"\[[^][]*\]|\([^()]*\)|<[^<>]*>|\*[^*]+\*|♪[^♪]*♪?|（[^（）]*）|【[^【】]*】|［[^［］]*］"
+    r"[\[［]+[^][［］]*[\]］]+|[(（]+[^()（）]*[)）]+|[<＜]+[^<>＜＞]*[>＞]+|[{｛]+[^{}｛｝]*[}｝]+"
+    r"|\*+[^*]+\*+|[♪♫♬🎵🎶]+[^♪♫♬🎵🎶]*[♪♫♬🎵🎶]*|【[^【】]*】|〔[^〔〕]*〕"
 )
 LONGEST = 6  # words of annotations; beyond that it is a text in brackets
 

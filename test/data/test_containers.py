@@ -101,6 +101,31 @@ def test_a_stream_is_told_its_size(samples, before) -> None:
     np.testing.assert_array_equal(read, samples)
 
 
+@pytest.mark.parametrize(
+    ("form", "size_at", "order"), [("WAV", 40, ">"), ("WAV", 40, "<"), ("W64", None, "<")]
+)
+def test_every_kind_of_wav_states_its_size(
+    tmp_path: Path, form: str, size_at: int | None, order: str
+) -> None:
+    samples = np.random.default_rng(1).integers(-9999, 9999, 4000).astype(np.int16)
+    path = tmp_path / "a.wav"
+    soundfile.write(path, samples, 8000, format=form, endian="BIG" if order == ">" else "FILE")
+    whole = path.read_bytes()
+    assert inspect(str(path), {})[0].frames == 4000
+    path.write_bytes(whole[:-1000])
+    with pytest.raises(AudioError, match="truncated"):
+        inspect(str(path), {})
+    if size_at:
+        for size in (0, 4000):
+            stated = struct.pack(f"{order}I", size)
+            path.write_bytes(whole[:size_at] + stated + whole[size_at + 4 :])
+            if size:
+                with pytest.raises(AudioError, match=r"goes on for 0\.25 s"):
+                    inspect(str(path), {})
+            else:
+                np.testing.assert_array_equal(read_samples(str(path))[0][:, 0] * 32768, samples)
+
+
 @pytest.mark.parametrize("content", [b"", b"RIFF", b"RIFFxxxxWAVE", b"fLaC", b"fLaC" + bytes(60)])
 def test_what_ends_in_its_header(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.wav"

@@ -30,6 +30,8 @@ def write(tmp_path: Path, text: str) -> Path:
         ("trn", "a b\t(utt_1)\n (utt_2)\n\n"),
         ("jsonl", '{"id": "utt_1", "text": "a b"}\n{"id": "utt_2", "text": ""}\n'),
         ("jsonl", '{"audio_filepath": "utt_1", "text": "a b"}\n{"key": "utt_2", "sentence": ""}'),
+        ("trn", ";; a comment\na b (utt_1)\n(utt_2)\n"),
+        ("jsonl", '\ufeff{"id": "utt_1", "text": "a b"}\r\n\r\n{"id": "utt_2", "text": ""}\r\n\n'),
         ("tsv", "utt_1\ta b\nutt_2\t\n"),
         ("tsv", "Speaker\tID\tText\ns\tutt_1\ta b\ns\tutt_2\t\n"),
         ("tsv", 'utt_1\ta b\t[]\t["x"]\nutt_2\t\t["c"]\t[]\n'),
@@ -64,6 +66,13 @@ def test_the_ids_of_public_corpora_are_ids(tmp_path: Path) -> None:
     assert list(read_transcripts(write(tmp_path, text), "ref").texts) == names.split()
 
 
+def test_ids_of_trn_may_hold_spaces(tmp_path: Path) -> None:
+    found = read_transcripts(write(tmp_path, "a b (call 1)\n(call 2)\n"), "ref")
+    assert (found.form, found.texts) == ("trn", {"call 1": "a b", "call 2": ""})
+    found = read_transcripts(write(tmp_path, "a (loud laughter)\nb (loud laughter)\n"), "ref")
+    assert found.form == "lines"
+
+
 def test_a_manifest_with_both_gives_each_its_own(tmp_path: Path) -> None:
     path = write(tmp_path, '{"id": 1, "text": "said", "pred_text": "heard"}\n')
     assert read_transcripts(path, "ref").texts == {"1": "said"}
@@ -82,6 +91,10 @@ def test_a_manifest_with_both_gives_each_its_own(tmp_path: Path) -> None:
         ('{"id": "a", "text": "b"}\n[1]\n', ":2 is not a JSON object"),
         ('{"id": "a"}\n', ":1: has no text; name it text, ref"),
         ('{"id": "a", "text": null}\n', ":1: has no text"),
+        ('{"id": "a", "text": true}\n', ":1: has no text"),
+        ('{"id": "a", "text": "b", "text": "c"}\n', ":1 .*the key text twice"),
+        ('{"id": "a", "text": "\\ud800"}\n', ":1 is not a JSON object"),
+        ('{"id": "\\udfff", "text": "b"}\n', ":1 is not a JSON object"),
         ('{"text": "b"}\n', ":1: has no id; name it id"),
         ('{"id": "a", "text": "b", "keywords": [1]}\n', ":1: its keywords"),
         ("a\tb\tc\n", "has 3 columns; name them"),
@@ -112,6 +125,8 @@ def test_a_format_can_be_given(tmp_path: Path) -> None:
     [
         ("New York\n\n oslo \n", {"a_1": ("New York", "oslo"), "a_2": ("New York", "oslo")}),
         ("a_1 New York; oslo\n", {"a_1": ("New York", "oslo"), "a_2": ()}),
+        ("a_1\tNew York; oslo\na_2\n", {"a_1": ("New York", "oslo"), "a_2": ()}),
+        ("a_1 New York; oslo\na_3 x\n", {"a_1": ("New York", "oslo"), "a_2": ()}),
         ('{"id": "a_2", "keywords": ["oslo"]}\n', {"a_1": (), "a_2": ("oslo",)}),
         ("id\tkeywords\na_1\tNew York; oslo\na_2\t\n", {"a_1": ("New York", "oslo"), "a_2": ()}),
         ('a_2\tsaid\t["oslo"]\t["x"]\n', {"a_1": (), "a_2": ("oslo",)}),

@@ -112,6 +112,15 @@ def test_wrong_answers_of_a_users_file(mine: Callable, caplog) -> None:
     assert "has no attribute 'nothing'" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "values",
+    ["{i: 1.0 for i in range(3)}", "'123'", "['1', '2', '3']", "{1.0, 2.0, 3.0}"],
+)
+def test_what_looks_like_numbers_is_none(mine: Callable, values: str) -> None:
+    scores = build_rewards(mine(f"def reward(samples):\n    return {values}\n"))(samples())
+    assert all(map(math.isnan, scores.total)) and "TypeError" in scores.failed[0]
+
+
 def test_a_users_file_cannot_end_the_run(mine: Callable, caplog) -> None:
     text = """
 import sys
@@ -237,6 +246,7 @@ def test_a_server_is_sent_batches(server: Server) -> None:
         (says('{"rewards": [1, 2]}'), "no list `rewards` of 3 values"),
         (says('{"rewards": [1, 2, "3"]}'), "`rewards` holds '3', which is neither a number nor"),
         (says('{"rewards": [1, 2, true]}'), "`rewards` holds True"),
+        (says("[" * 100_000), "recursion"),
     ],
 )
 def test_what_fails_is_tried_again_and_then_unscorable(server, caplog, answer, reason) -> None:

@@ -17,6 +17,14 @@ ANNOTATIONS = [
     "♪",
     "（背景音乐）",
     "【掌声】",
+    "((mumble))",
+    "[[noise]]",
+    "（音乐)",
+    "{breath}",
+    "〔笑〕",
+    "**laughs**",
+    "♫",
+    "🎵 music 🎵",
     "[MUSIC PLAYING] (applause)",
 ]
 SAID = [

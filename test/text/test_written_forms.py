@@ -99,6 +99,11 @@ AMOUNTS = """
 ￥1,234.5 | 一千二百三十四点五元
 $3.5万 | 三点五万美元
 £ 20 | 二十英镑
+3km外 | 三公里外
+60 km/h | 六十公里每小时
+5kg大米 | 五公斤大米
+100ml水 | 一百毫升水
+30min | 三十分钟
 1/2 | 二分之一
 ½ | 二分之一
 3-5个 | 三至五个
@@ -111,6 +116,13 @@ $3.5万 | 三点五万美元
 15-12 | 十五十二
 13800138000 | 幺三八零零幺三八零零零
 电话010-62345678转2 | 电话零一零六二三四五六七八转二
+（010）62345678 | 零一零六二三四五六七八
+138 0013 8000 | 幺三八零零幺三八零零零
+400 810 5999 | 四零零八幺零五九九九
+拨打120急救 | 拨打幺二零急救
+80后和90后 | 八零后和九零后
+版本1.2.3 | 版本一点二点三
+192.168.1.1 | 一九二点一六八点一点一
 """
 APOSTROPHES = """
 it’s late | it's late
@@ -142,6 +154,19 @@ oh oh seven | 007
 oh oh seven | 0 0 7
 version two point zero | version 2.0
 iPhone five s | iPhone 5s
+minus five | −5
+minus five degrees | ‑5 degrees
+five percent | 5 %
+five five five one two three four five six seven | (555) 123-4567
+fifty cents | 50¢
+five o'clock | 5:00
+ten a m | 10:00 am
+ten a.m. | 10 am
+one half | ½
+one half | 1/2
+three and a half | 3½
+three and a half | 3 1/2
+three quarters | ¾
 minus five degrees | -5 degrees
 plus five | +5
 one | 1
@@ -175,6 +200,9 @@ def test_english_in_two_spellings(table: str) -> None:
         ("english", "call 4 0 2", "call 4 2"),
         ("english", "$5 7", "57"),
         ("english", "we'll", "well"),
+        ("english", "1/2", "12"),
+        ("english", "3½", "31 2"),
+        ("mandarin", "1.2.3", "1.23"),
         ("mandarin", "2:30", "2:3"),
         ("mandarin", "-5度", "5度"),
         ("mandarin", "3-5天", "35天"),
