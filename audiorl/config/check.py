@@ -146,9 +146,15 @@ def _unfit(config: Config) -> Iterator[Rule]:
     name = config.model.pretrained
     if config.speaks or config.model.family or (name and why_unreadable(name)):
         return
-    whisper = bool(name) and read_shape(name).get("model_type") == "whisper"
+    shape = read_shape(name) if name else {}
+    whisper = shape.get("model_type") == "whisper"
     if whisper and config.llm.prompt:
         yield ("llm.prompt", "model.pretrained"), "a Whisper reads no prompt; remove it"
+    most = shape.get("max_target_positions", 448)
+    for section in ("rl", "decode"):
+        if whisper and getattr(config, section).max_completion_length > most - 2:
+            message = f"a Whisper of {most} positions, 2 or 4 for its start; set {most - 4} or less"
+            yield (f"{section}.max_completion_length", "model.pretrained"), message
     for part in config.rl.train:
         if part == ("adaptor" if whisper else "embeddings"):
             known = "llm, encoder, embeddings" if whisper else "adaptor, llm, encoder"

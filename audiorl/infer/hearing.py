@@ -122,7 +122,8 @@ def transcribe_recordings(
 
 def heard(judge: WaveJudge, samples: list[np.ndarray]) -> list[str]:
     """Return the texts of waves [S_i] at the judge's rate; one without samples has none."""
-    found = iter(judge.transcribe([torch.from_numpy(w) for w in samples if len(w)]))
+    waves = [torch.from_numpy(w) for w in samples if len(w)]
+    found = iter(judge.transcribe(waves) if waves else ())
     return [next(found) if len(wave) else "" for wave in samples]
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
+import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
@@ -18,9 +20,17 @@ NEVER_READ = ("masked_spec_embed",)  # of SpecAugment, which fine-tuned encoders
 def load_whole(kind: type, name: str, **options: Any) -> PreTrainedModel:
     """Return the model of class `kind` of a folder or hub name.
 
+    What its class freezes, such as the sinusoids of Whisper's encoder, is frozen; transformers
+    forgets that when it loads.
+
     Raises ValueError if weights are missing, and what is `UNLOADABLE`.
     """
     model, seen = kind.from_pretrained(name, output_loading_info=True, **options)
     if missing := sorted(key for key in seen["missing_keys"] if not key.endswith(NEVER_READ)):
         raise ValueError(f"it lacks {len(missing)} weights, {missing[0]} first")
+    with torch.device("meta"):
+        made = type(model)(copy.deepcopy(model.config))
+    for key, parameter in made.named_parameters():
+        if not parameter.requires_grad:
+            model.get_parameter(key).requires_grad_(False)
     return model

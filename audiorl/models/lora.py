@@ -103,6 +103,8 @@ def merge_adapters(model: nn.Module) -> None:
     kept, whole = 0.0, 0.0
     for parent in list(model.modules()):
         for name, layer in list(parent.named_children()):
+            if hasattr(layer, "original_module"):  # peft's modules_to_save: learnt as a whole
+                setattr(parent, name, layer.modules_to_save[NAME])
             if not hasattr(layer, "lora_A"):
                 continue
             base = layer.get_base_layer()

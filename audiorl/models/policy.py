@@ -7,6 +7,7 @@ of this package, or `families/<name>.py`, which defines a class `Family`.
 from __future__ import annotations
 
 import copy
+import functools
 import os
 import re
 from abc import ABC, abstractmethod
@@ -103,7 +104,7 @@ class Policy(nn.Module, ABC):
     def forbid(self, ids: Iterable[int], rows: int) -> None:
         """Register `forbidden`: `ids`, and rows of the head from `rows` on, which pad its table."""
         forbidden = torch.zeros(self.llm.vocab_size, dtype=torch.bool)
-        forbidden[list(ids)] = True
+        forbidden[[i for i in ids if i < len(forbidden)]] = True
         forbidden[rows:] = True
         self.register_buffer("forbidden", forbidden, persistent=False)
 
@@ -133,14 +134,24 @@ class Policy(nn.Module, ABC):
         return any(name in self.condition_parts for name in names)
 
     def train_only(self, names: Sequence[str]) -> list[nn.Module]:
-        """Freeze everything but the parts of `names`, or their adapters; return the parts."""
+        """Freeze everything but the parts of `names`, or their adapters; return the parts.
+
+        Constants stay frozen: what transformers makes so, as the sinusoids of Whisper's encoder.
+        """
+        learning = self._learning(names)
         self.requires_grad_(False)
-        for parameter in self._learning(names):
+        for parameter in learning:
             parameter.requires_grad_(True)
         return self.parts(names)
 
     def _learning(self, names: Sequence[str]) -> list[nn.Parameter]:
-        return [p for name in names for p in learning_parameters(self.parts([name]))]
+        found = [p for name in names for p in learning_parameters(self.parts([name]))]
+        return [p for p in found if id(p) not in self._constants]
+
+    @functools.cached_property
+    def _constants(self) -> frozenset[int]:
+        """Ids of the parameters that are frozen before anything is frozen here."""
+        return frozenset(id(p) for p in self.parameters() if not p.requires_grad)
 
     def adapt(self, lora: LoRAConfig, seed: int) -> None:
         """Give the layers that `lora` names new adapters; those that it has already stay.
@@ -150,6 +161,7 @@ class Policy(nn.Module, ABC):
         """
         if self.lora is not None and lora.makes_the_same(self.lora):
             return
+        _ = self._constants  # noted before peft freezes the rest
         merge_adapters(self)
         self.lora = lora if lora.rank else None
         if self.lora is None:

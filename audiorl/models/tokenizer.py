@@ -114,12 +114,14 @@ class PretrainedTokenizer:
     def _take(self, tokenizer: Any, usable: Sequence[int]) -> None:
         """`usable`: the special tokens that may be sampled, the end token first."""
         self._tokenizer = tokenizer
-        self.vocab_size, self.eos_id = len(tokenizer), usable[0]
+        known = set(tokenizer.get_vocab().values())
+        self.vocab_size, self.eos_id = max(known) + 1, usable[0]  # its length, if no id is left out
         self.pad_id = self.eos_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         # Not all_special_ids: that leaves out placeholders which have no role of their own.
         added = tokenizer.added_tokens_decoder.items()
         special = {*tokenizer.all_special_ids, *(i for i, token in added if token.special)}
-        self.forbidden_ids = sorted(special - set(usable))
+        unknown = set(range(self.vocab_size)) - known
+        self.forbidden_ids = sorted(special - set(usable) | unknown)
 
     def encode(self, text: str) -> list[int]:
         return self._tokenizer.encode(text, add_special_tokens=False)

@@ -197,6 +197,16 @@ OF_FOLDERS = [  # what is wrong with the folder `hub`, the recipe, what is said
     (WHISPER, OWN + "rl: {train: [llm]}\nllm: {prompt: 'x{audio}'}", "a Whisper reads no prompt"),
     (
         WHISPER,
+        OWN + "rl: {train: [llm], max_completion_length: 447}",
+        "rl.max_completion_length: a Whisper of 448 positions, 2 or 4 for its start; set 444 or",
+    ),
+    (
+        shape(model_type="whisper", max_target_positions=100),
+        OWN + "rl: {train: [llm], max_completion_length: 98}",
+        "decode.max_completion_length: a Whisper of 100 positions",
+    ),
+    (
+        WHISPER,
         "llm: {pretrained: hub}\ntokenizer: {type: pretrained}",
         "hub is a whisper, which hears by",
     ),

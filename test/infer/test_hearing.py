@@ -82,6 +82,10 @@ def test_audio_beyond_its_window_is_heard_in_pieces(hub: Path) -> None:
     assert judge.transcribe([long, waves()[0]]) == [expected, judge.transcribe(waves()[:1])[0]]
 
 
+def test_waves_without_samples_have_no_text(hub: Path) -> None:
+    assert transcribe_waves(load_judge(hub), [torch.zeros(0)] * 2, RATE, 10) == ["", ""]
+
+
 def test_waves_of_another_rate(hub: Path) -> None:
     judge = load_judge(hub)
     fast = [torch.from_numpy(resample(wave.numpy(), RATE, 24000)) for wave in waves()]

@@ -12,6 +12,7 @@ from tiny import RATE, SIZES, set_keys, sing, write_set
 from torch import Tensor
 from transformers import AutoFeatureExtractor, AutoModel
 
+from audiorl.config.lora import LoRAConfig
 from audiorl.config.schema import Config
 from audiorl.engines.native import PolicyEngine
 from audiorl.errors import UserError
@@ -120,3 +121,15 @@ def test_a_test_set_is_decoded(folder: Path, tmp_path: Path) -> None:
 def test_no_encoder_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"encoder\.pretrained: .* cannot be loaded"):
         PretrainedEncoder.of(str(tmp_path))
+
+
+def test_what_transformers_freezes_does_not_learn(folder: Path, tmp_path: Path) -> None:
+    model = model_of(folder, tmp_path)
+    constant = {name for name, p in model.named_parameters() if not p.requires_grad}
+    assert constant == {"encoder.model.embed_positions.weight"} & set(model.state_dict())
+    for _ in range(2):
+        model.adapt(LoRAConfig(rank=2, targets=["llm"]), 0)
+        model.train_only(["encoder", "adaptor", "llm"])
+        encoder = {n for n, p in model.named_parameters() if n.startswith("encoder")}
+        learning = {n for n, p in model.named_parameters() if p.requires_grad}
+        assert encoder - learning == constant

@@ -165,6 +165,7 @@ def test_gradients_reach_what_learns_alone(policy: Whisper, share: bool) -> None
     assert gradients["embeddings"] == tables
     assert all(name.startswith("model.encoder.") for name in gradients["encoder"])
     assert len(gradients["encoder"]) > 20
+    assert "model.encoder.embed_positions.weight" not in gradients["encoder"]  # sinusoids
     assert gradients["llm encoder"] == gradients["llm"] | gradients["encoder"]
 
 

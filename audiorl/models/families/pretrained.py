@@ -37,6 +37,7 @@ from audiorl.models.settings import build_model, save_settings
 from audiorl.models.tokenizer import FamilyTokenizer
 from audiorl.runtime.files import atomic_path, disk_errors
 
+NO_ADAPTER = {"subfolder": "none"}  # where transformers looks for one
 NOT_NEEDED = {"_raise_exceptions_for_missing_entries": False}  # of a file: None where it is not
 Inputs = dict[str, Tensor]
 
@@ -72,7 +73,7 @@ class PretrainedAudioLLM(Recogniser):
     allowed: ClassVar[tuple[str, ...]] = ()  # special tokens that belong in responses
     feature_names: ClassVar[tuple[str, ...]] = ("input_features", "input_features_mask")
     reads_alone: ClassVar[bool] = False  # its embeddings of an utterance depend on the batch
-    own_adapter: ClassVar[str] = ""  # subfolder of an adapter for audio
+    own_adapter: ClassVar[str] = ""  # subfolder of an adapter for audio; empty: beside the weights
     encoder_name: ClassVar[str] = "model.audio_tower"
     adaptor_name: ClassVar[str] = "model.multi_modal_projector"
     body_name: ClassVar[str] = "model.language_model"
@@ -165,20 +166,24 @@ class PretrainedAudioLLM(Recogniser):
     def from_settings(cls, settings: PretrainedSettings, folder: Path | str) -> PretrainedAudioLLM:
         """Return the model of a folder or hub name, with its weights."""
         kind, dtype = getattr(transformers, cls.model_class), getattr(torch, settings.dtype)
-        hf = load_whole(kind, str(folder), dtype=dtype, use_safetensors=True)
+        # The adapter comes after: loaded with the weights, it hides that some of them are missing.
+        alone = {"dtype": dtype, "use_safetensors": True, "adapter_kwargs": NO_ADAPTER}
+        hf = load_whole(kind, str(folder), **alone)
         cls._merge_adapter(hf, str(folder))
         return cls(settings, hf, cls.load_processor(str(folder)))
 
     @classmethod
     def _merge_adapter(cls, hf: transformers.PreTrainedModel, name: str) -> None:
         """Merge the adapter for audio that a checkpoint may bring: here there is always audio."""
-        config = f"{cls.own_adapter}/adapter_config.json"
-        if cls.own_adapter and cached_file(name, config, **NOT_NEEDED):
-            hf.load_adapter(name, adapter_kwargs={"subfolder": cls.own_adapter})
-        if hf._hf_peft_config_loaded:
-            merge_adapters(hf)
-            hf._hf_peft_config_loaded = False
-            hf._weight_conversions = None  # those of the adapter
+        options = {"subfolder": cls.own_adapter}
+        if not cached_file(name, "adapter_config.json", **options, **NOT_NEEDED):
+            return
+        seen = hf.load_adapter(name, adapter_kwargs=options)
+        if seen.missing_keys:
+            raise ValueError(f"its adapter lacks {len(seen.missing_keys)} weights")
+        merge_adapters(hf)
+        hf._hf_peft_config_loaded = False
+        hf._weight_conversions = None  # those of the adapter
 
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> PretrainedAudioLLM:

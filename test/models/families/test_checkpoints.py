@@ -46,22 +46,27 @@ def change(folder: Path, file: str = "config.json", **values: Any) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize(
-    ("name", "subfolder", "targets"),
+    ("name", "subfolder", "targets", "whole"),
     [
-        ("granite_speech", "", r".*language_model.*\.(q_proj|v_proj)"),
-        ("phi4_multimodal", "speech-lora", r"model\.layers.*\.(qkv_proj|o_proj)"),
+        ("granite_speech", "", r".*language_model.*\.(q_proj|v_proj)", None),
+        ("granite_speech", "", r".*language_model.*\.(q_proj|v_proj)", ["projector"]),
+        ("phi4_multimodal", "speech-lora", r"model\.layers.*\.(qkv_proj|o_proj)", None),
     ],
 )
 def test_an_adapter_for_audio_is_merged(
-    name: str, subfolder: str, targets: str, copied: Folder, tmp_path: Path
+    name: str,
+    subfolder: str,
+    targets: str,
+    whole: list[str] | None,
+    copied: Folder,
+    tmp_path: Path,
 ) -> None:
     folder = copied(name)
     hf_class = type(load_family(folder).hf)
-    adapted = get_peft_model(
-        hf_class.from_pretrained(folder), LoraConfig(r=4, lora_alpha=8, target_modules=targets)
-    )
+    lora = LoraConfig(r=4, lora_alpha=8, target_modules=targets, modules_to_save=whole)
+    adapted = get_peft_model(hf_class.from_pretrained(folder), lora)
     for part, parameter in adapted.named_parameters():
-        if "lora_B" in part:
+        if "lora_B" in part or "modules_to_save" in part:
             parameter.normal_()
     adapted.save_pretrained(str(folder / subfolder))
     hf = hf_class.from_pretrained(folder).eval()
@@ -76,6 +81,43 @@ def test_an_adapter_for_audio_is_merged(
     assert not list((tmp_path / "saved").glob("adapter*"))
     again = logits(model, hf_class.from_pretrained(tmp_path / "saved").eval())[1]
     torch.testing.assert_close(again, own, rtol=0, atol=1e-4)
+
+
+def test_weights_under_an_adapter_are_not_random_ones(copied: Folder, tmp_path: Path) -> None:
+    folder = copied("granite_speech")
+    hf = transformers.GraniteSpeechForConditionalGeneration.from_pretrained(folder)
+    hf.add_adapter(LoraConfig(r=4, target_modules=["q_proj", "v_proj"]))
+    hf.save_pretrained(str(folder))  # names q_proj.base_layer.weight, which it does not read
+    with pytest.raises(UserError, match=r"lacks 4 weights, .*q_proj\.weight first"):
+        load_family(folder)
+
+
+def test_an_end_token_behind_ids_without_a_token_ends_a_response(copied: Folder) -> None:
+    folder = copied("phi4_multimodal")
+    path = folder / "tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    first = min(token["id"] for token in tokenizer["added_tokens"])
+    for token in tokenizer["added_tokens"]:
+        token["id"] += 5
+        tokenizer["model"]["vocab"][token["content"]] = token["id"]
+    path.write_text(json.dumps(tokenizer))
+    for file in ("config.json", "generation_config.json"):
+        change(folder, file, eos_token_id=[first + 5], pad_token_id=first + 5)
+    audio = json.loads((folder / "config.json").read_text())["audio_config"]
+    change(folder, audio_config={**audio, "audio_token_id": audio["audio_token_id"] + 5})
+    model = load_family(folder)
+    assert not model.forbidden[list(model.stop_ids)].any()
+    assert model.forbidden[first : first + 5].all()
+    assert model.forbidden[model.tokenizer.vocab_size :].all()
+
+
+def test_tokens_beyond_the_head_are_no_obstacle(copied: Folder) -> None:
+    folder = copied("qwen2_audio")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens([f"<{place}>" for place in range(20)], special_tokens=True)
+    tokenizer.save_pretrained(folder)
+    model = load_family(folder)
+    assert len(tokenizer) > model.llm.vocab_size == len(model.forbidden)
 
 
 @torch.no_grad()
