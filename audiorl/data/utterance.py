@@ -100,19 +100,26 @@ def parse_segment(value: str) -> tuple[str, float, float] | None:
     """Return `<recording> <start> <end>` of a segments line in seconds; None if it is invalid."""
     try:
         recording, start, end = value.split()
-        span = float(start), float(end)
+        span = _seconds(start), _seconds(end)
     except ValueError:
         return None
-    return (recording, *span) if 0 <= span[0] < span[1] < float("inf") else None
+    return (recording, *span) if 0 <= span[0] < span[1] < LARGEST else None
 
 
 def parse_seconds(value: str) -> float | None:
     """Return a duration above 0 s; None for any other text."""
     try:
-        seconds = float(value)
+        seconds = _seconds(value)
     except ValueError:
         return None
-    return seconds if 0 < seconds < float("inf") else None
+    return seconds if 0 < seconds < LARGEST else None
+
+
+def _seconds(text: str) -> float:
+    """Return a number as every toolkit reads it: Python alone takes 1_0, and digits of others."""
+    if not text.isascii() or "_" in text:
+        raise ValueError(text)
+    return float(text)
 
 
 def _read_data_dir(path: Path, allow_pipes: bool) -> list[Utterance]:
@@ -209,6 +216,8 @@ def _read_jsonl(path: Path) -> Iterator[Utterance]:
             if wrong := [name for name, value in fields.items() if not _fits(name, value)]:
                 raise ValueError(f"{wrong[0]} is {shortened(repr(fields[wrong[0]]), 40)}")
             utterance = Utterance(**{**fields, "keywords": tuple(fields.get("keywords", ()))})
+            if utterance.end is not None and utterance.end <= utterance.start:
+                raise ValueError("end is not after start")
         except (ValueError, TypeError) as error:
             raise UserError(
                 f"{path}:{number} is not an utterance with id, audio, text and speaker "

@@ -288,6 +288,9 @@ def _check_recordings(report: Report, checks: Checks) -> None:
             message = f"the segment ends {over:.2f} s after its recording {segment[0]}"
             if over > OVERSHOOT or segment[1] >= report.audio[segment[0]].duration:
                 report.add("segments", name, "beyond the recording", message, "fix it", "utt")
+            elif (segment[2] - segment[1]) * report.audio[segment[0]].sample_rate < 1:
+                message = "the segment is shorter than a sample"
+                report.add("segments", name, "empty segment", message, "fix it", "utt")
             elif over > 0.01:
                 fix = "nothing to do, the audio ends it"
                 report.add("segments", name, "end cut off", message, fix, warning=True)

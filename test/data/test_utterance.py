@@ -155,6 +155,11 @@ def test_jsonl_round_trip(segmented: Path, tmp_path: Path) -> None:
         ("not json", ":2 is not a JSON object"),
         ("[1]", ":2 is not a JSON object"),
         ('{"id": "a", "audio": "", "text": "", "speaker": ""}', ":2: a stands there twice"),
+        ('{"id": "b", "id": "c", "audio": "", "text": "", "speaker": ""}', "the key id twice"),
+        (
+            '{"id": "b", "audio": "x", "text": "", "speaker": "", "start": 5, "end": 1}',
+            ":2 is not an utterance .*end is not after start",
+        ),
     ],
 )
 def test_malformed_jsonl(tmp_path: Path, line: str, message: str) -> None:

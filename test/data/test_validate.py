@@ -270,6 +270,11 @@ SEGMENTS = [
     ("call-anna 1.00 2.00", "call-anna 1.00 x", "bad value"),
     ("call-anna 1.00 2.00", "call-anna 1.00 2.70", "beyond the recording"),
     ("call-anna 1.00 2.00", "call-anna 2.10 2.30", "beyond the recording"),
+    ("call-anna 1.00 2.00", "call-anna 1.00 1e14", "beyond the recording"),
+    ("call-anna 1.00 2.00", "call-anna 1.00 1e308", "bad value"),
+    ("call-anna 1.00 2.00", "call-anna 1.00 2_0", "bad value"),
+    ("call-anna 1.00 2.00", "call-anna 1.00 ٢", "bad value"),
+    ("call-anna 1.00 2.00", "call-anna 1.00 1.00001", "empty segment"),
 ]
 
 
