@@ -106,5 +106,5 @@ class Recogniser(Policy):
                 f"{where}: {u.id} lasts {u.duration:.2f} s ({len(unfit)} like it), and a "
                 f"{self.family} hears {shortest:g} to {longest:g} s; cut or remove them: "
                 "data.min_duration and data.max_duration do, in sets to train on, and "
-                "decode.window_seconds, in sets to test."
+                "decode.window_seconds, in dev and test sets."
             )

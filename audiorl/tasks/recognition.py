@@ -19,6 +19,7 @@ from audiorl.engines.engine import Engine, make_engine
 from audiorl.engines.native import PolicyEngine
 from audiorl.infer.decode import Transcriber
 from audiorl.infer.transcribe import transcribe
+from audiorl.infer.windows import join, windows
 from audiorl.models import WEIGHTS
 from audiorl.models.audio_llm import AudioLLM
 from audiorl.models.families.pretrained import pretrained_family
@@ -96,14 +97,16 @@ class Recognition(Task):
     def _refuse_unfit(self, model: Recogniser, inputs: dict[str, list[Utterance]]) -> None:
         """Raises UserError before any training for audio that the model cannot hear, tests too."""
         dump, data = self.folders.dump, self.config.data
+        window = self.config.decode.window_seconds
         model.refuse_unfit(inputs["train"], dump / data.train)
-        model.refuse_unfit(inputs["dev"], dump / data.dev)
+        model.refuse_unfit(inputs["dev"], dump / data.dev, window)
         for folder in (dump / name for name in data.test if (dump / name).exists()):
-            model.refuse_unfit(read_utterances(folder), folder, self.config.decode.window_seconds)
+            model.refuse_unfit(read_utterances(folder), folder, window)
 
     def prepare(self, policy: Recogniser, train: list[Utterance], dev: list[Utterance]) -> Models:
         policy.refuse_unfit(train, "the RL set")
-        policy.refuse_unfit(dev, self.config.data.rl_dev or self.config.data.dev)
+        name, window = self.config.data.rl_dev, self.config.decode.window_seconds
+        policy.refuse_unfit(dev, name or self.config.data.dev, window)
         return Models()
 
     def decoder(self) -> Transcriber:
@@ -205,13 +208,15 @@ def evaluate(
     """
     score, started = config.score, time.perf_counter()
     clean = normalizer(score.normalizer)
+    parts = windows(utterances, config.decode.window_seconds)
     found = transcribe(
         engine,
-        utterances,
+        [part for own in parts.values() for part in own],
         max_length=config.decode.max_completion_length,
         desc="evaluation",
         cache=cache,
     )
+    found = join(parts, found)
     counts = Counts()
     for u in utterances:
         reference = split_units(clean(u.text), score.unit)

@@ -201,11 +201,12 @@ def test_audio_that_it_cannot_hear_is_refused_before_training(
     assert not (recipe.exp / "sft" / "metrics.jsonl").exists()
 
 
-def test_test_sets_that_are_cut_into_windows_are_heard(
+def test_sets_that_are_cut_into_windows_are_heard(
     family_folder: Callable[[str], Path], dump: Path, tmp_path: Path
 ) -> None:
     changed = shutil.copytree(dump, tmp_path / "dump")
-    last(changed, "test", 90)
+    for name in ("dev", "test"):
+        last(changed, name, 90)
     folder = family_folder("qwen2_audio")
     with pytest.raises(UserError, match=r"lasts 90\.00 s"):
         Recipe(tmp_path, folder, changed, {"decode.window_seconds": 40}).warm_start()

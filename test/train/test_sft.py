@@ -25,7 +25,7 @@ from audiorl.models.policy import load_policy
 from audiorl.runs.optimizer import SUPERVISED_NORM, Optimizers
 from audiorl.runs.reporter import Reporter
 from audiorl.runtime.batching import some
-from audiorl.tasks import make_task
+from audiorl.tasks import make_task, recognition
 from audiorl.tasks.recognition import RecognitionWarmStart, evaluate
 from audiorl.tasks.task import Folders
 from audiorl.train.supervised import update
@@ -156,6 +156,29 @@ def test_evaluation_is_the_summed_error_rate(corpus: Corpus, tmp_path: Path, mon
     line = lines(tmp_path / "metrics.jsonl")[0]
     assert line["step"] == 5
     assert line["eval/wer"] == pytest.approx(counts.errors / counts.units, rel=1e-5)
+
+
+def test_evaluation_hears_long_recordings_in_windows(tmp_path: Path, monkeypatch) -> None:
+    """As decoding does: a dev set may have some that the model cannot hear in one piece."""
+    write_set(tmp_path / "dump", ["ba ki ba ki ba ki ba ki", "ki"])
+    dev, model = read_utterances(tmp_path / "dump"), tiny_model()
+    assert dev[0].duration > 1 > dev[1].duration
+    pieces = []
+
+    def hear(engine, utterances, **settings):
+        pieces.extend(utterances)
+        return transcribe(engine, utterances, **settings)
+
+    monkeypatch.setattr(recognition, "transcribe", hear)
+    evaluate(
+        PolicyEngine(model),
+        dev,
+        tiny_config({"decode.window_seconds": 1.0}),
+        0,
+        Reporter(tmp_path, -1),
+    )
+    assert len(pieces) > 2 and max(piece.duration for piece in pieces) <= 1
+    assert sum(piece.duration for piece in pieces) == pytest.approx(sum(u.duration for u in dev))
 
 
 def test_audio_that_is_no_number_is_named(corpus: Corpus, tmp_path: Path) -> None:
