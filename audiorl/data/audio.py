@@ -155,6 +155,8 @@ def resample(samples: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
     """Return `samples` [S] at `new_rate` Hz (torchaudio's windowed sinc)."""
     import torch
 
+    if not len(samples):  # torchaudio cannot
+        return samples
     with torch.inference_mode():
         return _resampler(rate, new_rate)(torch.from_numpy(samples)).numpy()
 

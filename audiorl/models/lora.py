@@ -40,7 +40,7 @@ class Adapted:
 
 def is_adapter(name: str) -> bool:
     """Return whether a parameter of this name belongs to an adapter."""
-    return ".lora_" in name
+    return ".lora_" in f".{name}"  # which may be seen from the layer itself
 
 
 def learning_parameters(part: Iterable[nn.Module]) -> list[nn.Parameter]:

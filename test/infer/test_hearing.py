@@ -82,8 +82,9 @@ def test_audio_beyond_its_window_is_heard_in_pieces(hub: Path) -> None:
     assert judge.transcribe([long, waves()[0]]) == [expected, judge.transcribe(waves()[:1])[0]]
 
 
-def test_waves_without_samples_have_no_text(hub: Path) -> None:
-    assert transcribe_waves(load_judge(hub), [torch.zeros(0)] * 2, RATE, 10) == ["", ""]
+@pytest.mark.parametrize("rate", [RATE, 24000])
+def test_waves_without_samples_have_no_text(rate: int, hub: Path) -> None:
+    assert transcribe_waves(load_judge(hub), [torch.zeros(0)] * 2, rate, 10) == ["", ""]
 
 
 def test_waves_of_another_rate(hub: Path) -> None:

@@ -75,6 +75,18 @@ def test_packed_and_recomputed_is_plain(model: PretrainedAudioLLM) -> None:
         torch.testing.assert_close(others, gradients, rtol=1e-3, atol=1e-4 * gradients.abs().max())
 
 
+@pytest.mark.parametrize("model", BUILDERS, indirect=True)
+def test_a_part_with_adapters_learns_by_them_alone(model: PretrainedAudioLLM) -> None:
+    """The adaptor of some is one linear layer, and a head that is not tied is one, too."""
+    tied = model.llm.lm_head.weight is model.llm.model.get_input_embeddings().weight
+    targets = ["adaptor", "encoder", "llm"] if tied else ["adaptor", "encoder", "llm.lm_head"]
+    model.adapt(LoRAConfig(rank=2, targets=targets), seed=1)
+    adapters = {name for name, _ in model.named_parameters() if is_adapter(name)}
+    model.train_only(["adaptor", "llm", "encoder"])
+    assert {name for name, p in model.named_parameters() if p.requires_grad} == adapters
+    assert any("lm_head" in name for name in adapters) != tied
+
+
 @pytest.mark.parametrize("name", SOME)
 def test_adapters_over_bf16(name: str, family_folder: Callable[[str], Path]) -> None:
     config = Config()
