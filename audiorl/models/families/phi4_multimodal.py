@@ -21,7 +21,7 @@ class Phi4Multimodal(PretrainedAudioLLM):
     load_processor = Parts  # the whole one needs torchvision
 
     def part(self, name: str) -> list[nn.Module]:
-        """Return the modules of a part; eyes and ears lie within the module of the LM."""
+        """Return the modules of a part; both encoders, of images and audio, lie within the LM."""
         body = self.hf.model
         heard = body.embed_tokens_extend.audio_embed
         if name == "adaptor":

@@ -38,7 +38,7 @@ from audiorl.models.tokenizer import FamilyTokenizer
 from audiorl.runtime.files import atomic_path, disk_errors
 
 NO_ADAPTER = {"subfolder": "none"}  # where transformers looks for one
-NOT_NEEDED = {"_raise_exceptions_for_missing_entries": False}  # of a file: None where it is not
+NOT_NEEDED = {"_raise_exceptions_for_missing_entries": False}  # None for a file that is absent
 Inputs = dict[str, Tensor]
 
 
@@ -262,7 +262,7 @@ class PretrainedAudioLLM(Recogniser):
         seen = self._before_lm(inputs)
         real, ids = inputs["attention_mask"].bool(), inputs["input_ids"]
         positions = seen.get("position_ids")
-        # Rotary positions count by their differences: to count the padding too changes nothing.
+        # Rotary attention sees differences of positions alone, so padding may be counted, too.
         neighbours = real[:, 1:] & real[:, :-1]
         if positions is not None and ((positions.diff(dim=-1) != 1) & neighbours).any():
             raise UserError(f"a {self.family} gives audio positions of its own: not supported.")
@@ -325,7 +325,7 @@ class PretrainedAudioLLM(Recogniser):
 class Parts:
     """A tokenizer and a feature extractor, where the whole processor needs further packages."""
 
-    # Of the whole processor; copied, so that a saved folder has it where those are there.
+    # Files of the whole processor: copied on saving, for programs that have those packages.
     FILES = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
 
     def __init__(self, name: str) -> None:

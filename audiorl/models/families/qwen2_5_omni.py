@@ -13,7 +13,7 @@ class Qwen25Omni(PretrainedAudioLLM):
 
     family = "qwen2_5_omni"
     model_class = "Qwen2_5OmniThinkerForConditionalGeneration"
-    # The cookbook of QwenLM/Qwen2.5-Omni, by copies; in Chinese
+    # The cookbook of QwenLM/Qwen2.5-Omni, as others quote it; in Chinese
     # `请将这段中文语音转换为纯文本，去掉标点符号。`
     prompt = (
         "<|im_start|>system\nYou are a speech recognition model.<|im_end|>\n<|im_start|>user\n"
