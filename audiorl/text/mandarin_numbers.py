@@ -22,9 +22,9 @@ CODE = re.compile(  # 010-62345678, 1-2-3, 3·15; 15-12 is a score
     r"(?<![a-z\d.-])(?:0\d+-\d+|\d+-\d{4,}|\d+(?:-\d+){2,})(?![a-z\d-])|\d+·\d+"
     # 拨打120, 138 0013 8000, 400 810 5999, (010)62345678, 90后
     r"|(?<=拨打)\d+|(?<!\d)(?:1[3-9]\d \d{4} \d{4}|[48]00 \d{3} \d{4})(?!\d)"
-    r"|\(0\d{2,3}\)\d{7,8}(?!\d)|(?<![\d.])[05-9]0(?=后)"
+    r"|\(0\d{2,3}\)\d{7,8}(?!\d)|(?<![\d.])[05-9]0(?=后(?![面来卫期]))"
 )
-VERSION = re.compile(r"(?<![a-z\d.])\d+(?:\.\d+){2,}(?!\.?[a-z\d])")  # 1.2.3, 192.168.1.1
+VERSION = re.compile(r"(?<![\d.])\d+(?:\.\d+){2,}(?!\.?[a-z\d])")  # 1.2.3, 192.168.1.1
 MOBILE = re.compile(r"1[3-9]\d{9}")
 
 CLOCK = re.compile(  # the second time of 9:00-10:30 with its hyphen
@@ -68,13 +68,14 @@ READINGS = {
     r"(?<=\d)°c(?![a-z])": "摄氏度",
     r"(?<=\d)°f(?![a-z])": "华氏度",
     r"(?<=\d)°(?![a-z])": "度",
-    **{rf"(?<=\d) ?{unit}(?![a-z\d])": reading for unit, reading in UNIT_READINGS.items()},
 }
 
 
 def read_numbers(text: str) -> str:
     """Write the numbers of a half-width, lower-case text in characters as they are read."""
     text = SPACED.sub(lambda match: match[0].strip(), text.translate(SIGNS))
+    for unit, reading in UNIT_READINGS.items():
+        text = re.sub(rf"(?<=\d) ?{unit}(?![a-z\d])", reading, text)
     text = _read_pairs(text)
     text = YEAR.sub(lambda match: _spell(match[0]), text)
     text = CODE.sub(lambda match: _spell(re.sub(r"\D", "", match[0])), text)
