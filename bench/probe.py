@@ -104,7 +104,7 @@ def by_rollout(model: AudioLLM, utterances: list[Utterance], path: Path) -> int:
 
 def by_probe(model: AudioLLM, utterances: list[Utterance], path: Path) -> int:
     sampler = Sampler(PolicyEngine(model), model.recipe.rl, model.recipe.seed)
-    found = probe(sampler, utterances, rewards(), ProbeFile(path, {}))
+    found = probe(sampler, utterances, rewards(), ProbeFile(path, {}, {}))
     return sum(len(probed.samples) for probed in found.values())
 
 

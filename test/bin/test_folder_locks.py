@@ -75,7 +75,7 @@ def test_writers_of_speech_hold_their_folders(name: str, held, monkeypatch) -> N
     Path("c").mkdir()
     Path("c/tokens").symlink_to(Path("exp").absolute())
     monkeypatch.setattr("audiorl.models.codec.load_codec", lambda *_: None)
-    monkeypatch.setattr("audiorl.infer.references.texts_alone", lambda *_: [])
+    monkeypatch.setattr("audiorl.score.tts.texts_alone", lambda *_: [])
     monkeypatch.setattr(sys, "argv", [name, "--config", "c.yaml", "--dump", "dump", *WRITERS[name]])
     with pytest.raises(UserError, match=rf"is being written by process {held.pid} on"):
         importlib.import_module(f"audiorl.bin.{name}").main()
