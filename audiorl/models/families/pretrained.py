@@ -8,6 +8,7 @@ again, and gradients reach all of it.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import os
 import shutil
@@ -22,6 +23,7 @@ import transformers
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.rnn import pad_sequence
 from transformers.utils import cached_file
 
 from audiorl.config.field import key
@@ -329,7 +331,9 @@ class Parts:
     FILES = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
 
     def __init__(self, name: str) -> None:
-        self.tokenizer = transformers.AutoTokenizer.from_pretrained(name, **NO_CODE)
+        # Mistral's own format finds no special tokens in a text.
+        plain = {"mistral_format": False, **NO_CODE}
+        self.tokenizer = transformers.AutoTokenizer.from_pretrained(name, **plain)
         self.feature_extractor = transformers.AutoFeatureExtractor.from_pretrained(name, **NO_CODE)
         paths = {file: cached_file(name, file, **NOT_NEEDED) for file in self.FILES}
         self._files = {file: Path(path).read_bytes() for file, path in paths.items() if path}
@@ -337,11 +341,17 @@ class Parts:
     def ids(self, texts: list[str], mark: str, counts: list[int]) -> Inputs:
         """Return token ids of texts with `counts` placeholders each, padded on the left."""
         rows = [
-            self.tokenizer(text.replace(mark, mark * count), add_special_tokens=False).input_ids
+            self.tokenizer.encode(
+                text.replace(mark, mark * count), add_special_tokens=False, return_tensors="pt"
+            )[0]
             for text, count in zip(texts, counts, strict=True)
         ]
-        options = {"padding_side": "left", "return_tensors": "pt"}
-        return dict(self.tokenizer.pad({"input_ids": rows}, **options))
+        # By hand, since a tekken.json alone names no padding.
+        padded = functools.partial(pad_sequence, batch_first=True, padding_side="left")
+        return {
+            "input_ids": padded(rows),
+            "attention_mask": padded(list(map(torch.ones_like, rows))),
+        }
 
     def save_pretrained(self, folder: Path) -> None:
         self.tokenizer.save_pretrained(folder)

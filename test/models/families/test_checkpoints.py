@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import shutil
@@ -109,6 +110,30 @@ def test_an_end_token_behind_ids_without_a_token_ends_a_response(copied: Folder)
     assert not model.forbidden[list(model.stop_ids)].any()
     assert model.forbidden[first : first + 5].all()
     assert model.forbidden[model.tokenizer.vocab_size :].all()
+
+
+@torch.no_grad()
+def test_a_voxtral_has_a_tekken_alone(copied: Folder) -> None:
+    folder = copied("voxtral")
+    special = transformers.AutoTokenizer.from_pretrained(folder).convert_ids_to_tokens(range(35))
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / file).unlink()
+    change(
+        folder,
+        "tekken.json",
+        config={"pattern": r" ?\p{L}+|\s+|.", "default_vocab_size": 291},
+        vocab=[
+            {"rank": n, "token_bytes": base64.b64encode(bytes([n])).decode()} for n in range(256)
+        ],
+        special_tokens=[{"rank": n, "token_str": token} for n, token in enumerate(special)],
+    )
+    model = load_family(folder)
+    around = [model.tokenizer.vocabulary()[token] for token in ("<s>", "[INST]", "[BEGIN_AUDIO]")]
+    assert model._around[0] == around
+    assert model.forbidden[:35].nonzero().flatten().tolist() == [0, 1, *range(3, 35)]
+    alone = [model.encode([wave])[0] for wave in heard()]
+    for one, both in zip(alone, model.encode(heard()), strict=True):
+        torch.testing.assert_close(both, one, rtol=0, atol=1e-4)
 
 
 def test_tokens_beyond_the_head_are_no_obstacle(copied: Folder) -> None:
