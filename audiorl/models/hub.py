@@ -23,9 +23,11 @@ def load_whole(kind: type, name: str, **options: Any) -> PreTrainedModel:
     What its class freezes, such as the sinusoids of Whisper's encoder, is frozen; transformers
     forgets that when it loads.
 
-    Raises ValueError if weights are missing, and what is `UNLOADABLE`.
+    Raises ValueError if weights are missing or adapters lie beside them, and what is `UNLOADABLE`.
     """
     model, seen = kind.from_pretrained(name, output_loading_info=True, **options)
+    if model._hf_peft_config_loaded:  # `seen` is of these alone
+        raise ValueError("it comes with adapters; merge them and give the whole model")
     if missing := sorted(key for key in seen["missing_keys"] if not key.endswith(NEVER_READ)):
         raise ValueError(f"it lacks {len(missing)} weights, {missing[0]} first")
     with torch.device("meta"):

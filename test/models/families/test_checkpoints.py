@@ -93,6 +93,15 @@ def test_weights_under_an_adapter_are_not_random_ones(copied: Folder, tmp_path: 
         load_family(folder)
 
 
+def test_a_whisper_with_adapters_beside_it_is_refused(tmp_path: Path) -> None:
+    folder = save_whisper(tmp_path)
+    hf = transformers.WhisperForConditionalGeneration.from_pretrained(folder)
+    adapted = get_peft_model(hf, LoraConfig(r=4, target_modules=["q_proj", "v_proj"]))
+    adapted.save_pretrained(str(folder))
+    with pytest.raises(UserError, match="it comes with adapters; merge them"):
+        tiny_whisper(folder)
+
+
 def test_an_end_token_behind_ids_without_a_token_ends_a_response(copied: Folder) -> None:
     folder = copied("phi4_multimodal")
     path = folder / "tokenizer.json"
