@@ -36,6 +36,8 @@ PURPOSE = {
     ),
     "transformers": ("from transformers import Qwen3ForCausalLM", "language models"),
     "safetensors": ("import safetensors.torch", "saving and loading models"),
+    "huggingface-hub": ("import huggingface_hub.errors", "pretrained models by hub name"),
+    "peft": ("import peft", "low-rank adapters (lora)"),
     "pooch": ("import pooch", "downloads of public corpora"),
     "soundfile": ("import soundfile", "reading and writing audio"),
     "sentencepiece": ("import sentencepiece", "subword units"),
