@@ -23,6 +23,7 @@ from audiorl.engines.native import PolicyEngine
 from audiorl.engines.sampling import Sampling
 from audiorl.models.audio_llm import AudioLLM, AudioLLMSettings
 from audiorl.models.language_model import LanguageModel, Prefix
+from audiorl.models.lora import is_adapter
 from audiorl.models.policy import Policy
 from audiorl.models.tokenizer import SentencePieceTokenizer
 from audiorl.rl.groups import Sampler
@@ -175,3 +176,13 @@ def random_prefix(hidden_size: int, lengths: list[int], seed: int = 0) -> Prefix
     generator = torch.Generator().manual_seed(seed)
     rows = [0.5 * torch.randn(n, hidden_size, generator=generator) for n in lengths]
     return Prefix.join(rows)
+
+
+@torch.no_grad()
+def move_adapters(model: Policy, spread: float) -> Policy:
+    """Make the adapters of a model, which begin at nothing, as if they had learnt something."""
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in model.named_parameters():
+        if is_adapter(name):
+            parameter += spread * torch.randn(parameter.shape, generator=generator)
+    return model

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import sing, tiny_model
+from tiny import move_adapters, sing, tiny_model
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
@@ -58,12 +58,7 @@ def policy(kind: str = "qwen3", dtype: torch.dtype = torch.float32) -> AudioLLM:
 def adapted(model: AudioLLM, lora: LoRAConfig = LORA) -> AudioLLM:
     """With adapters that have learnt something."""
     model.adapt(lora, seed=7)
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if is_adapter(name):
-                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-    return model
+    return move_adapters(model, 0.1)
 
 
 @torch.no_grad()

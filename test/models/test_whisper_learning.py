@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import sing
+from tiny import move_adapters, sing
 from tiny_whisper import save_whisper, tiny_whisper, whisper_config
 from torch import Tensor
 from transformers import WhisperForConditionalGeneration
@@ -32,12 +32,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def moved(model: Whisper, lora: LoRAConfig = LORA) -> Whisper:
     """With adapters that have learnt something."""
     model.adapt(lora, seed=1)
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if is_adapter(name):
-                parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
-    return model
+    return move_adapters(model, 0.05)
 
 
 def scored(model: Whisper, share: bool, recompute: bool) -> tuple[Tensor, dict[str, Tensor]]:

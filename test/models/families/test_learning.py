@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from tiny import move_adapters
 from tiny_families import BUILDERS, TEXTS, heard, load_family
 from torch import Tensor
 
@@ -32,12 +33,7 @@ def model(request: pytest.FixtureRequest, family_folder: Callable[[str], Path]):
 def moved(model: PretrainedAudioLLM) -> PretrainedAudioLLM:
     """With adapters that have learnt something."""
     model.adapt(LORA, seed=1)
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if is_adapter(name):
-                parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
-    return model
+    return move_adapters(model, 0.05)
 
 
 def scored(model: PretrainedAudioLLM, share: bool, recompute: bool) -> tuple[Tensor, Tensor]:
