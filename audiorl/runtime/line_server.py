@@ -46,7 +46,7 @@ class LineServer:
         Raises UserError if there is no such program.
         """
         self.name, self.timeout = name, timeout
-        room = SHARED_MEMORY if os.access(MEMORY, os.W_OK) else None
+        room = SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK) else None
         self._folder = tempfile.TemporaryDirectory(prefix="audiorl-", dir=room)
         try:
             self._process = subprocess.Popen(
