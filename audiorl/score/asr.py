@@ -26,6 +26,7 @@ from audiorl.errors import UserError
 from audiorl.runtime.files import progress
 from audiorl.runtime.stamps import digest
 from audiorl.score import failures, ratio, tts
+from audiorl.score.formatting import Formatting, formatting
 from audiorl.score.hypotheses import check_ids, read_decoding, read_hypotheses, some
 from audiorl.score.metrics import BIASED, ERROR_RATES, Measures
 from audiorl.score.ratio import Ratio
@@ -39,7 +40,7 @@ from audiorl.text.normalise import normalizer, split_units, spoken
 from audiorl.text.silence import is_annotation, output_on_silence
 
 POOLED = "pooled"
-SCORED_FORMAT = 9  # of the files that scoring writes; another number, and they are written again
+SCORED_FORMAT = 10  # of the files that scoring writes; another number, and they are written again
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class ScoredUtterance:
     said: Counter[Phrase]  # keywords of the set, in the reference
     heard: Counter[Phrase]  # and in the hypothesis
     biased: tuple[Counts, Counts]  # of the units in keywords (B-WER) and of the others (U-WER)
+    formatting: Formatting
     flags: tuple[str, ...]  # names of failures, see `failures`
     judged: Judged | None = None  # of synthesis: what else was found in the wave
 
@@ -273,6 +275,13 @@ def summarize(
         summary[ERROR_RATES[unit].lower()] = rate
     flags = [flag for u in utterances for flag in u.flags]
     summary["failures"] = {failure: flags.count(failure) for failure in failures.NAMES}
+    if any(u.formatting.counts.units for u in utterances):
+        rate = _error_rate([u.formatting.counts for u in utterances], cfg)
+        cased, punctuated = (
+            sum(getattr(u.formatting, sign) for u in utterances) / len(utterances)
+            for sign in ("cased", "punctuated")
+        )
+        summary["formatting"] = {"wer": rate, "cased": cased, "punctuated": punctuated}
     if any(u.utterance.keywords for u in utterances):
         summary["keywords"] = _keyword_summary(utterances, cfg)
     return summary
@@ -355,6 +364,7 @@ def score_utterance(
         said,
         heard,
         keywords.biased_errors(alignment if main == "mixed" else align(*mixed), own),
+        formatting(*texts),
         tuple(flags),
     )
 

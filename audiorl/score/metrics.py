@@ -60,6 +60,9 @@ def metrics_of(config: Config, measures: Measures, name: str) -> Mapping[str, Me
         "keyword_f1": Metric("keyword F1 %", (hits, hits), (said, heard)),
         "b_wer": Metric("B-WER %", ("biased_errors",), ("biased_words",)),
         "u_wer": Metric("U-WER %", ("unbiased_errors",), ("unbiased_words",)),
+        "cased": Metric("cased %", ("cased",), (UTTERANCES,)),
+        "punctuated": Metric("punctuated %", ("punctuated",), (UTTERANCES,)),
+        "formatted_wer": Metric("formatted WER %", ("formatted_errors",), ("formatted_words",)),
         **{name: Metric(name.replace("_", " "), (name,), factor=1.0) for name in failures.NAMES},
     }
     return {**spoken, **measures.metrics}

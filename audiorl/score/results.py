@@ -33,6 +33,7 @@ FIELDS += "word_units word_errors".split()  # between spaces; `words` are of the
 FIELDS += "output words_output signs_alone".split()
 FIELDS += "output_words keywords_said keywords_heard keyword_hits".split()
 FIELDS += "biased_words biased_errors unbiased_words unbiased_errors".split()
+FIELDS += ["cased", "punctuated", "formatted_words", "formatted_errors"]  # as written
 FIELDS += failures.NAMES
 
 
@@ -122,6 +123,8 @@ def _row(u: ScoredUtterance) -> list[str]:
         *(str(int(value)) for name, value in u.on_silence.items() if name != "unfinished"),
         *map(str, (output_words, *keyword_counts)),
         *(str(number) for side in u.biased for number in (side.units, side.errors)),
+        *map(str, map(int, (u.formatting.cased, u.formatting.punctuated))),
+        *map(str, (u.formatting.counts.units, u.formatting.counts.errors)),
         *(str(int(failure in u.flags)) for failure in failures.NAMES),
         *(f"{sound[name]:.6g}" for name in tts.SOUND_COLUMNS if sound),
     ]
@@ -156,6 +159,12 @@ def summary_lines(score: SetScore, unit: str) -> list[str]:
         lines += [
             f"keywords: precision {keywords['precision']:.3f}, recall {keywords['recall']:.3f}, "
             f"F1 {keywords['f1']:.3f} ({keywords['hits']} of {keywords['reference']} recognised)"
+        ]
+    if written := summary.get("formatting"):
+        lines += [
+            f"as written (case and punctuation count): {_kaldi_line('WER', written)}; "
+            f"{100 * written['cased']:.1f} % begin with a capital, "
+            f"{100 * written['punctuated']:.1f} % end like a sentence"
         ]
     failures = ", ".join(f"{count} {name}" for name, count in summary["failures"].items())
     lines += [f"failures: {failures}"]

@@ -13,6 +13,7 @@ from audiorl.config.schema import Config
 from audiorl.errors import UserError
 from audiorl.runtime.stamps import digest
 from audiorl.score.asr import SystemScore, labels, score_systems
+from audiorl.score.formatting import is_cased, is_punctuated
 from audiorl.score.hypotheses import read_decoding
 from audiorl.score.metrics import measures_of
 from audiorl.score.results import write_system
@@ -219,6 +220,7 @@ def test_files(tmp_path: Path) -> None:
         "output_words": "0.6",
         "keywords_said": "0", "keywords_heard": "0", "keyword_hits": "0",
         "biased_words": "0", "biased_errors": "0", "unbiased_words": "4", "unbiased_errors": "2",
+        "cased": "0", "punctuated": "0", "formatted_words": "0", "formatted_errors": "0",
         "empty": "0", "looping": "0", "insertion_burst": "0", "other_language": "0",
         "truncated": "0",
     }  # fmt: skip
@@ -315,3 +317,50 @@ def test_a_broken_decode_json(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "decode.json").write_bytes(content)
     with pytest.raises(UserError, match=r"decode\.json is not whole .*; remove it and decode"):
         read_decoding(tmp_path / "decode.json")
+
+
+def test_case_and_punctuation_as_written(tmp_path: Path) -> None:
+    refs = {
+        "s-1": "He said, “Come to Oslo.”",
+        "s-2": "ALL IN CAPITALS",  # of a corpus without case
+        "s-3": "Is Lima far?",
+        "s-4": "Yes, it is.",
+    }
+    hyps = {
+        "s-1": "He said come to Oslo.",
+        "s-2": "All in capitals.",
+        "s-3": "is lima far",
+        "s-4": "Yes, it is.",
+    }
+    make_set(tmp_path, "one", refs, hyps)
+    cfg = config("one")
+    cfg.score.normalizer = "english"
+    system = score(tmp_path, cfg)
+    result = system.sets["one"].summary
+    assert result["wer"]["errors"] == 0
+    written = result["formatting"]
+    # said, -> said; “Come -> come; Oslo.” -> Oslo.; Is, Lima and far?
+    assert (written["wer"]["errors"], written["wer"]["units"]) == (6, 11)
+    assert (written["cased"], written["punctuated"]) == (3 / 4, 3 / 4)
+    write_system(system, "word", system)
+    text = (system.folder / "one" / "result.txt").read_text()
+    assert "as written (case and punctuation count): %WER 54.55 [ 6 / 11" in text
+    assert "75.0 % begin with a capital, 75.0 % end like a sentence" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "cased", "punctuated"),
+    [
+        ("", False, False),
+        ("...", False, True),
+        ("“Why not?”", True, True),
+        ("I", False, False),  # could be of a text in capitals
+        ("42 men.", False, True),
+        ("3 Men (of four.)", True, True),
+        ("HELLO.", False, True),
+        ("今天很好。", False, True),
+        ("Élan", True, False),
+    ],
+)
+def test_signs_of_formatting(text: str, cased: bool, punctuated: bool) -> None:
+    assert (is_cased(text), is_punctuated(text)) == (cased, punctuated)

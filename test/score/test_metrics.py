@@ -75,6 +75,11 @@ def test_every_metric_is_what_result_json_says(scored: tuple[Config, Path], name
         assert found == pytest.approx(inserted / minutes)
         share = sum(bool(row["hyp"]) for row in hyps) / len(hyps)
         assert value(folder / name, metrics.pop("output")) == pytest.approx(100 * share)
+        for sign in ("cased", "punctuated"):
+            share = sum(int(row[sign]) for row in hyps) / len(hyps)
+            assert value(folder / name, metrics.pop(sign)) == pytest.approx(100 * share)
+        assert not any(int(row["formatted_words"]) for row in hyps)  # references without case
+        assert metrics.pop("formatted_wer").above == ("formatted_errors",)
     assert metrics.keys() == expected.keys()
     found = {metric: value(folder / name, metrics[metric]) for metric in metrics}
     assert found == pytest.approx(expected, rel=1e-4)
