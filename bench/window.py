@@ -1,11 +1,11 @@
-"""Times a Whisper that reads its window of 30 s beside one that reads the utterance and half a second.
+"""Times a Whisper that reads 30 s beside one that reads the utterance and half a second.
 
 example:
   python bench/window.py --model openai/whisper-tiny.en
   python bench/window.py --model /models/whisper-base --lengths 5,15 --repeats 9 --out window.png
 
-Encoder alone, and with it the greedy decoding of as many tokens as speech of that length has, in one
-process and in turns. What is heard is noise: the work is that of speech.
+Encoder alone, and with it the greedy decoding of as many tokens as speech of that length has, in
+one process and in turns. What is heard is noise: the work is that of speech.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def load(name: str, window: str) -> Whisper:
 
 @torch.no_grad()
 def measure(models: dict[str, Whisper], length: float, repeats: int) -> dict[str, dict]:
-    """Return processor seconds [repeats] by window and way, for an utterance of `length` seconds."""
+    """Return processor seconds [repeats] by window and way, of an utterance of `length` seconds."""
     wave = 0.1 * torch.randn(int(length * 16000), generator=torch.Generator().manual_seed(0))
     tokens = round(TOKENS_A_SECOND * length)
     found: dict[str, dict] = {window: {way: [] for way in WAYS} for window in WINDOWS}

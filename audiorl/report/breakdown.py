@@ -83,13 +83,13 @@ def _in_spans(
 
 def _table(first: SystemScore, second: SystemScore, by: str, groups: dict[str, list[int]]) -> Table:
     scoring = first.scoring
-    (before, units), (after, _) = (  # [N], [N]
-        errors_and_units([u.counts[scoring.unit] for u in system.pooled.utterances])
-        for system in (first, second)
-    )
     rows = []
     for label, places in groups.items():
-        chosen = [counts[places] for counts in (before, after, units)]
+        (before, units), (after, _) = (  # [N], [N]
+            errors_and_units([pooled[i] for i in places], lambda u: u.counts[scoring.unit])
+            for pooled in (first.pooled.utterances, second.pooled.utterances)
+        )
+        chosen = (before, after, units)
         c = compare(*chosen, scoring.bootstrap_samples, scoring.seed)
         total = max(int(chosen[2].sum()), 1)
         rates = [f"{100 * errors.sum() / total:.2f}" for errors in chosen[:2]]

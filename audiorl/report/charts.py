@@ -222,7 +222,7 @@ def _rate(
     utterances: list[ScoredUtterance], value: Value, span: Span, cfg: ScoreConfig
 ) -> tuple[float, float, float]:
     chosen = [u for u in utterances if (v := value(u)) is not None and span[0] <= v <= span[1]]
-    errors, units = errors_and_units([u.counts[cfg.unit] for u in chosen])
+    errors, units = errors_and_units(chosen, lambda u: u.counts[cfg.unit])
     low, high = rate_interval(errors, units, cfg.bootstrap_samples, cfg.seed)
     return errors.sum() / max(units.sum(), 1), low, high
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from audiorl.score.formatting import Formatting, formatting
 from audiorl.score.hypotheses import check_ids, read_decoding, read_hypotheses, some
 from audiorl.score.metrics import BIASED, ERROR_RATES, Measures
 from audiorl.score.ratio import Ratio
-from audiorl.score.significance import Comparison, compare, rate_interval
+from audiorl.score.significance import Comparison, by_source, compare, rate_interval
 from audiorl.score.tts import Judged
 from audiorl.text import keywords
 from audiorl.text.align import Alignment, Counts, align, count_errors
@@ -40,6 +40,7 @@ from audiorl.text.normalise import normalizer, split_units, spoken
 from audiorl.text.silence import is_annotation, output_on_silence
 
 POOLED = "pooled"
+SOURCE = "source"  # tag: the recording that this is made of, which other conditions share
 SCORED_FORMAT = 10  # of the files that scoring writes; another number, and they are written again
 
 
@@ -66,6 +67,11 @@ class ScoredUtterance:
         failed = {name: int(name in self.flags) for name in failures.NAMES}
         one = {ratio.UTTERANCES: 1}
         return tts.columns(self.judged, self.counts["char"].units) | failed | one
+
+    @property
+    def source(self) -> str:
+        """Return the recording: that of utt2source, or one of its own."""
+        return self.utterance.tags.get(SOURCE) or f"{self.set}/{self.utterance.id}"
 
     @property
     def errors(self) -> int:
@@ -177,7 +183,7 @@ def _score_system(
 def compare_sets(first: SetScore, second: SetScore, cfg: ScoreConfig) -> Comparison:
     """Compare two systems on the same utterances."""
     (before, _), (after, units) = (
-        errors_and_units([u.counts[cfg.unit] for u in one.utterances]) for one in (first, second)
+        errors_and_units(one.utterances, lambda u: u.counts[cfg.unit]) for one in (first, second)
     )
     return compare(before, after, units, cfg.bootstrap_samples, cfg.seed)
 
@@ -271,12 +277,12 @@ def summarize(
         )
     summary["metric"] = ERROR_RATES[cfg.unit]
     for unit in units_of(cfg.unit):
-        rate = _error_rate([u.counts[unit] for u in utterances], cfg)
+        rate = _error_rate(utterances, lambda u, unit=unit: u.counts[unit], cfg)
         summary[ERROR_RATES[unit].lower()] = rate
     flags = [flag for u in utterances for flag in u.flags]
     summary["failures"] = {failure: flags.count(failure) for failure in failures.NAMES}
     if any(u.formatting.counts.units for u in utterances):
-        rate = _error_rate([u.formatting.counts for u in utterances], cfg)
+        rate = _error_rate(utterances, lambda u: u.formatting.counts, cfg)
         cased, punctuated = (
             sum(getattr(u.formatting, sign) for u in utterances) / len(utterances)
             for sign in ("cased", "punctuated")
@@ -304,7 +310,7 @@ def _json(sound: dict[str, Ratio]) -> dict:
 def _keyword_summary(utterances: list[ScoredUtterance], cfg: ScoreConfig) -> dict:
     summary = keywords.keyword_scores(sum((u.keywords for u in utterances), Counts()))
     for side, name in enumerate(BIASED):
-        summary[name] = _error_rate([u.biased[side] for u in utterances], cfg)
+        summary[name] = _error_rate(utterances, lambda u, side=side: u.biased[side], cfg)
     return summary
 
 
@@ -313,20 +319,27 @@ def units_of(main: str) -> list[str]:
     return list(dict.fromkeys(["word", "char", main]))
 
 
-def errors_and_units(counts: Sequence[Counts]) -> tuple[np.ndarray, np.ndarray]:
-    """Return errors and reference length of each utterance: int [N], int [N]."""
-    return np.array([c.errors for c in counts]), np.array([c.units for c in counts])
+def errors_and_units(
+    utterances: Sequence[ScoredUtterance], counts: Callable[[ScoredUtterance], Counts]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return errors and reference length of each recording, in all its conditions: int [N] each."""
+    found = [counts(u) for u in utterances]
+    columns = np.array([[c.errors, c.units] for c in found]).reshape(-1, 2)
+    return tuple(by_source(columns, [u.source for u in utterances]).T)
 
 
-def _error_rate(counts: list[Counts], cfg: ScoreConfig) -> dict:
-    total = sum(counts, Counts())
-    errors, units = errors_and_units(counts)
+def _error_rate(
+    utterances: list[ScoredUtterance], counts: Callable[[ScoredUtterance], Counts], cfg: ScoreConfig
+) -> dict:
+    found = [counts(u) for u in utterances]
+    total = sum(found, Counts())
+    errors, units = errors_and_units(utterances, counts)
     return asdict(total) | {
         "units": total.units,
         "errors": total.errors,
         "rate": total.rate,
         "interval": rate_interval(errors, units, cfg.bootstrap_samples, cfg.seed),
-        "sentence_error_rate": float((errors > 0).mean()),
+        "sentence_error_rate": sum(c.errors > 0 for c in found) / len(found),
     }
 
 

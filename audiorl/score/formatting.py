@@ -12,7 +12,7 @@ CLOSING = "\"'”’)」』"  # may follow the end of a sentence
 
 @dataclass(frozen=True)
 class Formatting:
-    """What is told of one hypothesis as it was written."""
+    """Signs of case and punctuation in one hypothesis as it was written."""
 
     cased: bool  # its first letter is a capital
     punctuated: bool  # it ends like a sentence

@@ -68,17 +68,19 @@ def metrics_of(config: Config, measures: Measures, name: str) -> Mapping[str, Me
     return {**spoken, **measures.metrics}
 
 
-def read_columns(path: Path, names: Sequence[str]) -> tuple[list[str], np.ndarray]:
-    """Return ids and columns [N, len(names)] of a per_utt.tsv; an unknown number counts as 0.
+def read_columns(path: Path, names: Sequence[str]) -> tuple[list[str], list[str], np.ndarray]:
+    """Return ids, sources and columns [N, len(names)] of a per_utt.tsv; an unknown number is 0.
 
     Raises UserError when the file, a column or a number is missing.
     """
     try:
         header, *rows = (line.split("\t") for line in path.read_text("utf-8").splitlines())
+        source = header.index("source")
         places = [header.index(name) if name != UTTERANCES else None for name in names]
         values = [[1.0 if p is None else float(row[p] or 0) for p in places] for row in rows]
     except (OSError, ValueError, IndexError) as error:
         raise UserError(
             f"{path} lacks the counts of a scored set ({error}); score again (stage 7)."
         ) from error
-    return [row[0] for row in rows], np.array(values).reshape(len(rows), len(names))
+    ids, sources = ([row[place] for row in rows] for place in (0, source))
+    return ids, sources, np.array(values).reshape(len(rows), len(names))

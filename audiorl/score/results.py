@@ -28,7 +28,9 @@ from audiorl.text.align import Alignment, Op
 SET_FILES = ("result.txt", "per_utt.tsv", "ref.trn", "hyp.trn", "result.json")
 LINE = 100  # columns of aligned text
 MOST_FREQUENT = 20
-FIELDS = "id speaker snr duration ref hyp words sub del ins wer cer chars char_errors".split()
+FIELDS = (
+    "id source speaker snr duration ref hyp words sub del ins wer cer chars char_errors".split()
+)
 FIELDS += "word_units word_errors".split()  # between spaces; `words` are of the main error rate
 FIELDS += "output words_output signs_alone".split()
 FIELDS += "output_words keywords_said keywords_heard keyword_hits".split()
@@ -111,6 +113,7 @@ def _row(u: ScoredUtterance) -> list[str]:
     keyword_counts = (keywords.units, keywords.hits + keywords.insertions, keywords.hits)
     return [
         u.utterance.id,
+        u.source,
         u.utterance.speaker,
         u.utterance.tags.get("snr", ""),
         duration,

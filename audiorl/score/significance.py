@@ -4,12 +4,14 @@ Written on numpy, for scipy.stats.bootstrap cannot share its draws between sets 
 
 Utterances are what is drawn again, as in Bisani and Ney, "Bootstrap estimates for confidence
 intervals in ASR performance evaluation" (ICASSP 2004). Intervals are percentiles and cover 95 %.
-They speak of the test set's utterances as a sample of such utterances; they know nothing of other
-speakers, of other seeds of training, or of how often the test set was looked at.
+They speak of the test set's utterances as a sample of such utterances (a recording in several
+conditions is drawn with all of them: `by_source`); they know nothing of other speakers, of other
+seeds of training, or of how often the test set was looked at.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -91,6 +93,15 @@ def permutation_test(differences: np.ndarray, samples: int, seed: int) -> float:
         signs = generator.integers(0, 2, size=(size, len(moved)), dtype=np.int8) * 2 - 1
         extreme += int((np.abs(signs @ moved) >= observed).sum())
     return (extreme + 1) / (samples + 1)
+
+
+def by_source(columns: np.ndarray, sources: Sequence[str]) -> np.ndarray:
+    """Return the rows of [N, K] summed over equal sources: [M, K], in order of appearance."""
+    places: dict[str, int] = {}
+    rows = [places.setdefault(source, len(places)) for source in sources]
+    sums = np.zeros((len(places), columns.shape[1]), columns.dtype)
+    np.add.at(sums, rows, columns)
+    return sums
 
 
 def resampled_sums(columns: np.ndarray, samples: int, seed: int) -> np.ndarray:

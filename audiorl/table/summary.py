@@ -18,7 +18,7 @@ import numpy as np
 from audiorl.errors import UserError
 from audiorl.score.metrics import read_columns
 from audiorl.score.ratio import Ratio
-from audiorl.score.significance import resampled_sums
+from audiorl.score.significance import by_source, resampled_sums
 from audiorl.table.plan import Column
 
 
@@ -52,29 +52,31 @@ def estimate(folders: Iterable[Path], column: Column, samples: int, seed: int) -
     """
     above, below, listed = [], [], []
     for folder in folders:
-        ids, top, bottom = _sums_of(folder, column)
+        ids, sources, top, bottom = _sums_of(folder, column)
         listed.append(ids)
         above.append(top)
         below.append(bottom)
         if ids != listed[0]:
             raise UserError(f"{folder} has other utterances than other seeds; score again.")
-    columns = np.stack([*above, *below], axis=1)  # [N, 2 S]
+    columns = by_source(np.stack([*above, *below], axis=1), sources)  # [N, 2 S]
     values = _ratios(columns.sum(axis=0, keepdims=True), column)[0]
     draws = _ratios(resampled_sums(columns, samples, seed), column).mean(axis=1)
     return Estimate(float(values.mean()), draws, values, listed[0])
 
 
-def _sums_of(folder: Path, column: Column) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Return ids, and each utterance's numbers above and below the line ([N], [N])."""
+def _sums_of(folder: Path, column: Column) -> tuple[list[str], list[str], np.ndarray, np.ndarray]:
+    """Return ids, sources, and each utterance's numbers above and below the line ([N], [N])."""
     above, below = column.metric.above, column.metric.below
     ids: list[str] = []
+    sources: list[str] = []
     parts = []
     for name in column.sets:
-        found, values = read_columns(folder / name / "per_utt.tsv", (*above, *below))
+        found, their_sources, values = read_columns(folder / name / "per_utt.tsv", (*above, *below))
         ids += [f"{name}/{uid}" for uid in found]
+        sources += their_sources
         parts.append(values)
     values = np.concatenate(parts)
-    return ids, values[:, : len(above)].sum(axis=1), values[:, len(above) :].sum(axis=1)
+    return ids, sources, values[:, : len(above)].sum(axis=1), values[:, len(above) :].sum(axis=1)
 
 
 def _ratios(sums: np.ndarray, column: Column) -> np.ndarray:

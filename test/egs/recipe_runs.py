@@ -17,6 +17,7 @@ from types import ModuleType
 
 import numpy as np
 import soundfile
+import warm_python
 
 ROOT = Path(__file__).resolve().parents[2]
 EGS = ROOT / "egs"
@@ -139,7 +140,8 @@ def environment() -> dict[str, str]:
 
 def run(*command: str | Path, cwd: Path = ROOT, expect: int = 0) -> subprocess.CompletedProcess:
     """Runs a command; shows what it said if it ends otherwise than expected."""
-    done = subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True)
+    env = {**environment(), "AUDIORL_PYTHON": warm_python.program()}
+    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
     assert done.returncode == expect, done.stdout[-6000:] + done.stderr[-6000:]
     return done
 
@@ -190,7 +192,7 @@ def check_pretrained(
 
 def python(module: str, *arguments: str | Path, cwd: Path = ROOT) -> str:
     """Runs an entry point; returns what it printed."""
-    return run(sys.executable, "-m", f"audiorl.bin.{module}", *arguments, cwd=cwd).stdout
+    return run(warm_python.program(), "-m", f"audiorl.bin.{module}", *arguments, cwd=cwd).stdout
 
 
 def modified(folder: Path) -> dict[str, int]:

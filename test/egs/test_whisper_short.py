@@ -11,6 +11,7 @@ import soundfile
 from recipe_runs import EGS, check_outputs, run, run_recipe, settings
 from tiny_whisper import save_whisper
 
+from audiorl.config.matrix import load_matrix
 from audiorl.data.audio import read_audio
 from audiorl.data.utterance import read_utterances
 
@@ -94,3 +95,12 @@ def test_all_stages(corpus: Path, tmp_path: Path) -> None:
     assert "test_5db" in text
     first = read_utterances(tmp_path / "data" / "test_room")[0]
     assert len(read_audio(first, 16000)) > 0
+    assert first.tags["source"] == read_utterances(tmp_path / "data" / "test")[0].id
+
+
+def test_the_table_is_complete() -> None:
+    table = load_matrix(EGS / "whisper_short" / "conf" / "table.yaml", [])
+    assert sorted(table.cells) == ["grpo", "imitation", "supervised"]
+    assert {config.rl.algorithm for config in table.cells["supervised"].values()} == {"supervised"}
+    assert {config.rl.baseline for config in table.cells["imitation"].values()} == {"best"}
+    assert all(config.whisper.window == "utterance" for config in table.cells["grpo"].values())

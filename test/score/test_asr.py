@@ -213,8 +213,9 @@ def test_files(tmp_path: Path) -> None:
     with open(folder / "per_utt.tsv", newline="") as stream:
         rows = list(csv.DictReader(stream, delimiter="\t"))
     assert rows[0] == {
-        "id": "s-1", "speaker": "s", "snr": "5", "duration": "30.000", "ref": "a b c d",
-        "hyp": "a x c", "words": "4", "sub": "1", "del": "1", "ins": "0", "wer": "0.5000",
+        "id": "s-1", "source": "one/s-1", "speaker": "s", "snr": "5", "duration": "30.000",
+        "ref": "a b c d", "hyp": "a x c", "words": "4", "sub": "1", "del": "1", "ins": "0",
+        "wer": "0.5000",
         "cer": "0.5000", "chars": "4", "char_errors": "2", "word_units": "4",
         "word_errors": "2", "output": "1", "words_output": "1", "signs_alone": "0",
         "output_words": "0.6",
@@ -317,6 +318,17 @@ def test_a_broken_decode_json(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "decode.json").write_bytes(content)
     with pytest.raises(UserError, match=r"decode\.json is not whole .*; remove it and decode"):
         read_decoding(tmp_path / "decode.json")
+
+
+def test_conditions_of_a_recording_are_one_in_intervals(tmp_path: Path) -> None:
+    sources = {uid: f"r-{uid}" for uid in REFS}
+    for name in ("clean", "noisy"):
+        make_set(tmp_path, name, REFS, HYPS, utt2source=sources)
+    system = score(tmp_path, config("clean", "noisy"))
+    alone, pooled = (one.summary["wer"] for one in (system.sets["clean"], system.pooled))
+    assert pooled["interval"] == alone["interval"]
+    assert (pooled["errors"], pooled["sentence_error_rate"]) == (6, alone["sentence_error_rate"])
+    assert {u.source for u in system.pooled.utterances} == set(sources.values())
 
 
 def test_case_and_punctuation_as_written(tmp_path: Path) -> None:

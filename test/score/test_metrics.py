@@ -31,8 +31,8 @@ def scored(request, tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, P
 
 def value(folder: Path, metric: Metric) -> float:
     """A number from its definition."""
-    _, above = read_columns(folder / "per_utt.tsv", metric.above)
-    _, below = read_columns(folder / "per_utt.tsv", metric.below)
+    *_, above = read_columns(folder / "per_utt.tsv", metric.above)
+    *_, below = read_columns(folder / "per_utt.tsv", metric.below)
     return metric.factor * above.sum() / (below.sum() if metric.below else 1)
 
 
@@ -96,11 +96,15 @@ def test_metrics_name_columns_of_per_utt() -> None:
 
 def test_read_columns(tmp_path: Path) -> None:
     path = tmp_path / "per_utt.tsv"
-    path.write_text("id\tduration\tsub\nu-1\t1.5\t2\nu-2\t\t3\n")
-    ids, values = read_columns(path, ("sub", "utterances", "duration"))
-    assert ids == ["u-1", "u-2"]
+    path.write_text("id\tsource\tduration\tsub\nu-1\tr-1\t1.5\t2\nu-2\tr-1\t\t3\n")
+    ids, sources, values = read_columns(path, ("sub", "utterances", "duration"))
+    assert (ids, sources) == (["u-1", "u-2"], ["r-1", "r-1"])
     np.testing.assert_array_equal(values, [[2, 1, 1.5], [3, 1, 0]])
-    for text in ("id\tins\nu-1\t1\n", "id\tsub\nu-1\tx\n", "id\tsub\nu-1\n", ""):
+    path.write_text("id\tsub\nu-1\t1\n")  # of before there was a column `source`
+    with pytest.raises(UserError, match=r"per_utt\.tsv lacks the counts .*; score again"):
+        read_columns(path, ("sub",))
+    head = "id\tsource\t"
+    for text in (f"{head}ins\nu-1\tr\t1\n", f"{head}sub\nu-1\tr\tx\n", f"{head}sub\nu-1\tr\n", ""):
         path.write_text(text)
         with pytest.raises(UserError, match=r"per_utt\.tsv lacks the counts .*; score again"):
             read_columns(path, ("sub",))

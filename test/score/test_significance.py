@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from audiorl.score import significance
-from audiorl.score.significance import compare, permutation_test, rate_interval
+from audiorl.score.significance import by_source, compare, permutation_test, rate_interval
 
 SAMPLES = 400
 
@@ -18,6 +18,12 @@ def corpus(rng: np.random.Generator, count: int, rate: float) -> tuple[np.ndarra
     units = rng.integers(2, 20, count)
     hardness = rng.beta(2, 2 / rate - 2, count)
     return rng.binomial(units, hardness), units
+
+
+def test_rows_of_a_source_are_summed() -> None:
+    columns = np.array([[1, 10], [2, 20], [4, 40]])
+    assert by_source(columns, ["b", "a", "b"]).tolist() == [[5, 50], [2, 20]]
+    assert by_source(columns, ["c", "b", "a"]).tolist() == columns.tolist()
 
 
 def test_interval_holds_the_rate_and_matches_theory() -> None:

@@ -92,7 +92,7 @@ def test_metrics_of_tables_are_the_same(recipe, systems: list[SystemScore]) -> N
         for system in systems[:2]:
             path = system.folder / "test" / "per_utt.tsv"
             above, below = (
-                read_columns(path, side)[1].sum() for side in (metric.above, metric.below)
+                read_columns(path, side)[2].sum() for side in (metric.above, metric.below)
             )
             stated = json.loads((system.folder / "test" / "result.json").read_text())["sound"]
             assert metric.factor * above / below == pytest.approx(stated[name]["value"], rel=1e-4)

@@ -20,7 +20,7 @@ F1 = Column(("one",), Metric("F1 %", ("hit", "hit"), ("said", "heard")), "one F1
 RATE = Column(("one",), Metric("words/min", ("words",), ("duration",), 60.0), "words/min")
 SAMPLES = 200
 
-HEADER = "id words sub del ins looping said heard hit duration"
+HEADER = "id source words sub del ins looping said heard hit duration"
 # Two seeds of one row.
 SEED_1 = ["a 4 1 0 0 0 1 1 1 2.0", "b 6 0 2 0 0 2 1 1 3.0", "c 10 3 0 3 1 0 0 0 5.0"]
 SEED_2 = ["a 4 0 0 0 0 1 1 1 2.0", "b 6 1 0 0 0 2 3 2 3.0", "c 10 2 0 0 0 0 1 0 5.0"]
@@ -35,7 +35,9 @@ def folder(tmp_path: Path):
         for one, lines in sets.items():
             path = tmp_path / name / one / "per_utt.tsv"
             path.parent.mkdir(parents=True)
-            table = ["\t".join(line.split()) + "\n" for line in [HEADER, *lines]]
+            cells = [line.split() for line in lines]
+            rows = [HEADER.split(), *([row[0], f"{one}/{row[0]}", *row[1:]] for row in cells)]
+            table = ["\t".join(row) + "\n" for row in rows]
             path.write_text("".join(table))
         return tmp_path / name
 
@@ -57,6 +59,18 @@ def test_means_by_hand(folder) -> None:
 def test_sets_are_pooled_by_their_sums(folder) -> None:
     one = folder("1", one=SEED_1, two=["x 100 0 0 1 0 0 0 0 9.0"])
     assert estimate([one], BOTH, SAMPLES, 1).value == pytest.approx(100 * 10 / 120)
+
+
+def test_a_recording_in_two_conditions_is_drawn_once(folder) -> None:
+    twice = folder("1", one=SEED_1, two=SEED_1)
+    for name in ("one", "two"):
+        path = twice / name / "per_utt.tsv"
+        path.write_text(path.read_text().replace(f"{name}/", "recording/"))
+    both = estimate([twice], BOTH, SAMPLES, 1)
+    assert len(both.ids) == 6
+    np.testing.assert_allclose(both.draws, estimate([twice], WER, SAMPLES, 1).draws)
+    alone = estimate([folder("2", one=SEED_1, two=SEED_1)], BOTH, SAMPLES, 1)
+    assert np.std(alone.draws) < np.std(both.draws)
 
 
 def slow_draws(seeds: list[list[str]], drawn: np.ndarray) -> list[float]:

@@ -115,7 +115,7 @@ def write_sets(sets: dict[str, list[Utterance]], out: Path, genders: dict[str, s
     for name, utterances in sets.items():
         write_set(
             out / name,
-            utterances,
+            [replace(u, tags={**u.tags, "source": u.id}) for u in utterances],
             {u.speaker: g for u in utterances if (g := genders.get(u.id.partition("-")[0]))},
         )
         kinds = NEW if name.startswith("test") else HEARD
@@ -170,7 +170,7 @@ def write_condition(
         kind, render = make(index, utterance)
         new = f"{utterance.speaker}-{condition}-{utterance.id}"
         path = write_audio(out / "wav" / name / f"{utterance.id}.flac", render)
-        tags = {"condition": condition, "noise": kind}
+        tags = {"condition": condition, "noise": kind, "source": utterance.id}
         speaker = f"{utterance.speaker}-{condition}"
         listed.append(replace(utterance, id=new, audio=path, speaker=speaker, tags=tags))
     write_set(out / name, listed, {})
