@@ -18,7 +18,11 @@ class DecodeConfig:
 
     name: str = key("greedy", "names the folder decode_<name>")
     method: str = key(
-        "greedy", "greedy, or n-best by beam search", choices=("greedy", "nbest"), task="asr"
+        "greedy",
+        "greedy, n-best by beam search, or Whisper's fallback: what loops or is unsure is drawn "
+        "again at rising temperatures",
+        choices=("greedy", "nbest", "fallback"),
+        task="asr",
     )
     num_beams: int = key(4, "beams of nbest; as many hypotheses are written", ge=1, task="asr")
     temperature: float = key(1.0, "of sampling speech tokens", gt=0, task="tts")

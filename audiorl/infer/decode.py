@@ -12,7 +12,8 @@ from audiorl.config.schema import Config
 from audiorl.data.tables import set_files
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.engines.native import PolicyEngine
-from audiorl.infer.transcribe import Hypothesis, transcribe
+from audiorl.infer.hypothesis import Hypothesis
+from audiorl.infer.transcribe import transcribe
 from audiorl.infer.windows import join, windows
 from audiorl.models.policy import Policy, load_policy
 from audiorl.models.recogniser import Recogniser
@@ -74,6 +75,8 @@ class Transcriber:
         if self.config.decode.window_seconds:
             keys.append("window_seconds")
         settings = {key: getattr(self.config.decode, key) for key in keys}
+        if self.config.decode.method == "fallback":
+            settings["seed"] = self.config.seed
         inputs = {**folder_files(experiment / "model"), **set_files(data)}
         return Stamp(out / DONE, settings, inputs, outputs)
 
@@ -94,7 +97,8 @@ class Transcriber:
             heard,
             max_length=keys.max_completion_length,
             batch_seconds=keys.batch_seconds,
-            num_beams=1 if keys.method == "greedy" else keys.num_beams,
+            num_beams=keys.num_beams if keys.method == "nbest" else 1,
+            fallback_seed=self.config.seed if keys.method == "fallback" else None,
             desc=data.name,
         )
         found = join(parts, found)

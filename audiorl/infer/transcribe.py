@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 
@@ -13,21 +12,14 @@ from audiorl.engines.beam import beam_search
 from audiorl.engines.engine import Engine
 from audiorl.engines.sampling import Sampling
 from audiorl.errors import UserError
+from audiorl.infer.fallback import with_fallback
+from audiorl.infer.hypothesis import Hypothesis
 from audiorl.models.language_model import Prefix
 from audiorl.models.recogniser import Recogniser
 from audiorl.runtime.batching import shown_batches
 from audiorl.runtime.device import free_memory
 
 GIGABYTE = 1e9
-
-
-@dataclass
-class Hypothesis:
-    """Transcript of an utterance by the model."""
-
-    text: str
-    logp: float  # of the whole response, natural logarithm
-    finished: bool  # False if the length limit cut it
 
 
 @torch.no_grad()
@@ -44,10 +36,13 @@ def transcribe(
     max_length: int,
     batch_seconds: float = 200.0,
     num_beams: int = 1,
+    fallback_seed: int | None = None,
     desc: str = "decoding",
     cache: dict[str, torch.Tensor] | None = None,
 ) -> dict[str, list[Hypothesis]]:
     """Return hypotheses by utterance id, best first: one greedily, or `num_beams` by beam search.
+
+    With a `fallback_seed`, what is greedily found and looks wrong is drawn again (`fallback`).
 
     `cache` keeps the condition [T_i, D] of each utterance from one call to the next, for an encoder
     that does not change. Raises UserError before the first batch if memory would end.
@@ -66,7 +61,12 @@ def transcribe(
                 cache |= {u.id: f.cpu().clone() for u, f in zip(batch, encoded, strict=True)}
             frames = [cache[u.id] for u in batch]
         prefix = model.prefix(frames)
-        if num_beams == 1:
+        if fallback_seed is not None:
+            ids = [u.id for u in batch]
+            found = [
+                [best] for best in with_fallback(engine, prefix, ids, max_length, fallback_seed)
+            ]
+        elif num_beams == 1:
             found = [[best] for best in greedy(engine, prefix, max_length)]
         else:
             found = _beams(model, prefix, max_length, num_beams)

@@ -12,7 +12,7 @@ import numpy as np
 
 from audiorl.data.audio import read_audio
 from audiorl.data.utterance import Utterance
-from audiorl.infer.transcribe import Hypothesis
+from audiorl.infer.hypothesis import Hypothesis
 from audiorl.text.normalise import CJK
 
 PAUSE_RATE = 8000  # Hz; enough to find pauses

@@ -42,7 +42,7 @@ def lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8").split("\n")[:-1]
 
 
-@pytest.mark.parametrize("method", ["greedy", "nbest"])
+@pytest.mark.parametrize("method", ["greedy", "nbest", "fallback"])
 def test_every_utterance_has_its_line(method: str, data: Path, model, tmp_path: Path) -> None:
     config = tiny_config({"decode.method": method, "decode.num_beams": 3})
     decode_set(model, config, data, tmp_path)
@@ -54,7 +54,10 @@ def test_every_utterance_has_its_line(method: str, data: Path, model, tmp_path: 
     durations = [float(line.split()[1]) for line in lines(data / "utt2dur")]
     assert meta["audio_seconds"] == pytest.approx(sum(durations), abs=1e-3)
     beams = 3 if method == "nbest" else 1
-    found = transcribe(PolicyEngine(model), read_utterances(data), max_length=8, num_beams=beams)
+    found = transcribe(
+        PolicyEngine(model), read_utterances(data), max_length=8, num_beams=beams,
+        fallback_seed=config.seed if method == "fallback" else None,
+    )  # fmt: skip
     assert meta["truncated"] == [name for name in ids if not found[name][0].finished]
     assert (tmp_path / "nbest.jsonl").exists() == (method == "nbest")
     if method == "nbest":
@@ -89,6 +92,7 @@ def test_what_is_decoded_is_known(data: Path, model, tmp_path: Path) -> None:
     assert is_decoded(tiny_config())
     assert is_decoded(tiny_config({"decode.batch_seconds": 3.0, "decode.num_beams": 9, "seed": 5}))
     assert not is_decoded(tiny_config({"decode.method": "nbest"}))
+    assert not is_decoded(tiny_config({"decode.method": "fallback"}))
     assert not is_decoded(tiny_config({"decode.max_completion_length": 99}))
     (out / "text").write_text((out / "text").read_text().partition("\n")[2])
     assert not is_decoded(tiny_config())
