@@ -20,14 +20,18 @@ import numpy as np
 import audiorl
 from audiorl.config.decoding import ScoreConfig
 from audiorl.config.schema import Config
-from audiorl.data.tables import AUDIO_HASH
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.errors import UserError
 from audiorl.runtime.files import progress
-from audiorl.runtime.stamps import digest
 from audiorl.score import failures, ratio, tts
 from audiorl.score.formatting import Formatting, formatting
-from audiorl.score.hypotheses import check_ids, read_decoding, read_hypotheses, some
+from audiorl.score.hypotheses import (
+    check_ids,
+    check_recordings,
+    read_decoding,
+    read_hypotheses,
+    some,
+)
 from audiorl.score.metrics import BIASED, ERROR_RATES, Measures
 from audiorl.score.ratio import Ratio
 from audiorl.score.significance import Comparison, by_source, compare, rate_interval
@@ -203,7 +207,7 @@ def score_set(dump: Path, folder: Path, name: str, cfg: Config, measures: Measur
     else:
         hypotheses = read_hypotheses(folder / name / "text", ids, dump / name)
     decoding = read_decoding(folder / name / "decode.json")
-    _check_recordings(folder / name, decoding, dump / name)
+    check_recordings(folder / name, decoding, dump / name)
     truncated = set(decoding.get("truncated", ()))
     speech = name not in cfg.data.no_speech
     listed = read_keywords(utterances, cfg.score.normalizer)
@@ -225,16 +229,6 @@ def score_set(dump: Path, folder: Path, name: str, cfg: Config, measures: Measur
     summary["inputs"] = fingerprint
     sound = _sound(scored, cfg.score)
     return SetScore(name, speech, scored, seconds, audio_seconds, summary | _json(sound), sound)
-
-
-def _check_recordings(folder: Path, decoding: dict, data: Path) -> None:
-    """Raise UserError if other recordings were decoded than those of the set now."""
-    decoded = decoding.get("inputs", {}).get(f"{data.name}/{AUDIO_HASH}")
-    if decoded and decoded != digest(data / AUDIO_HASH):
-        raise UserError(
-            f"{folder}: other recordings were decoded than {data} has now; decode the set again "
-            "(stage 6)."
-        )
 
 
 def pool(sets: list[SetScore], cfg: ScoreConfig) -> SetScore:

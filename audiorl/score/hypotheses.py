@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from audiorl.data.tables import read_table
+from audiorl.data.tables import AUDIO_HASH, read_table
 from audiorl.errors import UserError
 from audiorl.runtime.files import read_json
+from audiorl.runtime.stamps import digest
 
 
 def read_hypotheses(path: Path, ids: list[str], references: Path) -> dict[str, str]:
@@ -57,3 +58,13 @@ def read_decoding(path: Path) -> dict:
 def some(ids: list[str]) -> str:
     """Return the first ids."""
     return ", ".join(ids[:3]) + (", …" if len(ids) > 3 else "")
+
+
+def check_recordings(folder: Path, decoding: dict, data: Path) -> None:
+    """Raise UserError if other recordings were decoded than those of the set now."""
+    decoded = decoding.get("inputs", {}).get(f"{data.name}/{AUDIO_HASH}")
+    if decoded and decoded != digest(data / AUDIO_HASH):
+        raise UserError(
+            f"{folder}: other recordings were decoded than {data} has now; decode the set again "
+            "(stage 6)."
+        )
