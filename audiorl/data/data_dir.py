@@ -96,7 +96,7 @@ class DataDir:
         Raises UserError when `out` is something else, the source itself, or cannot be written.
         """
         out = Path(out)
-        _refuse_to_replace(out, [self.path])
+        refuse_to_replace(out, [self.path])
         beside = out.with_name(f".{out.name}.tmp")
         shutil.rmtree(beside, ignore_errors=True)
         self.write_tables(beside)
@@ -122,7 +122,8 @@ def replace_dir(beside: Path, out: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _refuse_to_replace(out: Path, sources: list[Path]) -> None:
+def refuse_to_replace(out: Path, sources: list[Path]) -> None:
+    """Raise UserError if `out` is there and no data directory, or one of its sources."""
     if not out.exists():
         return
     data_dir = (out / "utt2spk").exists() or (out.is_dir() and not any(out.iterdir()))
@@ -212,7 +213,7 @@ def combine(paths: list[str | Path], out: str | Path) -> DataDir:
     values, or when only some have segments.
     """
     sources = [DataDir.read(path) for path in paths]
-    _refuse_to_replace(Path(out), [source.path for source in sources])
+    refuse_to_replace(Path(out), [source.path for source in sources])
     if len({"segments" in source.tables for source in sources}) > 1:
         raise UserError("only some of the directories have segments; write segments for all.")
     files = {file for source in sources for file in source.tables} - {"spk2utt"}

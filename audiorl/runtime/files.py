@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import hashlib
 import json
 import os
@@ -81,8 +82,11 @@ def read_json(path: str | Path, fix: str) -> dict[str, Any]:
 
 
 def read_json_lines(path: str | Path, fix: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the number and the JSON object of each line; UserError, with `fix`, for any other."""
-    with open(path, "rb") as stream:
+    """Yield the number and the JSON object of each line; UserError, with `fix`, for any other.
+
+    A name that ends in .gz is that of a compressed file.
+    """
+    with gzip.open(path) if str(path).endswith(".gz") else open(path, "rb") as stream:
         for number, line in enumerate(stream, start=1):
             try:
                 yield number, json_object(line)
