@@ -98,8 +98,11 @@ class Shell:
                 program.parent / options.get("--matrix", "conf/table.yaml"), arguments
             )
         elif re.fullmatch(r"egs/\w+/local/data\.sh", name):
-            script = re.search(r'"\$here/(\w+\.py)"', program.read_text())[1]
-            self.check_script(program.parent / script, arguments)
+            called = re.search(r'"\$here/(\w+\.py)"|-m (audiorl\.bin\.\w+)', program.read_text())
+            if called[2]:
+                self.check_arguments(importlib.import_module(called[2]).main, arguments)
+            else:
+                self.check_script(program.parent / called[1], arguments)
         elif name in ("test/run.sh", ".ci/run"):
             for argument in arguments:
                 assert "/" not in argument or self.path(argument).exists(), f"no {argument}"

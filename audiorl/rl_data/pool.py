@@ -19,6 +19,8 @@ from audiorl.rl_data.keywords import find_keywords
 from audiorl.runtime.device import pick_device
 from audiorl.text.normalise import normalizer
 
+CLOSED = 0.9  # share of texts in dev or test above which a set says nothing else
+
 
 def subsets_of(config: Config) -> list[SubsetConfig]:
     """`rl_data.subsets`; where there are none, one with all of data.rl, named after it."""
@@ -64,19 +66,31 @@ class _HeldOut:
     """The ids and texts of all dev and test sets."""
 
     def __init__(self, config: Config, dump: Path) -> None:
+        self.share_by_id = 1.0 if config.speaks else CLOSED
         self.clean = normalizer(config.score.normalizer)
         utterances = [u for name in held_out_sets(config) for u in _read(config, dump, name)]
         self.ids = {u.id for u in utterances}
         self.texts = {self.clean(u.text) for u in utterances} - {""}
 
     def without(self, utterances: Sequence[Utterance], source: str) -> list[Utterance]:
-        """The utterances that are in none of them by id, nor by text as it is scored."""
-        why = Counter(map(self._reason, utterances))
+        """The utterances that are in none of them by id, nor by text as it is scored.
+
+        By id alone for recognition of a closed set of phrases: new recordings are its test.
+        """
+        why = {u.id: self._reason(u) for u in utterances}
+        count = Counter(why.values())
+        closed = count["text"] > self.share_by_id * len(utterances)
+        kept = [u for u in utterances if why[u.id] in (("", "text") if closed else ("",))]
         print(
-            f"kept {why['']} of {len(utterances)} utterances of {source} ({why['id']} are in dev "
-            f"or test by id, {why['text']} by text)"
+            f"kept {len(kept)} of {len(utterances)} utterances of {source} ({count['id']} are in "
+            f"dev or test by id, {count['text']} by text"
+            + (
+                ", as nearly all are: a closed set, which leaves none of these out)"
+                if closed
+                else ")"
+            )
         )
-        return [u for u in utterances if not self._reason(u)]
+        return kept
 
     def _reason(self, utterance: Utterance) -> str:
         if utterance.id in self.ids:

@@ -132,6 +132,18 @@ def test_held_out_ids_are_left_out(dump: Path, tmp_path: Path, capsys) -> None:
     assert not (tmp_path / "rl.jsonl").exists()
 
 
+def test_a_closed_set_of_phrases_is_held_out_by_id_alone(dump: Path, tmp_path, capsys) -> None:
+    """Every text is in test too, as those of commands are; recordings are not."""
+    write_set(dump / "copy", [f"{text}." for text in TEXTS])
+    keys = {"data.test": ["copy"], "score.normalizer": "english"}
+    build(dump, tmp_path / "rl.jsonl", keys)
+    assert len(read_utterances(tmp_path / "rl.jsonl")) == 6
+    printed = capsys.readouterr().out
+    assert (
+        "kept 6 of 6 utterances of rl (0 are in dev or test by id, 6 by text, as nearly" in printed
+    )
+
+
 def test_flat_groups_can_be_left_out(dump: Path, tmp_path: Path, capsys) -> None:
     short = {"rl.max_completion_length": 5}  # too short for the longer texts to get anywhere
     build(dump, tmp_path / "all.jsonl", short)
