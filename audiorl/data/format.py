@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from audiorl.data.audio import audio_digests, is_pipe, read_samples
 from audiorl.data.data_dir import DataDir, replace_dir
-from audiorl.data.overlap import shared
+from audiorl.data.overlap import shared, unknown_speakers
 from audiorl.data.tables import AUDIO_HASH, scan_table, set_files, table_files
 from audiorl.data.utterance import absolute_audio
 from audiorl.data.validate import Checks, Report, clean_text, examine, summary
@@ -72,6 +72,14 @@ def format_sets(
         )
     dev = list(filter(None, dict.fromkeys([sets.dev, sets.rl_dev])))
     print(*shared(dump, trained, dev, sets.test), _table(rows), sep="\n")
+    if config.speaks and (config.speech.speakers != "none" or config.codec.type == "native"):
+        spoken = filter(None, [*held_out, sets.rl])
+        if unknown := unknown_speakers(dump, sets.train, spoken):
+            raise UserError(
+                f"{dump}: voices are those of {sets.train}, which lacks speakers: "
+                f"{', '.join(unknown)}; take sentences of its own speakers for these sets, or name "
+                "others in data.*."
+            )
 
 
 def _format_set(

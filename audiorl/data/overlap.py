@@ -1,10 +1,11 @@
-"""Utterances that two sets share: a test of what was trained on, or chosen by, measures nothing."""
+"""Utterances that two sets share, so that a test measures nothing, and speakers that one lacks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from audiorl.data.tables import read_table
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.text.normalise import split_units
 
@@ -30,6 +31,17 @@ def shared(dump: Path, train: Iterable[str], dev: Iterable[str], test: Iterable[
                 f"{other} too, {both[0]} for one (same audio, or same speaker and text); scores "
                 f"of {one} are not those of unseen data."
             )
+    return found
+
+
+def unknown_speakers(dump: Path, train: str, others: Iterable[str]) -> list[str]:
+    """Return a part of a sentence for each set in `dump` with speakers that `train` lacks."""
+    known = set(read_table(dump / train / "utt2spk").values())
+    found = []
+    for name in dict.fromkeys(others):
+        speakers = set(read_table(dump / name / "utt2spk").values())
+        if unknown := sorted(speakers - known):
+            found.append(f"{len(unknown):,} of the {len(speakers):,} of {name} ({unknown[0]} …)")
     return found
 
 

@@ -13,8 +13,10 @@ from kaldi_files import RATE, tone, write_lines
 
 from audiorl.config.data import DataConfig
 from audiorl.config.schema import Config
+from audiorl.config.speech import SpeechConfig
 from audiorl.data.format import format_sets
 from audiorl.data.overlap import shared
+from audiorl.errors import UserError
 
 NAMES = [f"s{n}-u{n}" for n in range(4)]
 
@@ -114,3 +116,17 @@ def test_segments_of_one_recording_are_different(data: Path, capsys) -> None:
     assert told(data, capsys) == [
         "warning: 4 of the 4 utterances of dev are in train too, s0-u0 for one"
     ]
+
+
+def test_a_voice_that_training_lacks(data: Path) -> None:
+    """Of synthesis, before any model is trained; recognition has other speakers in test."""
+    table = data / "test" / "utt2spk"
+    write_lines(table, [f"{name} {'t230' if n > 1 else name[:2]}" for n, name in enumerate(NAMES)])
+    write_lines(data / "test" / "spk2utt", ["s0 s0-u0", "s1 s1-u1", "t230 s2-u2 s3-u3"])
+    sets, dump = DataConfig(test=["test"], sample_rate=RATE), data.parent / "dump"
+    with pytest.raises(UserError, match=r"lacks speakers: 1 of the 3 of test \(t230 …\); take"):
+        format_sets(Config("tts", data=sets), data, dump)
+    format_sets(Config("asr", data=sets), data, dump)
+    config = Config("tts", data=sets, speech=SpeechConfig(speakers="none"))
+    config.codec.type = "mimi"  # whose tokens carry the voice
+    format_sets(config, data, dump)

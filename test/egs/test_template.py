@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +24,10 @@ def write_audio(path: Path, seconds: float = 1.0) -> None:
     soundfile.write(path, samples, 16000)
 
 
-def write_pair(folder: Path, name: str, text: str, suffix: str = ".wav") -> None:
-    write_audio(folder / f"{name}{suffix}")
+def write_pair(
+    folder: Path, name: str, text: str, suffix: str = ".wav", seconds: float = 1.0
+) -> None:
+    write_audio(folder / f"{name}{suffix}", seconds)
     (folder / f"{name}.txt").write_text(f"{text}\n", encoding="utf-8")
 
 
@@ -113,7 +117,7 @@ def remove_train(corpus: Path) -> None:
         (break_encoding, "d1.txt is not UTF-8"),
         (double_line, "test.tsv:2: t0 stands there twice"),
         (double_name, "have one name"),
-        (remove_train, "has no train and no train.tsv"),
+        (remove_train, "has no train that is read"),
     ],
 )
 def test_broken_input_is_one_sentence(corpus: Path, tmp_path: Path, harm, message: str) -> None:
@@ -123,17 +127,90 @@ def test_broken_input_is_one_sentence(corpus: Path, tmp_path: Path, harm, messag
     assert done.stderr.startswith("error: ")
 
 
-def test_its_preparation_serves_synthesis(corpus: Path, tmp_path: Path) -> None:
-    """With the commands of docs/data.md."""
+def guide(section: str, kind: str) -> str:
+    """The only block of a kind in a section of the README."""
+    told = (EGS / "TEMPLATE" / "README.md").read_text(encoding="utf-8")
+    part = told.partition(f"\n## {section}")[2].partition("\n## ")[0]
+    (block,) = re.findall(rf"```{kind}\n(.*?)```", part, re.DOTALL)
+    return block
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A repository whose egs/ may be written to."""
     root = tmp_path / "repo"
     (root / "egs").mkdir(parents=True)
-    for name in ("audiorl", "conf", "utils", "tools", "setup.py", "egs/ljspeech", "egs/TEMPLATE"):
+    for name in ("audiorl", "conf", "utils", "tools", "setup.py"):
         (root / name).symlink_to(ROOT / name)
-    told = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
-    (block,) = (b for b in told.split("```") if "egs/TEMPLATE/local/*" in b)
-    lines = block.removeprefix("sh").replace("cp -r", "cp -rL").replace("/data/mine", '"$1"')
-    run("bash", "-euc", lines, "bash", corpus, cwd=root)
-    assert len(ids(root / "egs" / "mine" / "dump" / "test" / "utt2dur")) == 3
+    for name in ("TEMPLATE", "libritts"):
+        copy = shutil.ignore_patterns("data", "dump", "exp", "__pycache__")
+        shutil.copytree(EGS / name, root / "egs" / name, ignore=copy)
+    return root
+
+
+def follow(root: Path, section: str, corpus: Path, *more: str) -> str:
+    """Run the commands of a section, with its `read_set`, if it has one, in local/prepare.py."""
+    lines = guide(section, "sh").replace("\\\n", " ").splitlines()
+    last = re.sub(r"--corpus \S+", f"--corpus '{corpus}'", lines[-1])
+    run("bash", "-euc", "\n".join(lines[:-1]), cwd=root)
+    if "```python" in (EGS / "TEMPLATE" / "README.md").read_text().partition(f"## {section}")[2]:
+        prepare = root / Path(last.split()[0]).parent / "local" / "prepare.py"
+        old = re.compile(r"def read_set\(.*?\n\n\n", re.DOTALL)
+        text, count = old.subn(lambda _: guide(section, "python") + "\n\n", prepare.read_text())
+        assert count == 1
+        prepare.write_text(text)
+    return run("bash", "-euc", " ".join([last, "--nj 1", *more]), cwd=root).stdout
+
+
+def speakers(folder: Path) -> set[str]:
+    return {u.speaker for u in read_utterances(folder)}
+
+
+def test_the_example_of_yes_and_no(checkout: Path, shared_data: Callable[[str], Path]) -> None:
+    corpus = shared_data("waves_yesno")
+    follow(checkout, "An example: yes and no", corpus, "--stop_stage 2")
+    dump = checkout / "egs" / "yesno" / "dump"
+    sets = [read_utterances(dump / name) for name in ("train", "dev", "test")]
+    assert [len(found) for found in sets] == [54, 3, 3]
+    assert sets[0][0].text == "LO LO LO KEN LO KEN KEN LO" and sets[0][0].speaker == "yesno"
+
+
+def test_synthesis_of_vctk(checkout: Path, shared_data: Callable[[str], Path]) -> None:
+    """In its layout, of readers of LibriSpeech."""
+    corpus, source = checkout.parent / "VCTK", shared_data("LibriSpeech")
+    for number, file in enumerate(sorted(source.rglob("*.flac"))):
+        if number % 4 == 0:
+            speaker = f"p2{file.name.partition('-')[0]}"
+            name = f"{speaker}_{number:03}"
+            lines = next(file.parent.glob("*.trans.txt")).read_text().splitlines()
+            (text,) = (line for line in lines if line.startswith(f"{file.stem} "))
+            for path in ("wav48_silence_trimmed", "txt"):
+                (corpus / path / speaker).mkdir(parents=True, exist_ok=True)
+            (corpus / "txt" / speaker / f"{name}.txt").write_text(text.partition(" ")[2].title())
+            for microphone in ("mic1", "mic2"):
+                copy = corpus / "wav48_silence_trimmed" / speaker / f"{name}_{microphone}.flac"
+                copy.symlink_to(file)
+    follow(checkout, "Synthesis", corpus)
+    dump = checkout / "egs" / "mine" / "dump"
+    assert speakers(dump / "train") == {"p219", "p226", "p227"} >= speakers(dump / "test")
+    assert len(read_utterances(dump / "test")) == len(read_utterances(dump / "dev")) == 1
+    first = read_utterances(dump / "train")[0]
+    assert first.id.startswith("p219-p219_0") and first.audio.endswith(f"{first.id[5:]}_mic1.flac")
+
+
+def test_synthesis_of_many_voices(checkout: Path) -> None:
+    """Voices that are taken out of train would be unknown in stage 3."""
+    corpus = checkout.parent / "corpus"
+    for speaker in range(25):
+        for number in range(9):
+            folder = corpus / "train" / f"p{speaker + 230}"
+            write_pair(folder, f"{number}", "the same few words", seconds=0.2)
+    lines = guide("Synthesis", "sh").replace("/data/mine", str(corpus))
+    run("bash", "-euc", lines, cwd=checkout)
+    mine = checkout / "egs" / "mine"
+    sets = {name: speakers(mine / "dump" / name) for name in ("train", "dev", "test")}
+    assert len(read_utterances(mine / "dump" / "judge_train")) == 54
+    assert len(sets["train"]) == 19 and sets["train"] >= sets["dev"] | sets["test"] > set()
 
 
 def test_a_copy_of_the_recipe_runs(corpus: Path, tmp_path: Path) -> None:

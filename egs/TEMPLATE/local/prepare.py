@@ -1,14 +1,15 @@
 """Prepares a corpus of audio files and transcripts: the file to rewrite for a corpus of your own.
 
-What it reads, for each of train, dev and test, below --corpus:
+What it reads below --corpus, for each of the sets that conf/grpo.yaml names:
 
   train/<speaker>/<name>.wav and .txt    audio (wav, flac, ogg, mp3) beside its transcript
   train/<name>.wav and .txt              the same where speakers are not known
   train.tsv                              or instead a list of `audio<TAB>transcript[<TAB>speaker]`,
                                          audio as seen from --corpus
 
-Ids become <speaker>-<name>, or <name> where it is its own speaker. If dev or test is absent, it is
-taken out of train. Sets that are unchanged are left as they are.
+Ids become <speaker>-<name>, or <name> where it is its own speaker. A dev or test set that is not
+there is taken out of train, which needs 20 utterances for that; of a recipe of synthesis, sentences
+of speakers who stay in train. Sets that are unchanged are left as they are.
 
 example:
   local/data.sh --corpus /data/mine --out data
@@ -16,32 +17,46 @@ example:
 
 from __future__ import annotations
 
+from operator import attrgetter
 from pathlib import Path
 
 from audiorl.bin.cli import parser, run
+from audiorl.config import load_config
 from audiorl.data.audio import SUFFIXES
-from audiorl.data.corpus import carve, join, write_set
+from audiorl.data.corpus import carve, hold_out, join, readable, write_set
+from audiorl.data.judge_set import set_aside
 from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
 
-SETS = ("train", "dev", "test")
+CONFIG = Path(__file__).resolve().parents[1] / "conf" / "grpo.yaml"
 
 
 def main() -> None:
     options = parser(__doc__, config=False)
-    options.add_argument("--corpus", default="", help="the folder with train, dev and test")
+    options.add_argument("--corpus", default="", help="the folder of the corpus")
     options.add_argument("--out", type=Path, default=Path("data"), help="folder of the sets")
     args = options.parse_args()
-    corpus = Path(args.corpus)
-    if not args.corpus or not any((corpus / name).exists() for name in ("train", "train.tsv")):
+    config = load_config(CONFIG)
+    train, held_out = config.data.train, [config.data.dev, *config.data.test]
+    sets = {name: read_set(Path(args.corpus), name) for name in [train, *held_out]}
+    if not args.corpus or not sets[train]:
         raise UserError(
-            f"--corpus {args.corpus or '(not given)'} has no train and no train.tsv; give the "
+            f"--corpus {args.corpus or '(not given)'} has no {train} that is read; give the "
             "folder of the corpus (local/prepare.py says what it holds)."
         )
-    sets = {name: found for name in SETS if (found := read_set(corpus, name))}
-    missing = [name for name in SETS[1:] if name not in sets]
-    carved, train = carve(sets.get("train", []), missing)
-    for name, utterances in (sets | {"train": train} | carved).items():
+    missing = [name for name in held_out if not sets[name]]
+    if config.speaks:  # of the same speakers; some recordings are the judge's alone
+        whole = missing == held_out  # else dev or test may be of any speaker, who then has to stay
+        part, parts = ("speaker", "speakers") if whole else ("id", "utterances")
+        judge, rest = set_aside(sets[train], attrgetter(part), parts)
+        carved, rest = hold_out(rest, missing)
+        if config.judge.train:
+            carved[config.judge.train] = judge or rest
+        sets = readable(sets | {train: rest} | carved, train)
+    else:
+        carved, rest = carve(sets[train], missing)
+        sets |= {train: rest} | carved
+    for name, utterances in sets.items():
         write_set(args.out / name, utterances, genders={})
 
 
