@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from audiorl.config.schema import Config
 
 
+SPEEDS = (0.5, 2.0)
+
+
 def _fixed_length(config: Config) -> str:
     return "the learning rate falls to 2 % at the last step"
 
@@ -97,8 +100,20 @@ class SFTConfig:
         task="asr",
     )
 
+    speeds: list[float] = key(
+        [],
+        "speed perturbation: each recording is read at one of these speeds, drawn anew every time; "
+        "empty: as it is",
+        task="asr",
+    )
+
     def rules(self, config: Config) -> Iterator[Rule]:
         """Yield the rules that the section breaks."""
+        if not all(SPEEDS[0] <= speed <= SPEEDS[1] for speed in self.speeds):
+            yield ("sft.speeds",), f"a speed is from {SPEEDS[0]} to {SPEEDS[1]}, 1 for as it is"
+        if self.speeds and config.model.pretrained:
+            keys = ("sft.speeds", "model.pretrained")
+            yield keys, "a pretrained recogniser hears recordings as they are; remove it"
         pretrained = config.model.pretrained or config.speech.layout != "native"
         if self.schedule.max_steps == 0 and not pretrained:
             keys = (

@@ -1,11 +1,14 @@
-"""Augmentation of recordings: gain and noise."""
+"""Augmentation of recordings: gain, noise, and speed."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from audiorl.data.audio import resample
 
 GAIN = 6.0  # dB, up or down
 SNR = (5.0, 35.0)  # dB
@@ -28,6 +31,17 @@ def _augment(wave: Tensor, noise: float) -> Tensor:
     added = coloured_noise(len(wave), SPECTRA[0] + colour * (SPECTRA[1] - SPECTRA[0]))
     decibels = SNR[0] + snr * (SNR[1] - SNR[0])
     return level * (wave + added * wave.square().mean().sqrt() * 10 ** (-decibels / 20))
+
+
+def at_speeds(waves: Sequence[Tensor], speeds: Sequence[float], seed: str) -> list[Tensor]:
+    """Return each wave [S_i] at one of the speeds, [S_i / speed]: tempo and pitch change.
+
+    Equal seeds draw equal speeds (Ko et al., Interspeech 2015, with speeds of 0.9, 1.0 and 1.1).
+    """
+    draws = random.Random(seed)
+    chosen = [round(100 * draws.choice(speeds)) for _ in waves]
+    pairs = zip(waves, chosen, strict=True)
+    return [w if s == 100 else torch.from_numpy(resample(w.numpy(), s, 100)) for w, s in pairs]
 
 
 def coloured_noise(samples: int, exponent: float) -> Tensor:

@@ -174,7 +174,7 @@ def readable(
 def write_set(out: Path, utterances: Iterable[Utterance], genders: Mapping[str, str]) -> None:
     """Write the Kaldi data directory `out`, unless it has this content already.
 
-    Each tag of the utterances becomes a file utt2<tag>.
+    Each tag of the utterances becomes a file utt2<tag>, and their keywords utt2keywords.
     genders: speaker -> m or f; spk2gender is written when all speakers of the set have one.
     Raises UserError when there are no utterances.
     """
@@ -188,6 +188,8 @@ def write_set(out: Path, utterances: Iterable[Utterance], genders: Mapping[str, 
     }
     for tag in {tag for u in listed for tag in u.tags}:
         tables[f"utt2{tag}"] = {u.id: u.tags[tag] for u in listed if tag in u.tags}
+    if keywords := {u.id: ";".join(u.keywords) for u in listed if u.keywords}:
+        tables["utt2keywords"] = keywords
     speakers = sorted(set(tables["utt2spk"].values()))
     known = {speaker: genders[speaker] for speaker in speakers if speaker in genders}
     if len(known) == len(speakers):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
@@ -14,14 +14,23 @@ from audiorl.data.utterance import Utterance
 Loaded = tuple[list[Utterance], list[Tensor]]  # a batch and its waves [S_i]
 
 
-def prefetch(batches: Iterator[list[Utterance]], sample_rate: int) -> Iterator[Loaded]:
-    """Yield batches with their waves at `sample_rate`; a thread reads the next one meanwhile."""
+def prefetch(
+    batches: Iterator[list[Utterance]],
+    sample_rate: int,
+    change: Callable[[int, list[Tensor]], list[Tensor]] = lambda number, waves: waves,
+) -> Iterator[Loaded]:
+    """Yield batches with their waves at `sample_rate`; a thread reads the next one meanwhile.
 
-    def load(batch: list[Utterance]) -> Loaded:
-        return batch, [torch.from_numpy(read_audio(u, sample_rate)) for u in batch]
+    change: from the number of a batch, from 0 on, and its waves to those that are used.
+    """
 
+    def load(number: int, batch: list[Utterance]) -> Loaded:
+        waves = [torch.from_numpy(read_audio(u, sample_rate)) for u in batch]
+        return batch, change(number, waves)
+
+    numbered = enumerate(batches)
     with ThreadPoolExecutor(max_workers=1) as reader:
-        coming = reader.submit(load, next(batches))
-        for batch in batches:
-            ready, coming = coming, reader.submit(load, batch)
+        coming = reader.submit(load, *next(numbered))
+        for number, batch in numbered:
+            ready, coming = coming, reader.submit(load, number, batch)
             yield ready.result()

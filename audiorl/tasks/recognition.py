@@ -13,6 +13,7 @@ from torch import Tensor
 
 from audiorl.config.schema import Config
 from audiorl.data.audio import read_audio
+from audiorl.data.augment import at_speeds
 from audiorl.data.loading import prefetch
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.engines.engine import Engine, make_engine
@@ -151,12 +152,16 @@ class RecognitionWarmStart:
         self.first_evaluation = config.sft.ctc_steps
 
     def batches(self, first: int) -> Iterator[Loaded]:
-        """Yield utterances and their waves."""
-        sft = self.config.sft
-        return prefetch(
-            batch_stream(self.train, sft.batch_seconds, self.config.seed, first),
-            self.model.sample_rate,
-        )
+        """Yield utterances and their waves, at one of `sft.speeds`."""
+        sft, seed = self.config.sft, self.config.seed
+        stream = batch_stream(self.train, sft.batch_seconds, seed, first)
+        if not sft.speeds:
+            return prefetch(stream, self.model.sample_rate)
+
+        def change(number: int, waves: list[torch.Tensor]) -> list[torch.Tensor]:
+            return at_speeds(waves, sft.speeds, f"{seed} {first + number}")
+
+        return prefetch(stream, self.model.sample_rate, change)
 
     def loss(self, batch: Loaded, step: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         utterances, waves = batch

@@ -18,13 +18,15 @@ exp=exp                       # experiments and logs go here
 nj=                           # processes that open audio; all cores
 ngpu=0                        # GPUs: 0 or 1
 download=false                # true: fetch what is missing from openslr.org
+biasing_lists=                # the folder is21_deep_bias, of keywords for R3 and B-WER
 
 . ../../utils/recipe.sh
 rl=$exp/$(basename "$config" .yaml)
 supervised=$exp/$(basename "$control" .yaml)
 
 if stage 1 "Prepare the corpus"; then
-    run local/data.sh --corpus "$corpus" --download "$download" --out "$data"
+    run local/data.sh --corpus "$corpus" --download "$download" \
+        --biasing_lists "$biasing_lists" --out "$data"
 fi
 if stage 2 "Validate and format"; then
     run python -m audiorl.bin.format_data "${opts[@]}" --data "$data" --dump "$dump" --nj "$nj"

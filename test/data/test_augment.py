@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from audiorl.data.augment import GAIN, SNR, augment, coloured_noise
+from audiorl.data.augment import GAIN, SNR, at_speeds, augment, coloured_noise
 
 
 def waves() -> list[torch.Tensor]:
@@ -61,3 +61,18 @@ def test_noise_is_coloured(exponent: float) -> None:
     bands = [float(power[2**k : 2 ** (k + 1)].mean()) for k in range(8, 15)]
     falls = np.diff(10 * np.log10(bands))
     assert falls.mean() == pytest.approx(-10 * np.log10(2) * exponent, abs=0.3)
+
+
+def test_speed_changes_tempo_and_pitch() -> None:
+    sounds = waves()[:20]
+    changed = at_speeds(sounds, [0.9, 1.0, 1.25], "1 0")
+    found = {round(len(wave) / len(new), 2) for wave, new in zip(sounds, changed, strict=True)}
+    assert found == {0.9, 1.0, 1.25}
+    for wave, new in zip(sounds, changed, strict=True):
+        speed, spectrum = len(wave) / len(new), torch.fft.rfft(new).abs()
+        assert float(spectrum.argmax()) * 16000 / len(new) == pytest.approx(300 * speed, abs=35)
+        assert speed != 1 or new is wave
+    again = at_speeds(sounds, [0.9, 1.0, 1.25], "1 0")
+    assert all(torch.equal(a, b) for a, b in zip(changed, again, strict=True))
+    other = at_speeds(sounds, [0.9, 1.0, 1.25], "1 1")
+    assert [len(wave) for wave in changed] != [len(wave) for wave in other]

@@ -48,6 +48,7 @@ SMALL = {
     "sft.schedule.muon_learning_rate": 0.02,
     "sft.schedule.warmup_steps": 30,
     "sft.token_noise": 0.15,
+    "sft.speeds": [],
     "sft.schedule.average": 1,
     "rl.num_generations": 4,
     "rl.warmup_steps": 1,

@@ -89,6 +89,20 @@ def test_lost_partners_are_counted_and_named(corpus: Path, tmp_path: Path) -> No
     assert len(ids(tmp_path / "data" / "train" / "text")) == 4
 
 
+def test_named_entities_are_keywords(corpus: Path, tmp_path: Path) -> None:
+    """Those that are marked; elsewhere the longest of a list, and no single characters."""
+    name = utterance(PARTS["dev"], 121)
+    (tmp_path / "marked.tsv").write_text(f"{name}\t而对(楼)市[成交]抑制\n", encoding="utf-8")
+    (tmp_path / "listed.tsv").write_text("<\t楼市\t3\n(\t楼市成\t1\n(\t制\t9\n")
+    files = f"{tmp_path / 'marked.tsv'},{tmp_path / 'listed.tsv'}"
+    data = tmp_path / "data"
+    said = run(DATA_SH, "--corpus", corpus, "--entities", files, "--out", data).stdout
+    assert "3 named entities, 1 marked utterances" in said
+    first, second = read_utterances(data / "dev")[:2]
+    assert (first.keywords, second.keywords) == (("楼", "成交"), ("楼市成",))
+    assert {u.keywords for u in read_utterances(data / "test")} == {("楼市成",)}
+
+
 def test_a_second_call_writes_nothing(corpus: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     run(DATA_SH, "--corpus", corpus, "--out", data)

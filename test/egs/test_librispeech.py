@@ -6,6 +6,7 @@ import hashlib
 import shutil
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -29,7 +30,7 @@ from recipe_runs import (
 from tiny_whisper import save_whisper
 from transformers import Qwen3ASRForConditionalGeneration, WhisperForConditionalGeneration
 
-from audiorl.data.utterance import read_utterances
+from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.data.validate import Checks, validate
 from audiorl.errors import UserError
 
@@ -156,6 +157,36 @@ def test_what_cannot_be_prepared(tmp_path: Path, options: list[str], message: st
     done = run(DATA_SH, *options, "--out", tmp_path / "data", cwd=tmp_path, expect=1)
     assert done.stderr.startswith("error: ") and message.format(tmp=tmp_path) in done.stderr
     assert "Traceback" not in done.stderr and not (tmp_path / "data").exists()
+
+
+def test_biasing_lists_are_keywords(
+    preparation: ModuleType, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """The words of a list; rare ones elsewhere. In upper case, as transcripts are."""
+    (tmp_path / "lists" / "ref").mkdir(parents=True)
+    (tmp_path / "lists" / "words").mkdir()
+    (tmp_path / "lists" / "words" / "common_words_5k.txt").write_text("some\nof\n")
+    reader = next((corpus / "test-clean").rglob("*.trans.txt")).name.partition(".")[0]
+    (tmp_path / "lists" / "ref" / "test-clean.biasing_100.tsv").write_text(
+        f'{reader}-0000\tsome words\t["calmed", "o\'er"]\t["x", "calmed", "o\'er"]\n'
+        f"{reader}-0001\tsome words\t[]\t[]\n"
+    )
+    preparation.prepare(corpus, tmp_path / "data", str(tmp_path / "lists"))
+    assert "lists of 2 utterances, 2 common words" in capsys.readouterr().out
+    keywords = [u.keywords for u in read_utterances(tmp_path / "data" / "test_clean")]
+    assert keywords == [("CALMED", "O'ER"), (), ("WORDS", "2")]
+    assert read_utterances(tmp_path / "data" / "train")[0].keywords == ("WORDS", "0")
+    with pytest.raises(UserError, match=r"has no .*biasing_100\.tsv or no"):
+        preparation.prepare(corpus, tmp_path / "data", str(corpus))
+
+
+def test_the_published_biasing_lists(
+    preparation: ModuleType, shared_data: Callable[[str], Path]
+) -> None:
+    keywords = preparation.read_biasing_lists(str(shared_data("text/deep_bias")))
+    listed = Utterance("260-123286-0016", "", "THESE THOUGHTS AGITATED ME", "260")
+    assert keywords(listed) == ("CALMED",)
+    assert keywords(replace(listed, id="0", text="HE CALMED DOWN")) == ("CALMED",)
 
 
 def test_download(

@@ -136,6 +136,20 @@ def test_prefetching_keeps_the_order_and_the_audio(corpus: Corpus) -> None:
             assert len(wave) == round(u.duration * RATE)
 
 
+def test_a_run_that_goes_on_draws_the_same_speeds(corpus: Corpus) -> None:
+    utterances = read_utterances(corpus.dump / "train")
+    config = tiny_config({**LEARNING, "sft.speeds": [0.9, 1.1]})
+    task = RecognitionWarmStart(config, tiny_model(LEARNING), utterances, [])
+    whole, later = task.batches(0), task.batches(2)
+    batches = [next(whole) for _ in range(4)]
+    for (chosen, waves), (again, others) in zip(batches[2:], later, strict=False):
+        assert chosen == again and all(map(torch.equal, waves, others))
+    lengths = {
+        round(u.duration * RATE / len(w), 1) for b in batches for u, w in zip(*b, strict=True)
+    }
+    assert lengths == {0.9, 1.1}
+
+
 def test_some_are_always_the_same() -> None:
     everyone = list(range(100))
     assert some(everyone, 0) == some(everyone, 100) == some(everyone, 200) == everyone

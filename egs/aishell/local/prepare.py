@@ -7,17 +7,22 @@ are unchanged are left as they are.
 examples:
   local/data.sh --corpus /data/data_aishell --out data
   local/data.sh --download true --corpus downloads
+  local/data.sh --corpus /data/data_aishell --entities aishell1_dev.ner.tsv,entities.tsv
 """
 
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from audiorl.bin.cli import parser, run
 from audiorl.data.corpus import carve, compare_counts, join, write_set
 from audiorl.data.download import fetch, unpacked
 from audiorl.data.tables import read_table
+from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
 from audiorl.runtime.files import progress
 
@@ -26,6 +31,7 @@ MD5 = {
     "resource_aishell": "957d480a0fcac85fc18e550756f624e5",
     "data_aishell": "2f494334227864a8a8fec932999db9d8",
 }
+ENTITY = re.compile(r"<([^>]+)>|\(([^)]+)\)|\[([^]]+)\]")  # organisation, place, person
 # Utterances with a transcript; 320 recordings of train and 5 of dev have none.
 OFFICIAL = {"train": 120098, "dev": 14326, "test": 7176}
 TRANSCRIPTS = Path("transcript", "aishell_transcript_v0.8.txt")
@@ -37,11 +43,12 @@ def main() -> None:
     options.add_argument("--out", type=Path, default=Path("data"), help="folder of the sets")
     options.add_argument("--download", choices=("true", "false"), default="false")
     options.add_argument("--mirror", default=MIRROR, help="where --download fetches it")
+    options.add_argument("--entities", default="", help="lists of named entities: keywords")
     args = options.parse_args()
     if args.download == "true":
         args.corpus = args.corpus or "downloads"
         download(Path(args.corpus), args.mirror)
-    prepare(find_corpus(args.corpus), args.out)
+    prepare(find_corpus(args.corpus), args.out, args.entities)
 
 
 def download(folder: Path, mirror: str) -> None:
@@ -86,7 +93,7 @@ def find_corpus(given: str) -> Path:
     )
 
 
-def prepare(corpus: Path, out: Path) -> None:
+def prepare(corpus: Path, out: Path, entities: str = "") -> None:
     """Writes train, dev and test of what is in `corpus`; what is missing or partial is said."""
     texts = {name: text.replace(" ", "") for name, text in read_table(corpus / TRANSCRIPTS).items()}
     speakers = {}  # utterance -> speaker
@@ -103,8 +110,44 @@ def prepare(corpus: Path, out: Path) -> None:
     compare_counts(parts, OFFICIAL)
     carved, train = carve(parts.get("train", []), [part for part in OFFICIAL if part not in parts])
     genders = read_genders(corpus)
+    keywords = read_entities(entities.split(",")) if entities else lambda utterance: ()
     for name, utterances in (parts | {"train": train} | carved).items():
-        write_set(out / name, utterances, genders)
+        write_set(out / name, [replace(u, keywords=keywords(u)) for u in utterances], genders)
+
+
+def read_entities(paths: list[str]) -> Callable[[Utterance], tuple[str, ...]]:
+    """A function from an utterance to the named entities in it, from files of two kinds of lines.
+
+    `<utterance><TAB>其中(越秀区)涨幅` marks those of its own; `(<TAB>越秀区<TAB>5` is an entity.
+    All of both of two characters or more are looked for in the others, the longest first.
+    """
+    marked: dict[str, tuple[str, ...]] = {}
+    known: set[str] = set()
+    for path in paths:
+        for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+            first, tab, rest = line.partition("\t")
+            if not tab:
+                raise UserError(
+                    f"{path}:{number} has no tab behind an utterance or a mark; fix it."
+                )
+            if len(first) == 1:
+                known.add(rest.partition("\t")[0])
+            else:
+                marked[first] = tuple("".join(found) for found in ENTITY.findall(rest))
+    known.update(entity for found in marked.values() for entity in found)
+    known = {entity for entity in known if len(entity) > 1}  # 上, for Shanghai, is a common word
+    lengths = sorted(set(map(len, known)), reverse=True)
+    print(f"{', '.join(paths)}: {len(known):,} named entities, {len(marked):,} marked utterances")
+
+    def keywords(utterance: Utterance) -> tuple[str, ...]:
+        text, at, found = utterance.text, 0, list(marked.get(utterance.id, ()))
+        while utterance.id not in marked and at < len(text):
+            entity = next((text[at : at + n] for n in lengths if text[at : at + n] in known), "")
+            found += [entity] if entity else []
+            at += len(entity) or 1
+        return tuple(dict.fromkeys(found))
+
+    return keywords
 
 
 def read_genders(corpus: Path) -> dict[str, str]:

@@ -6,16 +6,21 @@ Utterances and speakers have the ids of Kaldi's recipe: utterance 1272-128104-00
 examples:
   local/data.sh --corpus /data/LibriSpeech --out data
   local/data.sh --download true --corpus downloads --parts train-clean-100,dev-clean,test-clean
+  local/data.sh --corpus /data/LibriSpeech --biasing_lists /data/is21_deep_bias
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from audiorl.bin.cli import parser, run
 from audiorl.data.corpus import carve, compare_counts, write_set
 from audiorl.data.libri import download_parts, find_parts, read_genders, read_part, set_name
+from audiorl.data.transcripts import read_transcripts
 from audiorl.data.utterance import Utterance
+from audiorl.errors import UserError
 
 MIRROR = "https://www.openslr.org/resources/12"
 # Part -> (utterances, SHA-256 of its archive).
@@ -46,11 +51,12 @@ def main() -> None:
     options.add_argument("--download", choices=("true", "false"), default="false")
     options.add_argument("--parts", default=",".join(PARTS), help="what --download fetches")
     options.add_argument("--mirror", default=MIRROR, help="where --download fetches it")
+    options.add_argument("--biasing_lists", default="", help="folder of is21_deep_bias: keywords")
     args = options.parse_args()
     if args.download == "true":
         args.corpus = args.corpus or "downloads"
         download(Path(args.corpus), args.parts.split(","), args.mirror)
-    prepare(find_corpus(args.corpus), args.out)
+    prepare(find_corpus(args.corpus), args.out, args.biasing_lists)
 
 
 def download(folder: Path, parts: list[str], mirror: str) -> None:
@@ -62,7 +68,7 @@ def find_corpus(given: str) -> Path:
     return find_parts("LibriSpeech", list(PARTS), given, "60 GB")
 
 
-def prepare(corpus: Path, out: Path) -> None:
+def prepare(corpus: Path, out: Path, biasing_lists: str = "") -> None:
     """Writes the sets of what is in `corpus`; what is missing or partial is said."""
     parts = {part: read_part(corpus / part) for part in PARTS if (corpus / part).is_dir()}
     compare_counts(parts, {part: count for part, (count, _) in PARTS.items()})
@@ -76,7 +82,9 @@ def prepare(corpus: Path, out: Path) -> None:
             whole = part in HELD_OUT
             sets[set_name(part)] = [u for u in utterances if whole or u.id in kept]
     genders = read_genders(corpus / "SPEAKERS.TXT")
+    keywords = read_biasing_lists(biasing_lists) if biasing_lists else lambda utterance: ()
     for name, utterances in (sets | carved).items():
+        utterances = [replace(u, keywords=keywords(u)) for u in utterances]
         spoken = {u.speaker: genders[reader(u)] for u in utterances if reader(u) in genders}
         write_set(out / name, utterances, spoken)
     if not parts.get(RL_PART):
@@ -84,6 +92,36 @@ def prepare(corpus: Path, out: Path) -> None:
             f"{corpus} has no {RL_PART}, from which conf/grpo.yaml takes the prompts of RL; name "
             "another set with --set data.rl=train."
         )
+
+
+def read_biasing_lists(folder: str) -> Callable[[Utterance], tuple[str, ...]]:
+    """A function from an utterance to its keywords: the words of its list, if it is in one.
+
+    Others have the words of their transcript that are not among the 5,000 common ones, from which
+    the lists were made.
+    """
+    lists, common = (
+        sorted(Path(folder).rglob(name)) for name in ("*.biasing_*.tsv", "*common_words_5k.txt")
+    )
+    if not lists or not common:
+        raise UserError(
+            f"--biasing_lists {folder} has no *.biasing_100.tsv or no common_words_5k.txt; give "
+            "the folder is21_deep_bias of github.com/facebookresearch/fbai-speech."
+        )
+    known = set(common[0].read_text(encoding="utf-8").upper().split())
+    listed: dict[str, tuple[str, ...]] = {}
+    for file in lists:
+        found = read_transcripts(file, "ref")
+        listed |= {name: found.keywords.get(name, ()) for name in found.texts}
+    print(f"{folder}: lists of {len(listed):,} utterances, {len(known):,} common words")
+
+    def keywords(utterance: Utterance) -> tuple[str, ...]:
+        words = listed.get(utterance.id)
+        if words is None:
+            words = [word for word in utterance.text.split() if word not in known]
+        return tuple(dict.fromkeys(word.upper() for word in words))
+
+    return keywords
 
 
 def reader(utterance: Utterance) -> str:
