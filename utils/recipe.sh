@@ -16,7 +16,8 @@
 # of_system NAME system_opts: likewise, with NAME.yaml beside $config ($systems lists the names)
 # defaults K=V   sets keys of the config unless a --set does
 #
-# A command that fails ends the recipe: stage, end of its log, and the command to go on with.
+# A command that fails ends the recipe: stage, end of its log, and the command to go on with, which
+# begins with the stage that was left out, if one was.
 set -euo pipefail
 
 # shellcheck source=environment.sh
@@ -258,11 +259,41 @@ recipe_failure() {
         echo
         echo "Stage $recipe_number ($recipe_text) $recipe_ended. The end of $log:"
         tail -n +"$((recipe_log_lines + 1))" "$recipe_log" | tail -n 20 | sed 's/^/  | /'
-        [ "$1" -ne 137 ] || echo "Code 137: killed, often for want of memory."
-        echo "Go on with:"
-        echo "  $(recipe_quote "$recipe" --stage "$recipe_number" \
-            ${recipe_again[@]+"${recipe_again[@]}"})"
+        recipe_go_on "$1"
     } >&2
+}
+
+# recipe_go_on CODE: the command to go on with, and what must be done before it.
+recipe_go_on() {
+    local missing from=$recipe_number
+    missing=$(tail -n +"$((recipe_log_lines + 1))" "$recipe_log" |
+        sed -nE 's/^error: ([^ ]*[^ :,;])([:,;]? .*)$/\1/p' | tail -n 1)
+    if [ -n "$missing" ] && [ ! -e "$missing" ] && recipe_maker "$missing"; then
+        echo "$missing is what stage $from makes. Go on with:"
+    else
+        case $1 in
+            129 | 130 | 143) echo "Go on with:" ;;
+            137) echo "Code 137: killed, often for want of memory. Go on with:" ;;
+            *) echo "Fix that, then go on with:" ;;
+        esac
+    fi
+    echo "  $(recipe_quote "$recipe" --stage "$from" ${recipe_again[@]+"${recipe_again[@]}"})"
+}
+
+# recipe_maker PATH: puts into `from` the earlier stage that makes a file; false if there is none.
+recipe_maker() {
+    local maker
+    case $1 in
+        "${corpus:-:}"/*) maker=1 ;;
+        "${dump:-:}"/*) maker=2 ;;
+        "$exp"/sft/model* | "$exp"/codec/* | "$exp"/judge/* | "$exp"/reward_model/*) maker=3 ;;
+        "$exp"/rl/*) maker=4 ;;
+        "$exp"/*/model*) maker=5 ;;
+        "$exp"/*/judged.json | "$exp"/*/result.json) maker=7 ;;
+        "$exp"/*/decode_*) maker=6 ;;
+        *) return 1 ;;
+    esac
+    [ "$maker" -lt "$from" ] && from=$maker
 }
 
 # recipe_signal NAME CODE: Ctrl-C reaches the running command by itself, any other signal does not.

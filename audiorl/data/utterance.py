@@ -53,7 +53,8 @@ def read_utterances(
     """
     path = Path(path)
     if not path.exists():
-        raise UserError(f"{path} does not exist; run the stage that writes it.")
+        stage = 4 if path.suffix == ".jsonl" else 2
+        raise UserError(f"{path} does not exist; run stage {stage}, which writes it.")
     read = _read_data_dir(path, allow_pipes) if path.is_dir() else _read_jsonl(path)
     utterances = sorted(read, key=lambda utterance: utterance.id)
     if not texts_alone and (silent := next((u.id for u in utterances if not u.audio), None)):

@@ -87,7 +87,9 @@ def open_weights(path: Path) -> Any:
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
-        raise UserError(f"{path}: there is no model; run the training stage that writes it.")
+        raise UserError(
+            f"{path}: there is no model; run the stage that trains it (3, or 5 for RL)."
+        )
     try:
         stored = safe_open(path, framework="pt")
         _, written, actual = _checksum(path)

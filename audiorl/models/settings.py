@@ -72,7 +72,7 @@ def read_settings(folder: Path, noun: str) -> str:
     """Return the text of a model's settings; UserError if there are none, or a whole recipe."""
     path = folder / FILE
     if not path.is_file():
-        raise UserError(f"{folder}: there is no {noun}; run the training stage that writes it.")
+        raise UserError(f"{folder}: there is no {noun}; run stage 3, or 5 if RL makes it.")
     text = path.read_text(encoding="utf-8", errors="replace")
     if WHOLE_RECIPE.search(text):
         raise UserError(

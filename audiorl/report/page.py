@@ -60,7 +60,7 @@ def report_page(report: Contents) -> str:
         about=about(report.focus),
         headline=headline(systems[0], report.focus, unit, references),
         verdict=verdict(report.compared, report.focus, unit),
-        tables=[overview(report.compared, unit), *paired],
+        tables=[overview(report.compared, unit, apart=False), *paired],
         counts=[detail_table(systems), *error_tables(systems, unit)],
         **utterance_sections(systems, report.focus, unit, report.sample_rate),
     )

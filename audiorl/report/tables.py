@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -32,18 +33,25 @@ class Table:
     note: str = ""
 
 
-def overview(systems: list[SystemScore], unit: str) -> Table:
-    """Return sets by systems: the main error rate, and differences from the first system."""
+def overview(systems: list[SystemScore], unit: str, apart: bool = True) -> Table:
+    """Return sets by systems: the main error rate, and differences from the first system.
+
+    Differences have columns of their own if `apart`; else they are second lines of cells.
+    """
     metric = ERROR_RATES[unit].lower()
     first = systems[0]
-    header = ["dataset", first.label]
-    for system in systems[1:]:
-        header += [system.label, f"{system.label} - {first.label}"]
+    labels = [system.label for system in systems]
+    header = ["dataset", *labels]
+    if apart:
+        differences = [(label, f"{label} - {first.label}") for label in labels[1:]]
+        header = ["dataset", first.label, *itertools.chain(*differences)]
 
     def row(name: str, cells: Iterable[str], differences: Iterable[str]) -> list[str]:
         one, *later = cells
-        pairs = zip(later, differences, strict=True)
-        return [name, one, *(cell for pair in pairs for cell in pair)]
+        pairs = list(zip(later, differences, strict=True))
+        if not apart:
+            return [name, one, *("\n".join(filter(None, pair)) for pair in pairs)]
+        return [name, one, *itertools.chain(*pairs)]
 
     empty = [""] * (len(systems) - 1)
     rows = []
@@ -69,9 +77,10 @@ def overview(systems: list[SystemScore], unit: str) -> Table:
         rows.append(row(f"{name} words/min", speeds, empty))
     note = (
         f"{ERROR_RATES[unit]} in % with its 95 % interval (bootstrap over utterances); differences "
-        "in points, paired, * when their interval excludes 0. Empty to truncated: numbers of "
-        "utterances with speech; output %: share of recordings without speech for which "
-        "anything is output; in signs: in signs alone; unfinished: up to the length limit."
+        f"from {first.label} in points, paired, * when their interval excludes 0. Empty to "
+        "truncated: numbers of utterances with speech; output %: share of recordings without "
+        "speech for which anything is output; in signs: in signs alone; unfinished: up to the "
+        "length limit."
     )
     return Table(f"{ERROR_RATES[unit]} before and after", header, rows, note)
 

@@ -9,11 +9,15 @@ import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from audiorl.errors import UserError, reason
+
+LINE_SECONDS = 60  # between two lines of progress where there is no terminal
+LINE = "{desc}: {n_fmt} of {total_fmt} ({unit}) in {elapsed}, {remaining} left{postfix}"
 
 
 @contextlib.contextmanager
@@ -131,10 +135,26 @@ def sha256(path: str | Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+class _Lines:
+    """A stream for a progress bar where there is no terminal: a line a minute."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self.stream, self.last = stream, time.monotonic()
+
+    def write(self, text: str) -> None:
+        now, text = time.monotonic(), text.strip()
+        if text and now - self.last >= LINE_SECONDS:
+            self.last = now
+            self.stream.write(f"{text}\n")
+
+    def flush(self) -> None:
+        self.stream.flush()
+
+
 def progress(
     iterable: Iterable | None = None, desc: str = "", total: int | None = None, unit: str = "it"
 ):
-    """Return a tqdm bar on the terminal; silent if standard error is a file or a pipe.
+    """Return a tqdm bar on the terminal; a line a minute if standard error is a file or a pipe.
 
     A recipe logs the standard error of its stages, and names its terminal in AUDIORL_PROGRESS.
     """
@@ -144,12 +164,8 @@ def progress(
     if not stream.isatty() and (terminal := os.environ.get("AUDIORL_PROGRESS")):
         with contextlib.suppress(OSError):
             stream = open(terminal, "w", encoding="utf-8")
-    return tqdm(
-        iterable,
-        desc=desc,
-        total=total,
-        unit=unit,
-        file=stream,
-        disable=not stream.isatty(),
-        dynamic_ncols=True,
-    )
+    shown: dict[str, Any] = {"file": stream, "dynamic_ncols": True}
+    if not stream.isatty():
+        tqdm.monitor_interval = 0  # no thread of its own: workers are forked
+        shown = {"file": _Lines(stream), "bar_format": LINE, "miniters": 1, "mininterval": 1}
+    return tqdm(iterable, desc=desc, total=total, unit=unit, **shown)

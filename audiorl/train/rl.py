@@ -42,7 +42,7 @@ def train_rl(task: Task, init: Path, data: Path, out: Path) -> None:
     dev = read_utterances(task.folders.dump / name, texts_alone=alone)
     weights = init / "model" / WEIGHTS
     if not weights.exists():
-        raise UserError(f"{weights}: there is no model to start from; run the stage before.")
+        raise UserError(f"{weights}: there is no model to start from; run stage 3.")
     code = reward_files(config)
     inputs = {"train": train, "dev": dev, "init": weights, **code, **task.rl_inputs()}
     if not experiment.begin(config.seed, **inputs):

@@ -100,7 +100,7 @@ def test_a_failing_stage_says_where_why_and_how_to_go_on(work: Path, tmp_path: P
         assert "Stage 2 (Validate and format) failed." in done.stderr
         assert name in done.stderr and "truncated" in done.stderr and "fix" in done.stderr
         *_, before, command = done.stderr.splitlines()
-        assert before == "Go on with:"
+        assert before == "Fix that, then go on with:"
         assert not (tmp_path / "dump" / "train").exists()
     finally:
         shutil.copy2(whole, path)

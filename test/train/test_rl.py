@@ -177,7 +177,7 @@ def test_too_few_utterances(corpus: Corpus, tmp_path: Path) -> None:
 
 
 def test_no_warm_start(corpus: Corpus, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"there is no model to start from; run the stage before"):
+    with pytest.raises(UserError, match=r"there is no model to start from; run stage 3"):
         train_rl(corpus.task(), tmp_path / "none", corpus.data, tmp_path / "exp")
 
 

@@ -228,7 +228,7 @@ def test_a_diverging_run_stops_and_names_its_utterances(corpus: Corpus, tmp_path
 
 def test_a_missing_set_is_named(corpus: Corpus, tmp_path: Path) -> None:
     shutil.copytree(corpus.dump / "train", tmp_path / "dump" / "train")
-    with pytest.raises(UserError, match=r"dump/dev does not exist; run the stage that writes it"):
+    with pytest.raises(UserError, match=r"dump/dev does not exist; run stage 2, which writes it"):
         run(tmp_path / "dump", tmp_path / "exp")
 
 

@@ -112,6 +112,39 @@ def test_a_failure_shows_the_end_of_the_log_and_how_to_go_on(recipe) -> None:
     assert not list(recipe.root.rglob("harm"))
 
 
+MISSING = """\
+if stage 1 "First"; then
+    run mkdir -p "$exp/rl"
+fi
+if stage 2 "Second"; then
+    run sh -c "echo 'error: $exp/sft/model: there is no model; train.' >&2; exit 1"
+fi
+if stage 3 "Third"; then
+    run sh -c "echo 'error: $corpus/train does not exist; prepare it.' >&2; exit 1"
+fi
+"""
+
+
+@pytest.mark.parametrize(
+    ("stage", "corpus", "said", "command"),
+    [
+        # The stage is left out that makes what is missing.
+        (3, "data", "data/train is what stage 1 makes. Go on with:", "--stage 1 --corpus data"),
+        # Of what this stage or a later one makes, or what is there, none is.
+        (2, "data", "Fix that, then go on with:", "--stage 2 --corpus data"),
+        (3, "/", "Fix that, then go on with:", "--stage 3 --corpus /"),
+    ],
+)
+def test_no_command_is_named_that_must_fail_again(
+    recipe, stage: int, corpus: str, said: str, command: str
+) -> None:
+    recipe.write(MISSING.replace("$corpus/train", "/tmp") if corpus == "/" else MISSING)
+    done = recipe.run(f"--stage={stage}", "--corpus", corpus)
+    assert done.returncode == 1
+    *_, before, last = done.stderr.splitlines()
+    assert before == said and last.endswith(command)
+
+
 def test_only_this_run_is_shown_of_a_log(recipe) -> None:
     recipe.write(FAILING)
     recipe.run("--stage=2", "--corpus=old")
