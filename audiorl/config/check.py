@@ -53,6 +53,8 @@ OPTIONAL = (
         "pip install --no-deps whisper-normalizer",
     ),
     ("score.normalizer", "mandarin_simplified", "opencc", "pip install opencc"),
+    ("report_to", "wandb", "wandb", "pip install wandb"),
+    ("report_to", "trackio", "trackio", "pip install trackio"),
 )
 
 

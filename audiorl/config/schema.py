@@ -47,6 +47,12 @@ class Config:
         "compute the LM's layers again in the backward pass of stages 3 and 5, to keep less",
         resume=True,
     )
+    report_to: str = key(
+        "tensorboard",
+        "where training reports; TensorBoard's files are always written",
+        choices=("tensorboard", "wandb", "trackio"),
+        resume=True,
+    )
     data: DataConfig = key(DataConfig, "corpus")
     model: ModelConfig = key(ModelConfig, "stage 3")
     whisper: WhisperOptions = key(WhisperOptions, "the policy, judge or ear, where it is a Whisper")

@@ -1,20 +1,32 @@
-"""Records of a run: metrics.jsonl, TensorBoard, completions.jsonl."""
+"""Records of a run: metrics.jsonl, TensorBoard, completions.jsonl; wandb or trackio if asked."""
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
+import uuid
 from collections.abc import Iterable
 from pathlib import Path
+from types import ModuleType
 
+from audiorl.config.keys import key_values
+from audiorl.config.schema import Config
+from audiorl.errors import UserError
 from audiorl.runs.checkpoint import truncate_jsonl
-from audiorl.runtime.files import disk_errors
+from audiorl.runtime.files import atomic_write, disk_errors
+
+TRACKED = "tracked_as"  # file with the name of a run in the project of wandb or trackio
 
 
 class Reporter:
-    """Appends the metrics of steps; a resumed run replaces what it does again."""
+    """Appends the metrics of steps; a resumed run replaces what it does again.
 
-    def __init__(self, folder: Path, last_step: int) -> None:
+    What it does again is kept by `report_to` as it was first.
+    """
+
+    def __init__(self, folder: Path, last_step: int, config: Config | None = None) -> None:
+        """`config`: of the run, whose `report_to` is obeyed."""
         from torch.utils.tensorboard import SummaryWriter  # slow to import
 
         self.metrics_path = folder / "metrics.jsonl"
@@ -22,6 +34,7 @@ class Reporter:
         truncate_jsonl(self.metrics_path, last_step)
         truncate_jsonl(self.completions_path, last_step)
         self.tensorboard = SummaryWriter(folder / "tensorboard", purge_step=last_step + 1)
+        self.tracker = _open_tracker(folder, config) if config else None
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         """Write a line of metrics.jsonl; NaN (nothing to measure) becomes null."""
@@ -30,6 +43,9 @@ class Reporter:
         with disk_errors(self.tensorboard.log_dir):
             for name, value in metrics.items():
                 self.tensorboard.add_scalar(name, value, step)
+        if self.tracker:
+            known = {name: value for name, value in line.items() if value is not None}
+            self.tracker.log(known, step=step)
 
     def completions(self, step: int, lines: Iterable[dict]) -> None:
         """Write the hypotheses of a step to completions.jsonl, one line each."""
@@ -42,8 +58,36 @@ class Reporter:
 
     def close(self) -> None:
         self.tensorboard.close()
+        if self.tracker:
+            self.tracker.finish()
 
     @staticmethod
     def _append(path: Path, lines: Iterable[dict]) -> None:
         with disk_errors(path), open(path, "a", encoding="utf-8") as stream:
             stream.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+
+
+def _open_tracker(folder: Path, config: Config) -> ModuleType | None:
+    """Return wandb or trackio with the run of `folder` begun or continued; None if none is asked.
+
+    Raises UserError if it is not installed.
+    """
+    name = config.report_to
+    if name == "tensorboard":
+        return None
+    try:
+        tracker = importlib.import_module(name)
+    except ImportError as error:
+        raise UserError(
+            f"report_to: {name} is not installed; run `pip install {name}`, or set tensorboard."
+        ) from error
+    kept = folder / TRACKED
+    if not kept.exists():
+        with atomic_write(kept) as stream:
+            stream.write("-".join([*folder.resolve().parts[-3:], uuid.uuid4().hex[:8]]))
+    run = kept.read_text(encoding="utf-8")
+    # wandb continues a run by its id, trackio by its name.
+    own = {"id": run, "dir": str(folder)} if name == "wandb" else {}
+    settings = key_values(config)
+    tracker.init(project="audiorl", name=run, config=settings, resume="allow", **own)
+    return tracker

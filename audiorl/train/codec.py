@@ -143,7 +143,7 @@ def _report(
     """Log the quality of the finished codec on `dev`, and the sound of its first utterance."""
     config = experiment.config
     trained = config.codec.schedule.max_steps + config.flow.schedule.max_steps
-    step, reporter = trained + 1, Reporter(experiment.folder, trained)
+    step, reporter = trained + 1, Reporter(experiment.folder, trained, experiment.config)
     seconds = config.codec.batch_seconds
     report = tokens_report(codec, dev, seconds) | sound_report(codec, dev, seconds)
     reporter.log(step, report)

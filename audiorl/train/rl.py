@@ -91,7 +91,7 @@ def _train(
     window = rl.early_stop_window if rl.early_stop == "stop" else 0
     best = BestWeights(checkpoints.folder, rl.average, window, optimizer.masters)
     done, state = checkpoints.resume(model, optimizer, best)
-    reporter = Reporter(experiment.folder, done if state else -1)
+    reporter = Reporter(experiment.folder, done if state else -1, config)
     sampler = Sampler(engine, rl, config.seed)
     learner = task.learner(sampler, reference, rewards, optimizer, prompts, experiment.folder)
     if state:

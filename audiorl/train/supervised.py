@@ -44,7 +44,7 @@ def train_supervised(
     if done == schedule.max_steps:  # behind its lines there may be those of a further training
         best.load_average(model)
         return
-    reporter = Reporter(experiment.folder, first + done)
+    reporter = Reporter(experiment.folder, first + done, config)
     accumulation = schedule.gradient_accumulation_steps
     batches = task.batches(done * accumulation)
     started, audio_seconds = time.perf_counter(), 0.0

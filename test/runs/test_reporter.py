@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import json
+import math
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from audiorl.config import Config
 from audiorl.errors import UserError
 from audiorl.runs import reporter as reporter_module
 from audiorl.runs.reporter import Reporter
@@ -82,3 +85,47 @@ def test_a_disk_that_refuses_is_named(tmp_path: Path, monkeypatch) -> None:
     with pytest.raises(UserError, match=r"tensorboard: cannot be written \(No space left"):
         reporter.log(1, {"loss": 0.0})
     reporter.close()
+
+
+class Tracker:
+    """A module as wandb and trackio are: it writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple] = []
+
+    def init(self, **options) -> None:
+        self.told.append(("init", options))
+
+    def log(self, metrics: dict, step: int) -> None:
+        self.told.append(("log", step, metrics))
+
+    def finish(self) -> None:
+        self.told.append(("finish",))
+
+
+@pytest.mark.parametrize("name", ["wandb", "trackio"])
+def test_a_tracker_is_told_beside_tensorboard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    tracker = Tracker()
+    monkeypatch.setitem(sys.modules, name, tracker)
+    config = Config(report_to=name)
+    folder = tmp_path / "mini_asr" / "exp" / "grpo"
+    for last in (-1, 1):  # begun, and continued
+        reporter = Reporter(folder, last, config)
+        reporter.log(last + 2, {"reward": 0.5, "eval/judge": math.nan})
+        reporter.close()
+    (_, first), one, end, (_, again), two, _ = tracker.told
+    assert one == ("log", 1, {"reward": 0.5}) and two[1] == 3 and end == ("finish",)
+    assert first == again and first["resume"] == "allow" and first["config"]["seed"] == 1
+    assert first["name"].startswith("mini_asr-exp-grpo-")
+    assert (first.get("id") == first["name"]) == (name == "wandb")
+    assert list((folder / "tensorboard").iterdir())
+
+
+def test_a_tracker_that_is_missing_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(UserError, match="wandb is not installed; run `pip install wandb`"):
+        Reporter(tmp_path, -1, Config(report_to="wandb"))
