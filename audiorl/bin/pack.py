@@ -4,6 +4,9 @@ example:
   python -m audiorl.bin.pack exp/grpo --out exp/grpo/grpo.zip
   python -m audiorl.bin.pack exp/both --dump dump --codec exp/codec --out exp/both/both.zip
 
+A pretrained recogniser is packed whole, or with --by_reference: what learnt (adapters, or the
+tensors that changed) with the name, revision and checksums of its base.
+
 A system of synthesis brings its codec and the vectors of its speakers, which are made here of the
 training recordings. `python -m audiorl.bin.unpack grpo.zip DIR` makes DIR a folder to decode with,
 or to speak with, on any machine.
@@ -43,6 +46,8 @@ META = "meta.json"
 CODEC_FOLDER = "codec"  # of synthesis: its codec and its voices, below the experiment once unpacked
 ADAPTED_MODEL = "model/adapted.yaml"  # of a model that is adapters alone (models/lora.py)
 MERGED = "merged"  # that model with its base, below the experiment
+REFERRING = "by_reference"  # that model, or another, without its base: the folders of PACKED_PARTS
+PACKED_PARTS = ("base", "model")  # below a packed system; base: of adapters
 NEEDED = ("config.yaml", "model/config.yaml", "model/model.safetensors")
 EXPECTED = ("env.json", "run.sh", "RESULTS.md", "report.html")
 TEXTS = (".html", ".json", ".md", ".py", ".sh", ".yaml")
@@ -68,9 +73,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="the zip to write")
     parser.add_argument("--codec", type=Path, help="of synthesis: experiment of the codec")
     parser.add_argument("--dump", type=Path, help="of synthesis: folder of the formatted sets")
+    parser.add_argument(
+        "--by_reference", action="store_true", help="pretrained recognisers: without their base"
+    )
     args = parser.parse_args()
     now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
-    merge(args.exp)
+    if args.by_reference:
+        refer(args.exp)
+    else:
+        shutil.rmtree(args.exp / REFERRING, ignore_errors=True)
+        merge(args.exp)
     keep_card(args.exp)
     if args.codec and args.dump:
         keep_voices(args.exp, args.codec, args.dump)
@@ -101,6 +113,33 @@ def merge(exp: Path) -> None:
         stamp.write()
 
 
+def refer(exp: Path) -> None:
+    """Write the model of a pretrained recogniser below `exp` without what its base has.
+
+    Raises UserError for other models, and where the base cannot be read.
+    """
+    from audiorl.config import load_config
+    from audiorl.config.loader import load_section
+    from audiorl.models.lora import Adapted
+    from audiorl.models.policy import saved_family
+    from audiorl.models.reference import write_reference
+
+    model, out, adapted = exp / "model", exp / REFERRING, exp / ADAPTED_MODEL
+    if saved_family(model) not in MODEL_TYPES.values():
+        raise UserError(f"--by_reference: {exp} has no pretrained base; pack it whole.")
+    config = load_config(exp / "config.yaml")
+    shutil.rmtree(out, ignore_errors=True)
+    if not adapted.is_file():
+        write_reference(model, config, out / "model")
+        return
+    base = model / load_section(Adapted, adapted).base
+    write_reference(base, config, out / "base")
+    shutil.copytree(model, out / "model")
+    text = adapted.read_text(encoding="utf-8")
+    text = re.sub(r"^base: \S+", "base: ../base", text, flags=re.MULTILINE)
+    (out / ADAPTED_MODEL).write_text(text, encoding="utf-8")
+
+
 def keep_card(exp: Path) -> None:
     """Write the model card of a pretrained recogniser beside its weights; others have none."""
     from audiorl.models.policy import saved_family
@@ -109,8 +148,10 @@ def keep_card(exp: Path) -> None:
     model = exp / "model"
     # What was unpacked has its card, and may not have the base's licence at hand.
     if not (exp / META).exists() and saved_family(model) in MODEL_TYPES.values():
-        merged = (exp / ADAPTED_MODEL).is_file()
-        with atomic_write((exp / MERGED if merged else model) / CARD) as stream:
+        folder = exp / MERGED if (exp / ADAPTED_MODEL).is_file() else model
+        if (exp / REFERRING).is_dir():
+            folder = exp / REFERRING / "model"
+        with atomic_write(folder / CARD) as stream:
             stream.write(without_paths(model_card(exp)))
 
 
@@ -224,10 +265,16 @@ def _members(exp: Path, codec: Path) -> dict[str, Path]:
     found = [exp / name for name in (*NEEDED, *EXPECTED)]
     found += [path for pattern in KEPT_FILES for path in exp.glob(pattern)]
     files = {path.relative_to(exp).as_posix(): path for path in found if _is_kept(path)}
-    if (exp / ADAPTED_MODEL).is_file():
+    elsewhere = {}
+    if (exp / REFERRING).is_dir():
+        elsewhere = {part: exp / REFERRING / part for part in PACKED_PARTS}
+    elif (exp / ADAPTED_MODEL).is_file():
+        elsewhere = {"model": exp / MERGED}
+    if elsewhere:
         files = {name: path for name, path in files.items() if not name.startswith("model/")}
-        merged = filter(_is_kept, (exp / MERGED).rglob("*"))
-        files |= {f"model/{p.relative_to(exp / MERGED).as_posix()}": p for p in merged}
+    for part, folder in elsewhere.items():
+        kept = filter(_is_kept, folder.rglob("*"))
+        files |= {f"{part}/{path.relative_to(folder).as_posix()}": path for path in kept}
     for name in ("config.yaml", "model/config.yaml"):
         for key, value in _portable_strings(exp / name):
             if key.split(".")[-1] == "reward_file" and value:

@@ -3,6 +3,7 @@
 example:
   python -m audiorl.bin.unpack grpo.zip exp/grpo
   python -m audiorl.bin.decode --config exp/grpo/config.yaml --dump dump exp/grpo
+  python -m audiorl.bin.unpack grpo.zip exp/grpo --run talk.flac
 
 A system of synthesis has its codec and its voices in DIR/codec, and speaks:
   python -m audiorl.bin.unpack both.zip exp/both
@@ -12,18 +13,21 @@ A system of synthesis has its codec and its voices in DIR/codec, and speaks:
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shlex
 import shutil
 import stat
+import tempfile
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from audiorl.bin import cli
-from audiorl.bin.pack import CODEC_FOLDER, META
+from audiorl.bin.pack import CODEC_FOLDER, META, PACKED_PARTS
 from audiorl.errors import UserError, visible
 from audiorl.runtime.files import progress, remove_leftovers
 
@@ -36,11 +40,33 @@ def main() -> None:
     parser = cli.parser(__doc__, config=False)
     parser.add_argument("zip", type=Path, help="written by pack")
     parser.add_argument("dir", type=Path, help="a new or empty folder")
+    parser.add_argument("--run", nargs="+", metavar="FILE", help="transcribe these right away")
+    parser.add_argument(
+        "--base", type=Path, help="folder of the pretrained model, where the zip refers to one"
+    )
     args = parser.parse_args()
-    meta = unpack(args.zip, args.dir)
+    meta = unpack(args.zip, args.dir, args.base)
     told = f"packed {meta['created']} by audiorl {meta['audiorl']}"
     print(visible(f"{args.dir}: {len(meta['files'])} files, checksums right, {told}"))
-    print(advice(args.dir, meta))
+    if not args.run:
+        print(advice(args.dir, meta))
+        return
+    from audiorl.infer.files import open_model, transcribe_files
+
+    model, config = open_model(args.dir)
+    for transcript in transcribe_files(model, config, args.run):
+        print(f"{transcript.file}: {transcript.text}")
+
+
+@contextlib.contextmanager
+def opened(model: str) -> Iterator[str]:
+    """Yield what `model` names; of a zip, a folder with its content, removed in the end."""
+    if not os.path.isfile(model):
+        yield model
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        unpack(Path(model), Path(folder) / "system")
+        yield f"{folder}/system"
 
 
 def advice(folder: Path, meta: dict) -> str:
@@ -55,10 +81,11 @@ def advice(folder: Path, meta: dict) -> str:
     )
 
 
-def unpack(source: Path, folder: Path) -> dict:
+def unpack(source: Path, folder: Path, base: Path | None = None) -> dict:
     """Fill `folder` with the whole content or not at all; return meta.json.
 
-    Raises UserError when the zip is damaged, differs from its meta.json in any name, size or
+    A model that was packed by reference is made whole with `base`, or what the hub has. Raises
+    UserError when the zip is damaged, differs from its meta.json in any name, size or
     checksum, or holds a name or a link that could lead out of `folder`.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -78,6 +105,7 @@ def unpack(source: Path, folder: Path) -> dict:
             for entry in progress(entries, desc="unpacking", unit="file"):
                 _extract(source, archive, entry, temporary, meta["files"])
         (temporary / META).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
+        _complete(temporary, base)
         os.replace(temporary, folder)
     except (*DAMAGED, UnicodeError, ValueError, RuntimeError) as error:
         raise UserError(f"{source} is damaged or no zip ({error}); copy it again.") from error
@@ -89,6 +117,19 @@ def unpack(source: Path, folder: Path) -> dict:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return meta
+
+
+def _complete(folder: Path, base: Path | None) -> None:
+    referring = [
+        folder / part for part in PACKED_PARTS if (folder / part / "reference.json").is_file()
+    ]
+    if referring:
+        from audiorl.config import load_config
+        from audiorl.models.reference import restore
+
+        config = load_config(folder / "config.yaml")
+        for part in referring:
+            restore(part, config, base)
 
 
 def _read_meta(source: Path, archive: zipfile.ZipFile) -> dict:

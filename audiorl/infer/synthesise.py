@@ -174,7 +174,7 @@ def write_waves(
         if all(paths[u.id].exists() for u in batch):
             continue
         torch.manual_seed(config.seed)  # for codecs that draw: a batch is always the same
-        for name, wave in _decode(codec, voices, batch, tokens):
+        for name, wave in decode_waves(codec, voices, batch, tokens):
             with atomic_path(paths[name]) as file:
                 samples = wave.float().cpu().numpy()
                 soundfile.write(file, samples, codec.sample_rate, "PCM_16", format="WAV")
@@ -183,13 +183,16 @@ def write_waves(
 
 
 @torch.no_grad()
-def _decode(
+def decode_waves(
     codec: Codec,
     voices: Mapping[str, Tensor],
     batch: Sequence[Utterance],
     tokens: Mapping[str, Sequence[int]],
 ) -> Iterator[tuple[str, Tensor]]:
-    """Waves [S_i] by utterance id."""
+    """Yield the waves [S_i] of utterances by id, with the vectors [S] of their speakers.
+
+    An utterance without tokens becomes silence of its `duration`.
+    """
     loud = [u for u in batch if tokens[u.id]]
     if loud:
         speakers = torch.stack([voices[u.speaker] for u in loud])

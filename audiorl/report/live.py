@@ -16,23 +16,22 @@ from audiorl.report.charts import Metrics, read_metrics
 from audiorl.report.tables import Table, as_text
 
 BARS = "▁▂▃▄▅▆▇█"
-WIDTH = 40  # characters of a sparkline
+SPARKS = 40  # characters of a sparkline
 RECENT = 20  # steps that warnings look at
-SILENCE = 10  # steps' time without a line after which a run may hang
-PERCENT, SECONDS, PLAIN = "{:.1%}", "{:.2f} s", "{:.4g}"
+PATIENCE = 10  # steps' time without a line after which a run may hang
 ROWS = (  # name, key of metrics.jsonl, format
-    ("reward", "reward", PLAIN),
-    ("dev error rate", "eval/wer", PERCENT),
-    ("judge's score", "eval/judge", PLAIN),
-    ("length (tokens)", "completions/mean_length", PLAIN),
-    ("cut short", "completions/clipped_ratio", PERCENT),
-    ("equal groups", "frac_reward_zero_std", PERCENT),
-    ("gap to rollout", "sampling/sampling_logp_difference/mean", PLAIN),
-    ("KL to the start", "kl", PLAIN),
-    ("entropy (nats)", "entropy", PLAIN),
-    ("loss", "loss", PLAIN),
-    ("gradient norm", "grad_norm", PLAIN),
-    ("step", "timing_s/step", SECONDS),
+    ("reward", "reward", "{:.4g}"),
+    ("dev error rate", "eval/wer", "{:.1%}"),
+    ("judge's score", "eval/judge", "{:.4g}"),
+    ("length (tokens)", "completions/mean_length", "{:.4g}"),
+    ("cut short", "completions/clipped_ratio", "{:.1%}"),
+    ("equal groups", "frac_reward_zero_std", "{:.1%}"),
+    ("gap to rollout", "sampling/sampling_logp_difference/mean", "{:.4g}"),
+    ("KL to the start", "kl", "{:.4g}"),
+    ("entropy (nats)", "entropy", "{:.4g}"),
+    ("loss", "loss", "{:.4g}"),
+    ("gradient norm", "grad_norm", "{:.4g}"),
+    ("step", "timing_s/step", "{:.2f} s"),
 )
 
 
@@ -47,7 +46,7 @@ def live_view(exp: Path, now: float) -> str:
     told = warnings(metrics)
     idle = now - (exp / "metrics.jsonl").stat().st_mtime
     pace = _recent(metrics, "timing_s/step")
-    if not is_done(exp) and idle > max(60, SILENCE * pace):
+    if not is_done(exp) and idle > max(60, PATIENCE * pace):
         told.append(f"no line for {idle / 60:.0f} minutes: see train.log, and whether it runs.")
     lines = [_headline(exp, metrics), "", as_text(_numbers(metrics))]
     if phases := _phases(metrics):
@@ -87,11 +86,11 @@ def _numbers(metrics: Metrics) -> Table:
 
 
 def sparkline(values: np.ndarray) -> str:
-    """Return bars of at most WIDTH characters, each the mean of its share of the values [N]."""
-    means = np.array([part.mean() for part in np.array_split(values, min(WIDTH, len(values)))])
+    """Return bars of at most SPARKS characters, each the mean of its share of the values [N]."""
+    means = np.array([part.mean() for part in np.array_split(values, min(SPARKS, len(values)))])
     span = np.ptp(means)
     heights = (means - means.min()) / span if span > 0 else np.zeros(len(means))
-    return "".join(BARS[round(height * (len(BARS) - 1))] for height in heights).ljust(WIDTH)
+    return "".join(BARS[round(height * (len(BARS) - 1))] for height in heights).ljust(SPARKS)
 
 
 def _phases(metrics: Metrics) -> str:
@@ -127,7 +126,7 @@ def _flat(metrics: Metrics) -> Iterator[str]:
     )
 
 
-SHARES: tuple[tuple[str, float, str], ...] = (  # key, share from which it is said, sentence
+TOO_MANY: tuple[tuple[str, float, str], ...] = (  # key, share from which it is said, sentence
     (
         "completions/clipped_ratio",
         0.05,
@@ -150,7 +149,7 @@ SHARES: tuple[tuple[str, float, str], ...] = (  # key, share from which it is sa
 
 
 def _shares(metrics: Metrics) -> Iterator[str]:
-    for key, least, sentence in SHARES:
+    for key, least, sentence in TOO_MANY:
         if (share := _recent(metrics, key)) >= least:
             yield sentence.format(share)
 

@@ -17,7 +17,7 @@ from typing import IO, Any
 from audiorl.errors import UserError, reason
 
 LINE_SECONDS = 60  # between two lines of progress where there is no terminal
-LINE = "{desc}: {n_fmt} of {total_fmt} ({unit}) in {elapsed}, {remaining} left{postfix}"
+PROGRESS_LINE = "{desc}: {n_fmt} of {total_fmt} ({unit}) in {elapsed}, {remaining} left{postfix}"
 
 
 @contextlib.contextmanager
@@ -167,5 +167,10 @@ def progress(
     shown: dict[str, Any] = {"file": stream, "dynamic_ncols": True}
     if not stream.isatty():
         tqdm.monitor_interval = 0  # no thread of its own: workers are forked
-        shown = {"file": _Lines(stream), "bar_format": LINE, "miniters": 1, "mininterval": 1}
+        shown = {
+            "file": _Lines(stream),
+            "bar_format": PROGRESS_LINE,
+            "miniters": 1,
+            "mininterval": 1,
+        }
     return tqdm(iterable, desc=desc, total=total, unit=unit, **shown)
