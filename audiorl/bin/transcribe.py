@@ -19,7 +19,7 @@ from audiorl.bin.unpack import opened
 
 def main() -> None:
     options = parser(__doc__, config=False)
-    options.add_argument("files", nargs="+", metavar="FILE", help="audio")
+    options.add_argument("audio", nargs="+", metavar="FILE", help="audio files")
     options.add_argument("--model", required=True, help="see above")
     options.add_argument("--format", choices=("text", "json", "srt"), default="text")
     options.add_argument("--out", type=Path, help="a folder for one output file for each input")
@@ -27,17 +27,17 @@ def main() -> None:
     args = options.parse_args()
     if args.window and args.window < 1:
         options.error("--window needs at least 1 s.")
-    if args.format == "srt" and not args.out and len(set(args.files)) > 1:
+    if args.format == "srt" and not args.out and len(set(args.audio)) > 1:
         options.error("subtitles of several files need --out, a folder.")
     from audiorl.infer.files import open_model, output_names, shown, transcribe_files
     from audiorl.runtime.device import setup_torch
     from audiorl.runtime.files import atomic_write
 
-    names = output_names(args.files, args.out, args.format) if args.out else {}
+    names = output_names(args.audio, args.out, args.format) if args.out else {}
     with opened(args.model) as folder:
         model, config = open_model(folder)
         setup_torch(config.num_threads)
-        found = transcribe_files(model, config, args.files, args.window)
+        found = transcribe_files(model, config, args.audio, args.window)
     for transcript in found:
         text = shown(transcript, args.format)
         if names:

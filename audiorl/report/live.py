@@ -19,7 +19,7 @@ BARS = "▁▂▃▄▅▆▇█"
 SPARKS = 40  # characters of a sparkline
 RECENT = 20  # steps that warnings look at
 PATIENCE = 10  # steps' time without a line after which a run may hang
-ROWS = (  # name, key of metrics.jsonl, format
+LIVE_ROWS = (  # name, key of metrics.jsonl, format
     ("reward", "reward", "{:.4g}"),
     ("dev error rate", "eval/wer", "{:.1%}"),
     ("judge's score", "eval/judge", "{:.4g}"),
@@ -77,7 +77,7 @@ def _headline(exp: Path, metrics: Metrics) -> str:
 
 def _numbers(metrics: Metrics) -> Table:
     rows = []
-    for name, key, shown in ROWS:
+    for name, key, shown in LIVE_ROWS:
         if key in metrics:
             values = metrics[key][1]
             ends = [shown.format(value) for value in (values[0], values[-1])]
