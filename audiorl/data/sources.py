@@ -209,8 +209,10 @@ def _cut(
     try:
         recording = cut["recording"]
         (source,) = recording["sources"]
-        if source["type"] != "file" or len(source["channels"]) > 1 or recording.get("transforms"):
-            raise ValueError(f"{source['type']}, channels {source['channels']}")
+        if recording.get("transforms"):
+            raise ValueError("it is transformed")
+        if source["type"] != "file" or len(source["channels"]) > 1:
+            raise ValueError(f"a {source['type']} of channels {source['channels']}")
         for said in cut["supervisions"]:
             start = max(cut["start"] + said["start"], 0.0)
             end = cut["start"] + min(said["start"] + said["duration"], cut["duration"])
@@ -224,8 +226,8 @@ def _cut(
             )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
-            f"{place} is no plain cut of one file of one channel ({error!r}), but mixed, "
-            "perturbed, in memory, or broken; save cuts of recordings."
+            f"{place} is no cut of one plain file of one channel ({reason(error)}); save cuts of "
+            "recordings, neither mixed nor perturbed."
         ) from error
 
 

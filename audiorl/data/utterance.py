@@ -79,7 +79,7 @@ def absolute_audio(wav_scp: Path, entries: dict[str, str]) -> dict[str, str]:
     """Return the entries of wav.scp with absolute paths; commands stay as they are.
 
     Kaldi reads relative paths from the working directory, which is the recipe's folder. When the
-    first one does not exist there, they are looked up from the folder that holds data/.
+    first one does not exist there, they are looked up from the folders that wav.scp lies in.
     """
     base: Path | None = None
     absolute = {}
@@ -92,9 +92,9 @@ def absolute_audio(wav_scp: Path, entries: dict[str, str]) -> dict[str, str]:
 
 
 def _audio_base(wav_scp: Path, audio: str) -> Path:
-    recipe = Path(os.path.abspath(wav_scp)).parent.parent.parent
     file = audio if Path(audio).exists() else audio.rpartition(":")[0] or audio
-    return recipe if (recipe / file).exists() and not Path(file).exists() else Path.cwd()
+    places = [Path.cwd(), *Path(os.path.abspath(wav_scp)).parents]
+    return next((place for place in places if (place / file).exists()), places[0])
 
 
 def parse_segment(value: str) -> tuple[str, float, float] | None:

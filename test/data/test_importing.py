@@ -174,6 +174,21 @@ def test_each_format_gives_the_same_utterances(
     assert "kept 30 of 30 utterances" in capsys.readouterr().out
 
 
+def test_a_dump_of_espnet(said: list[Said], tmp_path: Path) -> None:
+    """Data directories deeper than Kaldi's, with paths from the folder of the recipe."""
+    raw = as_data_directory(said, tmp_path).rename(tmp_path / "raw")
+    (tmp_path / "dump").mkdir()
+    raw = raw.rename(tmp_path / "dump" / "raw")
+    for name in SETS:
+        table = raw / name / "wav.scp"
+        table.write_text(table.read_text().replace(f"{said[0][0].parents[1]}/", "downloads/"))
+        (raw / name / "feats_type").write_text("raw\n")
+    (tmp_path / "downloads").symlink_to(said[0][0].parents[1])
+    sets = imported(raw, tmp_path / "data")
+    assert [len(sets[name]) for name in SETS] == [20, 5, 5]
+    assert sets["dev"][0].audio.startswith(f"{tmp_path}/downloads/")
+
+
 def test_a_name_of_the_hub_is_fetched(
     said: list[Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -260,7 +275,7 @@ LINE = '{"audio": "a.wav", "text": "words", '
         ("a.jsonl", LINE + '"start": "x"}\n', "a.jsonl:1: its start is no number of seconds ('x')"),
         ("a.jsonl", LINE + '"start": 2, "end": 1}\n', "a.jsonl:1 ends at 1 s, not after its start"),
         ("a.jsonl", LINE + '"speaker": [1]}\n', "a.jsonl:1: its speaker is no text ([1])"),
-        ("a.jsonl", '{"supervisions": [], "tracks": []}\n', "a.jsonl:1 is no plain cut of one"),
+        ("a.jsonl", '{"supervisions": [], "tracks": []}\n', "a.jsonl:1 is no cut of one plain"),
         ("a.xml", "<a/>\n", "a.xml is no list that is read"),
         ("a.tsv", "a.wav\twords\n", "1 utterances for training are too few to take dev (0)"),
         ("a.tsv", "b.wav\twords\n", "a.tsv: no utterance is left"),
