@@ -1,14 +1,14 @@
 """Prepares speech in several conditions, and recordings without speech, from LibriSpeech.
 
 Readers of the sets differ. Where the corpus has its official parts, train is train-clean-100, dev
-dev-clean and test test-other. Of a part of the corpus, the reader who says most is test, the next
-train, the others dev. LJSpeech, if it is given, is one more test set (test_lj). Of a long set,
+dev-clean and test test-other. Of a part of the corpus, the reader who says most is train, the next
+test, the others dev. LJSpeech, if it is given, is one more test set (test_lj). Of a long set,
 --most utterances are taken, spread over it.
 
 For each set S, beside the recordings as they are (S):
   S_10db, S_5db   noise at this SNR: white, pink, hum; of the test sets brown, music, babble
   S_room          the echo of a room
-and train_noisy, which is the noisy ones of train, and train_nospeech, dev_nospeech, test_nospeech:
+and train_noisy and dev_noisy, which are the noisy ones of both, and train_nospeech, dev_nospeech, test_nospeech:
 sounds without speech, 1 to 12 s long. The kinds of noise and of sounds in test are heard nowhere
 else. --no_speech sets how many recordings there are.
 
@@ -39,7 +39,7 @@ from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
 from audiorl.runtime.files import atomic_write, progress
 
-VERSION = 1  # raise it when the same options make other recordings
+VERSION = 2  # raise it when the same options make other recordings
 PARTS = {"train": "train-clean-100", "dev": "dev-clean", "test": "test-other"}
 OFFICIAL = {"train-clean-100": 28539, "dev-clean": 2703, "test-other": 2939}
 SNRS = (10, 5)
@@ -88,7 +88,7 @@ def split(parts: dict[str, list[Utterance]]) -> dict[str, list[Utterance]]:
             "get more of the corpus."
         )
     third = max(1, len(readers) // 3)
-    chosen = {"test": readers[:third], "train": readers[third:-third], "dev": readers[-third:]}
+    chosen = {"train": readers[:third], "test": readers[third:-third], "dev": readers[-third:]}
     for name, found in chosen.items():
         print(f"NOT OFFICIAL: {name} is what readers {', '.join(found[:5])} say")
     return {name: [u for r in found for u in by_reader[r]] for name, found in chosen.items()}
@@ -124,9 +124,9 @@ def write_sets(sets: dict[str, list[Utterance]], out: Path, genders: dict[str, s
             condition: write_condition(out, f"{name}_{condition}", utterances, make)
             for condition, make in {**conditions, "room": echo_maker()}.items()
         }
-        if name == "train":
+        if name != "test":
             listed = [u for found in made.values() for u in found]
-            write_set(out / "train_noisy", listed, {})
+            write_set(out / f"{name}_noisy", listed, {})
 
 
 Maker = Callable[[int, Utterance], tuple[str, Callable[[], np.ndarray]]]
