@@ -16,16 +16,17 @@ class Formatting:
 
     cased: bool  # its first letter is a capital
     punctuated: bool  # it ends like a sentence
-    counts: Counts  # words as written; none where the reference has no case or no punctuation
+    counts: Counts  # words as written; none where the reference has no case
 
 
 def formatting(ref: str, hyp: str) -> Formatting:
     """Return the formatting of a hypothesis; both texts as written, not normalised.
 
-    A word counts as an error if its case or a sign at it differs. References of most corpora have
-    neither case nor punctuation: they are left out of the counts.
+    A word counts as an error if its case or a sign at it differs. References in letters of one
+    case, as those of many corpora, are left out of the counts.
     """
-    words = (ref.split(), hyp.split()) if is_cased(ref) and is_punctuated(ref) else ([], [])
+    cased = any(map(str.islower, ref)) and any(map(str.isupper, ref))
+    words = (ref.split(), hyp.split()) if cased else ([], [])
     return Formatting(is_cased(hyp), is_punctuated(hyp), count_errors(*words))
 
 

@@ -8,9 +8,9 @@ test, the others dev. LJSpeech, if it is given, is one more test set (test_lj). 
 For each set S, beside the recordings as they are (S):
   S_10db, S_5db   noise at this SNR: white, pink, hum; of the test sets brown, music, babble
   S_room          the echo of a room
-and train_noisy and dev_noisy, which are the noisy ones of both, and train_nospeech, dev_nospeech, test_nospeech:
-sounds without speech, 1 to 12 s long. The kinds of noise and of sounds in test are heard nowhere
-else. --no_speech sets how many recordings there are.
+and train_noisy and dev_noisy, which are the noisy ones of both, and train_nospeech,
+dev_nospeech, test_nospeech: sounds without speech, 1 to 12 s long. The kinds of noise and of
+sounds in test are heard nowhere else. --no_speech sets how many recordings there are.
 
 examples:
   local/data.sh --corpus /data/LibriSpeech
