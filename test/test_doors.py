@@ -145,8 +145,8 @@ def test_stages_3_to_7(plugins: Path, tmp_path: Path) -> None:
         ("model.family", "speech_lm", "model.family: there is no speech_lm; set audio_llm"),
         (
             "rl.engine",
-            "vllm",
-            "rl.engine: there is no vllm; set native, or put yours into",
+            "vlm",
+            "rl.engine: there is no vlm; set native, or put yours into",
         ),
         ("rl.engine", "sampling", "rl.engine: there is no sampling; set native"),
     ],

@@ -17,6 +17,7 @@ class DecodeConfig:
     """Decoding, or synthesis (stage 6)."""
 
     name: str = key("greedy", "names the folder decode_<name>")
+    engine: str = key("native", "samples or decodes, as rl.engine does")
     method: str = key(
         "greedy",
         "greedy, n-best by beam search, or Whisper's fallback: what loops or is unsure is drawn "
@@ -55,6 +56,9 @@ class DecodeConfig:
         """Yield the rules that the section breaks."""
         if not FOLDER.fullmatch(self.name):
             yield ("decode.name",), not_a_folder(self.name)
+        if self.engine != "native" and config.task == "asr" and self.method == "nbest":
+            keys = ("decode.engine", "decode.method")
+            yield keys, "beam search is the native engine's; set native, or method: greedy"
         if 0 < self.window_seconds < 1:
             yield ("decode.window_seconds",), "must be 0 (whole recordings) or at least 1; raise it"
 

@@ -42,7 +42,23 @@ class RLConfig:
         choices=("grpo", "supervised", "diffro", "both"),
     )
     engine: str = key(
-        "native", "samples responses: native, the policy itself, or one of yours in engines/"
+        "native",
+        "samples responses: native, the policy itself; vllm, in an environment of its own "
+        "(tools/install_engine.sh); or one of yours in engines/",
+    )
+    engine_python: str = key(
+        "", "Python of the engine's environment; empty: tools/engines/<engine>", resume=True
+    )
+    engine_url: str = key(
+        "",
+        "address of an engine that runs elsewhere, http://HOST:PORT; empty: a process of its own",
+        resume=True,
+    )
+    placement: str = key(
+        "resident",
+        "what is in the GPU's memory: all at once, or, in turn, what a phase of the step needs",
+        choices=("resident", "alternate"),
+        resume=True,
     )
     train: list[str] = key(
         ["adaptor", "llm"],
@@ -147,10 +163,11 @@ class RLConfig:
         0, "prompts of one update; 0: all of the step's [ppo_mini_batch_size]", ge=0
     )
     rollout_correction: str = key(
-        "none",
+        "auto",
         "weigh by min(policy / rollout, cap) of the token or sequence: for a rollout engine whose "
-        "probabilities differ from the policy's; costs one more forward [rollout_is]",
-        choices=("none", "token", "sequence"),
+        "probabilities differ from the policy's; costs one more forward; auto: none of native, "
+        "token of other engines [rollout_is]",
+        choices=("auto", "none", "token", "sequence"),
     )
     dynamic_sample: bool = key(
         False, "draw other prompts in place of groups whose rewards are all equal [filter_groups]"

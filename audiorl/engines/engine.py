@@ -10,12 +10,14 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from audiorl.config.rl import RLConfig
 from audiorl.config.variants import definition
 from audiorl.engines.sampling import Sampling
 from audiorl.errors import UserError
@@ -71,15 +73,39 @@ class Draws:
         ]
         return torch.from_numpy(np.stack([row.random(length) for row in rows]))
 
+    def seeds(self) -> list[int]:
+        """Return a seed below 2^63 for each prefix, for engines that draw by themselves.
+
+        They are 65,536 apart: members of a group may draw by what follows.
+        """
+        states = [
+            np.random.SeedSequence([self.seed, self.step, zlib.crc32(name.encode())])
+            for name in self.ids
+        ]
+        return [int(state.generate_state(1, np.uint64)[0]) >> 17 << 16 for state in states]
+
 
 class Engine(ABC):
     """Whoever continues prefixes for collector, evaluation, probe and decoding.
 
-    test/engines/contract.py holds what every engine must fulfil.
+    test/engines/contract.py holds what every engine must fulfil. It is closed at the end of a
+    `with` block.
     """
 
-    def __init__(self, policy: Policy) -> None:
+    # Whether it samples from the policy's own tensors: its log-probabilities are the policy's, and
+    # a resumed run goes on as if it had never stopped.
+    exact = True
+    repetition_aware = False  # whether it knows `Sampling.repetition_window`
+
+    def __init__(self, policy: Policy, rl: RLConfig | None = None) -> None:
+        """`rl`: settings of the engine, for one that has any."""
         self.policy = policy
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     @abstractmethod
     def generate(
@@ -111,12 +137,12 @@ class Engine(ABC):
         """End whatever the engine has started."""
 
 
-def make_engine(name: str, policy: Policy) -> Engine:
-    """Return the engine of a name for `policy`; UserError if there is none."""
+def make_engine(name: str, policy: Policy, rl: RLConfig) -> Engine:
+    """Return the engine of a name for `policy`; UserError if there is none, or it cannot start."""
     found = definition(f"audiorl.engines.{name}", "PolicyEngine")
     if found is None:
         raise UserError(
             f"rl.engine: there is no engine {name}; set native, or put yours into the folder "
             "engines/ of AUDIORL_PLUGINS."
         )
-    return found(policy)
+    return found(policy, rl)

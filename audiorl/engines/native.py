@@ -15,6 +15,8 @@ from audiorl.models.language_model import Prefix
 class PolicyEngine(Engine):
     """Reads each prefix once, for its whole group; rows that have ended leave the batch."""
 
+    repetition_aware = True
+
     @torch.no_grad()
     def generate(
         self,

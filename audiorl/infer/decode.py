@@ -11,12 +11,11 @@ from typing import Protocol
 from audiorl.config.schema import Config
 from audiorl.data.tables import set_files
 from audiorl.data.utterance import Utterance, read_utterances
-from audiorl.engines.native import PolicyEngine
+from audiorl.engines.engine import Engine, make_engine
 from audiorl.infer.hypothesis import Hypothesis
 from audiorl.infer.transcribe import transcribe
 from audiorl.infer.windows import join, windows
 from audiorl.models.policy import Policy, load_policy
-from audiorl.models.recogniser import Recogniser
 from audiorl.runtime.device import pick_device
 from audiorl.runtime.files import atomic_write
 from audiorl.runtime.locks import exclusive
@@ -36,7 +35,7 @@ class Decoder(Protocol):
     def load(self, experiment: Path) -> Policy:
         """Return the experiment's model. Raises UserError when it cannot decode."""
 
-    def decode(self, model: Policy, data: Path, stamp: Stamp) -> None:
+    def decode(self, engine: Engine, data: Path, stamp: Stamp) -> None:
         """Decode the set `data` into the folder of `stamp`, which is written last."""
 
 
@@ -54,9 +53,10 @@ def decode_sets(decoder: Decoder, dump: Path, experiments: Iterable[Path]) -> No
             print(f"{folder} is complete: nothing to do")
             continue
         model = decoder.load(experiment)
-        with exclusive(folder):
+        engine = make_engine(config.decode.engine, model, config.rl)
+        with exclusive(folder), engine:
             for name, stamp in wanted.items():
-                decoder.decode(model, dump / name, stamp)
+                decoder.decode(engine, dump / name, stamp)
                 print(f"wrote {folder / name}")
 
 
@@ -74,6 +74,8 @@ class Transcriber:
             outputs.append(out / "nbest.jsonl")
         if self.config.decode.window_seconds:
             keys.append("window_seconds")
+        if self.config.decode.engine != "native":
+            keys.append("engine")
         settings = {key: getattr(self.config.decode, key) for key in keys}
         if self.config.decode.method == "fallback":
             settings["seed"] = self.config.seed
@@ -83,7 +85,7 @@ class Transcriber:
     def load(self, experiment: Path) -> Policy:
         return load_policy(experiment / "model", str(pick_device(self.config.device)))
 
-    def decode(self, model: Recogniser, data: Path, stamp: Stamp) -> None:
+    def decode(self, engine: Engine, data: Path, stamp: Stamp) -> None:
         keys, utterances = self.config.decode, read_utterances(data)
         started = time.perf_counter()
         parts = windows(utterances, keys.window_seconds)
@@ -91,9 +93,9 @@ class Transcriber:
         if len(heard) > len(utterances):
             cut = sum(len(own) > 1 for own in parts.values())
             print(f"{data.name}: {cut} of {len(utterances)} recordings in {len(heard)} windows")
-        model.refuse_unfit(heard, data)
+        engine.policy.refuse_unfit(heard, data)
         found = transcribe(
-            PolicyEngine(model),
+            engine,
             heard,
             max_length=keys.max_completion_length,
             batch_seconds=keys.batch_seconds,

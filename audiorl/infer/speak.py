@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,8 +11,11 @@ import torch
 from audiorl.config.decoding import DecodeConfig
 from audiorl.data.utterance import Utterance
 from audiorl.engines.engine import Draws, Engine
+from audiorl.engines.native import PolicyEngine
 from audiorl.engines.sampling import Sampling
 from audiorl.runtime.files import progress
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,10 @@ def speak(
     desc: str = "synthesis",
 ) -> dict[str, Spoken]:
     """Return the speech of texts by utterance id; its draws follow from id and `seed`."""
-    model = engine.policy
+    model, sampling = engine.policy, speech_sampling(decode)
+    if sampling.repetition_window and not engine.repetition_aware:
+        log.info("%s is sampled by the native engine: decode.repetition_window is set", desc)
+        engine = PolicyEngine(model)
     training = model.training
     model.eval()
     spoken: dict[str, Spoken] = {}
@@ -60,7 +67,7 @@ def speak(
                 model.prefix(model.encode(batch)),
                 group=1,
                 max_length=decode.max_completion_length,
-                sampling=speech_sampling(decode),
+                sampling=sampling,
                 draws=Draws(seed, 0, ids),
             )
             rows = zip(ids, rollout.tokens, rollout.finished.tolist(), strict=True)

@@ -18,7 +18,7 @@ from audiorl.data.audio import read_audio
 from audiorl.data.speech_tokens import CODEC, TOKENS, check_codec, read_tokens, write_tokens
 from audiorl.data.tables import set_files, write_table
 from audiorl.data.utterance import Utterance, read_utterances
-from audiorl.engines.native import PolicyEngine
+from audiorl.engines.engine import Engine
 from audiorl.errors import UserError
 from audiorl.infer.decode import DONE
 from audiorl.infer.speak import speak
@@ -36,7 +36,8 @@ RECORDINGS = 20  # of a speaker, at most, whose vectors the mean is of
 SAMPLED = "sampled.json"  # stamp of the tokens
 WAVES_BEGUN = "waves.json"  # what the waves that are there were made from, written before them
 SOUND = "sound/"  # beginning of the names of inputs that tokens do not follow from
-FREE = ("name", "method", "num_beams", "batch_seconds", "batch_size")  # keys that change no sound
+# Keys that change no sound; the engine does if it is not the native one.
+FREE = ("name", "method", "num_beams", "batch_seconds", "batch_size", "engine")
 
 
 @torch.no_grad()
@@ -77,6 +78,8 @@ class Synthesiser:
 
     def stamp(self, experiment: Path, data: Path, out: Path) -> Stamp:
         decode = {k: v for k, v in asdict(self.config.decode).items() if k not in FREE}
+        if self.config.decode.engine != "native":
+            decode["engine"] = self.config.decode.engine
         voices = self.folder / VOICES
         train = self.dump / self.config.data.train
         sound = {"voices": voices} if voices.exists() else set_files(train)
@@ -93,8 +96,8 @@ class Synthesiser:
         check_codec(codec_info(codec), model.facts.codec, str(self.folder), str(experiment), fix)
         return model
 
-    def decode(self, model: SpeechLM, data: Path, stamp: Stamp) -> None:
-        synthesise_set(model, *self._codec_and_voices, self.config, data, stamp)
+    def decode(self, engine: Engine, data: Path, stamp: Stamp) -> None:
+        synthesise_set(engine, *self._codec_and_voices, self.config, data, stamp)
 
     @functools.cached_property
     def _codec_and_voices(self) -> tuple[Codec, dict[str, Tensor]]:
@@ -113,7 +116,7 @@ def made_in(out: Path) -> list[Path]:
 
 
 def synthesise_set(
-    model: SpeechLM,
+    engine: Engine,
     codec: Codec,
     voices: Mapping[str, Tensor],
     config: Config,
@@ -126,11 +129,12 @@ def synthesise_set(
     UserError, before anything is made, for a text that cannot be spoken.
     """
     out, utterances = stamp.path.parent, read_utterances(data, texts_alone=True)
+    model = engine.policy
     model.refuse_texts(utterances, config.decode.max_completion_length)
     sampled = stamp.at(out / SAMPLED, [out / TOKENS, out / CODEC], without=SOUND)
     if not sampled.is_current():
         started = time.perf_counter()
-        spoken = speak(PolicyEngine(model), utterances, config.decode, config.seed, data.name)
+        spoken = speak(engine, utterances, config.decode, config.seed, data.name)
         write_tokens(out, {n: s.tokens for n, s in spoken.items()}, model.facts.codec)
         sampled.write(
             method="sample",

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,6 +121,18 @@ def merge_adapters(model: nn.Module) -> None:
             del module.peft_config
     if whole:
         log.info("merged: %.0f %% of the adapters' change outlasts rounding", 100 * kept / whole)
+
+
+@torch.no_grad()
+def merged_weights(root: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield the parameters of `root` as if its adapters were merged, which they stay without."""
+    for name, parameter in root.named_parameters():
+        owner, adapted, _ = name.partition(".base_layer.")
+        if adapted and name.endswith(".weight"):
+            change = root.get_submodule(owner).get_delta_weight(NAME)
+            parameter = (parameter.float() + change.float()).to(parameter.dtype)
+        if not is_adapter(name):
+            yield name.replace(".base_layer.", "."), parameter.detach()
 
 
 def save_for_peft(root: nn.Module, base: Path, folder: Path) -> None:

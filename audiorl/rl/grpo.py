@@ -47,6 +47,7 @@ from audiorl.rl.metrics import (
     learning_metrics,
     reward_metrics,
 )
+from audiorl.rl.mismatch import Mismatch, MismatchLimit
 from audiorl.rl.phases import Phases
 from audiorl.runs.optimizer import RL_NORM, Optimizers
 from audiorl.runtime.batching import mini_batches
@@ -132,14 +133,25 @@ class GRPO:
             rl.sapo_temperature_pos,
             rl.sapo_temperature_neg,
         )
+        self.correction = rl.rollout_correction
+        if self.correction == "auto":
+            self.correction = "none" if self.engine.exact else "token"
+        self.limit = MismatchLimit(self.engine, self.sampling)
+        self.mismatch = Mismatch()  # of a step
         self._sharing_is_checked = False
 
     def step(self, step: int, utterances: Sequence[Utterance], rate: float) -> StepOutput:
         """One step on B utterances, with G hypotheses each, at `rate` times the inputs rate."""
         phases = Phases(self.model.device)
+        self.mismatch = Mismatch()
         batch = self.collect(step, utterances, phases)  # encode, rollout, reward
         with phases("old_logps"):
             inputs = self._update_inputs(batch)
+        if not self.engine.exact:
+            first = batch.select([0])
+            self.limit.check(
+                step, self.mismatch, lambda: self._prefix(self.model, first), first.rollout
+            )
         with phases("update"):
             update_metrics = self._update(step, rate, inputs)
         with phases("sync"):
@@ -148,6 +160,7 @@ class GRPO:
             **reward_metrics(batch),
             **completion_metrics(batch.rollout),
             **update_metrics,
+            **self.mismatch.metrics(),
             **phases.metrics(sum(u.duration or 0.0 for u in utterances)),
         }
         # Of the prompts that others replaced, the rewards were all equal.
@@ -161,16 +174,16 @@ class GRPO:
         """Advantages, and what the policy before the update gives to the rollout."""
         rl, rollout = self.config, batch.rollout
         old_logps, weights = rollout.logps, torch.ones_like(rollout.logps)
-        if rl.rollout_correction != "none":
-            old_logps = self._piecewise(
+        if self.correction != "none" or not self.engine.exact:
+            scored = self._piecewise(
                 batch, lambda b: self._policy_logprobs(b, b.rollout.mask).logps
             )
+            self.mismatch.add(scored, rollout.logps, rollout.mask)
+            self.mismatch.is_open = False
+        if self.correction != "none":
+            old_logps = scored
             weights = off_policy_weights(
-                old_logps,
-                rollout.logps,
-                rollout.mask,
-                rl.rollout_correction,
-                CORRECTION_CAP,
+                old_logps, rollout.logps, rollout.mask, self.correction, CORRECTION_CAP
             )
         if rl.beta and rl.kl_in_reward:
             reference = self._piecewise(
@@ -224,6 +237,7 @@ class GRPO:
                     parts.append(self.auxiliary.backward(step, iteration, rows.tolist()))
                 utterances = [inputs.batch.utterances[p] for p in prompts]
                 grad_norm += self.optimizer.step(rate, RL_NORM, utterances)
+                self.mismatch.is_open = False
                 updates += 1
         for name in {name for part in parts for name in part}:
             extra[name] = fmean(part[name].item() for part in parts if name in part)
@@ -252,16 +266,16 @@ class GRPO:
             ratio, current.logps, advantage, self.clip
         )
         per_token = per_token * inputs.weights
-        mismatch = current.logps - inputs.batch.rollout.logps
+        if self.mismatch.is_open:
+            self.mismatch.add(current.logps, inputs.batch.rollout.logps, mask)
         seen = {
             "tokens": mask.sum(),
             "entropy": current.entropy.sum(),
             "clip_ratio/low_mean": (low & mask).sum(),
             "clip_ratio/high_mean": (high & mask).sum(),
             "clip_ratio/region_mean": ((low | high) & mask).sum(),
-            "sampling/sampling_logp_difference/mean": (mismatch.abs() * mask).sum(),
         }
-        if rl.rollout_correction != "none":
+        if self.correction != "none":
             seen["sampling/importance_sampling_ratio/mean"] = (inputs.weights * mask).sum()
         if rl.beta and not rl.kl_in_reward:
             kl = self._kl(inputs.batch, mask, current)

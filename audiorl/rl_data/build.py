@@ -105,6 +105,7 @@ def probe_settings(config: Config) -> dict[str, object]:
         "rewards": [asdict(reward) for reward in rl.rewards],
         "reward_combination": rl.reward_combination,
         **{key: getattr(rl, key) for key in keys},
+        **({} if rl.engine == "native" else {"engine": rl.engine}),
     }
 
 

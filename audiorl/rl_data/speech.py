@@ -75,6 +75,7 @@ def _stamp(config: Config, policy: str, weights: Path, dump: Path, out: Path) ->
         "seed": config.seed,
         "sets": sets,
         "normalizer": config.score.normalizer,  # texts are held out as they are scored
+        **({} if config.rl.engine == "native" else {"engine": config.rl.engine}),
     }
     inputs = {"weights": weights}
     for name in sets:

@@ -92,8 +92,9 @@ class Recognition(Task):
             print(f"{out} is complete: nothing to do")
             return
         model = load_policy(init / "model", str(pick_device(config.device)))
-        sampler = Sampler(make_engine(config.rl.engine, model), config.rl, config.seed)
-        build_rl_data(sampler, str(init), weights, config, dump, out)
+        with make_engine(config.rl.engine, model, config.rl) as engine:
+            sampler = Sampler(engine, config.rl, config.seed)
+            build_rl_data(sampler, str(init), weights, config, dump, out)
 
     def _refuse_unfit(self, model: Recogniser, inputs: dict[str, list[Utterance]]) -> None:
         """Raises UserError before any training for audio that the model cannot hear, tests too."""

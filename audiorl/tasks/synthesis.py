@@ -72,8 +72,8 @@ class Synthesis(Task):
     def build_rl_set(self, init: Path, out: Path) -> None:
         config, weights = self.config, init / "model" / WEIGHTS
         model = load_policy(init / "model", str(pick_device(config.device)))
-        engine = make_engine(config.rl.engine, model)
-        build_speech_rl_set(engine, str(init), weights, config, self.folders.dump, out)
+        with make_engine(config.rl.engine, model, config.rl) as engine:
+            build_speech_rl_set(engine, str(init), weights, config, self.folders.dump, out)
 
     def decoder(self) -> Synthesiser:
         return Synthesiser(self.config, self.folders.dump, self.folders.codec)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from audiorl.data.rl_set import read_rl_set
 from audiorl.data.utterance import Utterance, read_utterances
-from audiorl.engines.engine import make_engine
+from audiorl.engines.engine import Engine, make_engine
 from audiorl.errors import UserError
 from audiorl.models import WEIGHTS
 from audiorl.models.lora import ADAPTED, merge_adapters
-from audiorl.models.policy import Policy, load_policy
+from audiorl.models.policy import load_policy
 from audiorl.rewards import build_rewards, reward_files
 from audiorl.rewards.core.workers import open_rewards
 from audiorl.rl.collect import Rewarder
@@ -61,8 +61,11 @@ def train_rl(task: Task, init: Path, data: Path, out: Path) -> None:
     utterances = [item.utterance for item in train]
     models = task.prepare(model, utterances, held_out)
     build_rewards(config, models).tell_coverage(utterances)
-    with open_rewards(config, models) as rewards:
-        _train(task, experiment, model, prompts, held_out, rewards)
+    with (
+        open_rewards(config, models) as rewards,
+        make_engine(config.rl.engine, model, config.rl) as engine,
+    ):
+        _train(task, experiment, engine, prompts, held_out, rewards)
     model.eval()
     if model.lora and not config.lora.merge:
         model.save_adapters(experiment.model_folder, init / "model")
@@ -76,16 +79,15 @@ def train_rl(task: Task, init: Path, data: Path, out: Path) -> None:
 def _train(
     task: Task,
     experiment: Experiment,
-    model: Policy,
+    engine: Engine,
     prompts: Prompts,
     dev: list[Utterance],
     rewards: Rewarder,
 ) -> None:
-    config, rl = task.config, task.config.rl
+    config, rl, model = task.config, task.config.rl, engine.policy
     model.eval()  # no dropout: the policy that samples is the policy that learns
     reference = model.reference(task.parts) if rl.beta > 0 else None
     optimizer = Optimizers(model.train_only(task.parts), rl.learning_rate, 0.0)
-    engine = make_engine(rl.engine, model)
     checkpoints = Checkpoints(experiment.folder / "checkpoints")
     # The reward model's error is lowest where it is hacked: a run that stops for that looks back.
     window = rl.early_stop_window if rl.early_stop == "stop" else 0
@@ -97,6 +99,11 @@ def _train(
     if state:
         prompts.restore(state["prompts"])
         task.restore(state["task"])
+        if not engine.exact:
+            log.info(
+                "going on from the checkpoint of step %d; %s samples otherwise after a restart, so "
+                "the run is not the one that was never stopped, bit for bit", done, rl.engine,
+            )  # fmt: skip
     else:
         best.offer(0, task.evaluate(engine, dev, 0, reporter), model)
     log.info(
@@ -114,6 +121,7 @@ def _train(
             bar.set_postfix(_shown(output.metrics, best.scores))
             last = step + 1 == rl.max_steps
             if (step + 1) % rl.eval_steps == 0 or last:
+                engine.sync()  # for learners that sample nothing themselves
                 best.offer(step + 1, task.evaluate(engine, dev, step + 1, reporter), model)
             if (step + 1) % rl.save_steps == 0 or last or task.should_stop:
                 state = {"best": best.scores, "prompts": prompts.state, "task": task.state}
@@ -121,7 +129,6 @@ def _train(
                 best.clean()
             if task.should_stop:
                 break
-    engine.close()
     reporter.close()
     best.choose(distrusted=task.should_stop)
     best.load_average(model)

@@ -95,7 +95,9 @@ def outcome(out: Path) -> dict[str, bytes]:
 
 def test_every_utterance_is_heard(data: Path, model, weights: Path, tmp_path: Path) -> None:
     codec, out = ToyCodec(), tmp_path / "out"
-    synthesise_set(model, codec, VOICES, CONFIG, data, stamp_of(CONFIG, data, weights, out))
+    synthesise_set(
+        PolicyEngine(model), codec, VOICES, CONFIG, data, stamp_of(CONFIG, data, weights, out)
+    )
     utterances = read_utterances(data)
     spoken = speak(PolicyEngine(model), utterances, CONFIG.decode, CONFIG.seed)
     tokens, info = read_tokens(out)
@@ -139,16 +141,28 @@ def test_no_tokens_are_silence(data: Path, tmp_path: Path) -> None:
 def test_it_goes_on_to_the_same_waves(death: int, data, model, weights, tmp_path, monkeypatch):
     whole, out = ToyCodec(), tmp_path / "out"
     synthesise_set(
-        model, whole, VOICES, CONFIG, data, stamp_of(CONFIG, data, weights, tmp_path / "plain")
+        PolicyEngine(model),
+        whole,
+        VOICES,
+        CONFIG,
+        data,
+        stamp_of(CONFIG, data, weights, tmp_path / "plain"),
     )
     with pytest.raises(KeyboardInterrupt):
         synthesise_set(
-            model, ToyCodec(death), VOICES, CONFIG, data, stamp_of(CONFIG, data, weights, out)
+            PolicyEngine(model),
+            ToyCodec(death),
+            VOICES,
+            CONFIG,
+            data,
+            stamp_of(CONFIG, data, weights, out),
         )
     assert not (out / DONE).exists()
     monkeypatch.setattr("audiorl.infer.synthesise.speak", None)  # the tokens are there
     codec = ToyCodec()
-    synthesise_set(model, codec, VOICES, CONFIG, data, stamp_of(CONFIG, data, weights, out))
+    synthesise_set(
+        PolicyEngine(model), codec, VOICES, CONFIG, data, stamp_of(CONFIG, data, weights, out)
+    )
     assert len(codec.batches) == len(whole.batches) - (death - 1)
     expected = {n: b for n, b in outcome(tmp_path / "plain").items() if n != "wav.scp"}
     assert {n: b for n, b in outcome(out).items() if n != "wav.scp"} == expected
@@ -162,7 +176,7 @@ def test_what_is_made_is_known(data: Path, model, weights: Path, tmp_path: Path)
 
     assert not is_made(CONFIG)
     made = stamp_of(CONFIG, data, weights, out)
-    synthesise_set(model, ToyCodec(), VOICES, CONFIG, data, made)
+    synthesise_set(PolicyEngine(model), ToyCodec(), VOICES, CONFIG, data, made)
     assert is_made(CONFIG)
     assert is_made(tiny_speech_config({"decode.batch_seconds": 9.0, "decode.batch_size": 3}))
     for key, value in {"decode.top_p": 0.5, "seed": 2, "decode.repetition_window": 3}.items():
@@ -192,7 +206,7 @@ def test_another_sound_of_the_same_tokens(data, model, weights, tmp_path, monkey
         (tmp_path / "codec" / "model" / "model.safetensors").write_bytes(content)
         stamp = stamp_of(CONFIG, data, weights, out)
         if not stamp.is_current():
-            synthesise_set(model, codec, VOICES, CONFIG, data, stamp)
+            synthesise_set(PolicyEngine(model), codec, VOICES, CONFIG, data, stamp)
 
     whole = ToyCodec()
     synthesise(whole, b"one")
@@ -208,9 +222,13 @@ def test_another_sound_of_the_same_tokens(data, model, weights, tmp_path, monkey
 
 def test_other_settings_are_spoken_anew(data: Path, model, weights: Path, tmp_path: Path) -> None:
     out, other = tmp_path / "out", tiny_speech_config({"seed": 5})
-    synthesise_set(model, ToyCodec(), VOICES, CONFIG, data, stamp_of(CONFIG, data, weights, out))
+    synthesise_set(
+        PolicyEngine(model), ToyCodec(), VOICES, CONFIG, data, stamp_of(CONFIG, data, weights, out)
+    )
     before = outcome(out)
-    synthesise_set(model, ToyCodec(), VOICES, other, data, stamp_of(other, data, weights, out))
+    synthesise_set(
+        PolicyEngine(model), ToyCodec(), VOICES, other, data, stamp_of(other, data, weights, out)
+    )
     after = outcome(out)
     assert after.keys() == before.keys()
     assert after["tokens"] != before["tokens"]
@@ -224,7 +242,7 @@ def test_bad_texts_are_refused_before_anything_is_made(model, weights, tmp_path:
     text.write_text(text.read_text().replace("ki lu", "ki 2"))
     with pytest.raises(UserError, match=r"^s1-test001: the speech LM never read 2 "):
         stamp = stamp_of(CONFIG, tmp_path / "test", weights, tmp_path / "o")
-        synthesise_set(model, ToyCodec(), VOICES, CONFIG, tmp_path / "test", stamp)
+        synthesise_set(PolicyEngine(model), ToyCodec(), VOICES, CONFIG, tmp_path / "test", stamp)
     assert not (tmp_path / "o").exists()
 
 

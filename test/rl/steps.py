@@ -244,7 +244,7 @@ def slow_groups(
             found.parts["overlong"] = -max(0, over) / rl.overlong_buffer
             weights["overlong"] = 1.0
         found.old = logps
-        if rl.rollout_correction != "none":
+        if rl.rollout_correction not in ("auto", "none"):
             found.old = slow_logps(model, sample.utterance, ids).tolist()
         if rl.kl_in_reward:
             others = slow_logps(reference, sample.utterance, ids).tolist()
@@ -281,7 +281,7 @@ def slow_responses(
         policy = slow_distribution(model, s.utterance, s.ids)  # [R, V]
         logps = policy[torch.arange(len(s.ids)), s.ids]
         response = Response(logps, s.old, s.advantage, counted)
-        if rl.rollout_correction != "none":
+        if rl.rollout_correction not in ("auto", "none"):
             log_weights = [o - r for o, r in zip(s.old, s.rollout_logps, strict=True)]
             if rl.rollout_correction == "sequence":
                 log_weights = [sum(log_weights)] * len(log_weights)

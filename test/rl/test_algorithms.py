@@ -94,8 +94,7 @@ def test_several_updates_are_the_slow_ones(path: Path, utterances) -> None:
     assert len(gradients) == len(expected) == (6 if may_be_iterated(path) else 1)
     for one, other in zip(gradients, expected, strict=True):
         close(one, other, 1e-4)
-    if may_be_iterated(path):
-        assert output.metrics["sampling/sampling_logp_difference/mean"] > 5e-3
+    assert output.metrics["sampling/sampling_logp_difference/max"] < 1e-4  # before it moves
     if preset(path).get("rl.policy_loss", "ppo") == "ppo" and may_be_iterated(path):
         assert 0.05 < output.metrics["clip_ratio/region_mean"] < 0.7
 

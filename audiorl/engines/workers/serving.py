@@ -1,0 +1,129 @@
+"""How the worker of an engine is asked: on its pipe by one trainer, or over HTTP by token.
+
+Workers run in the Python of their engine and import nothing of audiorl. A call is a name, options
+(JSON) and tensors (safetensors):
+
+    pipe   stdin   {"op": "generate", "group": 8, ...}   one line; tensors lie in a memory file
+           stdout  {"ok": true, ...}                     one line; tensors lie there, too
+    HTTP   POST /  the same line, then the tensors       answered alike
+
+An answer may follow blank lines, which say that the worker is alive. An error is {"ok": false,
+"error": "..."}. Nothing is unpickled; the server takes one call at a time.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hmac
+import json
+import os
+import signal
+import sys
+import time
+from argparse import ArgumentParser
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from safetensors.torch import load, load_file, save
+
+TOKEN = "AUDIORL_ENGINE_TOKEN"
+BEAT = 5.0  # s between signs of life
+DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
+
+
+class Calls:
+    """Calls the methods of a worker that are named in `public`, and writes signs of life."""
+
+    def __init__(self, worker: Any) -> None:
+        self.worker = worker
+        worker.beat = self.beat
+        self.out: BinaryIO | None = None
+        self.last = 0.0
+
+    def beat(self) -> None:
+        """Tell whoever waits that there is progress; at most every few seconds."""
+        if time.monotonic() - self.last > BEAT:
+            self._write(b"\n")
+
+    def answer(self, request: dict, tensors: dict, keep: Callable[[dict], None]) -> None:
+        """Do one call and write its answer; `keep` takes the tensors, before or behind it."""
+        made = {}
+        try:
+            operation = request.pop("op")
+            if operation not in self.worker.public:
+                raise ValueError(f"there is no operation {operation}")
+            facts = getattr(self.worker, operation)(tensors, **request) or {}
+            made = facts.pop("tensors", {})
+            line = {"ok": True, **facts}
+        except Exception as error:
+            line = {"ok": False, "error": f"{type(error).__name__}: {error}"}
+        keep(made)
+        self._write(json.dumps(line).encode() + b"\n")
+
+    def _write(self, line: bytes) -> None:
+        self.out.write(line)
+        self.out.flush()
+        self.last = time.monotonic()
+
+
+def serve(worker: Any) -> None:
+    """Answer calls until the pipe ends or, as a server, for ever."""
+    parser = ArgumentParser(description=sys.modules["__main__"].__doc__)
+    parser.add_argument("--memory", type=int, help="descriptor of the memory file (on a pipe)")
+    parser.add_argument("--parent", type=int, help="process that it ends with (on a pipe)")
+    parser.add_argument("--listen", metavar="HOST:PORT", help=f"serve by the token in ${TOKEN}")
+    options = parser.parse_args()
+    calls = Calls(worker)
+    if options.listen:
+        _listen(calls, options.listen)
+    else:
+        _end_with(options.parent)
+        _answer_pipe(calls, f"/proc/self/fd/{options.memory}")
+
+
+def _end_with(parent: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _answer_pipe(calls: Calls, memory: str) -> None:
+    calls.out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # engines print; the pipe is for answers alone
+
+    def keep(made: dict) -> None:
+        Path(memory).write_bytes(save(made))
+
+    for line in sys.stdin:
+        tensors = {name: t.clone() for name, t in load_file(memory).items()}
+        calls.answer(json.loads(line), tensors, keep)
+
+
+def _listen(calls: Calls, address: str) -> None:
+    token = os.environ.get(TOKEN, "")
+    if len(token) < 16:
+        sys.exit(f"error: set {TOKEN} to a secret of at least 16 characters, there and here.")
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            given = self.headers.get("Authorization", "")
+            if not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
+                self.send_error(403)
+                return
+            request = json.loads(self.rfile.readline())
+            rest = self.rfile.read(int(self.headers["X-Tensors"]))
+            self.send_response(200)
+            self.end_headers()
+            calls.out, made = self.wfile, {}
+            calls.answer(request, load(rest), made.update)
+            self.wfile.write(save(made))
+
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+    host, _, port = address.rpartition(":")
+    print(f"listening on {host}:{port}", file=sys.stderr, flush=True)
+    HTTPServer((host, int(port)), Handler).serve_forever()

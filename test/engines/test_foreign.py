@@ -1,0 +1,204 @@
+"""Engines in other processes, by a fake worker that speaks the protocol for real."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import contract
+import pytest
+import torch
+from contract import Case
+from test_contract import TEXTS
+from tiny import move_adapters, sing, tiny_config, tiny_model
+
+from audiorl.config.lora import LoRAConfig
+from audiorl.engines.engine import make_engine
+from audiorl.engines.foreign import ForeignEngine
+from audiorl.engines.sampling import Sampling
+from audiorl.errors import UserError
+from audiorl.models.language_model import Prefix
+from audiorl.models.lora import merge_adapters, merged_weights
+
+FAKE = Path(__file__).with_name("fake_worker.py")
+
+
+class FakeEngine(ForeignEngine):
+    name, script = "fake", FAKE
+
+
+def settings(**keys: object):
+    return tiny_config({"rl.engine_python": sys.executable} | keys).rl
+
+
+@pytest.fixture(scope="module")
+def case() -> Case:
+    policy = tiny_model(spread=3.0)
+    return Case(policy, [torch.from_numpy(sing(text)) for text in TEXTS])
+
+
+@pytest.fixture(scope="module")
+def engine(case: Case) -> Iterator[ForeignEngine]:
+    with FakeEngine(case.policy, settings(**{"rl.placement": "alternate"})) as engine:
+        yield engine
+
+
+@pytest.mark.parametrize("check", contract.PLAIN, ids=lambda check: check.__name__)
+def test_the_contract_through_the_pipe(engine: ForeignEngine, case: Case, check) -> None:
+    engine.is_stale = True
+    check(lambda policy: engine, case)
+
+
+def test_a_sleeping_engine_wakes_with_the_weights_of_then(engine: FakeEngine, case: Case) -> None:
+    before = contract.sample(engine, case)
+    engine.sleep()
+    engine.sync()  # nothing is sent to a sleeper
+    again = contract.sample(engine, case)
+    assert torch.equal(before.tokens, again.tokens) and not engine.is_asleep
+
+
+def test_adapters_are_sent_merged_and_stay(case: Case) -> None:
+    policy = tiny_model(spread=3.0)
+    plain = [name for name, _ in policy.llm.named_parameters()]
+    policy.adapt(LoRAConfig(rank=2, targets=["llm"]), 0)
+    move_adapters(policy, 0.3)
+    before = {name: p.clone() for name, p in policy.llm.named_parameters()}
+    sent = dict(merged_weights(policy.llm))
+    assert list(sent) == plain
+    assert all(torch.equal(p, before[name]) for name, p in policy.llm.named_parameters())
+    merge_adapters(policy)
+    for name, parameter in policy.llm.named_parameters():
+        torch.testing.assert_close(sent[name], parameter)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"max_length": 5000}, "fake reads 4096 tokens at most"),
+        ({"sampling": Sampling(repetition_window=3)}, "fake has no repetition-aware sampling"),
+    ],
+)
+def test_what_it_cannot_do(engine: ForeignEngine, case: Case, change, sentence: str) -> None:
+    options = {"group": 1, "max_length": 3, "sampling": Sampling(greedy=True), **change}
+    with pytest.raises(UserError, match=sentence):
+        engine.generate(case.prefix(), **options)
+
+
+def test_prefixes_that_it_cannot_read(engine: ForeignEngine, case: Case) -> None:
+    prefix = case.prefix([0])
+    options = {"group": 1, "max_length": 3, "sampling": Sampling(greedy=True)}
+    odd = Prefix(prefix.embeds, prefix.mask, position_ids=prefix.positions() * 2)
+    with pytest.raises(UserError, match="fake counts positions, and a audio_llm does otherwise"):
+        engine.generate(odd, **options)
+    heard = Prefix(prefix.embeds, prefix.mask, memory=prefix.embeds)
+    with pytest.raises(UserError, match="fake cannot continue a decoder with cross attention"):
+        engine.generate(heard, **options)
+
+
+def test_errors_of_the_worker_are_told(engine: ForeignEngine) -> None:
+    with pytest.raises(UserError, match="fake cannot fly: ValueError: there is no operation fly;"):
+        engine.link.call("fly", {})
+
+
+def test_an_environment_that_is_missing() -> None:
+    with pytest.raises(UserError, match=r"no .*/vllm/bin/python; .* tools/install_engine.sh vllm"):
+        make_engine("vllm", tiny_model(), tiny_config({"rl.engine_python": "/x/vllm/bin/python"}).rl)
+
+
+def test_deaths(case: Case) -> None:
+    """It hangs, ends itself, is killed: one sentence each, and no process is left."""
+    for defect, sentence in (
+        ("hangs", "fake gave no sign of life for 1 s; run the same command again"),
+        ("dies", r"process of fake ended \(3\); the last that it said: out of memory, say; run"),
+        ("", r"fake ended \(it was killed, for want of memory as a rule\); .*; run the same"),
+    ):
+        engine = FakeEngine(case.policy, settings())
+        contract.sample(engine, case)
+        if defect:
+            engine.link.call("become", {}, defect=defect)
+        else:
+            os.kill(engine.link.process.pid, signal.SIGKILL)
+        engine.link.silence = 1.0
+        with pytest.raises(UserError, match=sentence):
+            contract.sample(engine, case)
+        engine.close()
+        assert engine.link.process.returncode is not None
+
+
+TRAINER = f"""
+import sys, time
+sys.path[:0] = {[str(FAKE.parent), str(FAKE.parents[1])]!r}
+from test_foreign import FakeEngine, settings
+from tiny import tiny_model
+engine = FakeEngine(tiny_model(), settings())
+print(engine.link.process.pid, flush=True)
+time.sleep(1000)
+"""
+
+
+def test_a_killed_trainer_leaves_no_process() -> None:
+    with subprocess.Popen([sys.executable, "-c", TRAINER], stdout=subprocess.PIPE) as trainer:
+        worker = int(trainer.stdout.readline())
+        os.kill(worker, 0)  # it is there
+        trainer.kill()
+    for _ in range(100):
+        if not is_running(worker):
+            return
+        time.sleep(0.05)
+    pytest.fail("the worker outlives its trainer")
+
+
+def is_running(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setenv("AUDIORL_ENGINE_TOKEN", "a secret of the tests")
+    port = 18000 + os.getpid() % 10000
+    words = [sys.executable, str(FAKE), f"--listen=127.0.0.1:{port}"]
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    try:
+        assert "listening" in process.stderr.readline()
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_server_is_as_good(server: str, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = FakeEngine(case.policy, settings(**{"rl.engine_url": server}))
+    contract.logps_are_those_of_the_update(lambda policy: engine, case, Sampling(temperature=0.7))
+    contract.a_greedy_row_follows_each_group(lambda policy: engine, case)
+    monkeypatch.setenv("AUDIORL_ENGINE_TOKEN", "another secret than its")
+    with pytest.raises(UserError, match=r"refuses the call \(403 Forbidden\); set \$AUDIORL_ENG"):
+        contract.sample(engine, case)
+
+
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        ("127.0.0.1:80", "is no address; set http://HOST:PORT"),
+        ("http://127.0.0.1:9", "does not answer .*refused.*; start it, then run the same command"),
+    ],
+)
+def test_addresses_without_a_server(url: str, sentence: str, monkeypatch) -> None:
+    monkeypatch.setenv("AUDIORL_ENGINE_TOKEN", "a secret of the tests")
+    with pytest.raises(UserError, match=sentence):
+        FakeEngine(tiny_model(), settings(**{"rl.engine_url": url}))
+
+
+def test_a_server_needs_a_secret() -> None:
+    env = {name: value for name, value in os.environ.items() if name != "AUDIORL_ENGINE_TOKEN"}
+    words = [sys.executable, str(FAKE), "--listen=127.0.0.1:1"]
+    done = subprocess.run(words, env=env, capture_output=True, text=True)
+    assert done.returncode == 1 and "set AUDIORL_ENGINE_TOKEN to a secret" in done.stderr
