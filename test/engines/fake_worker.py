@@ -22,10 +22,10 @@ from transformers import AutoConfig, AutoModelForCausalLM  # noqa: E402
 from audiorl.engines.native import PolicyEngine  # noqa: E402
 from audiorl.engines.sampling import Sampling  # noqa: E402
 from audiorl.models.language_model import LanguageModel, Prefix  # noqa: E402
+from audiorl.rl.logprobs import response_logprobs  # noqa: E402
 
 DEFECTS = (
     "",
-    "stale",  # does not take weights
     "head",  # takes them, but for a head that is tied to the embeddings
     "cache",  # reads prefixes that it knows by the weights that it had
     "raw",  # log-probabilities without temperature and forbidden ids
@@ -41,7 +41,8 @@ class FakeWorker:
         torch.set_num_threads(1)
         config = AutoConfig.for_model(**model)
         lm = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
-        self.lm = LanguageModel.of(lm.eval())
+        self.lm, self.tied = LanguageModel.of(lm.eval()), model["tie_word_embeddings"]
+        self.names = dict(self.lm.named_parameters())
         self.defect, self.known, self.is_awake = "", {}, True
         return {"version": "a fake", "sleeps": sleeps}
 
@@ -49,18 +50,17 @@ class FakeWorker:
         assert defect in DEFECTS
         self.defect = defect
         self.known = {}
+        if self.tied:
+            self.lm.lm_head.weight = self.lm.model.get_input_embeddings().weight
 
     @torch.no_grad()
     def sync(self, weights):
         assert self.is_awake
-        names = dict(self.lm.named_parameters())
-        assert weights.keys() == names.keys(), weights.keys() ^ names.keys()
-        if self.defect == "stale":
-            return
+        assert weights.keys() == self.names.keys(), weights.keys() ^ self.names.keys()
         if self.defect == "head":
             self.lm.lm_head = copy.deepcopy(self.lm.lm_head)
         for name, weight in weights.items():
-            names[name].copy_(weight)
+            self.names[name].copy_(weight)
 
     def sleep(self, _):
         self.is_awake = False
@@ -94,7 +94,15 @@ class FakeWorker:
                 Prefix.join([embeds]), len(uniforms), max_length, sampling, torch.stack(uniforms)
             )
             if self.defect == "raw":
-                drawn.logps = drawn.logps * temperature
+                drawn.logps = response_logprobs(
+                    self.lm,
+                    Prefix.join([embeds]),
+                    drawn.tokens,
+                    drawn.mask,
+                    sampling=Sampling(),
+                    forbidden=torch.zeros_like(banned),
+                    share=False,
+                ).logps
             rows.append(drawn)
         whole = rows[0]
         for more in rows[1:]:

@@ -55,6 +55,7 @@ def test_the_contract_through_the_pipe(engine: ForeignEngine, case: Case, check)
 
 
 def test_a_sleeping_engine_wakes_with_the_weights_of_then(engine: FakeEngine, case: Case) -> None:
+    engine.is_stale = True
     before = contract.sample(engine, case)
     engine.sleep()
     engine.sync()  # nothing is sent to a sleeper
@@ -107,7 +108,9 @@ def test_errors_of_the_worker_are_told(engine: ForeignEngine) -> None:
 
 def test_an_environment_that_is_missing() -> None:
     with pytest.raises(UserError, match=r"no .*/vllm/bin/python; .* tools/install_engine.sh vllm"):
-        make_engine("vllm", tiny_model(), tiny_config({"rl.engine_python": "/x/vllm/bin/python"}).rl)
+        make_engine(
+            "vllm", tiny_model(), tiny_config({"rl.engine_python": "/x/vllm/bin/python"}).rl
+        )
 
 
 def test_deaths(case: Case) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from audiorl.config.loader import load_recipe
 from audiorl.data.audio import read_audio
 from audiorl.data.utterance import Utterance
+from audiorl.engines.engine import Engine
 from audiorl.infer.transcribe import encode_utterances
 from audiorl.models.audio_llm import AudioLLM
 from audiorl.rewards import Sample, WeightedSum
@@ -138,10 +139,12 @@ def learner(
     reference: AudioLLM | None = None,
     optimizer: object | None = None,
     more: MorePrompts | None = None,
+    engine: Engine | None = None,
 ) -> GRPO:
     frames = FrameStore(model, frozen="encoder" not in model.recipe.rl.train)
     optimizer, read = optimizer or Recorder(model), read_text(model.tokenizer)
-    return GRPO(sampler(model), reference, weighted(reward), optimizer, frames, read, more)
+    own = Sampler(engine, model.recipe.rl, model.recipe.seed) if engine else sampler(model)
+    return GRPO(own, reference, weighted(reward), optimizer, frames, read, more)
 
 
 def one_step(

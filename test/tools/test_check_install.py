@@ -224,3 +224,16 @@ def test_setup_metadata() -> None:
     assert (name, version, python) == ("audiorl", audiorl.__version__, ">=3.11,<3.14")
     assert {"audiorl", "audiorl.bin", "audiorl.config"} <= set(packages)
     assert not [package for package in packages if not package.startswith("audiorl")]
+
+
+def test_engines_in_environments_of_their_own(tmp_path: Path, monkeypatch) -> None:
+    line = check_install.engine_line("vllm", tmp_path)
+    assert line.endswith("not installed; tools/install_engine.sh vllm [--cpu]")
+    python = tmp_path / "vllm" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.symlink_to(sys.executable)
+    monkeypatch.setitem(check_install.ENGINES, "vllm", "print('0.32.0')")
+    assert "vllm (optional): 0.32.0 in " in check_install.engine_line("vllm", tmp_path)
+    monkeypatch.setitem(check_install.ENGINES, "vllm", "import nothing_of_that_name")
+    line = check_install.engine_line("vllm", tmp_path)
+    assert "No module named 'nothing_of_that_name'" in line and "install_engine.sh vllm" in line
