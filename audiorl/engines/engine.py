@@ -41,6 +41,10 @@ class Rollout:
         """Return some of the rows."""
         return Rollout(*(value[rows] for value in vars(self).values()))
 
+    def to(self, device: torch.device) -> Rollout:
+        """Return it on a device."""
+        return Rollout(*(value.to(device) for value in vars(self).values()))
+
     def join(self, other: Rollout) -> Rollout:
         """Return the rows of both, padded to the longer."""
         width = max(self.tokens.size(1), other.tokens.size(1))

@@ -23,6 +23,7 @@ from audiorl.rewards import BatchRewards, Sample
 from audiorl.rl.advantages import flat_groups
 from audiorl.rl.groups import Interpret, Sampler
 from audiorl.rl.phases import Phases
+from audiorl.rl.placement import Later
 
 log = logging.getLogger(__name__)
 
@@ -140,8 +141,9 @@ class Collector:
         self.conditions = conditions
         self.interpret = interpret
         self.more = more
-        # Beside the drawing of the next prompts, which need not wait for a vocoder or a server.
-        self.aside = ThreadPoolExecutor(1, "rewards")
+        # Beside the drawing of the next prompts, which need not wait for a vocoder or a server;
+        # unless both would need the device.
+        self.aside = Later() if sampler.placement else ThreadPoolExecutor(1, "rewards")
         self.config: RLConfig = sampler.rl
 
     def __call__(self, step: int, utterances: Sequence[Utterance], phases: Phases) -> Batch:

@@ -14,6 +14,7 @@ from audiorl.engines.sampling import Sampling
 from audiorl.models.tokenizer import Tokenizer
 from audiorl.rewards import Sample
 from audiorl.rl.logprobs import response_logprobs
+from audiorl.rl.placement import Placement
 
 # Makes samples of the B * G rows of a rollout for B utterances.
 Interpret = Callable[[Sequence[Utterance], Rollout], list[Sample]]
@@ -41,8 +42,11 @@ def read_text(tokenizer: Tokenizer) -> Interpret:
 class Sampler:
     """Draws groups of responses to conditions by the settings of RL."""
 
-    def __init__(self, engine: Engine, rl: RLConfig, seed: int) -> None:
+    def __init__(
+        self, engine: Engine, rl: RLConfig, seed: int, placement: Placement | None = None
+    ) -> None:
         self.engine = engine
+        self.placement = placement
         self.rl = rl
         self.seed = seed
 

@@ -116,8 +116,9 @@ class GRPO:
         more: MorePrompts | None = None,
         auxiliary: Auxiliary | None = None,
     ) -> None:
-        self.engine = sampler.engine
+        self.engine, self.placement = sampler.engine, sampler.placement
         self.model = sampler.engine.policy
+        self.device = self.model.device  # between steps it may be elsewhere
         self.reference = reference
         self.optimizer = optimizer
         self.conditions = conditions
@@ -142,7 +143,7 @@ class GRPO:
 
     def step(self, step: int, utterances: Sequence[Utterance], rate: float) -> StepOutput:
         """One step on B utterances, with G hypotheses each, at `rate` times the inputs rate."""
-        phases = Phases(self.model.device)
+        phases = Phases(self.device, self.placement and self.placement.enter)
         self.mismatch = Mismatch()
         batch = self.collect(step, utterances, phases)  # encode, rollout, reward
         with phases("old_logps"):
@@ -172,6 +173,7 @@ class GRPO:
     @torch.no_grad()
     def _update_inputs(self, batch: Batch) -> UpdateInputs:
         """Advantages, and what the policy before the update gives to the rollout."""
+        batch.rollout = batch.rollout.to(self.model.device)
         rl, rollout = self.config, batch.rollout
         old_logps, weights = rollout.logps, torch.ones_like(rollout.logps)
         if self.correction != "none" or not self.engine.exact:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -13,17 +13,25 @@ import torch
 class Phases:
     """Measures the phases of one step: `with phases("rollout"): …`."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    def __init__(self, device: torch.device, enter: Callable[[str], None] | None = None) -> None:
+        """`enter` is called at the beginning of each phase; its seconds are those of switching."""
+        self.device, self.enter = device, enter
         self.seconds: dict[str, float] = {}
         self.start = time.perf_counter()
 
     @contextlib.contextmanager
     def __call__(self, name: str) -> Iterator[None]:
+        if self.enter:
+            start = time.perf_counter()
+            self.enter(name)
+            self._add("switching", start)
         start = time.perf_counter()
         yield
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)  # else the next phase is charged for this one
+        self._add(name, start)
+
+    def _add(self, name: str, start: float) -> None:
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
     def metrics(self, audio_seconds: float) -> dict[str, float]:

@@ -107,6 +107,12 @@ class Optimizers:
             master.grad = gradient if master.grad is None else master.grad + gradient
             parameter.grad = None
 
+    def tensors(self) -> list[Tensor]:
+        """Return all that it keeps beside the weights."""
+        states = [s for optimizer, _ in self._peaks for s in optimizer.state.values()]
+        kept = [t for state in states for t in state.values() if isinstance(t, Tensor) and t.dim()]
+        return [*kept, *self.masters.values()]
+
     def state_dict(self) -> list[dict]:
         return [optimizer.state_dict() for optimizer, _ in self._peaks]
 

@@ -60,6 +60,7 @@ class Synthesis(Task):
         self.watch = HackingWatch(config.rl.early_stop, config.rl.early_stop_window)
         self.fixed = config.diffro.actual_history(config.rl.algorithm) == "fixed"
         self.histories: dict[str, list[int]] = {}
+        self.asked: list[Any] = []  # by rewards and evaluations
 
     def sft_inputs(self) -> dict[str, Any]:
         if self.folders.codec is None:
@@ -104,6 +105,7 @@ class Synthesis(Task):
         device, known = str(pick_device(self.config.device)), model.facts.codec
         codec = self._load_codec(known, device)
         self.recogniser = self._load_recogniser(known, device)
+        self.asked = [codec, self.recogniser]
         model.refuse_texts(train, self.config.rl.max_completion_length)
         model.refuse_texts(dev, self.config.decode.max_completion_length)
         self.recogniser.refuse_unknown([*train, *dev])
@@ -122,6 +124,9 @@ class Synthesis(Task):
         self.reader = SpeechReader(model, self.recogniser, self.vocoder if speaks else None, ear)
         models = Models(self.recogniser, token_rate=known["token_rate"])
         return self._with_voices(models, self.vocoder) if speaks else models
+
+    def reward_modules(self) -> list[nn.Module]:
+        return [m for m in self.asked if isinstance(m, nn.Module)]
 
     def learner(
         self,
@@ -217,7 +222,7 @@ class Synthesis(Task):
     def _load_judge(self, device: str) -> WaveJudge | None:
         if self.folders.judge is None or self.config.rl.early_stop == "never":
             return None
-        return load_judge(self.folders.judge, device, self.config.whisper)
+        return self._asked(load_judge(self.folders.judge, device, self.config.whisper))
 
     def _load_ear(self, codec: Codec, device: str) -> TranscribeWaves | None:
         if self.folders.ear is None:
@@ -228,7 +233,12 @@ class Synthesis(Task):
                 f"{self.folders.ear} would be rewarded for and judge as well, which hides "
                 "reward hacking; name another recogniser with --ear."
             )
-        return self._ear(load_judge(self.folders.ear, device, self.config.whisper), codec)
+        ear = load_judge(self.folders.ear, device, self.config.whisper)
+        return self._ear(self._asked(ear), codec)
+
+    def _asked(self, judge: WaveJudge) -> WaveJudge:
+        self.asked.append(getattr(judge, "model", judge))
+        return judge
 
     def _ear(self, judge: WaveJudge, codec: Codec) -> TranscribeWaves:
         seconds = self.config.decode.batch_seconds

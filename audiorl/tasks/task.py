@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from torch import nn
+
 from audiorl.config.schema import Config
 from audiorl.data.utterance import Utterance
 from audiorl.engines.engine import Engine
@@ -86,6 +88,10 @@ class Task(ABC):
         Raises UserError for utterances that the policy cannot learn from.
         """
         return Models()
+
+    def reward_modules(self) -> list[nn.Module]:
+        """Return the models that rewards and evaluations ask; `prepare` has loaded them."""
+        return []
 
     @abstractmethod
     def learner(

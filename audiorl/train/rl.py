@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from audiorl.config.rl import DIFFERENTIATED
 from audiorl.data.rl_set import read_rl_set
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.engines.engine import Engine, make_engine
@@ -16,6 +17,7 @@ from audiorl.rewards import build_rewards, reward_files
 from audiorl.rewards.core.workers import open_rewards
 from audiorl.rl.collect import Rewarder
 from audiorl.rl.groups import Sampler
+from audiorl.rl.placement import EVALUATION, Placement
 from audiorl.rl.prompts import Prompts
 from audiorl.runs.checkpoint import BestWeights, Checkpoints
 from audiorl.runs.experiment import Experiment
@@ -94,7 +96,12 @@ def _train(
     best = BestWeights(checkpoints.folder, rl.average, window, optimizer.masters)
     done, state = checkpoints.resume(model, optimizer, best)
     reporter = Reporter(experiment.folder, done if state else -1, config)
-    sampler = Sampler(engine, rl, config.seed)
+    placement = None
+    if rl.placement == "alternate":
+        differentiated = rl.algorithm in DIFFERENTIATED
+        models = task.reward_modules()
+        placement = Placement(engine, reference, optimizer, models, differentiated)
+    sampler = Sampler(engine, rl, config.seed, placement)
     learner = task.learner(sampler, reference, rewards, optimizer, prompts, experiment.folder)
     if state:
         prompts.restore(state["prompts"])
@@ -122,6 +129,8 @@ def _train(
             last = step + 1 == rl.max_steps
             if (step + 1) % rl.eval_steps == 0 or last:
                 engine.sync()  # for learners that sample nothing themselves
+                if placement:
+                    placement.enter(EVALUATION)
                 best.offer(step + 1, task.evaluate(engine, dev, step + 1, reporter), model)
             if (step + 1) % rl.save_steps == 0 or last or task.should_stop:
                 state = {"best": best.scores, "prompts": prompts.state, "task": task.state}

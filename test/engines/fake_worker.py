@@ -6,9 +6,7 @@
 from __future__ import annotations
 
 import copy
-import os
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -29,8 +27,6 @@ DEFECTS = (
     "head",  # takes them, but for a head that is tied to the embeddings
     "cache",  # reads prefixes that it knows by the weights that it had
     "raw",  # log-probabilities without temperature and forbidden ids
-    "hangs",
-    "dies",
 )
 
 
@@ -72,11 +68,6 @@ class FakeWorker:
         self, tensors, group, greedy, max_length, stops, forbidden, temperature, top_k, top_p, seeds
     ):
         assert self.is_awake
-        if self.defect == "hangs":
-            time.sleep(1000)
-        if self.defect == "dies":
-            print("out of memory, say", file=sys.stderr)
-            os._exit(3)
         banned = torch.zeros(self.lm.vocab_size, dtype=torch.bool)
         banned[forbidden] = True
         sampling = Sampling(temperature, top_k, top_p)

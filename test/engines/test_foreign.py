@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -19,7 +18,7 @@ from tiny import move_adapters, sing, tiny_config, tiny_model
 
 from audiorl.config.lora import LoRAConfig
 from audiorl.engines.engine import make_engine
-from audiorl.engines.foreign import ForeignEngine
+from audiorl.engines.foreign import WORKERS, ForeignEngine
 from audiorl.engines.sampling import Sampling
 from audiorl.errors import UserError
 from audiorl.models.language_model import Prefix
@@ -113,41 +112,66 @@ def test_an_environment_that_is_missing() -> None:
         )
 
 
-def test_deaths(case: Case) -> None:
-    """It hangs, ends itself, is killed: one sentence each, and no process is left."""
-    for defect, sentence in (
-        ("hangs", "fake gave no sign of life for 1 s; run the same command again"),
-        ("dies", r"process of fake ended \(3\); the last that it said: out of memory, say; run"),
-        ("", r"fake ended \(it was killed, for want of memory as a rule\); .*; run the same"),
-    ):
-        engine = FakeEngine(case.policy, settings())
-        contract.sample(engine, case)
-        if defect:
-            engine.link.call("become", {}, defect=defect)
-        else:
-            os.kill(engine.link.process.pid, signal.SIGKILL)
-        engine.link.silence = 1.0
-        with pytest.raises(UserError, match=sentence):
-            contract.sample(engine, case)
-        engine.close()
-        assert engine.link.process.returncode is not None
-
-
-TRAINER = f"""
-import sys, time
-sys.path[:0] = {[str(FAKE.parent), str(FAKE.parents[1])]!r}
-from test_foreign import FakeEngine, settings
-from tiny import tiny_model
-engine = FakeEngine(tiny_model(), settings())
-print(engine.link.process.pid, flush=True)
-time.sleep(1000)
+# Answers at once, and then does as its first argument says.
+MUTE = """
+import json, os, signal, sys, time
+for line in sys.stdin:
+    if json.loads(line)["op"] == "generate":
+        print("out of memory, say", file=sys.stderr, flush=True)
+        END
+    print(json.dumps({"ok": True, "version": "a mute", "sleeps": False}), flush=True)
 """
 
 
-def test_a_killed_trainer_leaves_no_process() -> None:
-    with subprocess.Popen([sys.executable, "-c", TRAINER], stdout=subprocess.PIPE) as trainer:
+@pytest.mark.parametrize(
+    ("end", "sentence"),
+    [
+        ("time.sleep(1000)", "fake gave no sign of life for 1 s; run the same command again to go"),
+        ("sys.exit(3)", r"process of fake ended \(3\); the last that it said: out of memory, say;"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", r"fake ended \(it was killed, for want of memory"),
+    ],
+)
+def test_deaths(case: Case, tmp_path: Path, monkeypatch, end: str, sentence: str) -> None:
+    """It hangs, ends itself, is killed: one sentence each, and no process is left."""
+    monkeypatch.setattr(FakeEngine, "script", tmp_path / "mute.py")
+    FakeEngine.script.write_text(MUTE.replace("END", end))
+    engine = FakeEngine(case.policy, settings())
+    engine.link.silence = 1.0
+    with pytest.raises(UserError, match=sentence):
+        contract.sample(engine, case)
+    engine.close()
+    assert engine.link.process.returncode is not None
+
+
+WORKER = f"""
+import sys
+sys.path.insert(0, {str(WORKERS)!r})
+from serving import serve
+class Idle:
+    public = ()
+serve(Idle())
+"""
+TRAINER = """
+import sys, time
+from pathlib import Path
+from audiorl.engines.links import Child
+from audiorl.errors import UserError
+link = Child("idle", sys.executable, Path(sys.argv[1]), 60)
+try:
+    link.call("fly", {})
+except UserError:
+    print(link.process.pid, flush=True)
+    time.sleep(1000)
+"""
+
+
+def test_a_killed_trainer_leaves_no_process(tmp_path: Path) -> None:
+    script = tmp_path / "idle.py"
+    script.write_text(WORKER)
+    words = [sys.executable, "-c", TRAINER, str(script)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, cwd=FAKE.parents[2]) as trainer:
         worker = int(trainer.stdout.readline())
-        os.kill(worker, 0)  # it is there
+        assert is_running(worker)
         trainer.kill()
     for _ in range(100):
         if not is_running(worker):
@@ -200,8 +224,10 @@ def test_addresses_without_a_server(url: str, sentence: str, monkeypatch) -> Non
         FakeEngine(tiny_model(), settings(**{"rl.engine_url": url}))
 
 
-def test_a_server_needs_a_secret() -> None:
+def test_a_server_needs_a_secret(tmp_path: Path) -> None:
+    script = tmp_path / "idle.py"
+    script.write_text(WORKER)
     env = {name: value for name, value in os.environ.items() if name != "AUDIORL_ENGINE_TOKEN"}
-    words = [sys.executable, str(FAKE), "--listen=127.0.0.1:1"]
+    words = [sys.executable, str(script), "--listen=127.0.0.1:1"]
     done = subprocess.run(words, env=env, capture_output=True, text=True)
     assert done.returncode == 1 and "set AUDIORL_ENGINE_TOKEN to a secret" in done.stderr

@@ -15,7 +15,6 @@ from torch import Tensor
 from audiorl.config.loader import load_recipe
 from audiorl.data.audio import read_audio
 from audiorl.data.utterance import Utterance
-from audiorl.engines.engine import Engine
 from audiorl.infer.transcribe import encode_utterances
 from audiorl.models.audio_llm import AudioLLM
 from audiorl.rewards import Sample, WeightedSum
@@ -139,11 +138,11 @@ def learner(
     reference: AudioLLM | None = None,
     optimizer: object | None = None,
     more: MorePrompts | None = None,
-    engine: Engine | None = None,
+    own: Sampler | None = None,
 ) -> GRPO:
     frames = FrameStore(model, frozen="encoder" not in model.recipe.rl.train)
     optimizer, read = optimizer or Recorder(model), read_text(model.tokenizer)
-    own = Sampler(engine, model.recipe.rl, model.recipe.seed) if engine else sampler(model)
+    own = own or sampler(model)
     return GRPO(own, reference, weighted(reward), optimizer, frames, read, more)
 
 

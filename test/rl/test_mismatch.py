@@ -15,6 +15,7 @@ from steps import learner, learning_model, step_prompts
 from audiorl.engines.foreign import ForeignEngine
 from audiorl.engines.sampling import Sampling
 from audiorl.errors import UserError
+from audiorl.rl.groups import Sampler
 from audiorl.rl.mismatch import Mismatch, MismatchLimit
 from audiorl.runs.optimizer import Optimizers
 
@@ -39,7 +40,7 @@ def two_steps(engine: ForeignEngine, utterances, defect: str = "", between=None)
     # A prefix is known again where its embeddings do not learn.
     learning = [model.llm.model.layers] if defect == "cache" else [model.adaptor, model.llm]
     optimizer = Optimizers(learning, 3e-2, 0.0)
-    grpo = learner(model, optimizer=optimizer, engine=engine)
+    grpo = learner(model, optimizer=optimizer, own=Sampler(engine, model.recipe.rl, 1))
     prompts = step_prompts(utterances, 3, 1, 0)
     engine.link.call("become", {}, defect="")
     engine.sync()
