@@ -128,10 +128,9 @@ def measure(engine: Engine, args, group: int, length: int) -> list[dict]:
 
 def children(engine: Engine) -> float:
     """Return the seconds of the processor that the engine's own process has taken."""
-    process = getattr(getattr(engine, "link", None), "process", None)
-    if process is None:
+    if engine.exact:
         return 0.0
-    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    fields = Path(f"/proc/{engine.link.pid}/stat").read_text().rpartition(")")[2].split()
     return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,12 +17,13 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from audiorl.config.rl import RLConfig
 from audiorl.engines.engine import Draws, Engine, Rollout
-from audiorl.engines.links import Child, Link, Server
 from audiorl.engines.sampling import Sampling
+from audiorl.engines.server import Server
 from audiorl.errors import UserError
 from audiorl.models.language_model import LanguageModel, Prefix
 from audiorl.models.lora import merged_weights
 from audiorl.models.policy import Policy
+from audiorl.runtime.line_server import LineServer
 
 log = logging.getLogger(__name__)
 
@@ -48,19 +50,18 @@ class ForeignEngine(Engine):
         self.link = self._start(rl)
         facts, _ = self.link.call(
             "load",
-            {},
             model=shape,
             dtype=str(lm.lm_head.weight.dtype).removeprefix("torch."),
             max_model_len=self.longest,
             share=SHARES[rl.placement],
             sleeps=rl.placement == "alternate",
         )
-        self.link.silence = SILENCE
+        self.link.timeout = SILENCE
         self.can_sleep = facts["sleeps"]
         self.is_asleep, self.is_stale = False, True
         log.info("responses are sampled by %s", facts["version"])
 
-    def _start(self, rl: RLConfig) -> Link:
+    def _start(self, rl: RLConfig) -> LineServer | Server:
         if rl.engine_url:
             return Server(self.name, rl.engine_url, LOADING)
         python = rl.engine_python or str(ENVIRONMENTS / self.name / "bin" / "python")
@@ -69,7 +70,10 @@ class ForeignEngine(Engine):
                 f"rl.engine_python: there is no {python}; install the engine with "
                 f"tools/install_engine.sh {self.name} (--cpu without a GPU)."
             )
-        return Child(self.name, python, self.script, LOADING)
+        # -E: what PYTHONPATH names is for the trainer's Python.
+        command = [python, "-E", str(self.script), f"--parent={os.getpid()}"]
+        threads = os.environ.get("OMP_NUM_THREADS", str(torch.get_num_threads()))
+        return LineServer(self.name, command, LOADING, {"OMP_NUM_THREADS": threads})
 
     @torch.no_grad()
     def generate(
@@ -119,18 +123,18 @@ class ForeignEngine(Engine):
         """Send all weights, adapters merged; what sleeps takes them when it wakes."""
         self.is_stale = True
         if not self.is_asleep:
-            weights = {n: w.contiguous().cpu() for n, w in merged_weights(self.policy.llm)}
+            weights = {n: w.cpu() for n, w in merged_weights(self.policy.llm)}
             self.link.call("sync", weights)
             self.is_stale = False
 
     def sleep(self) -> None:
         if self.can_sleep and not self.is_asleep:
-            self.link.call("sleep", {})
+            self.link.call("sleep")
             self.is_asleep = self.is_stale = True
 
     def wake(self) -> None:
         if self.is_asleep:
-            self.link.call("wake", {})
+            self.link.call("wake")
             self.is_asleep = False
 
     def close(self) -> None:

@@ -1,7 +1,8 @@
 """A program in an environment of its own, asked over its standard input and output.
 
 A request is one line of JSON, `{"op": "decode", "file": …, "out": …, …}`, and so is its answer,
-`{"ok": true, …}` or `{"ok": false, "error": "…"}`. Tensors travel in safetensors files: those of a
+`{"ok": true, …}` or `{"ok": false, "error": "…"}`; blank lines before it say that the program is
+still at work. Tensors travel in safetensors files: those of a
 request in `file`, those of an answer in `out`. Nothing is pickled and no port is opened. What the
 program writes to its standard error is shown.
 """
@@ -41,7 +42,8 @@ class LineServer:
         timeout: float,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        """Start `command`; `name`: for messages. `timeout`: of every answer, in s.
+        """Start `command`; `name`: for messages. `timeout`: of every answer or
+        sign of life, in s.
 
         Raises UserError if there is no such program.
         """
@@ -124,7 +126,8 @@ class LineServer:
                     )
                 if not (read := os.read(self._process.stdout.fileno(), 1 << 16)):
                     raise EOFError
-                self._unread += read
+                self._unread = (self._unread + read).lstrip(b"\n")
+                deadline = time.monotonic() + self.timeout
         line, _, self._unread = self._unread.partition(b"\n")
         return line
 

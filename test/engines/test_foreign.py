@@ -101,8 +101,8 @@ def test_prefixes_that_it_cannot_read(engine: ForeignEngine, case: Case) -> None
 
 
 def test_errors_of_the_worker_are_told(engine: ForeignEngine) -> None:
-    with pytest.raises(UserError, match="fake cannot fly: ValueError: there is no operation fly;"):
-        engine.link.call("fly", {})
+    with pytest.raises(UserError, match="fake could not fly: ValueError: there is no operation"):
+        engine.link.call("fly")
 
 
 def test_an_environment_that_is_missing() -> None:
@@ -126,9 +126,12 @@ for line in sys.stdin:
 @pytest.mark.parametrize(
     ("end", "sentence"),
     [
-        ("time.sleep(1000)", "fake gave no sign of life for 1 s; run the same command again to go"),
-        ("sys.exit(3)", r"process of fake ended \(3\); the last that it said: out of memory, say;"),
-        ("os.kill(os.getpid(), signal.SIGKILL)", r"fake ended \(it was killed, for want of memory"),
+        (
+            "time.sleep(1000)",
+            "fake gave no answer within 1 s and was ended; run the same",
+        ),
+        ("sys.exit(3)", r"fake ended \(with status 3\) while it was asked to generate; .* Run the"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", r"fake ended \(by signal 9\) while"),
     ],
 )
 def test_deaths(case: Case, tmp_path: Path, monkeypatch, end: str, sentence: str) -> None:
@@ -136,11 +139,11 @@ def test_deaths(case: Case, tmp_path: Path, monkeypatch, end: str, sentence: str
     monkeypatch.setattr(FakeEngine, "script", tmp_path / "mute.py")
     FakeEngine.script.write_text(MUTE.replace("END", end))
     engine = FakeEngine(case.policy, settings())
-    engine.link.silence = 1.0
+    engine.link.timeout = 1.0
     with pytest.raises(UserError, match=sentence):
         contract.sample(engine, case)
     engine.close()
-    assert engine.link.process.returncode is not None
+    assert not is_running(engine.link.pid)
 
 
 WORKER = f"""
@@ -153,14 +156,15 @@ serve(Idle())
 """
 TRAINER = """
 import sys, time
-from pathlib import Path
-from audiorl.engines.links import Child
+import os
+from audiorl.runtime.line_server import LineServer
 from audiorl.errors import UserError
-link = Child("idle", sys.executable, Path(sys.argv[1]), 60)
+command = [sys.executable, sys.argv[1], f"--parent={os.getpid()}"]
+link = LineServer("idle", command, 60)
 try:
-    link.call("fly", {})
+    link.call("fly")
 except UserError:
-    print(link.process.pid, flush=True)
+    print(link.pid, flush=True)
     time.sleep(1000)
 """
 

@@ -42,9 +42,9 @@ def two_steps(engine: ForeignEngine, utterances, defect: str = "", between=None)
     optimizer = Optimizers(learning, 3e-2, 0.0)
     grpo = learner(model, optimizer=optimizer, own=Sampler(engine, model.recipe.rl, 1))
     prompts = step_prompts(utterances, 3, 1, 0)
-    engine.link.call("become", {}, defect="")
+    engine.link.call("become", defect="")
     engine.sync()
-    engine.link.call("become", {}, defect=defect)
+    engine.link.call("become", defect=defect)
     first = grpo.step(0, prompts, 1.0).metrics
     if between:
         between()

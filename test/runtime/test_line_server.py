@@ -22,6 +22,11 @@ for line in sys.stdin:
     if request["op"] == "double":
         save_file({n: 2 * t for n, t in load_file(request["file"]).items()}, request["out"])
         answer = {"ok": True, "by": 2}
+    elif request["op"] == "work":
+        for _ in range(3):
+            time.sleep(0.2)
+            print(flush=True)  # it is alive
+        answer = {"ok": True}
     elif request["op"] == "hang":
         time.sleep(60)
     elif request["op"] == "die":
@@ -42,6 +47,12 @@ def server(tmp_path: Path) -> LineServer:
     made = LineServer("the fake", [sys.executable, str(path)], timeout=20.0)
     yield made
     made.close()
+
+
+def test_signs_of_life_prolong_the_wait(server: LineServer) -> None:
+    server.call("double", {})  # it has started
+    server.timeout = 0.5
+    server.call("work")
 
 
 def test_tensors_go_there_and_come_back(server: LineServer) -> None:

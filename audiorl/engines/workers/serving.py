@@ -3,9 +3,9 @@
 Workers run in the Python of their engine and import nothing of audiorl. A call is a name, options
 (JSON) and tensors (safetensors):
 
-    pipe   stdin   {"op": "generate", "group": 8, ...}   one line; tensors lie in a memory file
-           stdout  {"ok": true, ...}                     one line; tensors lie there, too
-    HTTP   POST /  the same line, then the tensors       answered alike
+    pipe   stdin   {"op": "generate", "file": F, "out": F, "group": 8, ...}   one line; the tensors
+           stdout  {"ok": true, ...}                     one line      lie in these files
+    HTTP   POST /  the line without files, then the tensors            answered alike
 
 An answer may follow blank lines, which say that the worker is alive. An error is {"ok": false,
 "error": "..."}. Nothing is unpickled; the server takes one call at a time.
@@ -14,6 +14,7 @@ An answer may follow blank lines, which say that the worker is alive. An error i
 from __future__ import annotations
 
 import ctypes
+import functools
 import hmac
 import json
 import os
@@ -23,10 +24,9 @@ import time
 from argparse import ArgumentParser
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from pathlib import Path
 from typing import Any, BinaryIO
 
-from safetensors.torch import load, load_file, save
+from safetensors.torch import load, load_file, save, save_file
 
 TOKEN = "AUDIORL_ENGINE_TOKEN"
 BEAT = 5.0  # s between signs of life
@@ -71,7 +71,6 @@ class Calls:
 def serve(worker: Any) -> None:
     """Answer calls until the pipe ends or, as a server, for ever."""
     parser = ArgumentParser(description=sys.modules["__main__"].__doc__)
-    parser.add_argument("--memory", type=int, help="descriptor of the memory file (on a pipe)")
     parser.add_argument("--parent", type=int, help="process that it ends with (on a pipe)")
     parser.add_argument("--listen", metavar="HOST:PORT", help=f"serve by the token in ${TOKEN}")
     options = parser.parse_args()
@@ -80,7 +79,7 @@ def serve(worker: Any) -> None:
         _listen(calls, options.listen)
     else:
         _end_with(options.parent)
-        _answer_pipe(calls, f"/proc/self/fd/{options.memory}")
+        _answer_pipe(calls)
 
 
 def _end_with(parent: int) -> None:
@@ -90,16 +89,14 @@ def _end_with(parent: int) -> None:
         os._exit(1)
 
 
-def _answer_pipe(calls: Calls, memory: str) -> None:
+def _answer_pipe(calls: Calls) -> None:
     calls.out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # engines print; the pipe is for answers alone
-
-    def keep(made: dict) -> None:
-        Path(memory).write_bytes(save(made))
-
     for line in sys.stdin:
-        tensors = {name: t.clone() for name, t in load_file(memory).items()}
-        calls.answer(json.loads(line), tensors, keep)
+        request = json.loads(line)
+        file, out = request.pop("file", None), request.pop("out")
+        tensors = load_file(file) if file else {}
+        calls.answer(request, tensors, functools.partial(save_file, filename=out))
 
 
 def _listen(calls: Calls, address: str) -> None:
