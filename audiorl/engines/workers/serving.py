@@ -122,5 +122,6 @@ def _listen(calls: Calls, address: str) -> None:
             pass
 
     host, _, port = address.rpartition(":")
+    server = HTTPServer((host, int(port)), Handler)
     print(f"listening on {host}:{port}", file=sys.stderr, flush=True)
-    HTTPServer((host, int(port)), Handler).serve_forever()
+    server.serve_forever()
