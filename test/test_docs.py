@@ -106,7 +106,7 @@ class Shell:
         elif name in ("test/run.sh", ".ci/run"):
             for argument in arguments:
                 assert "/" not in argument or self.path(argument).exists(), f"no {argument}"
-        elif name == "tools/install.sh":
+        elif name in ("tools/install.sh", "tools/install_engine.sh"):
             listed = program.read_text().partition("\nset ")[0]
             for argument in arguments:
                 assert not argument.startswith("-") or argument in listed, f"unknown {argument}"

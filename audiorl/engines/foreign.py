@@ -29,10 +29,10 @@ log = logging.getLogger(__name__)
 
 WORKERS = Path(__file__).parent / "workers"
 ENVIRONMENTS = Path(__file__).resolve().parents[2] / "tools" / "engines"
-LONGEST = 8192  # tokens of prefix and response
-SILENCE = 300.0  # s without a sign of life
-LOADING = 1800.0  # s; a GPU compiles first
-SHARES = {"resident": 0.45, "alternate": 0.9}  # of the free memory of a GPU
+MOST_POSITIONS = 8192  # tokens of prefix and response
+SILENT_SECONDS = 300.0  # s without a sign of life
+LOADING_SECONDS = 1800.0  # s; a GPU compiles first
+MEMORY_SHARES = {"resident": 0.45, "alternate": 0.9}  # of the free memory of a GPU
 
 
 class ForeignEngine(Engine):
@@ -45,7 +45,9 @@ class ForeignEngine(Engine):
     def __init__(self, policy: Policy, rl: RLConfig) -> None:
         super().__init__(policy, rl)
         lm = policy.llm
-        self.longest = min(LONGEST, getattr(lm.config, "max_position_embeddings", LONGEST))
+        self.longest = min(
+            MOST_POSITIONS, getattr(lm.config, "max_position_embeddings", MOST_POSITIONS)
+        )
         shape = model_shape(lm, self.name)
         self.link = self._start(rl)
         facts, _ = self.link.call(
@@ -53,17 +55,17 @@ class ForeignEngine(Engine):
             model=shape,
             dtype=str(lm.lm_head.weight.dtype).removeprefix("torch."),
             max_model_len=self.longest,
-            share=SHARES[rl.placement],
+            share=MEMORY_SHARES[rl.placement],
             sleeps=rl.placement == "alternate",
         )
-        self.link.timeout = SILENCE
+        self.link.timeout = SILENT_SECONDS
         self.can_sleep = facts["sleeps"]
         self.is_asleep, self.is_stale = False, True
         log.info("responses are sampled by %s", facts["version"])
 
     def _start(self, rl: RLConfig) -> LineServer | Server:
         if rl.engine_url:
-            return Server(self.name, rl.engine_url, LOADING)
+            return Server(self.name, rl.engine_url, LOADING_SECONDS)
         python = rl.engine_python or str(ENVIRONMENTS / self.name / "bin" / "python")
         if not Path(python).exists():
             raise UserError(
@@ -73,7 +75,7 @@ class ForeignEngine(Engine):
         # -E: what PYTHONPATH names is for the trainer's Python.
         command = [python, "-E", str(self.script), f"--parent={os.getpid()}"]
         threads = os.environ.get("OMP_NUM_THREADS", str(torch.get_num_threads()))
-        return LineServer(self.name, command, LOADING, {"OMP_NUM_THREADS": threads})
+        return LineServer(self.name, command, LOADING_SECONDS, {"OMP_NUM_THREADS": threads})
 
     @torch.no_grad()
     def generate(

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from audiorl.errors import UserError, shortened
 
-TOKEN = "AUDIORL_ENGINE_TOKEN"
-KINDS = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
+ENGINE_TOKEN = "AUDIORL_ENGINE_TOKEN"
+CONNECTIONS = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
 
 
 class Server:
@@ -28,11 +28,11 @@ class Server:
         """`timeout`: of every answer or sign of life, in s. Raises UserError for a wrong `url`."""
         self.name, self.timeout = f"{name} at {url}", timeout
         parts = urlsplit(url)
-        if parts.scheme not in KINDS or not parts.hostname or parts.path.strip("/"):
+        if parts.scheme not in CONNECTIONS or not parts.hostname or parts.path.strip("/"):
             raise UserError(f"rl.engine_url: {url} is no address; set http://HOST:PORT.")
-        if not os.environ.get(TOKEN):
-            raise UserError(f"rl.engine_url: set the secret of that server in ${TOKEN}.")
-        self.connect, self.address = KINDS[parts.scheme], (parts.hostname, parts.port)
+        if not os.environ.get(ENGINE_TOKEN):
+            raise UserError(f"rl.engine_url: set the secret of that server in ${ENGINE_TOKEN}.")
+        self.connect, self.address = CONNECTIONS[parts.scheme], (parts.hostname, parts.port)
 
     def call(
         self, op: str, tensors: Mapping[str, Tensor] | None = None, **arguments: Any
@@ -43,7 +43,10 @@ class Server:
         """
         line = json.dumps({"op": op, **arguments}).encode() + b"\n"
         made = save({name: tensor.contiguous() for name, tensor in (tensors or {}).items()})
-        headers = {"Authorization": f"Bearer {os.environ[TOKEN]}", "X-Tensors": str(len(made))}
+        headers = {
+            "Authorization": f"Bearer {os.environ[ENGINE_TOKEN]}",
+            "X-Tensors": str(len(made)),
+        }
         connection = self.connect(*self.address, timeout=self.timeout)
         try:
             connection.request("POST", "/", line + made, headers)
@@ -72,7 +75,7 @@ class Server:
         if response.status != http.client.OK:
             raise UserError(
                 f"{self.name} refuses the call ({response.status} {response.reason}); set "
-                f"${TOKEN} to its secret."
+                f"${ENGINE_TOKEN} to its secret."
             )
         while (line := response.readline()) == b"\n":
             pass  # it is alive

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 LIMIT = 1e-3  # nats, mean over tokens, of weights in fp32
 # Of narrower ones, whose own rounding is larger: in the first step, and then by that.
 FIRST_LIMIT, GROWTH = 0.1, 4.0
-TOKENS = 16  # of the responses by which a cause is looked for
+TRIED_TOKENS = 16  # of the responses by which a cause is looked for
 
 
 class Mismatch:
@@ -120,7 +120,7 @@ class MismatchLimit:
         drawn = self.engine.generate(
             prefix,
             group=1,
-            max_length=TOKENS,
+            max_length=TRIED_TOKENS,
             sampling=self.sampling,
             draws=Draws(0, 0, names),
         )

@@ -1,4 +1,4 @@
-"""Who holds the device's memory in a phase of a step (`rl.placement: alternate`).
+"""Turns at the memory of the device, phase by phase of a step (`rl.placement: alternate`).
 
 Models that rewards ask, the engine, the policy and the optimizer need it in turn. What a phase does
 not need waits on the host, in memory that a GPU reaches directly; an engine that can, sleeps.

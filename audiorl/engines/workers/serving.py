@@ -1,4 +1,4 @@
-"""How the worker of an engine is asked: on its pipe by one trainer, or over HTTP by token.
+"""Calls of an engine's worker: on its pipe by one trainer, or over HTTP by token.
 
 Workers run in the Python of their engine and import nothing of audiorl. A call is a name, options
 (JSON) and tensors (safetensors):
@@ -30,7 +30,6 @@ from safetensors.torch import load, load_file, save, save_file
 
 TOKEN = "AUDIORL_ENGINE_TOKEN"
 BEAT = 5.0  # s between signs of life
-DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
 
 
 class Calls:
@@ -84,7 +83,7 @@ def serve(worker: Any) -> None:
 
 def _end_with(parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG of Linux
     if os.getppid() != parent:
         os._exit(1)
 
