@@ -37,8 +37,10 @@ def main() -> None:
     options.add_argument("--out", type=Path, default=Path("data"), help="folder of the sets")
     args = options.parse_args()
     config = load_config(CONFIG)
-    train, held_out = config.data.train, [config.data.dev, *config.data.test]
-    sets = {name: read_set(Path(args.corpus), name) for name in [train, *held_out]}
+    data = config.data
+    train, held_out = data.train, [data.dev, *data.test]
+    names = dict.fromkeys([train, *held_out, data.rl, data.rl_dev, *data.extra])
+    sets = {name: read_set(Path(args.corpus), name) for name in names if name}
     if not args.corpus or not sets[train]:
         raise UserError(
             f"--corpus {args.corpus or '(not given)'} has no {train} that is read; give the "
@@ -57,6 +59,8 @@ def main() -> None:
         carved, rest = carve(sets[train], missing)
         sets |= {train: rest} | carved
     for name, utterances in sets.items():
+        if not utterances:
+            raise UserError(f"{args.corpus} has no {name}, which conf/grpo.yaml names in data.*.")
         write_set(args.out / name, utterances, genders={})
 
 
