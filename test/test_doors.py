@@ -69,6 +69,7 @@ KEYS = {
     "sft.schedule.average": 1,
     "rl_data.drop_flat": False,
     "rl.engine": "noted",
+    "decode.engine": "noted",
     "rl.rewards": [{"name": "wer"}, {"name": "brevity", "weight": 0.5}],
     "rl.max_steps": 2,
     "rl.num_prompts": 2,
@@ -130,6 +131,7 @@ def test_stages_3_to_7(plugins: Path, tmp_path: Path) -> None:
         assert "family: loud" in (tmp_path / "exp" / system / "model/config.yaml").read_text()
         decoded = tmp_path / "exp" / system / "decode_greedy" / "test"
         assert json.loads((decoded / "result.json").read_text())["utterances"] == 3
+        assert json.loads((decoded / "decode.json").read_text())["settings"]["engine"] == "noted"
     metrics = [json.loads(line) for line in (tmp_path / "exp/grpo/metrics.jsonl").open()]
     name = "rewards/brevity/mean"
     rewarded = [line[name] for line in metrics if name in line]
@@ -148,6 +150,7 @@ def test_stages_3_to_7(plugins: Path, tmp_path: Path) -> None:
             "vlm",
             "rl.engine: there is no vlm; set native, or put yours into",
         ),
+        ("decode.engine", "vlm", "decode.engine: there is no vlm; set native, or put yours into"),
         ("rl.engine", "sampling", "rl.engine: there is no sampling; set native"),
     ],
 )

@@ -43,6 +43,7 @@ HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 # Of the package itself; those of the user are found in a folder of the same name.
 FAMILIES = {"asr": "audio_llm", "tts": "speech_lm"}
 ENGINE = "native"
+FOREIGN = ("vllm",)  # in environments of their own
 
 # Packages that only some values need: key, value, module, the command that brings it.
 OPTIONAL = (
@@ -97,7 +98,13 @@ def _missing(config: Config) -> Iterator[Rule]:
     """The files and packages that the config asks for and that are not there."""
     family = config.model.family
     yield from _unknown("model.family", family, FAMILIES[config.task], "models.families")
-    yield from _unknown("rl.engine", config.rl.engine, ENGINE, "engines")
+    for key, engine in (("rl.engine", config.rl.engine), ("decode.engine", config.decode.engine)):
+        python = config.rl.python_of(engine)
+        if engine not in FOREIGN:
+            yield from _unknown(key, engine, ENGINE, "engines")
+        elif not config.rl.engine_url and not os.path.exists(python):
+            fix = f"run: tools/install_engine.sh {engine} (--cpu without a GPU)"
+            yield (key,), f"{engine} is not installed, there is no {python}; {fix}"
     init = config.encoder.init
     if init and not os.path.isfile(init):
         message = "there is no such file; give an ESPnet ASR checkpoint (.pth)"

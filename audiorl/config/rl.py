@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from audiorl.config.field import Rule, key, repeated
@@ -12,6 +13,7 @@ from audiorl.config.rewards import RewardOptions, broken_reward_rules, reward_op
 if TYPE_CHECKING:
     from audiorl.config.schema import Config
 
+ENVIRONMENTS = Path(__file__).resolve().parents[2] / "tools" / "engines"
 RL_PARTS = ("adaptor", "llm", "encoder", "embeddings")
 SUMMED = ("seq-mean-token-sum", "dr_grpo", "seq-mean-token-sum-norm")  # loss types over tokens
 # Baselines that lie outside of a group: all its members may be above them.
@@ -233,6 +235,10 @@ class RLConfig:
     save_steps: int = key(20, "steps between checkpoints for resuming", ge=1, resume=True)
     average: int = key(1, "the model is the mean of this many best checkpoints by rl_dev", ge=1)
     eval_utterances: int = key(200, "rl_dev utterances per evaluation; 0: all", ge=0, resume=True)
+
+    def python_of(self, engine: str) -> str:
+        """Return the path of the Python that an engine runs in, which may not be there."""
+        return self.engine_python or str(ENVIRONMENTS / engine / "bin" / "python")
 
     def rules(self, config: Config) -> Iterator[Rule]:
         """Yield the rules that the section breaks."""

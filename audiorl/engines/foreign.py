@@ -28,7 +28,6 @@ from audiorl.runtime.line_server import LineServer
 log = logging.getLogger(__name__)
 
 WORKERS = Path(__file__).parent / "workers"
-ENVIRONMENTS = Path(__file__).resolve().parents[2] / "tools" / "engines"
 MOST_POSITIONS = 8192  # tokens of prefix and response
 SILENT_SECONDS = 300.0  # s without a sign of life
 LOADING_SECONDS = 1800.0  # s; a GPU compiles first
@@ -66,7 +65,7 @@ class ForeignEngine(Engine):
     def _start(self, rl: RLConfig) -> LineServer | Server:
         if rl.engine_url:
             return Server(self.name, rl.engine_url, LOADING_SECONDS)
-        python = rl.engine_python or str(ENVIRONMENTS / self.name / "bin" / "python")
+        python = rl.python_of(self.name)
         if not Path(python).exists():
             raise UserError(
                 f"rl.engine_python: there is no {python}; install the engine with "

@@ -192,3 +192,19 @@ def test_long_origins_keep_their_end(write: Callable) -> None:
     name = write("rl: {beta: 1}", "/".join(["a_long_folder_name"] * 8) + "/c.yaml")
     line = summary(load_recipe(name)).splitlines()[1]
     assert len(line) == 100 and line.endswith("/c.yaml:1") and "…" in line
+
+
+def test_engines_in_environments_of_their_own(write: Callable) -> None:
+    name = write("rl: {engine_python: gone/python}")
+    for key in ("rl.engine", "decode.engine"):
+        assert refusal(name, f"{key}=vllm") == (
+            f"--set {key}=vllm: vllm is not installed, there is no gone/python; run: "
+            "tools/install_engine.sh vllm (--cpu without a GPU)."
+        )
+    check_recipe(name, ["rl.engine=vllm", "rl.engine_url=http://10.0.0.2:80"])
+    Path("gone").mkdir()
+    Path("gone/python").write_text("")
+    check_recipe(name, ["rl.engine=vllm", "decode.engine=vllm"])
+    assert "beam search is the native engine's" in refusal(
+        name, "decode.engine=vllm", "decode.method=nbest"
+    )

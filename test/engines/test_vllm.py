@@ -20,13 +20,14 @@ from test_contract import TEXTS, untie
 from tiny import sing, tiny_config, tiny_model, write_set
 from tiny_speech import tiny_speech_lm
 
+from audiorl.config.rl import RLConfig
 from audiorl.engines.engine import make_engine
-from audiorl.engines.foreign import ENVIRONMENTS, WORKERS
+from audiorl.engines.foreign import WORKERS
 from audiorl.engines.vllm import VllmEngine
 from audiorl.errors import UserError
 from audiorl.models.policy import Policy
 
-PYTHON = os.environ.get("AUDIORL_VLLM_PYTHON") or str(ENVIRONMENTS / "vllm" / "bin" / "python")
+PYTHON = os.environ.get("AUDIORL_VLLM_PYTHON") or RLConfig().python_of("vllm")
 pytestmark = pytest.mark.skipif(
     not Path(PYTHON).exists(), reason="needs vLLM: tools/install_engine.sh vllm --cpu"
 )

@@ -96,3 +96,17 @@ def test_training_goes_on_as_before(model: SpeechLM, tmp_path: Path) -> None:
     model.eval()
     speak(PolicyEngine(model), utterances(1), tiny_speech_config().decode, seed=1)
     assert not model.training
+
+
+def test_an_engine_without_repetition_awareness_leaves_it_to_the_native_one(caplog) -> None:
+    class Plain(PolicyEngine):
+        repetition_aware = False
+
+        def generate(self, *_, **__):
+            raise AssertionError
+
+    model, decode = tiny_speech_lm(spread=3.0), tiny_speech_config({"decode.repetition_window": 4})
+    with caplog.at_level("INFO"):
+        found = speak(Plain(model), utterances(3), decode.decode, seed=1)
+    assert found == speak(PolicyEngine(model), utterances(3), decode.decode, seed=1)
+    assert "is sampled by the native engine: decode.repetition_window is set" in caplog.text
