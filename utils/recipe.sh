@@ -284,7 +284,7 @@ recipe_go_on() {
 recipe_maker() {
     local maker
     case $1 in
-        "${corpus:-:}"/*) maker=1 ;;
+        "${data:-${corpus:-:}}"/*) maker=1 ;;
         "${dump:-:}"/*) maker=2 ;;
         "$exp"/sft/model* | "$exp"/codec/* | "$exp"/judge/* | "$exp"/reward_model/*) maker=3 ;;
         "$exp"/rl/*) maker=4 ;;

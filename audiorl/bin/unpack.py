@@ -120,6 +120,7 @@ def unpack(source: Path, folder: Path, base: Path | None = None) -> dict:
 
 
 def _complete(folder: Path, base: Path | None) -> None:
+    # Only where there is something to do: it imports torch.
     referring = [
         folder / part for part in PACKED_PARTS if (folder / part / "reference.json").is_file()
     ]

@@ -106,7 +106,10 @@ def transcribe_files(
 
 def _recording(file: str) -> Utterance:
     path = os.path.abspath(file)
-    return Utterance(file, path, "", "", duration=audio_info(path).duration)
+    duration = audio_info(path).duration
+    if not duration:
+        raise UserError(f"{file} has no samples; leave it out.")
+    return Utterance(file, path, "", "", duration=duration)
 
 
 def shown(transcript: Transcript, form: str) -> str:

@@ -87,9 +87,7 @@ def open_weights(path: Path) -> Any:
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
-        raise UserError(
-            f"{path}: there is no model; run the stage that trains it (3, or 5 for RL)."
-        )
+        raise UserError(f"{path}: there is no model; run stage 3, or 5 if RL makes it.")
     try:
         stored = safe_open(path, framework="pt")
         _, written, actual = _checksum(path)

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 
+from audiorl.config.dump import flow
 from audiorl.config.keys import key_values
 from audiorl.config.schema import Config
 from audiorl.errors import UserError
@@ -22,7 +23,7 @@ TRACKED = "tracked_as"  # file with the name of a run in the project of wandb or
 class Reporter:
     """Appends the metrics of steps; a resumed run replaces what it does again.
 
-    What it does again is kept by `report_to` as it was first.
+    wandb and trackio keep the first values of steps that are done again.
     """
 
     def __init__(self, folder: Path, last_step: int, config: Config | None = None) -> None:
@@ -88,6 +89,7 @@ def _open_tracker(folder: Path, config: Config) -> ModuleType | None:
     run = kept.read_text(encoding="utf-8")
     # wandb continues a run by its id, trackio by its name.
     own = {"id": run, "dir": str(folder)} if name == "wandb" else {}
-    settings = key_values(config)
+    plain = (str, int, float)
+    settings = {k: v if isinstance(v, plain) else flow(v) for k, v in key_values(config).items()}
     tracker.init(project="audiorl", name=run, config=settings, resume="allow", **own)
     return tracker

@@ -83,6 +83,9 @@ def test_a_zip_transcribes_like_its_experiment(call, recogniser: Path) -> None:
 def test_what_cannot_be_transcribed_is_said(call, recogniser: Path) -> None:
     with pytest.raises(UserError, match=r"none.wav does not exist"):
         call(transcribe, "none.wav", "--model", "exp/grpo")
+    soundfile.write("empty.wav", [], 16000)
+    with pytest.raises(UserError, match=r"empty.wav has no samples"):
+        call(transcribe, "empty.wav", "--model", "exp/grpo")
     with pytest.raises(UserError, match=r"model.pretrained: exp has no config.json"):
         call(transcribe, "long.wav", "--model", "exp")
     Path("a").mkdir()

@@ -118,6 +118,7 @@ def test_a_tracker_is_told_beside_tensorboard(
     (_, first), one, end, (_, again), two, _ = tracker.told
     assert one == ("log", 1, {"reward": 0.5}) and two[1] == 3 and end == ("finish",)
     assert first == again and first["resume"] == "allow" and first["config"]["seed"] == 1
+    json.dumps(first["config"])  # as both keep it
     assert first["name"].startswith("mini_asr-exp-grpo-")
     assert (first.get("id") == first["name"]) == (name == "wandb")
     assert list((folder / "tensorboard").iterdir())
