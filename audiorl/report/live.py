@@ -170,7 +170,7 @@ def _gap(metrics: Metrics) -> Iterator[str]:
     if gap > 0.02:
         yield (
             f"rollout and update differ by {gap:.3f} nats a token: what is sampled is not what is "
-            "scored; compute both in one type, or take rl.engine=native."
+            "scored; see docs/engines.md, or take rl.engine=native."
         )
 
 
