@@ -95,6 +95,8 @@ def _answer_pipe(calls: Calls) -> None:
         request = json.loads(line)
         file, out = request.pop("file", None), request.pop("out")
         tensors = load_file(file) if file else {}
+        if file:  # it is memory: nothing large is to outlive a trainer that is killed
+            os.unlink(file)
         calls.answer(request, tensors, functools.partial(save_file, filename=out))
 
 
