@@ -43,7 +43,7 @@ HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 # Of the package itself; those of the user are found in a folder of the same name.
 FAMILIES = {"asr": "audio_llm", "tts": "speech_lm"}
 ENGINE = "native"
-OUTSIDE = ("vllm",)  # in environments of their own
+FOREIGN_ENGINES = ("vllm",)  # in environments of their own
 
 # Packages that only some values need: key, value, module, the command that brings it.
 OPTIONAL = (
@@ -100,7 +100,7 @@ def _missing(config: Config) -> Iterator[Rule]:
     yield from _unknown("model.family", family, FAMILIES[config.task], "models.families")
     for key, engine in (("rl.engine", config.rl.engine), ("decode.engine", config.decode.engine)):
         python = config.rl.python_of(engine)
-        if engine not in OUTSIDE:
+        if engine not in FOREIGN_ENGINES:
             yield from _unknown(key, engine, ENGINE, "engines")
         elif not config.rl.engine_url and not os.path.exists(python):
             fix = f"run: tools/install_engine.sh {engine} (--cpu without a GPU)"
