@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
 from audiorl.data.speech_tokens import CodecInfo
-from audiorl.models.layouts import SpeechFacts, SpeechPrompt
+from audiorl.models.layouts import SpeechFacts
 from audiorl.models.speech_lm import SpeechLM, SpeechLMSettings
 from audiorl.models.tokenizer import PretrainedTokenizer
+from audiorl.models.voice import Voice
 
 CODES = 27
 LLASA_MARKS = [
@@ -30,8 +31,8 @@ LLAMA_CHAT = (
     "{%- endfor %}"
 )
 FACTS = {
-    "llasa": SpeechFacts(CodecInfo(fingerprint="x", codebook_size=CODES, token_rate=50.0)),
-    "cosyvoice": SpeechFacts(CodecInfo(fingerprint="x", codebook_size=CODES, token_rate=25.0)),
+    kind: SpeechFacts(CodecInfo(kind=kind, fingerprint="x", codebook_size=CODES, token_rate=rate))
+    for kind, rate in (("xcodec2", 50.0), ("cosyvoice2", 25.0), ("cosyvoice3", 25.0))
 }
 
 
@@ -98,8 +99,10 @@ def pretrained_speech_lm(folder: Path, layout: str, **speech: str) -> SpeechLM:
     prompted = speech.setdefault("speakers", "none") == "prompt"
     keys = {f"speech.{key}": value for key, value in {**speech, "layout": layout}.items()}
     keys |= {"task": "tts", "tokenizer.type": "pretrained", "llm.pretrained": str(folder)}
-    facts = FACTS[layout]
+    tokenizer = PretrainedTokenizer(folder)
+    version = "cosyvoice2" if "<|eos1|>" in tokenizer.vocabulary() else "cosyvoice3"
+    facts = FACTS["xcodec2" if layout == "llasa" else version]
     if prompted:
-        facts = SpeechFacts(facts.codec, ("s0",), {"s0": SpeechPrompt("ba ki", [5, 6, 7])})
+        facts = SpeechFacts(facts.codec, ("s0",), {"s0": Voice("ba ki", [5, 6, 7])})
     settings = SpeechLMSettings.of(tiny_config(keys), "speech_lm")
-    return SpeechLM(settings, PretrainedTokenizer(folder), facts).eval()
+    return SpeechLM(settings, tokenizer, facts).eval()

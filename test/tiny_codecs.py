@@ -14,6 +14,9 @@ from transformers import (
     DacModel,
     MimiConfig,
     MimiModel,
+    NeuCodecConfig,
+    NeuCodecFeatureExtractor,
+    NeuCodecModel,
     Wav2Vec2BertConfig,
     Xcodec2Config,
     Xcodec2FeatureExtractor,
@@ -108,7 +111,11 @@ def save_pretrained_codec(folder: Path, kind: str, seed: int = 0) -> None:
             conv_depthwise_kernel_size=3,
             output_hidden_size=16,
         )
-        config = Xcodec2Config(
+        named = (Xcodec2Config, Xcodec2Model, Xcodec2FeatureExtractor)
+        if kind == "neucodec":
+            named = (NeuCodecConfig, NeuCodecModel, NeuCodecFeatureExtractor)
+        configuration, made, extractor = named
+        config = configuration(
             hidden_size=32,
             intermediate_size=32,
             num_hidden_layers=1,
@@ -120,8 +127,8 @@ def save_pretrained_codec(folder: Path, kind: str, seed: int = 0) -> None:
             quantization_dim=48,
             quantization_levels=[4, 4],
         )
-        model = Xcodec2Model(config)
+        model = made(config)
         for layer in (model.fc_encoder, model.quantizer.project_in):  # tokens that differ
             torch.nn.init.normal_(layer.weight)
         model.save_pretrained(folder)
-        Xcodec2FeatureExtractor().save_pretrained(folder)
+        extractor().save_pretrained(folder)

@@ -16,7 +16,7 @@ from audiorl.data.utterance import Utterance
 from audiorl.models.language_model import LanguageModel, Prefix
 from audiorl.models.token_recogniser import RecogniserFacts, RewardModelSettings, TokenRecogniser
 
-CODEC = CodecInfo(fingerprint="abc", codebook_size=6, token_rate=25.0)
+CODEC = CodecInfo(kind="native", fingerprint="abc", codebook_size=6, token_rate=25.0)
 TEXTS = 8  # ids of text and marks; speech and stop follow
 SPEECH = {
     "task": "tts",

@@ -17,10 +17,13 @@ from audiorl.config.schema import Config
 from audiorl.data.speech_tokens import CodecInfo, write_tokens
 from audiorl.data.utterance import Utterance
 from audiorl.models.judge import Judge, JudgeSettings
-from audiorl.models.layouts import SpeechFacts, SpeechPrompt
+from audiorl.models.layouts import SpeechFacts
 from audiorl.models.speech_lm import SpeechLM, SpeechLMSettings
+from audiorl.models.voice import Voice
 
-CODEC: CodecInfo = {"fingerprint": "toy", "codebook_size": 2 * len(WORDS) + 4, "token_rate": 25.0}
+CODEC = CodecInfo(
+    kind="native", fingerprint="toy", codebook_size=2 * len(WORDS) + 4, token_rate=25.0
+)
 SPEAKERS = ("s0", "s1", "s2")
 SPEECH = {
     "task": "tts",
@@ -44,7 +47,7 @@ def tiny_speech_lm(
     config = tiny_speech_config(keys)
     prompts = {}
     if config.speech.speakers == "prompt":
-        prompts = {name: SpeechPrompt("ba ki", say("ba ki", name)) for name in SPEAKERS}
+        prompts = {name: Voice("ba ki", say("ba ki", name)) for name in SPEAKERS}
     torch.manual_seed(seed)
     settings = SpeechLMSettings.of(config, "speech_lm")
     facts = SpeechFacts(codec, SPEAKERS, prompts, 1.5)

@@ -23,6 +23,7 @@ def main() -> None:
         "--init", type=Path, required=True, help="experiment whose model is the policy"
     )
     options.add_argument("--out", type=Path, required=True, help="RL set to write (.jsonl)")
+    options.add_argument("--codec", type=Path, help="tts: experiment that prompts are read with")
     args = options.parse_args()
     config = load_config(args.config, args.set)
     from audiorl.runtime.device import setup_torch
@@ -32,7 +33,7 @@ def main() -> None:
     logging.basicConfig(format="%(message)s")  # reward workers have no other way to say why
     setup_torch(config.num_threads)
     with exclusive(args.out.parent, args.out.name):
-        make_task(config, Folders(args.dump)).build_rl_set(args.init, args.out)
+        make_task(config, Folders(args.dump, args.codec)).build_rl_set(args.init, args.out)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Examples:
     python -m audiorl.bin.data_dir subset data/train data/train_1k --random 1000 --seed 1
     python -m audiorl.bin.data_dir split data/train 8
     python -m audiorl.bin.data_dir combine data/all data/train_clean data/train_other
+    python -m audiorl.bin.data_dir zero_shot seedtts_testset/en/meta.lst data/seed_en
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from audiorl.bin import cli
 from audiorl.data.data_dir import DataDir, combine, split, subset
 from audiorl.data.fix import fix, fixable
 from audiorl.data.validate import Checks, examine, summary
+from audiorl.data.zero_shot import import_zero_shot
 from audiorl.errors import UserError
 
 
@@ -88,6 +90,10 @@ def _combine(args: argparse.Namespace) -> None:
     print(f"{args.out}: {_size(combine(args.sources, args.out))}")
 
 
+def _zero_shot(args: argparse.Namespace) -> None:
+    print(f"{args.out}: {_size(import_zero_shot(args.source, args.out))}")
+
+
 def _size(directory: DataDir) -> str:
     size = f"{len(directory.utterances):,} utterances, {len(directory.speakers()):,} speakers"
     hours = sum(directory.durations().values()) / 3600
@@ -150,6 +156,12 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_combine)
     command.add_argument("out", type=Path, metavar="OUT")
     command.add_argument("sources", nargs="+", type=Path, metavar="DIR")
+
+    doc = "write a list of Seed-TTS-Eval, or a folder of CV3-Eval, as a directory with prompts"
+    command = commands.add_parser("zero_shot", help=doc, description=doc)
+    command.set_defaults(run=_zero_shot)
+    command.add_argument("source", type=Path, metavar="LIST")
+    command.add_argument("out", type=Path, metavar="OUT")
     return parser
 
 

@@ -161,8 +161,7 @@ def keep_voices(exp: Path, codec: Path, dump: Path) -> None:
     from audiorl.data.speech_tokens import check_codec
     from audiorl.data.tables import set_files
     from audiorl.data.utterance import read_utterances
-    from audiorl.infer.synthesise import speaker_vectors
-    from audiorl.infer.voices import write_voices
+    from audiorl.infer.voices import speaker_voices, write_voices
     from audiorl.models import WEIGHTS
     from audiorl.models.codec import codec_info, load_codec
     from audiorl.runtime.device import pick_device, setup_torch
@@ -183,7 +182,8 @@ def keep_voices(exp: Path, codec: Path, dump: Path) -> None:
     if not stamp.is_current(voices):
         recordings = read_utterances(train)
         speakers = {u.speaker for u in recordings}
-        write_voices(voices, speaker_vectors(loaded, recordings, speakers))
+        found = speaker_voices(loaded, recordings, speakers)
+        write_voices(voices, {name: voice.vector for name, voice in found.items()})
         stamp.write()
 
 

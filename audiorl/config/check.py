@@ -9,8 +9,11 @@ from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
 
+from audiorl.config.codec import CODEC_SERVER, SERVED
+from audiorl.config.decoding import rewarding
 from audiorl.config.dump import WIDTH, clip, dump_config, flow
 from audiorl.config.field import Rule
+from audiorl.config.instruments import instrument_problems
 from audiorl.config.keys import key_values
 from audiorl.config.loader import Recipe, load_recipe, refuse_if_any
 from audiorl.config.pretrained import (
@@ -115,7 +118,7 @@ def _missing(config: Config) -> Iterator[Rule]:
     # A family of the user may know a model that is unknown here.
     whys = () if family else (why_unknown, why_not_whole)
     yield from _pretrained("model.pretrained", config.model.pretrained, *whys)
-    yield from _pretrained("codec.pretrained", config.codec.pretrained)
+    yield from _codec(config)
     yield from _unfit(config)
     for path in (path for reward in config.rl.rewards for path in reward.files):
         if not path.is_file():
@@ -127,9 +130,27 @@ def _missing(config: Config) -> Iterator[Rule]:
             if not os.path.isfile(path) and not (key == "hypotheses" and os.path.isdir(path)):
                 message = "there is no such file; give its path, seen from the recipe's folder"
                 yield (f"rl_data.{key}",), f"{os.path.abspath(path)}: {message}"
+    named = {"score.instruments": config.score.instruments, "rl.rewards": rewarding(config)}
+    for key, instruments in named.items():
+        for message in (m for text in instruments for m in instrument_problems(text)):
+            yield (key,), message
     for key, value, package, fix in OPTIONAL:
         if key_values(config)[key] == value and find_spec(package) is None:
             yield (key,), f"{value} needs the package {package}, which is missing; run: {fix}"
+
+
+def _codec(config: Config) -> Iterator[Rule]:
+    """The codec that is not there, or is not the one whose tokens the LM speaks."""
+    kind, lm = config.codec.type, config.llm.pretrained
+    if kind not in SERVED:  # whose folders are not those of transformers
+        yield from _pretrained("codec.pretrained", config.codec.pretrained)
+    elif not os.environ.get(CODEC_SERVER):
+        message = f"{kind} runs in its own environment; set {CODEC_SERVER} to the command that "
+        yield ("codec.type",), message + "serves it (tools/serve_cosyvoice.py)"
+    shape = {} if not os.path.isdir(lm) or why_unreadable(lm) else read_shape(lm)
+    wanted = (shape.get("tokens_of") or {}).get("kind", kind)
+    if wanted != kind:
+        yield ("codec.type", "llm.pretrained"), f"the LM speaks the tokens of {wanted}; set it"
 
 
 def _pretrained(

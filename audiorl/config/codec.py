@@ -14,15 +14,19 @@ if TYPE_CHECKING:
     from audiorl.config.schema import Config
 
 
+SERVED = ("cosyvoice2", "cosyvoice3")
+CODEC_SERVER = "AUDIORL_CODEC_SERVER"  # environment variable with the command that serves them
+
+
 @dataclass
 class CodecShape:
     """Shape of a codec's tokens: their encoder and codebook."""
 
     type: str = key(
         "native",
-        "native: trained in stage 3; or a pretrained one of transformers, of whose codebooks the "
-        "first is used",
-        choices=("native", "xcodec2", "mimi", "dac"),
+        "native: trained in stage 3; a pretrained one of transformers, of whose codebooks the "
+        "first is used; or one that a program serves in its own environment (cosyvoice2, 3)",
+        choices=("native", "xcodec2", "neucodec", "mimi", "dac", *SERVED),
     )
     pretrained: str = key("", "folder or hub name of a pretrained codec; native has none")
     encoder: EncoderSizes = key(lambda: EncoderSizes(num_blocks=3), "of a native codec")

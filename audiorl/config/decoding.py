@@ -6,10 +6,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from audiorl.config.field import FOLDER, Rule, key, not_a_folder
+from audiorl.config.field import FOLDER, Rule, key, not_a_folder, repeated
+from audiorl.config.instruments import parse_instrument
 
 if TYPE_CHECKING:
     from audiorl.config.schema import Config
+
+
+def rewarding(config: Config) -> list[str]:
+    """Return the instruments that reward, as `rl.rewards` names them."""
+    named = (getattr(reward, "by", "codec") for reward in config.rl.rewards)
+    return [text for text in named if text != "codec"]
 
 
 @dataclass
@@ -80,6 +87,12 @@ class ScoreConfig:
     count_annotations: bool = key(
         True, "where nobody speaks, [BLANK_AUDIO] or (wind blowing) is output as any other"
     )
+    instruments: list[str] = key(
+        [],
+        "whisper=FOLDER, resemblyzer, xvector=FOLDER, dnsmos=FILE, utmos=FILE: what measures "
+        "synthesised speech beside the judge",
+        task="tts",
+    )
     bootstrap_samples: int = key(2000, "resamples behind each interval", ge=100)
     seed: int = key(1, "of the resampling")
 
@@ -88,3 +101,9 @@ class ScoreConfig:
         if self.unit == "word" and self.normalizer.startswith("mandarin"):
             keys = ("score.unit", "score.normalizer")
             yield keys, "Mandarin has no spaces between words; set score.unit: mixed (or char)"
+        names = [parse_instrument(text)[0] for text in self.instruments]
+        for name in repeated(names):
+            yield ("score.instruments",), f"names {name} twice; keep one"
+        for name in sorted({parse_instrument(text)[0] for text in rewarding(config)} & set(names)):
+            keys = ("score.instruments", "rl.rewards")
+            yield keys, f"{name} rewards, and would judge what it has taught; name another"

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from audiorl.config.schema import Config
 
 
+# The codecs that pretrained speech LMs were trained with, by layout: other tokens mean nothing.
+CODECS = {"llasa": ("xcodec2",), "cosyvoice": ("cosyvoice2", "cosyvoice3")}
+
+
 @dataclass
 class SpeechConfig:
     """Text and speech tokens of the language model."""
@@ -39,6 +43,10 @@ class SpeechConfig:
         if self.layout != "native" and self.speakers == "mark":
             keys = ("speech.speakers", "speech.layout")
             yield keys, f"{self.layout} has no marks of speakers; set prompt or none"
+        kinds = CODECS.get(self.layout, (config.codec.type,))
+        if config.codec.type not in kinds:
+            keys, named = ("codec.type", "speech.layout"), " or ".join(kinds)
+            yield keys, f"{self.layout} speaks the tokens of {named}; set codec.type: {kinds[0]}"
         if self.instruction and self.layout != "cosyvoice":
             keys = ("speech.instruction", "speech.layout")
             yield keys, f"{self.layout} reads no instruction; remove it"

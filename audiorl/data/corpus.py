@@ -171,11 +171,17 @@ def readable(
     return kept
 
 
-def write_set(out: Path, utterances: Iterable[Utterance], genders: Mapping[str, str]) -> None:
+def write_set(
+    out: Path,
+    utterances: Iterable[Utterance],
+    genders: Mapping[str, str],
+    prompts: bool = False,
+) -> None:
     """Write the Kaldi data directory `out`, unless it has this content already.
 
     Each tag of the utterances becomes a file utt2<tag>, and their keywords utt2keywords.
     genders: speaker -> m or f; spk2gender is written when all speakers of the set have one.
+    prompts: write utt2prompt, too: another utterance of each one's speaker, the one before it.
     Raises UserError when there are no utterances.
     """
     listed = list(utterances)
@@ -197,6 +203,10 @@ def write_set(out: Path, utterances: Iterable[Utterance], genders: Mapping[str, 
     elif known:
         print(f"{out}: {len(speakers) - len(known)} speakers have no gender; no spk2gender.")
     made = DataDir(out.parent, tables)
+    if prompts:
+        several = [names for names in made.speakers().values() if len(names) > 1]
+        pairs = [(name, names[i - 1]) for names in several for i, name in enumerate(names)]
+        made.tables["utt2prompt"] = dict(pairs)
     made.tables["spk2utt"] = made.spk2utt()
     size = f"{len(listed):,} utterances, {len(speakers):,} speakers"
     if (out / "utt2spk").exists() and DataDir.read(out).tables == made.tables:

@@ -16,10 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from audiorl.data.tables import COMPLETE, keyed_by, read_table, table_files, write_table
-from audiorl.data.utterance import absolute_audio, parse_seconds, parse_segment
+from audiorl.data.utterance import PROMPT_WAVES, absolute_audio, parse_seconds, parse_segment
 from audiorl.errors import UserError
 
 Tables = dict[str, dict[str, str]]  # file name -> id -> value
+
+
+def make_absolute(path: Path, tables: Tables) -> None:
+    """Give the tables of recordings and of prompts absolute paths."""
+    for file in tables.keys() & {"wav.scp", PROMPT_WAVES}:
+        tables[file] = absolute_audio(path / file, tables[file])
 
 
 @dataclass
@@ -36,8 +42,7 @@ class DataDir:
         if not (path / "utt2spk").exists():
             raise UserError(f"{path} is not a data directory: it has no utt2spk; name another.")
         tables = {file.name: read_table(file) for file in table_files(path)}
-        if "wav.scp" in tables:
-            tables["wav.scp"] = absolute_audio(path / "wav.scp", tables["wav.scp"])
+        make_absolute(path, tables)
         return cls(path, tables)
 
     @property

@@ -21,7 +21,7 @@ from audiorl.data.audio import audio_digests, is_pipe, read_samples
 from audiorl.data.data_dir import DataDir, replace_dir
 from audiorl.data.overlap import shared, unknown_speakers
 from audiorl.data.tables import AUDIO_HASH, scan_table, set_files, table_files
-from audiorl.data.utterance import absolute_audio
+from audiorl.data.utterance import PROMPT_WAVES, absolute_audio
 from audiorl.data.validate import Checks, Report, clean_text, examine, summary
 from audiorl.errors import UserError
 from audiorl.runtime.files import atomic_write, progress
@@ -91,14 +91,15 @@ def _format_set(
     tables = {name: digest(file) for name, file in set_files(source).items()}
     for left in (".tmp", ".old"):  # by a process that was killed
         shutil.rmtree(out.with_name(f".{out.name}{left}"), ignore_errors=True)
+    prompts = _audio_digests(source, checks, PROMPT_WAVES)
     if (out / STAMP).exists():
         hashes = _audio_digests(source, checks)
-        stamp = _stamp(out, config, checks, filtered, tables, hashes)
+        stamp = _stamp(out, config, checks, filtered, tables, hashes, prompts)
         if stamp.is_current(out):
             print(f"{out}: up to date.")
             return stamp.facts()["row"]
     report = examine(source, checks)
-    stamp = _stamp(out, config, checks, filtered, tables, report.digests)
+    stamp = _stamp(out, config, checks, filtered, tables, report.digests, prompts)
     if report.problems:
         print(summary(report.problems))
     if report.errors:
@@ -171,11 +172,11 @@ def _why(limits: dict[str, str]) -> str:
     return ", ".join(f"{reasons.count(why)} {why}" for why in dict.fromkeys(reasons))
 
 
-def _audio_digests(source: Path, checks: Checks) -> dict[str, str]:
-    """Return digests of the recordings by name; empty if there are none."""
-    if not (source / "wav.scp").exists():
+def _audio_digests(source: Path, checks: Checks, table: str = "wav.scp") -> dict[str, str]:
+    """Return digests of the recordings, or prompts, by name; empty if there are none."""
+    if not (source / table).exists():
         return {}
-    audio = absolute_audio(source / "wav.scp", scan_table(source / "wav.scp").values)
+    audio = absolute_audio(source / table, scan_table(source / table).values)
     return audio_digests(audio, checks.nj, f"{source.name}: comparing audio")
 
 
@@ -186,15 +187,21 @@ def _stamp(
     filtered: bool,
     tables: dict[str, str],
     hashes: dict[str, str],
+    prompts: dict[str, str],
 ) -> Stamp:
-    """Return the stamp of a set: digests of its tables, limits, and digests of its recordings."""
+    """Return the stamp of a set: digests of its tables, limits, and digests of its audio."""
     limits = ("min_duration", "max_duration", "max_text_length")
     settings = {key: getattr(config, key) for key in limits if filtered}
     settings |= {key: getattr(config, key) for key in ("sample_rate", "text_tag")}
     settings |= {"no_speech": checks.no_speech, "columns": COLUMNS}
-    audio = hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
-    inputs = {**tables, "audio": audio}
+    inputs = {**tables, "audio": _hash(hashes)}
+    if prompts:
+        inputs["prompts"] = _hash(prompts)
     return Stamp(out / STAMP, settings, inputs, table_files(out))
+
+
+def _hash(digests: dict[str, str]) -> str:
+    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
 
 
 def _write(made: DataDir, out: Path, stamp: Stamp, row: list, checks: Checks) -> None:

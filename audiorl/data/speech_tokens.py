@@ -20,6 +20,7 @@ SAME_CODEC = f"{AGAIN} with the same codec, or train what reads them again"
 class CodecInfo(TypedDict):
     """Codec of some tokens: its facts on which a language model of the tokens depends."""
 
+    kind: str  # `codec.type`
     fingerprint: str
     codebook_size: int
     token_rate: float  # Hz
@@ -84,7 +85,7 @@ def check_codec(
     """
     if found == expected:
         return
-    if all(found[key] == expected[key] for key in ("codebook_size", "token_rate")):
+    if all(found[key] == expected[key] for key in ("kind", "codebook_size", "token_rate")):
         difference = f"{name} and {other} are of two trainings of the codec"
     else:
         difference = f"{name} has {_describe(found)}, and {other} has {_describe(expected)}"
@@ -103,18 +104,20 @@ def codebook_use(tokens: Iterable[Sequence[int]], codebook_size: int) -> Codeboo
 
 
 def _describe(info: CodecInfo) -> str:
-    return f"{info['token_rate']:g} tokens a second of {info['codebook_size']} codes"
+    rate = f"{info['token_rate']:g} tokens a second"
+    return f"{rate} of {info['codebook_size']} {info['kind']} codes"
 
 
 def _read_info(path: Path) -> CodecInfo:
     info = read_json(path, AGAIN)
     try:
         return {
+            "kind": str(info["kind"]),
             "fingerprint": str(info["fingerprint"]),
             "codebook_size": int(info["codebook_size"]),
             "token_rate": float(info["token_rate"]),
         }
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(
-            f"{path} does not hold fingerprint, codebook_size and token_rate of a codec; {AGAIN}."
+            f"{path} lacks kind, fingerprint, codebook_size or token_rate of a codec; {AGAIN}."
         ) from error

@@ -14,7 +14,7 @@ from pathlib import Path
 from audiorl.errors import UserError
 from audiorl.runtime.files import atomic_write
 
-PATTERNS = ("text", "segments", "*.scp", "utt2*", "spk2*", "reco2*")
+PATTERNS = ("text", "prompt_text", "segments", "*.scp", "utt2*", "spk2*", "reco2*")
 # Computed from the audio: `format_data` writes them anew.
 AUDIO_HASH = "reco2hash"  # digests of the recordings, by which a stamp knows them
 DERIVED = frozenset({"utt2dur", "utt2num_frames", "reco2dur", AUDIO_HASH})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from audiorl.runtime.files import atomic_write, read_json_lines
 from audiorl.text.silence import is_silent
 
 # utt2<name> files with a meaning of their own; every other one becomes a tag.
-NOT_TAGS = ("utt2spk", "utt2dur", "utt2keywords", "utt2num_frames")
+NOT_TAGS = ("utt2spk", "utt2dur", "utt2keywords", "utt2num_frames", "utt2prompt")
+PROMPT_WAVES, PROMPT_TEXTS = "prompt_wav.scp", "prompt_text"
 LARGEST = 1e15  # a number in a list of utterances
 FIX = "python -m audiorl.bin.data_dir fix"  # named in messages
 
@@ -35,6 +36,7 @@ class Utterance:
     keywords: tuple[str, ...] = ()
     tags: dict[str, str] = field(default_factory=dict)  # from utt2<name> files
     audio_hash: str = ""  # of the recording's content in stage 2; empty: not known
+    prompt: Utterance | None = None  # in synthesis: a recording of the voice to speak in
 
     @property
     def has_speech(self) -> bool:
@@ -71,8 +73,13 @@ def write_utterances_jsonl(
     """Write one JSON object a line; `extras[id]` adds keys to an utterance's object."""
     with atomic_write(path) as stream:
         for utterance in utterances:
-            item = asdict(utterance) | (extras or {}).get(utterance.id, {})
+            item = facts(utterance) | (extras or {}).get(utterance.id, {})
             stream.write(json.dumps(item, ensure_ascii=False) + "\n")
+
+
+def facts(utterance: Utterance) -> dict[str, Any]:
+    """Return the fields of an utterance; `prompt` only where it has one."""
+    return {k: value for k, value in asdict(utterance).items() if k != "prompt" or value}
 
 
 def absolute_audio(wav_scp: Path, entries: dict[str, str]) -> dict[str, str]:
@@ -157,7 +164,32 @@ def _read_data_dir(path: Path, allow_pipes: bool) -> list[Utterance]:
             audio_hash=audio_hash,
         )
 
-    return [utterance(name) for name in speakers]
+    return _with_prompts(path, {name: utterance(name) for name in speakers})
+
+
+def _with_prompts(path: Path, found: dict[str, Utterance]) -> list[Utterance]:
+    """The utterances with their prompts: of prompt_wav.scp, or others of the set (utt2prompt)."""
+    waves, names = path / PROMPT_WAVES, path / "utt2prompt"
+    prompts: dict[str, Utterance] = {}
+    if waves.exists():
+        texts = read_table(path / PROMPT_TEXTS)
+        for name, audio in absolute_audio(waves, read_table(waves)).items():
+            if name not in found or not texts.get(name) or is_pipe(audio):
+                raise UserError(
+                    f"{waves}: {name} is no utterance of the set with a text in {PROMPT_TEXTS} and "
+                    "an audio file; fix its line."
+                )
+            speaker = found[name].speaker
+            prompts[name] = Utterance(f"{name}-prompt", audio, texts[name], speaker)
+    elif names.exists():
+        for name, other in read_table(names).items():
+            if name not in found or other not in found or not found[other].audio or other == name:
+                raise UserError(
+                    f"{names}: {name} or its prompt `{other}` is no recording of the set, or they "
+                    "are one; fix its line."
+                )
+            prompts[name] = found[other]
+    return [replace(u, prompt=prompts.get(name)) for name, u in found.items()]
 
 
 def _read_spans(
@@ -216,7 +248,7 @@ def _read_jsonl(path: Path) -> Iterator[Utterance]:
         try:
             if wrong := [name for name, value in fields.items() if not _fits(name, value)]:
                 raise ValueError(f"{wrong[0]} is {shortened(repr(fields[wrong[0]]), 40)}")
-            utterance = Utterance(**{**fields, "keywords": tuple(fields.get("keywords", ()))})
+            utterance = _utterance(fields)
             if utterance.end is not None and utterance.end <= utterance.start:
                 raise ValueError("end is not after start")
         except (ValueError, TypeError) as error:
@@ -230,8 +262,19 @@ def _read_jsonl(path: Path) -> Iterator[Utterance]:
         yield utterance
 
 
+def _utterance(fields: dict[str, Any]) -> Utterance:
+    prompt = fields.get("prompt")
+    lists = {"keywords": tuple(fields.get("keywords", ()))}
+    return Utterance(**{**fields, **lists, "prompt": prompt and _utterance(prompt)})
+
+
 def _fits(name: str, value: Any) -> bool:
     """Whether a value from JSON is one of this field of `Utterance`."""
+    if name == "prompt":
+        if not isinstance(value, dict):
+            return value is None
+        known = Utterance.__dataclass_fields__
+        return all(part in known and _fits(part, of) for part, of in value.items())
     if name == "id":
         return is_text(value) and value.split() == [value]
     if name == "start":

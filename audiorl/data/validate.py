@@ -21,7 +21,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from audiorl.data.audio import OVERSHOOT, AudioError, AudioInfo, audio_digest
-from audiorl.data.data_dir import DataDir
+from audiorl.data.data_dir import DataDir, make_absolute
 from audiorl.data.inspection import Fault, Spans, inspect
 from audiorl.data.tables import (
     COMPLETE,
@@ -32,7 +32,7 @@ from audiorl.data.tables import (
     scan_table,
     table_files,
 )
-from audiorl.data.utterance import absolute_audio, parse_seconds, parse_segment
+from audiorl.data.utterance import PROMPT_TEXTS, PROMPT_WAVES, parse_seconds, parse_segment
 from audiorl.errors import UserError
 from audiorl.runtime.files import progress
 from audiorl.runtime.processes import end_with
@@ -122,8 +122,7 @@ def examine(path: str | Path, checks: Checks = Checks()) -> Report:
         raise UserError(f"{path} is not a directory; run the data preparation that writes it.")
     scans = {file.name: scan_table(file) for file in table_files(path)}
     tables = {file: scan.values for file, scan in scans.items()}
-    if "wav.scp" in tables:
-        tables["wav.scp"] = absolute_audio(path / "wav.scp", tables["wav.scp"])
+    make_absolute(path, tables)
     report = Report(DataDir(path, tables), scans)
     for scan in scans.values():
         report.problems += scan.problems
@@ -139,6 +138,8 @@ def examine(path: str | Path, checks: Checks = Checks()) -> Report:
         _check_texts(report, checks)
         if checks.audio and "wav.scp" in tables:
             _check_recordings(report, checks)
+        if checks.audio:
+            _check_prompts(report)
     return report
 
 
@@ -224,6 +225,14 @@ def _check_speakers(report: Report) -> None:
         message = "all utterances have one speaker"
         fix = "give each its speaker, or its own id if speakers are unknown"
         report.add("utt2spk", "", "one speaker", message, fix, warning=True)
+
+
+def _check_prompts(report: Report) -> None:
+    tables = report.directory.tables
+    for name, audio in tables.get(PROMPT_WAVES, {}).items():
+        if not Path(audio).is_file() or not tables.get(PROMPT_TEXTS, {}).get(name):
+            message = f"`{audio}` is no file with a text in {PROMPT_TEXTS}"
+            report.add(PROMPT_WAVES, name, "no prompt", message, "fix its path or its text")
 
 
 def clean_text(text: str) -> str:

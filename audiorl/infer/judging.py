@@ -1,4 +1,4 @@
-"""Stage 7 of synthesis: a judge transcribes every synthesised set, and its sound is measured.
+"""Stage 7 of synthesis: a judge and instruments hear every synthesised set.
 
 Reads decode_<name>/<set>/wav.scp of a system and the texts, speakers and recordings of dump/<set>;
 writes judged.json beside wav.scp, unless waves, recordings and judge are as they were.
@@ -17,11 +17,13 @@ from torch import Tensor
 
 import audiorl
 from audiorl.config.schema import Config
-from audiorl.data.audio import audio_digests, audio_info, read_audio
+from audiorl.data.audio import audio_digests
 from audiorl.data.tables import read_table
 from audiorl.data.utterance import Utterance, absolute_audio, read_utterances
 from audiorl.errors import UserError
 from audiorl.infer.hearing import WaveJudge, heard, load_judge, weights_file
+from audiorl.infer.instruments import Instruments
+from audiorl.infer.likeness import Likeness, samples_of, timed
 from audiorl.runtime.batching import shown_batches
 from audiorl.runtime.stamps import Stamp
 from audiorl.score.hypotheses import check_ids
@@ -29,7 +31,7 @@ from audiorl.score.sound import measure, spectral_distance, speech_span
 from audiorl.score.tts import JUDGED, Judged, write_judged
 
 COMPARED_RECORDINGS = 20  # of a speaker, from the train set
-JUDGING = 1  # of what is measured; another number, and all is measured again
+JUDGING = 2  # of what is measured; another number, and all is measured again
 
 
 def judge_systems(folder: Path, exps: Iterable[Path], dump: Path, cfg: Config, device: str) -> None:
@@ -38,13 +40,17 @@ def judge_systems(folder: Path, exps: Iterable[Path], dump: Path, cfg: Config, d
     What is up to date is left.
     """
     weights, judge = weights_file(folder), None
+    instruments = Instruments(cfg, device)
     for name in cfg.data.test:
         texts = read_utterances(dump / name, texts_alone=True)
         recordings, natural = _recordings(texts, dump / cfg.data.train), None
         for exp in exps:
             out = exp / f"decode_{cfg.decode.name}" / name
             waves = _synthesised(out, texts, dump / name)
-            stamp = _stamp(out, weights, waves, [*texts, *recordings])
+            inputs = _made_from(waves, [*texts, *recordings])
+            instruments.measure(out, inputs, waves, texts, recordings)
+            version = {"audiorl": audiorl.__version__, "judging": JUDGING}
+            stamp = Stamp(out / JUDGED, version, {**inputs, "judge": weights})
             if stamp.is_current(out / JUDGED):
                 continue
             judge = judge or load_judge(folder, device, cfg.whisper)
@@ -55,10 +61,11 @@ def judge_systems(folder: Path, exps: Iterable[Path], dump: Path, cfg: Config, d
 
 
 def _recordings(utterances: Sequence[Utterance], train: Path) -> list[Utterance]:
-    """A set's own recordings and, of speakers with less than two there, those of the train set."""
+    """A set's own recordings and prompts and, of speakers with less than two, those of training."""
     own = {u.id: u for u in utterances if u.audio}
+    own |= {u.prompt.id: u.prompt for u in utterances if u.prompt}
     counts = Counter(u.speaker for u in own.values())
-    lacking = {u.speaker for u in utterances if counts[u.speaker] < 2}
+    lacking = {u.speaker for u in utterances if counts[u.speaker] < 2 and u.prompt is None}
     theirs: dict[str, list[Utterance]] = {speaker: [] for speaker in sorted(lacking)}
     for u in read_utterances(train) if lacking and train.exists() else []:
         if u.speaker in lacking and u.id not in own:
@@ -77,25 +84,16 @@ class _Natural:
         batch_seconds: float,
         desc: str,
     ) -> None:
-        timed = [_timed(u) for u in recordings]
         texts = {u.id for u in utterances}
-        self.recordings = {u.id: u for u in timed if u.id in texts}
+        self.recordings = {u.id: timed(u) for u in recordings if u.id in texts}
         self.speech_seconds: dict[str, float] = {}
-        self._voices: dict[str, dict[str, Tensor]] = {u.speaker: {} for u in utterances}
-        for batch in shown_batches(desc, timed, batch_seconds):
-            waves = [_read(u, judge.sample_rate) for u in batch]
+        self.likeness = Likeness(utterances)
+        for batch in shown_batches(desc, [timed(u) for u in recordings], batch_seconds):
+            waves = [samples_of(u, judge.sample_rate) for u in batch]
             for u, wave, voice in zip(batch, waves, _voices(judge, waves), strict=True):
                 start, end = speech_span(wave, judge.sample_rate)
                 self.speech_seconds[u.id] = (end - start) / judge.sample_rate
-                if voice is not None:
-                    self._voices[u.speaker][u.id] = voice
-
-    def similarity(self, u: Utterance, voice: Tensor | None) -> float | None:
-        """Cosine of a voice to the speaker's recordings of other sentences; None without any."""
-        others = [other for uid, other in self._voices[u.speaker].items() if uid != u.id]
-        if voice is None or not others:
-            return None
-        return float(torch.nn.functional.cosine_similarity(voice, sum(others), dim=0))
+                self.likeness.add(u, voice)
 
 
 def _judge(
@@ -107,7 +105,7 @@ def _judge(
 ) -> dict[str, Judged]:
     judged = {}
     for batch in shown_batches(desc, waves, batch_seconds):
-        samples = [_read(u, judge.sample_rate) for u in batch]
+        samples = [samples_of(u, judge.sample_rate) for u in batch]
         rows = zip(batch, samples, heard(judge, samples), _voices(judge, samples), strict=True)
         for u, wave, text, voice in rows:
             judged[u.id] = _measure(u, wave, text, voice, natural, judge.sample_rate)
@@ -119,11 +117,12 @@ def _measure(
 ) -> Judged:
     own, distance = natural.recordings.get(u.id), None
     if own and own.audio != u.audio:  # a recording has no distance to itself
-        distance = spectral_distance(wave, _read(own, rate), rate)
+        distance = spectral_distance(wave, samples_of(own, rate), rate)
     return Judged(
         heard=" ".join(text.split()),
         natural_seconds=natural.speech_seconds.get(u.id),
-        similarity=natural.similarity(u, voice),
+        similarity=natural.likeness.own(u, voice),
+        others=natural.likeness.others(u, voice),
         distance=distance,
         **asdict(measure(wave, rate)),
     )
@@ -142,29 +141,18 @@ def _synthesised(folder: Path, utterances: list[Utterance], data: Path) -> list[
     audio = absolute_audio(path, read_table(path))
     check_ids(path, audio, [u.id for u in utterances], data)
     return [
-        _timed(replace(u, audio=audio[u.id], start=0.0, end=None, duration=None, audio_hash=""))
+        timed(replace(u, audio=audio[u.id], start=0.0, end=None, duration=None, audio_hash=""))
         if audio[u.id] != u.audio
-        else _timed(u)
+        else timed(u)
         for u in utterances
     ]
 
 
-def _timed(u: Utterance) -> Utterance:
-    return u if u.duration is not None else replace(u, duration=audio_info(u.audio).duration)
-
-
-def _read(u: Utterance, rate: int) -> np.ndarray:
-    # An empty response leaves a file without samples.
-    return read_audio(u, rate) if u.duration else np.zeros(0, np.float32)
-
-
-def _stamp(
-    folder: Path, weights: Path, waves: list[Utterance], natural: Sequence[Utterance]
-) -> Stamp:
-    """Return the stamp of judged.json: judge, waves, and the texts and recordings beside them."""
+def _made_from(waves: list[Utterance], natural: Sequence[Utterance]) -> dict[str, object]:
+    """Return the waves, and the texts and recordings beside them, as inputs of a stamp."""
     inputs = {f"texts/{u.id}": [u.text, u.speaker, u.start, u.end, u.duration] for u in natural}
+    inputs |= {f"prompts/{u.id}": u.prompt.id for u in natural if u.prompt}
     for kind, utterances in (("wav", waves), ("recordings", natural)):
         found = audio_digests({u.id: u.audio for u in utterances if u.audio})
         inputs |= {f"{kind}/{name}": content for name, content in found.items()}
-    inputs["judge"] = weights
-    return Stamp(folder / JUDGED, {"audiorl": audiorl.__version__, "judging": JUDGING}, inputs)
+    return inputs

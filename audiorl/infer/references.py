@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from audiorl.config.schema import Config
 from audiorl.data.speech_tokens import CODEC, TOKENS, read_tokens, write_tokens
 from audiorl.data.tables import set_files, write_table
-from audiorl.data.utterance import read_utterances
 from audiorl.infer.decode import DONE
-from audiorl.infer.synthesise import SAMPLED, SOUND, made_in, speaker_vectors, write_waves
+from audiorl.infer.synthesise import SAMPLED, SOUND, made_in, write_waves
 from audiorl.infer.tokenise import tokenise
+from audiorl.infer.voices import recordings_for, voices_of
 from audiorl.models.codec import codec_info
 from audiorl.runtime.files import write_json
 from audiorl.runtime.stamps import Stamp
@@ -40,12 +40,12 @@ def write_natural(dump: Path, config: Config, exp: Path) -> None:
 def write_resynthesis(codec: Codec, weights: Path, dump: Path, config: Config, exp: Path) -> None:
     """Write tokens and waves as stage 6 does, with the tokens of the recordings themselves.
 
-    Voices are those of systems: each speaker's recordings in the train set. What is up to date with
-    the codec's `weights` is left; a run that was cut off continues.
+    Voices are those of systems: of prompts, or of speakers' recordings in the train set. What is
+    up to date with the codec's `weights` is left; a run that was cut off continues.
     """
     sets, train = recorded_sets(dump, config), dump / config.data.train
-    speakers = {u.speaker for utterances in sets.values() for u in utterances}
-    voices = speaker_vectors(codec, read_utterances(train), speakers)
+    spoken = [u for utterances in sets.values() for u in utterances]
+    voices = voices_of(codec, spoken, recordings_for(spoken, train))
     sound = {f"{SOUND}{name}": path for name, path in set_files(train).items()}
     for name, utterances in sets.items():
         folder = exp / f"decode_{config.decode.name}" / name

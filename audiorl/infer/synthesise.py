@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -14,56 +14,28 @@ import torch
 from torch import Tensor
 
 from audiorl.config.schema import Config
-from audiorl.data.audio import read_audio
 from audiorl.data.speech_tokens import CODEC, TOKENS, check_codec, read_tokens, write_tokens
 from audiorl.data.tables import set_files, write_table
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.engines.engine import Engine
-from audiorl.errors import UserError
 from audiorl.infer.decode import DONE
 from audiorl.infer.speak import speak
-from audiorl.infer.voices import VOICES, read_voices
+from audiorl.infer.voices import VOICES, recordings_for, voices_of
 from audiorl.models import WEIGHTS
 from audiorl.models.codec import Codec, codec_info, load_codec
 from audiorl.models.policy import load_policy
 from audiorl.models.speech_lm import SpeechLM
+from audiorl.models.voice import Voices
 from audiorl.runtime.batching import shown_batches
 from audiorl.runtime.device import pick_device
 from audiorl.runtime.files import atomic_path
 from audiorl.runtime.stamps import Stamp, folder_files
 
-RECORDINGS = 20  # of a speaker, at most, whose vectors the mean is of
 SAMPLED = "sampled.json"  # stamp of the tokens
 WAVES_BEGUN = "waves.json"  # what the waves that are there were made from, written before them
 SOUND = "sound/"  # beginning of the names of inputs that tokens do not follow from
 # Keys that change no sound; the engine does if it is not the native one.
 FREE = ("name", "method", "num_beams", "batch_seconds", "batch_size", "engine")
-
-
-@torch.no_grad()
-def speaker_vectors(
-    codec: Codec, recordings: Iterable[Utterance], speakers: Iterable[str]
-) -> dict[str, Tensor]:
-    """Return the mean vector [S] of each speaker's first recordings; UserError if there are none.
-
-    Vectors are empty where tokens carry the voice.
-    """
-    found: dict[str, list[Utterance]] = {name: [] for name in sorted(set(speakers))}
-    if codec.speaker_size == 0:
-        return dict.fromkeys(found, torch.zeros(0))
-    for u in recordings:
-        if u.speaker in found and len(found[u.speaker]) < RECORDINGS:
-            found[u.speaker].append(u)
-    vectors = {}
-    for name, theirs in found.items():
-        if not theirs:
-            raise UserError(
-                f"speaker {name} has no recordings in the train set that the voice could come "
-                "from; let one of its speakers say the texts."
-            )
-        waves = [torch.from_numpy(read_audio(u, codec.sample_rate)) for u in theirs]
-        vectors[name] = codec.speaker(waves).mean(0)
-    return vectors
 
 
 class Synthesiser:
@@ -100,14 +72,14 @@ class Synthesiser:
         synthesise_set(engine, *self._codec_and_voices, self.config, data, stamp)
 
     @functools.cached_property
-    def _codec_and_voices(self) -> tuple[Codec, dict[str, Tensor]]:
+    def _codec_and_voices(self) -> tuple[Codec, Voices]:
         codec = load_codec(self.folder / "model", str(pick_device(self.config.device)))
         sets = [self.dump / name for name in self.config.data.test]
-        speakers = {u.speaker for data in sets for u in read_utterances(data, texts_alone=True)}
-        if (self.folder / VOICES).exists():
-            return codec, read_voices(self.folder / VOICES, speakers)
-        train = read_utterances(self.dump / self.config.data.train)
-        return codec, speaker_vectors(codec, train, speakers)
+        spoken = [u for data in sets for u in read_utterances(data, texts_alone=True)]
+        stored, train = self.folder / VOICES, self.dump / self.config.data.train
+        if stored.exists():
+            return codec, voices_of(codec, spoken, (), stored)
+        return codec, voices_of(codec, spoken, recordings_for(spoken, train))
 
 
 def made_in(out: Path) -> list[Path]:
@@ -118,18 +90,19 @@ def made_in(out: Path) -> list[Path]:
 def synthesise_set(
     engine: Engine,
     codec: Codec,
-    voices: Mapping[str, Tensor],
+    voices: Voices,
     config: Config,
     data: Path,
     stamp: Stamp,
 ) -> None:
     """Speak the set `data` into the folder of `stamp`: tokens, wav/<id>.wav, wav.scp.
 
-    Continues where it was cut off, to the same waves. `voices`: speaker vectors [S] by speaker.
-    UserError, before anything is made, for a text that cannot be spoken.
+    Continues where it was cut off, to the same waves. UserError, before anything is made, for a
+    text that cannot be spoken.
     """
     out, utterances = stamp.path.parent, read_utterances(data, texts_alone=True)
     model = engine.policy
+    model.meet(voices)
     model.refuse_texts(utterances, config.decode.max_completion_length)
     sampled = stamp.at(out / SAMPLED, [out / TOKENS, out / CODEC], without=SOUND)
     if not sampled.is_current():
@@ -156,7 +129,7 @@ def synthesise_set(
 
 def write_waves(
     codec: Codec,
-    voices: Mapping[str, Tensor],
+    voices: Voices,
     utterances: Sequence[Utterance],
     tokens: Mapping[str, Sequence[int]],
     config: Config,
@@ -181,7 +154,7 @@ def write_waves(
         for name, wave in decode_waves(codec, voices, batch, tokens):
             with atomic_path(paths[name]) as file:
                 samples = wave.float().cpu().numpy()
-                soundfile.write(file, samples, codec.sample_rate, "PCM_16", format="WAV")
+                soundfile.write(file, samples, codec.output_rate, "PCM_16", format="WAV")
     write_table(out / "wav.scp", {name: str(path.absolute()) for name, path in paths.items()})
     return sum(u.duration for u in timed)
 
@@ -189,7 +162,7 @@ def write_waves(
 @torch.no_grad()
 def decode_waves(
     codec: Codec,
-    voices: Mapping[str, Tensor],
+    voices: Voices,
     batch: Sequence[Utterance],
     tokens: Mapping[str, Sequence[int]],
 ) -> Iterator[tuple[str, Tensor]]:
@@ -199,9 +172,9 @@ def decode_waves(
     """
     loud = [u for u in batch if tokens[u.id]]
     if loud:
-        speakers = torch.stack([voices[u.speaker] for u in loud])
-        waves = codec.decode([torch.tensor(tokens[u.id]) for u in loud], speakers)
+        rows = [torch.tensor(tokens[u.id]) for u in loud]
+        waves = codec.decode(rows, [voices[u] for u in loud])
         yield from zip((u.id for u in loud), waves, strict=True)
     for u in batch:
         if not tokens[u.id]:
-            yield u.id, torch.zeros(round(u.duration * codec.sample_rate))
+            yield u.id, torch.zeros(round(u.duration * codec.output_rate))

@@ -28,7 +28,7 @@ from audiorl.models.language_model import BiasedQwen2, has_biased_head
 from audiorl.models.layouts import V3_CONTROLS, speech_run
 from audiorl.models.policy import load_policy
 from audiorl.models.tokenizer import PretrainedTokenizer
-from audiorl.runtime.files import atomic_write
+from audiorl.runtime.files import atomic_write, sha256
 
 QWEN2_ROWS = 151936  # of the text embeddings, in checkpoints that do not say
 LIKE = 128  # the vocabulary is padded to a multiple of it, as GPUs like it
@@ -86,6 +86,7 @@ def to_hugging_face(llm: Path, text: Path, out: Path) -> None:
             "tie_word_embeddings": False,
             "use_bias": version == 2,
             "text_rows": len(state[BASE + "model.embed_tokens.weight"]),
+            "tokens_of": _codec_beside(llm, version),
             "eos_token_id": end - 3 if version == 2 else end - V3_CONTROLS + 1,
         }
     )
@@ -101,6 +102,13 @@ def to_hugging_face(llm: Path, text: Path, out: Path) -> None:
     lm.config.architectures = ["Qwen2ForCausalLM"]  # which other programs know
     lm.config.save_pretrained(out)
     tokenizer.save_pretrained(out)
+
+
+def _codec_beside(llm: Path, version: int) -> dict[str, str]:
+    """The codec that an llm.pt goes with, by the speech tokenizer in its folder, if it is there."""
+    tokenizer = llm.with_name(f"speech_tokenizer_v{version}.onnx")
+    fingerprint = {"fingerprint": sha256(tokenizer)} if tokenizer.is_file() else {}
+    return {"kind": f"cosyvoice{version}", **fingerprint}
 
 
 def _merged(state: dict[str, Tensor], version: int, first: int, rows: int) -> dict[str, Tensor]:

@@ -49,7 +49,7 @@ class JudgeSettings:
         return cls("judge", config.data.sample_rate, config.frontend, judge)
 
 
-class Voice(nn.Module):
+class VoiceNetwork(nn.Module):
     """Features [B, T, n_mels] to a vector of the speaker [B, S] of unit length.
 
     A small time-delay network with statistics pooling (x-vector, Snyder et al., ICASSP 2018).
@@ -95,7 +95,7 @@ class Judge(nn.Module):
         self.encoder = Encoder(judge.encoder, n_mels)
         units = len(self.characters.symbols) + 1
         self.head = nn.Linear(judge.encoder.output_size, LABELS_A_FRAME * units)
-        self.voice = Voice(n_mels, judge.encoder.output_size, VECTOR_SIZE)
+        self.voice = VoiceNetwork(n_mels, judge.encoder.output_size, VECTOR_SIZE)
         self.voices = nn.Parameter(torch.randn(len(self.speakers), VECTOR_SIZE))
 
     @classmethod

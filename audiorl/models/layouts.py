@@ -16,20 +16,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from audiorl.config.speech import SpeechConfig
+from audiorl.config.speech import CODECS, SpeechConfig
 from audiorl.data.speech_tokens import CodecInfo
 from audiorl.errors import UserError
 from audiorl.models.tokenizer import PretrainedTokenizer, Tokenizer
+from audiorl.models.voice import Voice
 
 SPEECH_TOKEN = re.compile(r"<\|s_(\d+)\|>")
-
-
-@dataclass(frozen=True)
-class SpeechPrompt:
-    """A voice to continue in: a text, and the codec's tokens of it."""
-
-    text: str
-    tokens: Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -38,7 +31,7 @@ class SpeechFacts:
 
     codec: CodecInfo
     speakers: tuple[str, ...] = ()  # of the train set, sorted
-    prompts: dict[str, SpeechPrompt] = field(default_factory=dict)  # an utterance of each of them
+    prompts: dict[str, Voice] = field(default_factory=dict)  # an utterance of each of them
     tokens_per_character: float = 0.0  # mean of the train set; 0: not known
 
 
@@ -50,8 +43,8 @@ class Layout(Protocol):
     stop_id: int
     pad_id: int
 
-    def condition(self, text: str, speaker: str, prompt: SpeechPrompt | None) -> list[int]:
-        """Return the ids that are read before the first token."""
+    def condition(self, text: str, voice: Voice) -> list[int]:
+        """Return the ids that are read before the first token of a text in a voice."""
 
 
 class NativeLayout:
@@ -75,12 +68,12 @@ class NativeLayout:
         self.size = self.stop_id + 1
         self.pad_id = tokenizer.pad_id
 
-    def condition(self, text: str, speaker: str, prompt: SpeechPrompt | None) -> list[int]:
-        voice = [self._marks[speaker]] if speaker in self._marks else []
-        before, spoken = ([], []) if prompt is None else (prompt.text, prompt.tokens)
-        text_ids = [i for part in (before, text) if part for i in self._tokenizer.encode(part)]
-        speech_ids = [self.speech_offset + token for token in spoken]
-        return [*voice, self._text_mark, *text_ids, self._speech_mark, *speech_ids]
+    def condition(self, text: str, voice: Voice) -> list[int]:
+        mark = [self._marks[voice.speaker]] if voice.speaker in self._marks else []
+        texts = filter(None, (voice.text, text))
+        text_ids = [i for part in texts for i in self._tokenizer.encode(part)]
+        speech_ids = [self.speech_offset + token for token in voice.tokens]
+        return [*mark, self._text_mark, *text_ids, self._speech_mark, *speech_ids]
 
 
 class LlasaLayout:
@@ -96,21 +89,20 @@ class LlasaLayout:
         self._tokenizer = tokenizer
         known = tokenizer.vocabulary()
         self.speech_offset, count = speech_run(known, name)
-        _refuse_other_codec(facts.codec, count, self.RATE)
+        _refuse_other_codec(facts.codec, CODECS["llasa"], count, self.RATE)
         self.stop_id = _id_of(self.END, known, name)
         _id_of(self.START, known, name)
         self.size = tokenizer.vocab_size
         self.pad_id = tokenizer.pad_id
 
-    def condition(self, text: str, speaker: str, prompt: SpeechPrompt | None) -> list[int]:
-        before, spoken = ("", []) if prompt is None else (prompt.text + " ", prompt.tokens)
+    def condition(self, text: str, voice: Voice) -> list[int]:
         asked = self._tokenizer.chat(
             [
-                {"role": "user", "content": self.REQUEST.format(before + text)},
+                {"role": "user", "content": self.REQUEST.format(f"{voice.text} {text}".lstrip())},
                 {"role": "assistant", "content": self.START},
             ]
         )
-        return [*self._tokenizer.encode(asked), *(self.speech_offset + t for t in spoken)]
+        return [*self._tokenizer.encode(asked), *(self.speech_offset + t for t in voice.tokens)]
 
 
 class CosyVoiceLayout:
@@ -137,7 +129,8 @@ class CosyVoiceLayout:
             count -= V3_CONTROLS  # the last of the run are no sounds
             marks = (self.speech_offset + count + place for place in range(3))
         self._sos, self.stop_id, self._task = marks
-        _refuse_other_codec(facts.codec, count, self.RATE)
+        kind = f"cosyvoice{self.version}"
+        _refuse_other_codec(facts.codec, (kind,), count, self.RATE)
         if self.version == 3 and self.END_OF_INSTRUCTION not in self._instruction:
             raise UserError(
                 "speech.instruction: CosyVoice 3 reads one before each text; set "
@@ -146,12 +139,16 @@ class CosyVoiceLayout:
         self.size = tokenizer.vocab_size
         self.pad_id = tokenizer.pad_id
 
-    def condition(self, text: str, speaker: str, prompt: SpeechPrompt | None) -> list[int]:
-        before, spoken = ("", []) if prompt is None else (prompt.text, prompt.tokens)
+    def condition(self, text: str, voice: Voice) -> list[int]:
         # Apart, as CosyVoice reads them: no token spans two of the texts.
-        parts = (self._instruction, before, text)
+        parts = (self._instruction, voice.text, text)
         ids = [i for part in parts if part for i in self._tokenizer.encode(part)]
-        return [self._sos, *ids, self._task, *(self.speech_offset + token for token in spoken)]
+        return [
+            self._sos,
+            *ids,
+            self._task,
+            *(self.speech_offset + token for token in voice.tokens),
+        ]
 
 
 V3_CONTROLS = 200  # rows behind the codebook: sos, eos, task, fill, and room for more
@@ -187,10 +184,13 @@ def _id_of(token: str, vocabulary: dict[str, int], model: str) -> int:
     return vocabulary[token]
 
 
-def _refuse_other_codec(codec: CodecInfo, codebook_size: int, token_rate: float) -> None:
-    if (codec["codebook_size"], codec["token_rate"]) != (codebook_size, token_rate):
+def _refuse_other_codec(
+    codec: CodecInfo, kinds: Sequence[str], codebook_size: int, token_rate: float
+) -> None:
+    found = codec["kind"], codec["codebook_size"], codec["token_rate"]
+    if found not in [(kind, codebook_size, token_rate) for kind in kinds]:
         raise UserError(
             f"the codec has {codec['token_rate']:g} tokens a second of {codec['codebook_size']} "
-            f"codes, and the pretrained LM speaks {token_rate:g} of {codebook_size}; take the "
-            "codec that it was trained with."
+            f"{codec['kind']} codes, and the pretrained LM speaks {token_rate:g} of "
+            f"{codebook_size} {' or '.join(kinds)} codes; take the codec that it was trained with."
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,13 +15,15 @@ from audiorl.config.field import key
 from audiorl.config.model import LLMConfig, TokenizerConfig
 from audiorl.config.schema import Config
 from audiorl.config.speech import SpeechConfig
+from audiorl.data.speech_tokens import CodecInfo
 from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError, nearest
 from audiorl.models import SPEECH_FACTS
 from audiorl.models.language_model import Prefix, build_lm
-from audiorl.models.layouts import SpeechFacts, SpeechPrompt, make_layout
+from audiorl.models.layouts import SpeechFacts, make_layout
 from audiorl.models.policy import Policy
 from audiorl.models.tokenizer import Tokenizer, load_tokenizer, make_tokenizer
+from audiorl.models.voice import Voice, Voices
 from audiorl.runtime.files import write_json
 
 
@@ -63,13 +65,23 @@ class SpeechLM(Policy):
         self.settings = settings
         self.tokenizer = tokenizer
         self.facts = facts
+        self.voices = Voices(facts.prompts)  # and those of prompts that a stage has read
         name = settings.llm.pretrained
         self.layout = layout = make_layout(settings.speech, name, tokenizer, facts)
         self.llm = build_lm(settings.llm, layout.size, layout.stop_id, saved)
+        self._refuse_other_codec(facts.codec)
         self.stop_ids, self.pad_id = (layout.stop_id,), layout.pad_id
         speech = range(layout.speech_offset, layout.speech_offset + facts.codec["codebook_size"])
         rows = self.llm.vocab_size
         self.forbid(set(range(rows)) - {*speech, layout.stop_id}, rows)
+
+    def _refuse_other_codec(self, codec: CodecInfo) -> None:
+        named = getattr(self.llm.config, "tokens_of", None) or {}
+        if differing := [part for part, value in named.items() if codec.get(part) != value]:
+            raise UserError(
+                f"llm.pretrained: the LM learnt the tokens of {named['kind']}, and the codec is "
+                f"another {differing[0]}; take the one that it was trained with."
+            )
 
     @classmethod
     def create(cls, config: Config, texts: Iterable[str], facts: SpeechFacts) -> SpeechLM:
@@ -81,32 +93,48 @@ class SpeechLM(Policy):
     def from_settings(cls, settings: SpeechLMSettings, folder: Path) -> SpeechLM:
         facts = json.loads((folder / SPEECH_FACTS).read_text(encoding="utf-8"))
         facts["speakers"] = tuple(facts["speakers"])
-        facts["prompts"] = {name: SpeechPrompt(**p) for name, p in facts["prompts"].items()}
+        facts["prompts"] = {name: Voice(**p) for name, p in facts["prompts"].items()}
         tokenizer = load_tokenizer(settings.tokenizer, folder)
         return cls(settings, tokenizer, SpeechFacts(**facts), saved=str(folder))
 
     def save_vocabulary(self, folder: Path) -> None:
         self.tokenizer.save(folder)
-        write_json(folder / SPEECH_FACTS, asdict(self.facts))
+        prompts = self.facts.prompts.items()
+        facts = asdict(replace(self.facts, prompts={}))
+        spoken = {name: {"text": v.text, "tokens": list(v.tokens)} for name, v in prompts}
+        write_json(folder / SPEECH_FACTS, facts | {"prompts": spoken})
 
     def encode(self, inputs: Sequence[Utterance]) -> list[Tensor]:
         """Return the condition [T_i] of each text, on the host; nothing in it learns."""
-        return [self.condition(u.text, u.speaker) for u in inputs]
+        return [self.condition(u.text, self.voice(u)) for u in inputs]
 
-    def condition(self, text: str, speaker: str = "", prompt: SpeechPrompt | None = None) -> Tensor:
+    def meet(self, voices: Voices) -> None:
+        """Know the prompts of these voices from now on."""
+        self.voices.prompts |= voices.prompts
+
+    def voice(self, utterance: Utterance) -> Voice:
+        """Return the voice that an utterance is spoken in, as `speech.speakers` says.
+
+        UserError for a speaker who is unknown, and has no prompt that could be continued.
+        """
+        kind, speaker = self.settings.speech.speakers, utterance.speaker
+        if kind == "none":
+            return Voice()
+        if kind == "prompt" and utterance in self.voices:
+            return self.voices[utterance]
+        if kind == "prompt" or speaker not in self.facts.speakers:
+            fix = nearest(speaker, self.facts.speakers)
+            if kind == "mark" and utterance.prompt:
+                fix = "train one with speech.speakers: prompt, which continues any voice"
+            raise UserError(f"speaker {speaker} is unknown to the speech LM; {fix}")
+        return Voice(speaker=speaker)
+
+    def condition(self, text: str, voice: Voice) -> Tensor:
         """Return the ids [T] that are read before speech, on the host.
 
-        The response continues the tokens of `prompt`, in its voice; without one, `speech.speakers`
-        says how the speaker is named. UserError for an unknown speaker.
+        The response continues the tokens of the voice's prompt, if it has one.
         """
-        if prompt is None and self.settings.speech.speakers != "none":
-            if speaker not in self.facts.speakers:
-                raise UserError(
-                    f"speaker {speaker} is unknown to the speech LM; "
-                    f"{nearest(speaker, self.facts.speakers)}"
-                )
-            prompt = self.facts.prompts.get(speaker)
-        return torch.tensor(self.layout.condition(text, speaker, prompt))
+        return torch.tensor(self.layout.condition(text, voice))
 
     def prefix(self, conditions: Sequence[Tensor]) -> Prefix:
         """Return the embeddings of conditions [T_i]."""
@@ -171,7 +199,7 @@ class SpeechLM(Policy):
                     "there, or train on texts that have it."
                 )
             try:
-                condition = self.condition(u.text, u.speaker)
+                condition = self.condition(u.text, self.voice(u))
             except UserError as error:
                 raise UserError(f"{u.id}: {error}") from error
             if max_length is not None:

@@ -293,7 +293,8 @@ def sound_tables(systems: list[SystemScore]) -> list[Table]:
 
 def _sound_table(systems: list[SystemScore], name: str, note: str) -> Table:
     first = systems[0]
-    rest = [metric for metric in tts.METRICS if metric != SIMILARITY]
+    sounds = [system.speech[name].sound for system in systems]
+    rest = [m for m in tts.METRICS if m != SIMILARITY and any(sound[m].known for sound in sounds)]
     header = ["system", "utts", tts.METRICS[SIMILARITY].title, f"- {first.label}"]
     rows = []
     for system in sorted(systems, key=lambda s: not s.is_reference):

@@ -14,7 +14,7 @@ import numpy as np
 
 from audiorl.data.audio import read_audio
 from audiorl.data.tables import read_table
-from audiorl.data.utterance import absolute_audio
+from audiorl.data.utterance import Utterance, absolute_audio
 from audiorl.errors import UserError
 from audiorl.report.media import PLAYED, AudioClip, clip
 from audiorl.score.asr import ScoredUtterance, SystemScore
@@ -40,6 +40,7 @@ class SentenceRow:
     text: str
     facts: list[str]
     takes: list[Take]
+    prompt: AudioClip | None = None  # of the voice, where the utterance has one
 
 
 def same_sentences(systems: list[SystemScore], focus: SystemScore) -> list[SentenceRow]:
@@ -119,7 +120,13 @@ class _Waves:
                 takes.append(Take(system.label, u, made, min(1.0, len(wave) / longest)))
         u = scored[0].utterance
         facts = [scored[0].set, u.id, f"speaker {u.speaker}", *([why] if why else [])]
-        return SentenceRow(u.text, facts, takes)
+        prompt = None
+        if u.prompt is not None:
+            name = f"the prompt of {u.id}"
+            wave = self._samples(u.prompt)
+            failed = isinstance(wave, str)
+            prompt = AudioClip(name, error=wave) if failed else clip(wave, RATE, name)
+        return SentenceRow(u.text, facts, takes, prompt)
 
     def _read(self, system: SystemScore, u: ScoredUtterance) -> np.ndarray | str:
         """Return samples [S], or why there are none."""
@@ -130,6 +137,13 @@ class _Waves:
             audio = self._tables[path][u.utterance.id]
             own = audio == u.utterance.audio  # a natural recording, which may be a segment
             made = {"audio": audio, "start": 0, "end": None, "duration": None, "audio_hash": ""}
-            return read_audio(u.utterance if own else replace(u.utterance, **made), RATE)
+            return self._samples(u.utterance if own else replace(u.utterance, **made))
         except (UserError, KeyError) as error:
+            return str(error)
+
+    @staticmethod
+    def _samples(u: Utterance) -> np.ndarray | str:
+        try:
+            return read_audio(u, RATE)
+        except UserError as error:
             return str(error)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -13,6 +13,7 @@ from audiorl.engines.engine import Rollout
 from audiorl.models.codec import Codec
 from audiorl.models.speech_lm import SpeechLM
 from audiorl.models.token_recogniser import TokenRecogniser
+from audiorl.models.voice import Voices
 from audiorl.rewards import Sample
 from audiorl.runtime.batching import padded_batches
 
@@ -35,9 +36,9 @@ class Texts:
 
 
 class Vocoder:
-    """Waves of samples, for the rewards that ask for them; `voices`: vectors [S] by speaker."""
+    """Waves of samples, for the rewards that ask for them, in the voices of their utterances."""
 
-    def __init__(self, codec: Codec, voices: Mapping[str, Tensor]) -> None:
+    def __init__(self, codec: Codec, voices: Voices) -> None:
         self.codec = codec
         self.voices = voices
 
@@ -53,15 +54,15 @@ class Vocoder:
         for batch in padded_batches([len(samples[i].tokens) for i in loud], most):
             rows = [loud[place] for place in batch]
             tokens = [torch.tensor(samples[row].tokens) for row in rows]
-            voices = [self.voices[samples[row].utterance.speaker] for row in rows]
-            waves = self.codec.decode(tokens, torch.stack(voices))
+            voices = [self.voices[samples[row].utterance] for row in rows]
+            waves = self.codec.decode(tokens, voices)
             for row, wave in zip(rows, waves, strict=True):
-                rate = self.codec.sample_rate
+                rate = self.codec.output_rate
                 made[row] = replace(samples[row], wave=wave.cpu(), sample_rate=rate)
         return made
 
 
-# What is said in waves [S_i] of the codec's sample rate.
+# What is said in waves [S_i] of the codec.
 TranscribeWaves = Callable[[Sequence[Tensor]], list[str]]
 
 

@@ -17,17 +17,25 @@ from audiorl.data.utterance import write_utterances_jsonl
 from audiorl.engines.engine import Engine
 from audiorl.errors import UserError
 from audiorl.infer.speak import Spoken, speak, speech_sampling
+from audiorl.infer.voices import meet_prompts
 from audiorl.rl_data.pool import held_out_sets, read_pool
 from audiorl.runtime.stamps import Stamp
 from audiorl.text.detectors import token_loops
 
 
 def build_speech_rl_set(
-    engine: Engine, policy: str, weights: Path, config: Config, dump: Path, out: Path
+    engine: Engine,
+    policy: str,
+    weights: Path,
+    config: Config,
+    dump: Path,
+    out: Path,
+    codec: Path | None = None,
 ) -> None:
     """Writes the texts of data.rl that no held-out set has to `out`, and tokens beside it.
 
-    Their durations are how long the start model spoke them.
+    Their durations are how long the start model spoke them. `codec`: its experiment, which reads
+    prompts.
 
     Texts whose speech does not end, is empty or loops are left out, and counted. UserError for a
     text that cannot be spoken, and if none is left.
@@ -38,6 +46,7 @@ def build_speech_rl_set(
         return
     model = engine.policy
     ((source, utterances),) = read_pool(config, dump).items()
+    meet_prompts(model, codec, utterances, str(model.device))
     model.refuse_texts(utterances, config.decode.max_completion_length)
     spoken = speak(engine, utterances, config.decode, config.seed, "speaking the RL set")
     faults = {name: _fault(found) for name, found in spoken.items()}

@@ -10,7 +10,6 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -20,7 +19,7 @@ from audiorl.config import config_differences, dump_config, load_config
 from audiorl.config.keys import schema_keys
 from audiorl.config.schema import Config
 from audiorl.data.rl_set import Item
-from audiorl.data.utterance import Utterance
+from audiorl.data.utterance import Utterance, facts
 from audiorl.errors import UserError
 from audiorl.models import WEIGHTS
 from audiorl.runs.environment import environment
@@ -173,7 +172,9 @@ def content_hash(given: Sequence[Utterance | Item]) -> str:
         u = entry
         if isinstance(entry, Item):
             u, order = entry.utterance, [entry.subsets, entry.reward_mean, entry.reward_std]
-        content = {**asdict(u), "audio": ""}
+        content = {**facts(u), "audio": ""}
+        if u.prompt:
+            content["prompt"] = {**facts(u.prompt), "audio": ""}
         digest.update(json.dumps([content, order], sort_keys=True).encode())
     return digest.hexdigest()
 

@@ -45,7 +45,7 @@ from audiorl.text.silence import is_annotation, output_on_silence
 
 POOLED = "pooled"
 SOURCE = "source"  # tag: the recording that this is made of, which other conditions share
-SCORED_FORMAT = 10  # of the files that scoring writes; another number, and they are written again
+SCORED_FORMAT = 11  # of the files that scoring writes; another number, and they are written again
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,8 @@ def score_set(dump: Path, folder: Path, name: str, cfg: Config, measures: Measur
     reference words, or when a set without speech has some.
     """
     utterances = read_utterances(dump / name, texts_alone=measures.judged)
-    judged = tts.read_judged(folder / name) if measures.judged else {}
+    instruments = cfg.score.instruments
+    judged = tts.read_judged(folder / name, instruments) if measures.judged else {}
     ids = [u.id for u in utterances]
     if measures.judged:
         hypotheses = {uid: one.heard for uid, one in judged.items()}

@@ -7,10 +7,11 @@ them. `audiorl.infer.judging` writes decode_<name>/<set>/judged.json, which is r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from audiorl.config.instruments import MEASURES, parse_instrument
 from audiorl.config.schema import Config
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.errors import UserError
@@ -32,17 +33,25 @@ class Judged:
     seconds: float  # of the wave
     speech_seconds: float  # from the first speech in it to the last
     natural_seconds: float | None = None  # the same of the speaker's own recording
-    similarity: float | None = None  # cosine to the speaker's other recordings, by the judge
+    similarity: float | None = None  # cosine to the prompt, or to the speaker's other recordings
     f0: float | None = None  # Hz
     f0_spread: float | None = None  # semitones
     hnr: float | None = None  # dB, harmonics to noise
     distance: float | None = None  # dB, of spectra, to the speaker's own recording
+    others: float | None = None  # mean cosine to the prompts of other speakers, by the judge
+    measured: Mapping[str, Sequence[float]] = field(default_factory=dict)  # by instruments
+
+    @property
+    def margin(self) -> float | None:
+        """`similarity` less `others`; None where one of them is."""
+        known = self.similarity is not None and self.others is not None
+        return self.similarity - self.others if known else None
 
 
 # What is summed in per_utt.tsv; of what may be None, `…_known` counts where it is not.
-MEASURED = "similarity f0 f0_spread hnr distance".split()
+MEASURED = "similarity margin f0 f0_spread hnr distance".split()
 SOUND_COLUMNS = "seconds speech_seconds spoken_chars natural_seconds compared_seconds".split()
-SOUND_COLUMNS += [column for name in MEASURED for column in (name, f"{name}_known")]
+SOUND_COLUMNS += [c for name in (*MEASURED, *MEASURES) for c in (name, f"{name}_known")]
 
 
 def _mean(title: str, name: str, factor: float = 1.0) -> Metric:
@@ -51,6 +60,7 @@ def _mean(title: str, name: str, factor: float = 1.0) -> Metric:
 
 METRICS = {
     "similarity": _mean("similarity %", "similarity", 100.0),
+    "margin": _mean("own - other voices %", "margin", 100.0),
     "rate": Metric("chars/s", ("spoken_chars",), ("speech_seconds",), 1.0),
     "tempo": Metric("tempo %", ("natural_seconds",), ("compared_seconds",)),
     "f0": _mean("F0 Hz", "f0"),
@@ -59,10 +69,12 @@ METRICS = {
     "distance": _mean("distance dB", "distance"),
     "unterminated": Metric("unterminated %", ("truncated",), (UTTERANCES,)),
     "loops": Metric("looping %", ("looping",), (UTTERANCES,)),
+    **{name: _mean(title, name, factor) for name, (title, factor) in MEASURES.items()},
 }
 NOTE = (
     "In brackets 95 % intervals; * when that of the paired difference excludes 0. Speaker "
-    "similarity: cosine, in the judge's vectors, to other natural recordings of the speaker. "
+    "similarity: cosine, in the judge's vectors, to the prompt or, without one, to other natural "
+    "recordings of the speaker; own - other voices: less the mean cosine to others' prompts. "
     "Tempo: speech of the natural recording in seconds over that of this one; 100 is as fast. F0 "
     "spread: standard deviation in semitones inside an utterance. HNR: harmonics to noise of "
     "voiced frames, which buzz and hiss lower. Distance: mel-cepstral distortion to the natural "
@@ -84,6 +96,8 @@ def columns(judged: Judged, chars: int) -> dict[str, float]:
     for name in MEASURED:
         value = getattr(judged, name)
         values |= {name: value or 0.0, f"{name}_known": int(value is not None)}
+    for name in MEASURES:
+        values[name], values[f"{name}_known"] = judged.measured.get(name, (0.0, 0.0))
     return values
 
 
@@ -100,13 +114,29 @@ def write_judged(stamp: Stamp, judged: dict[str, Judged], judge: str) -> None:
     stamp.write(judge=judge, utterances={uid: asdict(one) for uid, one in judged.items()})
 
 
-def read_judged(folder: Path) -> dict[str, Judged]:
-    """Return the measurements of the utterances of decode_<name>/<set>, by id."""
+def instrument_file(folder: Path, name: str) -> Path:
+    """Return the file of an instrument's measurements of decode_<name>/<set>."""
+    return folder / f"instrument_{name}.json"
+
+
+def read_judged(folder: Path, instruments: Sequence[str] = ()) -> dict[str, Judged]:
+    """Return the measurements of the utterances of decode_<name>/<set>, by id.
+
+    instruments: those of the recipe, whose measurements stand in files of their own.
+    """
     path = folder / JUDGED
     again = "let the judge hear the set again (stage 7)"
     found = read_json(path, again)
     try:
-        return {uid: Judged(**one) for uid, one in found["utterances"].items()}
+        judged = {uid: Judged(**one) for uid, one in found["utterances"].items()}
+        for text in instruments:
+            path = instrument_file(folder, parse_instrument(text)[0])
+            measured = read_json(path, again)["utterances"]
+            judged = {
+                uid: replace(one, measured={**one.measured, **measured[uid]})
+                for uid, one in judged.items()
+            }
+        return judged
     except (TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{path} is not whole ({error!r}); {again}.") from error
 

@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,19 @@ from torch import Tensor
 
 from audiorl.config.schema import Config
 from audiorl.config.training import SFTConfig
+from audiorl.data.same_speaker import References
 from audiorl.data.speech_tokens import TOKENS, CodecInfo, check_codec, read_tokens_of
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.engines.engine import Engine
 from audiorl.engines.native import PolicyEngine
 from audiorl.errors import UserError
 from audiorl.infer.speak import speak
-from audiorl.models.layouts import SpeechFacts, SpeechPrompt
+from audiorl.infer.voices import meet_prompts
+from audiorl.models.layouts import SpeechFacts
 from audiorl.models.policy import find_policy
 from audiorl.models.speech_lm import SpeechLM
 from audiorl.models.token_recogniser import refuse_unread
+from audiorl.models.voice import Voice
 from audiorl.runs.reporter import Reporter
 from audiorl.runs.training import Loaded
 from audiorl.runtime.batching import batch_stream, epoch_batches, some
@@ -35,6 +38,7 @@ from audiorl.text.normalise import spoken
 log = logging.getLogger(__name__)
 
 PROMPT_SECONDS = 3.0  # of a voice, as zero-shot systems are prompted
+MOST_PROMPT_SECONDS = 6.0  # of a prompt in training
 FASTEST = 60.0  # characters a second; the fastest talkers say half as many, phonemes spelt out more
 
 
@@ -76,6 +80,9 @@ def make_warm_start(config: Config, folders: Folders, inputs: dict[str, Any]) ->
         info["codebook_size"],
         info["token_rate"],
     )
+    later = later_texts(config, folders.dump)
+    said = [*inputs["dev"], *(u for texts, _ in later.values() for u in texts)]
+    meet_prompts(model, folders.codec, said, str(model.device))
     made = SpeechWarmStart(
         config,
         model,
@@ -83,7 +90,7 @@ def make_warm_start(config: Config, folders: Folders, inputs: dict[str, Any]) ->
         some(examples(model, inputs["dev"], dev_tokens), config.sft.schedule.eval_utterances),
     )
     model.refuse_texts((e.utterance for e in made.dev), config.decode.max_completion_length)
-    refuse_later_texts(model, config, folders.dump, inputs["train"])
+    refuse_later_texts(model, later, folders.dump, rewarded_sets(config), inputs["train"])
     return made
 
 
@@ -98,12 +105,26 @@ class SpeechWarmStart:
         self.config, self.model = config, model
         self.train, self.dev = train, dev
         self.engine = PolicyEngine(model)
+        self.spoken = {e.utterance.id: e for e in train}
+        most = MOST_PROMPT_SECONDS * model.facts.codec["token_rate"]
+        self.prompts = References([e.utterance for e in train if len(e.tokens) <= most])
 
     def batches(self, first: int) -> Iterator[Loaded]:
-        """Utterances and their examples."""
+        """Utterances and their examples; a prompt that is continued is another one in each step."""
         config = self.config
-        for batch in batch_stream(self.train, config.sft.batch_tokens, config.seed, first, len):
-            yield [e.utterance for e in batch], batch
+        stream = batch_stream(self.train, config.sft.batch_tokens, config.seed, first, len)
+        for step, batch in enumerate(stream, start=first):
+            utterances = [e.utterance for e in batch]
+            if config.speech.speakers == "prompt":
+                drawn = self.prompts.draw(utterances, config.seed, step)
+                batch = [self._prompted(e, u.id) for e, u in zip(batch, drawn, strict=True)]
+            yield utterances, batch
+
+    def _prompted(self, example: Example, prompt: str) -> Example:
+        """The example in the voice of another utterance; that of who says but one has no prompt."""
+        own, other = example.utterance, self.spoken[prompt]
+        voice = Voice(other.utterance.text, other.tokens) if prompt != own.id else Voice()
+        return replace(example, condition=self.model.condition(own.text, voice))
 
     def loss(self, batch: Loaded, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         return example_loss(self.model, batch[1], self.config.sft), {}
@@ -176,25 +197,40 @@ def sayable(
     return kept
 
 
-def refuse_later_texts(
-    model: SpeechLM, config: Config, dump: Path, train: Sequence[Utterance]
-) -> None:
-    """Raises UserError for the first text that stage 4, 5 or 6 would refuse, after all training.
+def rewarded_sets(config: Config) -> list[str]:
+    """The RL set and what RL is evaluated on, by name."""
+    return [config.data.rl or config.data.train, config.data.rl_dev or config.data.dev]
 
-    Looks at what they look at: the RL set, what RL is evaluated on, the test sets. Those that are
-    not there are left to them.
+
+def later_texts(config: Config, dump: Path) -> dict[str, tuple[list[Utterance], int]]:
+    """The texts that stages 4 to 6 speak, by set, and the tokens that each may have at most.
+
+    Sets that are not there are left to them.
     """
-    data, limit = config.data, config.decode.max_completion_length
-    known = set("".join(spoken(u.text) for u in train))  # to the reward model
-    rewarded = [data.rl or data.train, data.rl_dev or data.dev]
-    for name in dict.fromkeys([*rewarded, *data.test]):
+    rewarded, found = rewarded_sets(config), {}
+    for name in dict.fromkeys([*rewarded, *config.data.test]):
         if not (dump / name).exists():
             continue
-        texts, longest = read_utterances(dump / name, texts_alone=True), limit
+        limit = config.decode.max_completion_length
+        texts = read_utterances(dump / name, texts_alone=True)
         if name == rewarded[0]:
-            longest = min(limit, config.rl.max_completion_length)
+            limit = min(limit, config.rl.max_completion_length)
         elif name == rewarded[1]:
             texts = some(texts, config.rl.eval_utterances)
+        found[name] = texts, limit
+    return found
+
+
+def refuse_later_texts(
+    model: SpeechLM,
+    later: dict[str, tuple[list[Utterance], int]],
+    dump: Path,
+    rewarded: Sequence[str],
+    train: Sequence[Utterance],
+) -> None:
+    """Raises UserError for the first text that stage 4, 5 or 6 would refuse, after all training."""
+    known = set("".join(spoken(u.text) for u in train))  # to the reward model
+    for name, (texts, longest) in later.items():
         try:
             model.refuse_texts(texts, longest)
             if name in rewarded:
@@ -212,7 +248,7 @@ def speech_facts(
     if config.speech.speakers == "prompt":
         wanted = PROMPT_SECONDS * info["token_rate"]
         for u in sorted(train, key=lambda u: (-abs(len(tokens[u.id]) - wanted), u.id)):
-            prompts[u.speaker] = SpeechPrompt(u.text, tokens[u.id])  # the nearest comes last
+            prompts[u.speaker] = Voice(u.text, tokens[u.id])  # the nearest comes last
     characters = sum(len(u.text) for u in train)
     rate = sum(len(tokens[u.id]) for u in train) / max(1, characters)
     return SpeechFacts(info, speakers, prompts, rate)
@@ -223,7 +259,7 @@ def examples(
 ) -> list[Example]:
     """Return the examples; raise UserError for the first utterance that cannot be one."""
     model.refuse_texts(utterances)
-    made = [Example(u, model.condition(u.text, u.speaker), tokens[u.id]) for u in utterances]
+    made = [Example(u, model.condition(u.text, model.voice(u)), tokens[u.id]) for u in utterances]
     longest = max(made, key=len)
     if len(longest) > (limit := model.llm.config.max_position_embeddings):
         raise UserError(

@@ -12,19 +12,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from audiorl.config.decoding import rewarding
 from audiorl.config.schema import Config
+from audiorl.data.audio import resample
 from audiorl.data.speech_tokens import TOKENS, CodecInfo, check_codec, read_tokens
-from audiorl.data.utterance import Utterance, read_utterances
+from audiorl.data.utterance import Utterance
 from audiorl.engines.engine import Engine, make_engine
 from audiorl.errors import UserError
 from audiorl.infer.hearing import WaveJudge, load_judge, transcribe_waves, weights_file
+from audiorl.infer.instruments import load_voice_instrument
 from audiorl.infer.speak import SAMPLING, speak
-from audiorl.infer.synthesise import Synthesiser, speaker_vectors
+from audiorl.infer.synthesise import Synthesiser
+from audiorl.infer.voices import prompt_voices, recordings_for, speaker_voices, voices_of
 from audiorl.models import WEIGHTS
 from audiorl.models.codec import Codec, codec_info, load_codec
 from audiorl.models.policy import load_policy
 from audiorl.models.speech_lm import SpeechLM
 from audiorl.models.token_recogniser import TEXT, TokenRecogniser
+from audiorl.models.voice import Voices
 from audiorl.rewards import Models, Sample, wants_waves
 from audiorl.rl.collect import Rewarder
 from audiorl.rl.diffro import DiffROLoss
@@ -73,8 +78,9 @@ class Synthesis(Task):
     def build_rl_set(self, init: Path, out: Path) -> None:
         config, weights = self.config, init / "model" / WEIGHTS
         model = load_policy(init / "model", str(pick_device(config.device)))
+        dump, codec = self.folders.dump, self.folders.codec
         with make_engine(config.rl.engine, model, config.rl) as engine:
-            build_speech_rl_set(engine, str(init), weights, config, self.folders.dump, out)
+            build_speech_rl_set(engine, str(init), weights, config, dump, out, codec)
 
     def decoder(self) -> Synthesiser:
         return Synthesiser(self.config, self.folders.dump, self.folders.codec)
@@ -106,6 +112,9 @@ class Synthesis(Task):
         codec = self._load_codec(known, device)
         self.recogniser = self._load_recogniser(known, device)
         self.asked = [codec, self.recogniser]
+        spoken = [*train, *dev]
+        voices = Voices({}, prompt_voices(codec, spoken))
+        model.meet(voices)
         model.refuse_texts(train, self.config.rl.max_completion_length)
         model.refuse_texts(dev, self.config.decode.max_completion_length)
         self.recogniser.refuse_unknown([*train, *dev])
@@ -118,12 +127,13 @@ class Synthesis(Task):
         self.judge = self._load_judge(device)
         self.vocoder = None
         if speaks or self.judge:
-            recordings = read_utterances(self.folders.dump / self.config.data.train)
-            speakers = {u.speaker for u in [*train, *dev]}
-            self.vocoder = Vocoder(codec, speaker_vectors(codec, recordings, speakers))
+            others = {u.speaker for u in spoken if u.prompt is None}
+            recordings = recordings_for(spoken, self.folders.dump / self.config.data.train)
+            voices.speakers |= speaker_voices(codec, recordings, others)
+            self.vocoder = Vocoder(codec, voices)
         self.reader = SpeechReader(model, self.recogniser, self.vocoder if speaks else None, ear)
         models = Models(self.recogniser, token_rate=known["token_rate"])
-        return self._with_voices(models, self.vocoder) if speaks else models
+        return self._with_voices(models, spoken) if speaks else models
 
     def reward_modules(self) -> list[nn.Module]:
         return [m for m in self.asked if isinstance(m, nn.Module)]
@@ -189,7 +199,7 @@ class Synthesis(Task):
             first = next((i for i, s in enumerate(made) if s.wave is not None), None)
             if first is not None:
                 shown = f"text: {dev[first].text}\n\nthe judge hears: {judged[first]}"
-                rate = self.vocoder.codec.sample_rate
+                rate = self.vocoder.codec.output_rate
                 reporter.audio(step, "eval/sample", made[first].wave.numpy(), rate, shown)
         metrics["timing_s/eval"] = time.perf_counter() - started
         reporter.log(step, metrics)
@@ -242,14 +252,14 @@ class Synthesis(Task):
 
     def _ear(self, judge: WaveJudge, codec: Codec) -> TranscribeWaves:
         seconds = self.config.decode.batch_seconds
-        return lambda waves: transcribe_waves(judge, waves, codec.sample_rate, seconds)
+        return lambda waves: transcribe_waves(judge, waves, codec.output_rate, seconds)
 
     def _load_codec(self, known: CodecInfo, device: str) -> Codec:
         codec, name = load_codec(self.folders.codec / "model", device), str(self.folders.codec)
         fix = "name the codec that the speech LM was trained on"
         check_codec(codec_info(codec), known, name, "the speech LM", fix)
-        compared = any(reward.name == "speaker_similarity" for reward in self.config.rl.rewards)
-        if compared and codec.speaker_size == 0:
+        compared = any(r.name == "speaker_similarity" for r in self.config.rl.rewards)
+        if compared and not rewarding(self.config) and codec.speaker_size == 0:
             raise UserError(
                 f"rl.rewards: speaker_similarity compares speaker vectors, and {name} has none: "
                 f"the tokens of {codec.settings.codec.type} carry the voice; take the reward out."
@@ -263,15 +273,20 @@ class Synthesis(Task):
         check_codec(recogniser.facts.codec, known, str(folder), str(self.folders.codec), fix)
         return recogniser
 
-    @staticmethod
-    def _with_voices(models: Models, vocoder: Vocoder) -> Models:
+    def _with_voices(self, models: Models, spoken: Sequence[Utterance]) -> Models:
+        """The models with who knows voices: the codec, or an instrument that rewards."""
+        codec, voices = self.vocoder.codec, self.vocoder.voices
+        judge = codec
+        for text in rewarding(self.config):
+            judge = load_voice_instrument(text, str(pick_device(self.config.device)))
+            recordings = recordings_for(spoken, self.folders.dump / self.config.data.train)
+            voices = voices_of(judge, spoken, recordings)
 
         def speaker(waves: Sequence[Tensor]) -> Tensor:
-            return nn.functional.normalize(vocoder.codec.speaker(waves), dim=1)
+            rates = codec.output_rate, judge.sample_rate
+            read = [torch.from_numpy(resample(wave.numpy(), *rates)) for wave in waves]
+            return nn.functional.normalize(judge.speaker(read), dim=1)
 
-        voices = {
-            name: nn.functional.normalize(vector, dim=0) for name, vector in vocoder.voices.items()
-        }
         return replace(models, speaker=speaker, voices=voices)
 
 

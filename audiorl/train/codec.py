@@ -13,16 +13,18 @@ from torch import Tensor
 from audiorl.config.codec import CodecConfig, FlowConfig
 from audiorl.config.schema import Config
 from audiorl.data.loading import prefetch
+from audiorl.data.same_speaker import References
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.errors import UserError
 from audiorl.infer.tokenise import read_waves, tokenise
-from audiorl.models.codec import CodecSettings, NativeCodec, PretrainedCodec, new_codec
+from audiorl.models.codec import AnyCodec, CodecSettings, NativeCodec, new_codec
+from audiorl.models.codec.base import in_voices
 from audiorl.runs.experiment import Experiment
 from audiorl.runs.reporter import Reporter
 from audiorl.runs.training import Loaded
 from audiorl.runtime.batching import batch_stream, some
 from audiorl.runtime.device import pick_device
-from audiorl.train.codec_sets import References, sound_report, tokens_report
+from audiorl.train.codec_sets import sound_report, tokens_report
 from audiorl.train.supervised import train_supervised
 
 log = logging.getLogger(__name__)
@@ -137,9 +139,7 @@ class FlowTraining:
         return report["eval/mel_db"]
 
 
-def _report(
-    codec: NativeCodec | PretrainedCodec, experiment: Experiment, dev: Sequence[Utterance]
-) -> None:
+def _report(codec: AnyCodec, experiment: Experiment, dev: Sequence[Utterance]) -> None:
     """Log the quality of the finished codec on `dev`, and the sound of its first utterance."""
     config = experiment.config
     trained = config.codec.schedule.max_steps + config.flow.schedule.max_steps
@@ -148,9 +148,10 @@ def _report(
     report = tokens_report(codec, dev, seconds) | sound_report(codec, dev, seconds)
     reporter.log(step, report)
     wave = read_waves(codec, dev[:1])
-    again = codec.decode(codec.encode(wave), codec.speaker(wave))
-    for name, sound in (("recorded", wave[0]), ("spoken_again", again[0])):
-        reporter.audio(step, f"eval/{name}", sound.numpy(), codec.sample_rate, dev[0].text)
+    again = codec.decode(codec.encode(wave), in_voices(codec.speaker(wave)))
+    rates = codec.sample_rate, codec.output_rate
+    for name, sound, rate in zip(("recorded", "spoken_again"), (*wave, *again), rates, strict=True):
+        reporter.audio(step, f"eval/{name}", sound.numpy(), rate, dev[0].text)
     reporter.close()
     used = f"{100 * report['eval/codes_used']:.1f} % of {codec.codebook_size} codes used"
     ctc = f"CTC error rate {100 * report['eval/cer']:.2f} %, " if "eval/cer" in report else ""
@@ -163,11 +164,11 @@ def _report(
     )
 
 
-def describe(codec: NativeCodec | PretrainedCodec) -> str:
+def describe(codec: AnyCodec) -> str:
     """Return millions of parameters, codes, their rate, and codebooks that are left out."""
     size = sum(p.numel() for p in codec.parameters()) / 1e6
     rate = f"{codec.token_rate:g} tokens a second of {codec.codebook_size} codes"
     left = ""
-    if isinstance(codec, PretrainedCodec) and codec.codebooks > 1:
+    if getattr(codec, "codebooks", 1) > 1:
         left = f"; the first of its {codec.codebooks} codebooks is used, the others are left out"
     return f"{codec.settings.codec.type} codec: {size:.2f} M parameters, {rate}{left}"

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 
+from audiorl.data.audio import resample
+from audiorl.data.same_speaker import References
 from audiorl.data.speech_tokens import CODEC, TOKENS, codebook_use, write_tokens
 from audiorl.data.tables import set_files
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.infer.tokenise import read_waves, tokenise
 from audiorl.models.codec import Codec, NativeCodec, codec_info
+from audiorl.models.codec.base import in_voices
 from audiorl.models.codec.native import LEAST_POWER
 from audiorl.models.frontend import Frontend
 from audiorl.runtime.batching import shown_batches
@@ -23,24 +24,6 @@ from audiorl.text.align import Counts, count_errors
 from audiorl.text.normalise import spoken
 
 DECIBELS = 10 / math.log(10)  # of a power, in one natural logarithm
-
-
-class References:
-    """Another utterance of the same speaker for each, which gives the voice; itself if alone."""
-
-    def __init__(self, utterances: Sequence[Utterance]) -> None:
-        self.by_speaker: dict[str, list[Utterance]] = defaultdict(list)
-        for u in utterances:
-            self.by_speaker[u.speaker].append(u)
-
-    def draw(self, utterances: Sequence[Utterance], *seed: int) -> list[Utterance]:
-        """Return one for each of `utterances`, as `seed` decides."""
-        rng = np.random.default_rng(seed)
-        drawn = []
-        for u in utterances:
-            others = [other for other in self.by_speaker[u.speaker] if other.id != u.id] or [u]
-            drawn.append(others[rng.integers(len(others))])
-        return drawn
 
 
 def write_set_tokens(codec: Codec, dump: Path, out: Path, seconds: float) -> None:
@@ -88,7 +71,9 @@ def sound_report(codec: Codec, utterances: Sequence[Utterance], seconds: float) 
     for batch in shown_batches("resynthesis", utterances, seconds):
         waves = read_waves(codec, batch)
         speakers = codec.speaker(read_waves(codec, references.draw(batch, 0)))
-        again = codec.decode(codec.encode(waves), speakers)
+        again = codec.decode(codec.encode(waves), in_voices(speakers))
+        rates = codec.output_rate, codec.sample_rate
+        again = [torch.from_numpy(resample(wave.numpy(), *rates)) for wave in again]
         for wave, other in zip(waves, again, strict=True):
             both = min(len(wave), len(other))
             pair = torch.stack([wave[:both], other[:both]])

@@ -47,7 +47,7 @@ if stage 3 "Codec, judge, reward model, and the supervised speech LM"; then
 fi
 if stage 4 "Build the RL data"; then
     run python -m audiorl.bin.build_rl_data "${opts[@]}" \
-        --dump "$dump" --init "$exp/sft" --out "$exp/rl/train.jsonl"
+        --dump "$dump" --init "$exp/sft" --codec "$exp/codec" --out "$exp/rl/train.jsonl"
 fi
 if stage 5 "Reinforcement learning: each system"; then
     for system in $systems; do

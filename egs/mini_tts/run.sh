@@ -19,6 +19,7 @@ ear=                          # rewarded for what it hears in waves; empty: the 
 nj=                           # processes that make the corpus and open audio; all cores
 ngpu=0                        # GPUs: 0 or 1
 scale=1.0                     # size of the corpus: 0.1 is a tenth of the utterances
+voices=eight                  # who speaks: eight, or many, of whom the test set has others
 
 . ../../utils/recipe.sh
 data=$corpus
@@ -30,7 +31,7 @@ for system in $systems; do trained+=("$exp/$system"); done
 judged=("${trained[@]}" "$exp/natural" "$exp/resynthesis")
 
 if stage 1 "Prepare the corpus"; then
-    run local/data.sh --scale "$scale" --nj "$nj" --out "$data"
+    run local/data.sh --voices "$voices" --scale "$scale" --nj "$nj" --out "$data"
 fi
 if stage 2 "Validate and format"; then
     run python -m audiorl.bin.format_data "${opts[@]}" --data "$data" --dump "$dump" --nj "$nj"
@@ -47,7 +48,7 @@ if stage 3 "Codec, judge, reward model, and the supervised speech LM"; then
 fi
 if stage 4 "Build the RL data"; then
     run python -m audiorl.bin.build_rl_data "${opts[@]}" \
-        --dump "$dump" --init "$exp/sft" --out "$exp/rl/train.jsonl"
+        --dump "$dump" --init "$exp/sft" --codec "$exp/codec" --out "$exp/rl/train.jsonl"
 fi
 if stage 5 "Reinforcement learning: each system"; then
     for system in $systems; do

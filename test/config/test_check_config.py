@@ -208,3 +208,24 @@ def test_engines_in_environments_of_their_own(write: Callable) -> None:
     assert "beam search is the native engine's" in refusal(
         name, "decode.engine=vllm", "decode.method=nbest"
     )
+
+
+def test_a_served_codec_needs_its_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kind that an LM was converted for is known before anything runs."""
+    lm = tmp_path / "lm"
+    lm.mkdir()
+    (lm / "config.json").write_text(
+        '{"model_type": "qwen2", "vocab_size": 9, "tokens_of": {"kind": "cosyvoice3"}}'
+    )
+    (tmp_path / "c.yaml").write_text(
+        "task: tts\ncodec: {type: cosyvoice2, pretrained: there}\ntokenizer: {type: pretrained}\n"
+        f"llm: {{pretrained: {lm}}}\nspeech: {{layout: cosyvoice, speakers: none}}\n"
+    )
+    monkeypatch.delenv("AUDIORL_CODEC_SERVER", raising=False)
+    with pytest.raises(UserError) as raised:
+        check_recipe(tmp_path / "c.yaml")
+    assert "c.yaml:2: codec.type: cosyvoice2 runs in its own environment; set " in str(raised.value)
+    assert "the LM speaks the tokens of cosyvoice3; set it" in str(raised.value)
+    monkeypatch.setenv("AUDIORL_CODEC_SERVER", "serve")
+    with pytest.raises(UserError, match=r"cosyvoice3; set it\.$"):
+        check_recipe(tmp_path / "c.yaml")

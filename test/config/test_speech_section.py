@@ -6,20 +6,31 @@ from collections.abc import Callable
 
 import pytest
 
-LLASA = "tokenizer: {type: pretrained}\nllm: {pretrained: some/llasa}\n"
+XCODEC = "codec: {type: xcodec2, pretrained: some/xcodec2}\n"
+LLASA = f"tokenizer: {{type: pretrained}}\nllm: {{pretrained: some/llasa}}\n{XCODEC}"
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         (
-            "speech: {layout: llasa, speakers: none}",
-            "c.yaml:2: speech.layout: llasa is how a pretrained LM reads; set llm.pretrained, or "
+            LLASA.replace(XCODEC, "") + "speech: {layout: llasa, speakers: none}",
+            "c.yaml:4: codec.type: llasa speaks the tokens of xcodec2; set codec.type: xcodec2.",
+        ),
+        (
+            XCODEC + "speech: {layout: llasa, speakers: none}",
+            "c.yaml:3: speech.layout: llasa is how a pretrained LM reads; set llm.pretrained, or "
             "native.",
+        ),
+        (  # our own codec of 6,561 codes has as many as CosyVoice's, and they are other sounds
+            LLASA.replace(XCODEC, "codec: {fsq_dims: 8}\n")
+            + "speech: {layout: cosyvoice, speakers: none}",
+            "c.yaml:5: codec.type: cosyvoice speaks the tokens of cosyvoice2 or cosyvoice3; set "
+            "codec.type: cosyvoice2.",
         ),
         (
             LLASA + "speech: {layout: llasa}",
-            "c.yaml:4: speech.speakers: llasa has no marks of speakers; set prompt or none.",
+            "c.yaml:5: speech.speakers: llasa has no marks of speakers; set prompt or none.",
         ),
         (
             'speech: {instruction: "Speak<|endofprompt|>"}',
@@ -53,6 +64,7 @@ def test_recognition_trains_at_least_one_step(problems: Callable) -> None:
 @pytest.mark.parametrize("steps", [0, 5])
 def test_a_pretrained_speech_lm(load: Callable, speakers: str, steps: int) -> None:
     speech = f"speech: {{layout: cosyvoice, speakers: {speakers}, instruction: Be kind.}}\n"
-    config = load(f"task: tts\n{LLASA}{speech}sft: {{schedule: {{max_steps: {steps}}}}}\n")
+    served = LLASA.replace("xcodec2", "cosyvoice2")
+    config = load(f"task: tts\n{served}{speech}sft: {{schedule: {{max_steps: {steps}}}}}\n")
     assert config.speech.instruction == "Be kind."
     assert config.sft.schedule.max_steps == steps

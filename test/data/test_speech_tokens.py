@@ -17,7 +17,7 @@ from audiorl.data.speech_tokens import (
 )
 from audiorl.errors import UserError
 
-INFO: CodecInfo = {"fingerprint": "abc", "codebook_size": 9, "token_rate": 25.0}
+INFO = CodecInfo(kind="native", fingerprint="abc", codebook_size=9, token_rate=25.0)
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
 def test_an_info_that_is_none(text: str, tmp_path: Path) -> None:
     write_tokens(tmp_path, {"a": [1]}, INFO)
     (tmp_path / "codec.json").write_text(text)
-    with pytest.raises(UserError, match=r"codec\.json (is not whole|does not hold fingerprint)"):
+    with pytest.raises(UserError, match=r"codec\.json (is not whole|lacks kind, fingerprint)"):
         read_tokens(tmp_path)
 
 
@@ -80,10 +80,14 @@ def test_without_its_info_a_set_is_not_whole(tmp_path: Path, monkeypatch) -> Non
     [
         (
             {"token_rate": 50.0},
-            "exp/tokens has 50 tokens a second of 9 codes, and exp/sft has 25 tokens a second of 9 "
-            "codes; run audiorl.bin.speech_tokens again with the same codec, or train what reads",
+            "exp/tokens has 50 tokens a second of 9 native codes, and exp/sft has 25 tokens a "
+            "second of 9 native codes; run audiorl.bin.speech_tokens again with the same codec, or "
+            "train what reads",
         ),
-        ({"codebook_size": 81}, "has 25 tokens a second of 81 codes, and exp/sft has 25 tokens"),
+        (
+            {"codebook_size": 81},
+            "has 25 tokens a second of 81 native codes, and exp/sft has 25 tokens",
+        ),
         ({"fingerprint": "x"}, "exp/tokens and exp/sft are of two trainings of the codec; run"),
     ],
 )
@@ -98,8 +102,8 @@ def test_each_asker_names_its_own_remedy() -> None:
     with pytest.raises(UserError) as raised:
         check_codec({**INFO, "token_rate": 12.5}, INFO, "exp/slow", "exp/sft", "name exp/codec")
     assert str(raised.value) == (
-        "exp/slow has 12.5 tokens a second of 9 codes, and exp/sft has 25 tokens a second of 9 "
-        "codes; name exp/codec."
+        "exp/slow has 12.5 tokens a second of 9 native codes, and exp/sft has 25 tokens a second "
+        "of 9 native codes; name exp/codec."
     )
 
 

@@ -86,6 +86,9 @@ def test_a_whole_corpus(
     assert official.text == "Number 11!"
     assert official.audio.endswith("/dev-clean/83/1001/83_1001_000002_000001.wav")
     assert (data / "dev_clean" / "spk2gender").read_text() == "11 m\n83 m\n"
+    unheard = read_utterances(data / "dev_clean")
+    assert all(u.prompt.speaker == u.speaker and u.prompt.id != u.id for u in unheard if u.prompt)
+    assert any(u.prompt for u in unheard) and not (data / "dev" / "utt2prompt").exists()
 
 
 def test_the_judge_has_readers_of_its_own(tmp_path: Path) -> None:

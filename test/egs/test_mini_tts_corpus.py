@@ -206,6 +206,37 @@ def test_the_voices_differ_in_pitch(local) -> None:
     assert min(women) > max(men)
 
 
+def test_the_voices_to_be_cloned_were_never_heard(local) -> None:
+    """Nobody of the test set has a variant of espeak that anybody else has."""
+    voices = {group: local.voices.people(group, "en") for group in ("many_more", "unheard")}
+    variants = {group: {who.voice for who in people} for group, people in voices.items()}
+    assert len(voices["many_more"]) == 72 and len(variants["unheard"]) == 12
+    assert not variants["many_more"] & variants["unheard"]
+    assert len({who.id for who in voices["many_more"]}) == 72
+    everyone = [who for people in voices.values() for who in people]
+    assert len({(who.voice, who.rate, who.pitch, who.formants) for who in everyone}) == 84
+
+
+def test_formants_move_and_tempo_stays(local) -> None:
+    said = local.espeak.Speech("gmw/en-US+m1", 140, 40, "we went to the old house by the sea")
+    low, usual, high = (local.render.speak(said, factor) for factor in (0.88, 1.0, 1.14))
+    assert max(map(len, (low, usual, high))) < 1.15 * min(map(len, (low, usual, high)))
+    centre = [_centroid(wave) for wave in (low, usual, high)]
+    assert centre[0] < 0.96 * centre[1] and centre[2] > 1.04 * centre[1]
+
+
+def _centroid(wave: np.ndarray) -> float:
+    power = np.abs(np.fft.rfft(wave)) ** 2
+    return float((power * np.arange(len(power))).sum() / power.sum() / len(wave))
+
+
+def test_an_utterance_to_be_cloned_has_a_prompt(tmp_path: Path) -> None:
+    run(LOCAL / "data.sh", "--voices", "many", "--out", tmp_path, "--scale", "0.07", "--nj", "1")
+    found = read_utterances(tmp_path / "zero_shot")
+    assert all(u.prompt.speaker == u.speaker and u.prompt.id != u.id for u in found if u.prompt)
+    assert sum(u.prompt is not None for u in found) == 4  # of 14, two people speak twice
+
+
 def test_a_second_call_does_nothing_and_a_folder_of_mini_asr_is_refused(
     corpus: Path, tmp_path: Path
 ) -> None:

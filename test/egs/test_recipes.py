@@ -47,7 +47,7 @@ EXTRAS = {
     "fsdd": ["data", "download", "scale"],
     "whisper_short": ["data", "model", "ljspeech", "most"],
     "TEMPLATE": ["data"],
-    "mini_tts": ["scale"],
+    "mini_tts": ["scale", "voices"],
     "libritts": ["data", "download"],
     "ljspeech": ["data", "download"],
     "aishell3": ["data", "download"],
@@ -192,6 +192,8 @@ def test_the_systems_of_synthesis_differ_in_stage_5_alone(recipe: str) -> None:
     for system in systems:
         theirs = key_values(load_recipe(folder / f"{system}.yaml").config)
         changed = {key for key in ours if ours[key] != theirs[key]}
+        if "speech.speakers" in changed:
+            continue  # an experiment of its own: cloned voices, a pretrained speech LM
         assert changed <= {"rl.algorithm", "diffro.sample_filter", "diffro.history"}
         assert (theirs["rl.algorithm"], "diffro.sample_filter" in changed) in [
             ("diffro", False), ("both", True), ("both", False),

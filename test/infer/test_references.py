@@ -17,6 +17,7 @@ from torch import Tensor
 from audiorl.data.speech_tokens import read_tokens
 from audiorl.data.tables import read_table
 from audiorl.infer.references import write_natural, write_resynthesis
+from audiorl.models.voice import Voice
 from audiorl.score.tts import scored_together
 
 CONFIG = tiny_config({"task": "tts", "data.test": ["test", "hard"], "decode.batch_seconds": 2.0})
@@ -25,7 +26,9 @@ CONFIG = tiny_config({"task": "tts", "data.test": ["test", "hard"], "decode.batc
 class LoudnessCodec:
     """A token is the loudness of 40 ms in hundredths; the voice is added to what it decodes."""
 
-    codebook_size, token_rate, sample_rate, speaker_size = 100, 25.0, RATE, 1
+    codebook_size, token_rate, speaker_size = 100, 25.0, 1
+    sample_rate = output_rate = RATE
+    type, continues_prompts = "native", False
 
     def __init__(self) -> None:
         self.encoded = self.decoded = 0
@@ -34,10 +37,10 @@ class LoudnessCodec:
         self.encoded += len(waves)
         return [(100 * w[: len(w) // 640 * 640].view(-1, 640).std(1)).long() for w in waves]
 
-    def decode(self, tokens: Sequence[Tensor], speakers: Tensor) -> list[Tensor]:
+    def decode(self, tokens: Sequence[Tensor], voices: Sequence[Voice]) -> list[Tensor]:
         self.decoded += len(tokens)
-        pairs = zip(tokens, speakers[:, 0], strict=True)
-        return [(row / 100 + voice).repeat_interleave(640) for row, voice in pairs]
+        pairs = zip(tokens, voices, strict=True)
+        return [(row / 100 + voice.vector[0]).repeat_interleave(640) for row, voice in pairs]
 
     def speaker(self, waves: Sequence[Tensor]) -> Tensor:
         return torch.tensor([[len(w) / 1e6] for w in waves])

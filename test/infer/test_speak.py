@@ -51,7 +51,7 @@ def test_one_likeliest_token_is_greedy(model: SpeechLM) -> None:
     found = speak(PolicyEngine(model), utterances(3), decode, seed=1)
     assert found == speak(PolicyEngine(model), utterances(3), decode, seed=7)
     for u in utterances(3):
-        ids = model.condition(u.text, u.speaker).tolist()
+        ids = model.encode([u])[0].tolist()
         written: list[int] = []
         while len(written) < 12 and (not written or written[-1] != model.stop_ids[0]):
             with torch.no_grad():

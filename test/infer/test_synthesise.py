@@ -25,12 +25,12 @@ from audiorl.errors import UserError
 from audiorl.infer.decode import DONE
 from audiorl.infer.speak import speak
 from audiorl.infer.synthesise import (
-    RECORDINGS,
     Synthesiser,
-    speaker_vectors,
     synthesise_set,
     write_waves,
 )
+from audiorl.infer.voices import RECORDINGS, speaker_voices, voices_of
+from audiorl.models.voice import Voice, Voices
 from audiorl.runtime.stamps import Stamp
 
 RATE = 8000
@@ -40,27 +40,31 @@ CONFIG = tiny_speech_config({"decode.batch_seconds": 3.0, "decode.name": "sample
 class ToyCodec:
     """A token is 320 samples, as loud as it is large; the voice is added; with some noise."""
 
-    codebook_size, token_rate, sample_rate = CODEC["codebook_size"], 25.0, RATE
-    speaker_size = 2
+    codebook_size, token_rate = CODEC["codebook_size"], 25.0
+    sample_rate = output_rate = RATE
+    speaker_size, continues_prompts = 2, False
 
     def __init__(self, breaks_at: int = 0) -> None:
         self.batches: list[list[int]] = []  # lengths
         self.breaks_at = breaks_at
 
-    def decode(self, tokens: Sequence[Tensor], speakers: Tensor) -> list[Tensor]:
+    def decode(self, tokens: Sequence[Tensor], voices: Sequence[Voice]) -> list[Tensor]:
         self.batches.append([len(row) for row in tokens])
         if len(self.batches) == self.breaks_at:
             raise KeyboardInterrupt
         return [
-            (row / 40 + voice).repeat_interleave(320) + 0.01 * torch.randn(320 * len(row))
-            for row, voice in zip(tokens, speakers[:, 0], strict=True)
+            (row / 40 + voice.vector[0]).repeat_interleave(320) + 0.01 * torch.randn(320 * len(row))
+            for row, voice in zip(tokens, voices, strict=True)
         ]
+
+    def prompt(self, wave: Tensor, text: str = "") -> Voice:
+        return Voice(text, [3, 1, 4], self.speaker([wave])[0])
 
     def speaker(self, waves: Sequence[Tensor]) -> Tensor:
         return torch.stack([torch.stack([w.abs().mean(), torch.tensor(len(w))]) for w in waves])
 
 
-VOICES = {name: torch.tensor([0.1 * i, 0.0]) for i, name in enumerate(("s0", "s1", "s2"))}
+VOICES = Voices({f"s{i}": Voice(vector=torch.tensor([0.1 * i, 0.0])) for i in range(3)})
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +115,7 @@ def test_every_utterance_is_heard(data: Path, model, weights: Path, tmp_path: Pa
         assert soundfile.info(scp[u.id]).subtype == "PCM_16"
         loudness = torch.tensor(wave).view(-1, 320).mean(1)
         if tokens[u.id]:
-            expected = (torch.tensor(tokens[u.id]) / 40 + VOICES[u.speaker][0]).double()
+            expected = (torch.tensor(tokens[u.id]) / 40 + VOICES[u].vector[0]).double()
             torch.testing.assert_close(loudness, expected, rtol=0, atol=0.01)
         else:
             assert loudness.tolist() == [0.0]
@@ -248,10 +252,10 @@ def test_bad_texts_are_refused_before_anything_is_made(model, weights, tmp_path:
 
 def test_a_voice_is_the_mean_of_its_recordings(data: Path) -> None:
     codec, utterances = ToyCodec(), read_utterances(data)
-    vectors = speaker_vectors(codec, utterances, ["s1", "s0", "s1"])
+    vectors = speaker_voices(codec, utterances, ["s1", "s0", "s1"])
     assert list(vectors) == ["s0", "s1"]
     lengths = [soundfile.info(u.audio).frames / 2 for u in utterances if u.speaker == "s1"]
-    assert vectors["s1"][1].item() == pytest.approx(sum(lengths) / len(lengths), rel=1e-3)
+    assert vectors["s1"].vector[1].item() == pytest.approx(sum(lengths) / len(lengths), rel=1e-3)
 
 
 def test_a_voice_is_not_of_more_recordings_than_needed() -> None:
@@ -262,9 +266,9 @@ def test_a_voice_is_not_of_more_recordings_than_needed() -> None:
 
     codec = Counting()
     read = pytest.MonkeyPatch()
-    read.setattr("audiorl.infer.synthesise.read_audio", lambda u, rate: torch.ones(5).numpy())
+    read.setattr("audiorl.infer.voices.read_audio", lambda u, rate: torch.ones(5).numpy())
     everyone = [Utterance(f"u{i}", "", "", "s0") for i in range(RECORDINGS + 5)]
-    speaker_vectors(codec, everyone, ["s0"])
+    speaker_voices(codec, everyone, ["s0"])
     read.undo()
     assert codec.batches == [[RECORDINGS]]
 
@@ -272,13 +276,41 @@ def test_a_voice_is_not_of_more_recordings_than_needed() -> None:
 def test_tokens_that_carry_the_voice_need_no_recordings() -> None:
     codec = ToyCodec()
     codec.speaker_size = 0
-    vectors = speaker_vectors(codec, [], ["s1", "s0"])
-    assert {name: len(vector) for name, vector in vectors.items()} == {"s0": 0, "s1": 0}
+    vectors = speaker_voices(codec, [], ["s1", "s0"])
+    assert {name: len(voice.vector) for name, voice in vectors.items()} == {"s0": 0, "s1": 0}
 
 
 def test_a_voice_that_nobody_has_is_named(data: Path) -> None:
     with pytest.raises(UserError, match=r"^speaker x9 has no recordings in the train set"):
-        speaker_vectors(ToyCodec(), read_utterances(data), ["s0", "x9"])
+        speaker_voices(ToyCodec(), read_utterances(data), ["s0", "x9"])
+
+
+def test_a_voice_that_was_never_heard_is_spoken_by_its_prompt(weights, tmp_path: Path) -> None:
+    """Its prompt is what the LM continues, and where the codec's voice comes from."""
+    data = tmp_path / "test"
+    write_set(data, ["ba do", "ki lu", "me no"])
+    for file in ("utt2spk", "spk2utt"):
+        (data / file).write_text((data / file).read_text().replace(" s1\n", " s9\n"))
+    wave = data / "s0-test000.wav"
+    (data / "prompt_wav.scp").write_text(f"s1-test001 {wave}\n")
+    (data / "prompt_text").write_text("s1-test001 ba do\n")
+    codec, model = ToyCodec(), tiny_speech_lm({"speech.speakers": "prompt"}, spread=3.0)
+    utterances = read_utterances(data)
+    voices = voices_of(codec, utterances, [u for u in utterances if u.speaker != "s9"])
+    out = tmp_path / "out"
+    stamp = stamp_of(CONFIG, data, weights, out)
+    synthesise_set(model, codec, voices, CONFIG, data, stamp)
+    (asked,) = [u for u in utterances if u.speaker == "s9"]
+    read = model.condition("ki lu", Voice("ba do", [3, 1, 4])).tolist()
+    assert model.encode([asked])[0].tolist() == read
+    tokens, _ = read_tokens(out)
+    loudness = (
+        torch.tensor(soundfile.read(out / "wav" / f"{asked.id}.wav")[0]).view(-1, 320).mean(1)
+    )
+    vector = codec.speaker([torch.from_numpy(soundfile.read(wave, dtype="float32")[0])])[0]
+    expected = (torch.tensor(tokens[asked.id]) / 40 + voices[asked].vector[0]).double()
+    torch.testing.assert_close(loudness, expected, rtol=0, atol=0.01)
+    assert voices[asked].vector[0] == pytest.approx(float(vector[0]), rel=0.1)
 
 
 @pytest.fixture

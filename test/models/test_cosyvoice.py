@@ -16,6 +16,7 @@ from audiorl.errors import UserError
 from audiorl.models.cosyvoice import from_hugging_face, text_tokens, to_hugging_face
 from audiorl.models.policy import load_policy
 from audiorl.models.speech_lm import SpeechLM
+from audiorl.models.voice import Voice
 
 INSTRUCTION = "Be kind.<|endofprompt|>"
 TEXTS = ["ba do", "ki lu me no"]
@@ -45,7 +46,7 @@ def load_cosyvoice(path: Path, folder: Path, version: int) -> CosyVoice:
 def logits(model: SpeechLM) -> list[Tensor]:
     """Of the codes and the controls behind them, at every position of SPEECH, [R, rows] each."""
     tokens, mask = model.responses(SPEECH)
-    prefix = model.prefix([model.condition(text) for text in TEXTS])
+    prefix = model.prefix([model.condition(text, Voice()) for text in TEXTS])
     hidden = model.llm.response_states(prefix, tokens, share=False)
     found = model.llm.logits(hidden)
     first = model.layout.speech_offset

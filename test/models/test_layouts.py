@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,13 @@ from pretrained_speech import CODES, FACTS, pretrained_speech_lm, save_cosyvoice
 from tiny_speech import CODEC, SPEAKERS, say, tiny_speech_lm
 from transformers import AutoTokenizer
 
+from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
 from audiorl.models.cosyvoice import to_hugging_face
-from audiorl.models.layouts import SpeechFacts, SpeechPrompt, make_layout
+from audiorl.models.layouts import SpeechFacts, make_layout
+from audiorl.models.voice import Voice, Voices, prompt_key
 
-PROMPT = SpeechPrompt("ki lu", [3, 4, 5])
+PROMPT = Voice("ki lu", [3, 4, 5])
 INSTRUCTION = "Be kind.<|endofprompt|>"
 
 
@@ -45,11 +48,16 @@ def test_native_ids_are_text_marks_speech_and_stop() -> None:
     assert layout.size == layout.stop_id + 1
     spell = model.tokenizer.encode
     speaker = text + 2 + 1
-    assert model.condition("ba do", "s1").tolist() == [speaker, text, *spell("ba do"), text + 1]
+    assert model.condition("ba do", Voice(speaker="s1")).tolist() == [
+        speaker,
+        text,
+        *spell("ba do"),
+        text + 1,
+    ]
     spoken = [layout.speech_offset + token for token in PROMPT.tokens]
     ids = [text, *spell("ki lu"), *spell("ba do"), text + 1, *spoken]
-    assert model.condition("ba do", "s1", PROMPT).tolist() == [speaker, *ids]
-    assert model.condition("ba do", "a stranger", PROMPT).tolist() == ids
+    assert model.condition("ba do", replace(PROMPT, speaker="s1")).tolist() == [speaker, *ids]
+    assert model.condition("ba do", PROMPT).tolist() == ids
 
 
 def test_without_marks_all_speakers_are_alike() -> None:
@@ -57,16 +65,17 @@ def test_without_marks_all_speakers_are_alike() -> None:
     text = model.tokenizer.vocab_size
     assert model.layout.speech_offset == text + 2
     ids = [text, *model.tokenizer.encode("ba do"), text + 1]
-    assert model.condition("ba do").tolist() == ids
-    assert model.condition("ba do", "anyone").tolist() == ids
+    assert model.condition("ba do", Voice()).tolist() == ids
+    (found,) = model.encode([Utterance("u", "", "ba do", "anyone")])
+    assert found.tolist() == ids
 
 
 def test_a_speaker_may_be_an_utterance() -> None:
     model = tiny_speech_lm({"speech.speakers": "prompt"})
     for name in SPEAKERS:
-        prompt = SpeechPrompt("ba ki", say("ba ki", name))
-        ids = model.condition("do", name)
-        assert ids.tolist() == model.condition("do", "", prompt).tolist()
+        prompt = Voice("ba ki", say("ba ki", name))
+        (ids,) = model.encode([Utterance("u", "", "do", name)])
+        assert ids.tolist() == model.condition("do", prompt).tolist()
         assert ids[-len(prompt.tokens) :].tolist() == [
             model.layout.speech_offset + token for token in prompt.tokens
         ]
@@ -78,19 +87,19 @@ def test_an_unknown_speaker_is_named_with_the_nearest(speakers: str) -> None:
     with pytest.raises(
         UserError, match=r"^speaker s11 is unknown to the speech LM; did you mean s1"
     ):
-        model.condition("ba", "s11")
+        model.encode([Utterance("u", "", "ba", "s11")])
 
 
 def test_llasa_is_asked_in_a_chat(llasa: Path) -> None:
     model = pretrained_speech_lm(llasa, "llasa")
     tokenizer = AutoTokenizer.from_pretrained(llasa)
-    ids = model.condition("ba do", "whoever").tolist()
+    ids = model.condition("ba do", Voice(speaker="whoever")).tolist()
     assert tokenizer.decode(ids) == (
         "<|endoftext|>26 Jul 2024. user:Convert the text to speech:"
         "<|TEXT_UNDERSTANDING_START|>ba do<|TEXT_UNDERSTANDING_END|><|im_end|>"
         "assistant:<|SPEECH_GENERATION_START|>"
     )
-    prompted = tokenizer.decode(model.condition("ba do", "", PROMPT))
+    prompted = tokenizer.decode(model.condition("ba do", PROMPT))
     assert "START|>ki lu ba do<|TEXT" in prompted
     assert prompted.endswith("<|SPEECH_GENERATION_START|><|s_3|><|s_4|><|s_5|>")
     assert model.stop_ids[0] == tokenizer.convert_tokens_to_ids("<|SPEECH_GENERATION_END|>")
@@ -102,15 +111,18 @@ def test_llasa_is_asked_in_a_chat(llasa: Path) -> None:
 def test_cosyvoice_2(cosyvoice: dict[int, Path]) -> None:
     model = pretrained_speech_lm(cosyvoice[2], "cosyvoice")
     tokenizer = AutoTokenizer.from_pretrained(cosyvoice[2])
-    assert tokenizer.decode(model.condition("ba do")) == "<|sos|>ba do<|task_id|>"
-    prompted = model.condition("ba do", "", PROMPT)
+    assert tokenizer.decode(model.condition("ba do", Voice())) == "<|sos|>ba do<|task_id|>"
+    prompted = model.condition("ba do", PROMPT)
     assert tokenizer.decode(prompted) == "<|sos|>ki luba do<|task_id|><|s_3|><|s_4|><|s_5|>"
     chat = [{"role": "user", "content": "ba do"}]
     assert tokenizer.apply_chat_template(chat, tokenize=False) == "<|sos|>ba do<|task_id|>"
     assert tokenizer.decode([model.stop_ids[0]]) == "<|eos1|>"
     assert int((~model.forbidden).sum()) == CODES + 1
     instructed = pretrained_speech_lm(cosyvoice[2], "cosyvoice", instruction=INSTRUCTION)
-    assert tokenizer.decode(instructed.condition("ba")) == f"<|sos|>{INSTRUCTION}ba<|task_id|>"
+    assert (
+        tokenizer.decode(instructed.condition("ba", Voice()))
+        == f"<|sos|>{INSTRUCTION}ba<|task_id|>"
+    )
 
 
 def test_cosyvoice_3(cosyvoice: dict[int, Path]) -> None:
@@ -118,7 +130,7 @@ def test_cosyvoice_3(cosyvoice: dict[int, Path]) -> None:
     model = pretrained_speech_lm(cosyvoice[3], "cosyvoice", instruction=INSTRUCTION)
     tokenizer = AutoTokenizer.from_pretrained(cosyvoice[3])
     sos, stop, task = (f"<|s_{CODES + place}|>" for place in range(3))
-    assert tokenizer.decode(model.condition("ba")) == f"{sos}{INSTRUCTION}ba{task}"
+    assert tokenizer.decode(model.condition("ba", Voice())) == f"{sos}{INSTRUCTION}ba{task}"
     assert tokenizer.decode([model.stop_ids[0]]) == stop
     assert int((~model.forbidden).sum()) == CODES + 1
     table = model.llm.model.get_input_embeddings().weight
@@ -135,11 +147,15 @@ def test_cosyvoice_3_without_an_instruction_is_refused(cosyvoice: dict[int, Path
         pretrained_speech_lm(cosyvoice[3], "cosyvoice")
 
 
-@pytest.mark.parametrize(("size", "rate"), [(CODES + 1, 50.0), (CODES, 25.0)])
-def test_another_codec_is_refused(llasa: Path, size: int, rate: float) -> None:
+@pytest.mark.parametrize(
+    ("size", "rate", "kind"),
+    [(CODES + 1, 50.0, "xcodec2"), (CODES, 25.0, "xcodec2"), (CODES, 50.0, "native")],
+)
+def test_another_codec_is_refused(llasa: Path, size: int, rate: float, kind: str) -> None:
     model = pretrained_speech_lm(llasa, "llasa")
-    codec = {**FACTS["llasa"].codec, "codebook_size": size, "token_rate": rate}
-    with pytest.raises(UserError, match=rf"^the codec has {rate:g} .* {size} .* speaks 50 of 27"):
+    codec = {**FACTS["xcodec2"].codec, "codebook_size": size, "token_rate": rate, "kind": kind}
+    found = rf"^the codec has {rate:g} .* {size} {kind} .* speaks 50 of 27 xcodec2"
+    with pytest.raises(UserError, match=found):
         make_layout(model.settings.speech, "llasa", model.tokenizer, SpeechFacts(codec))
 
 
@@ -163,3 +179,31 @@ def test_gaps_in_the_speech_tokens_are_refused(llasa: Path, tmp_path: Path) -> N
     AutoTokenizer.from_pretrained(tmp_path)
     with pytest.raises(UserError, match="no run of speech tokens"):
         pretrained_speech_lm(tmp_path, "llasa")
+
+
+def test_an_unseen_voice_is_spoken_by_its_prompt() -> None:
+    """An utterance's own prompt comes before its speaker's; a model of marks cannot continue it."""
+    prompt = Utterance("p", "p.wav", "ki lu", "s11")
+    asked = Utterance("u", "", "ba do", "s11", prompt=prompt)
+    model = tiny_speech_lm({"speech.speakers": "prompt"})
+    with pytest.raises(UserError, match=r"^speaker s11 is unknown"):
+        model.encode([asked])
+    model.meet(Voices({}, {prompt_key(prompt): PROMPT}))
+    for u in (asked, replace(asked, speaker="s1")):
+        (ids,) = model.encode([u])
+        assert ids.tolist() == model.condition("ba do", PROMPT).tolist()
+    marks = tiny_speech_lm()
+    marks.meet(Voices({}, {prompt_key(prompt): PROMPT}))
+    with pytest.raises(
+        UserError, match=r"train one with speech\.speakers: prompt, which continues"
+    ):
+        marks.encode([asked])
+
+
+def test_an_lm_names_its_codec_by_fingerprint(tmp_path: Path) -> None:
+    """What is converted beside its speech tokenizer refuses the tokens of any other."""
+    save_cosyvoice(tmp_path, 2)
+    (tmp_path / "speech_tokenizer_v2.onnx").write_bytes(b"which made the tokens")
+    to_hugging_face(tmp_path / "llm.pt", tmp_path / "CosyVoice-BlankEN", tmp_path / "hf")
+    with pytest.raises(UserError, match=r"learnt the tokens of cosyvoice2.* another fingerprint; "):
+        pretrained_speech_lm(tmp_path / "hf", "cosyvoice")

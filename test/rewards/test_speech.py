@@ -14,6 +14,7 @@ from tiny_speaker import speech_config, tiny_recogniser, utterance
 from audiorl.config.decoding import ScoreConfig
 from audiorl.config.rewards import reward_options
 from audiorl.data.utterance import Utterance
+from audiorl.models.voice import Voice, Voices
 from audiorl.rewards import (
     Context,
     Models,
@@ -161,7 +162,8 @@ def test_speaker_similarity_is_the_cosine_between_0_and_1() -> None:
         assert len(waves) <= BATCH
         return torch.stack([torch.tensor([wave[0], wave[1]]) for wave in waves])
 
-    voices = {"s": torch.tensor([1.0, 0.0]), "t": torch.tensor([0.0, 1.0])}
+    vectors_of = {"s": torch.tensor([1.0, 0.0]), "t": torch.tensor([0.0, 1.0])}
+    voices = Voices({name: Voice(vector=vector) for name, vector in vectors_of.items()})
     asked = reward("speaker_similarity", Models(speaker=vectors, voices=voices))
     assert reward_options("speaker_similarity").needs == ("wave", "speaker")
     waves = [[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0, 9.0], [0.6, 0.8]]

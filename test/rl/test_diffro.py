@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 import torch
 from steps import Recorder, close
-from tiny_speaker import TEXTS, TinySpeaker, tiny_recogniser, utterance
+from tiny_speaker import CODEC, TEXTS, TinySpeaker, tiny_recogniser, utterance
 from torch import Tensor
 
 from audiorl.config.diffro import DiffRORewardConfig
-from audiorl.data.speech_tokens import CodecInfo
 from audiorl.engines.engine import Rollout
 from audiorl.errors import UserError
 from audiorl.models import token_recogniser
@@ -327,6 +326,6 @@ def test_what_does_not_fit_is_refused_before_training() -> None:
         diffro.refuse_unfit([utterance("u9", "z")])
     with pytest.raises(UserError, match=r"^u9: its speaker `x` is none"):
         diffro.refuse_unfit([utterance("u9", "a", "x")])
-    larger = TinySpeaker(KEYS, CodecInfo(fingerprint="abc", codebook_size=7, token_rate=25.0))
+    larger = TinySpeaker(KEYS, {**CODEC, "codebook_size": 7})
     with pytest.raises(UserError, match=r"speaks 7 tokens and the reward model reads 6;"):
         DiffROLoss(larger, tiny_recogniser(), larger.recipe)

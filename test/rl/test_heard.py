@@ -10,6 +10,7 @@ from tiny_speaker import utterance
 from torch import Tensor
 
 from audiorl.engines.engine import Rollout
+from audiorl.models.voice import Voice, Voices
 from audiorl.rl.speech import SpeechReader, Vocoder
 
 ROWS = [[3, 1], [], [5, 5, 5, 5], [2]]
@@ -18,14 +19,14 @@ ROWS = [[3, 1], [], [5, 5, 5, 5], [2]]
 class Codec:
     """Ten samples a token, each the token's number and, behind the comma, the voice's."""
 
-    token_rate, sample_rate = 25.0, 250
+    token_rate, output_rate = 25.0, 250
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
 
-    def decode(self, tokens: Sequence[Tensor], voices: Tensor) -> list[Tensor]:
+    def decode(self, tokens: Sequence[Tensor], voices: Sequence[Voice]) -> list[Tensor]:
         self.batches.append([len(row) for row in tokens])
-        return [t.repeat_interleave(10) + v for t, v in zip(tokens, voices, strict=True)]
+        return [t.repeat_interleave(10) + v.vector for t, v in zip(tokens, voices, strict=True)]
 
 
 class Policy:
@@ -59,7 +60,7 @@ def rollout() -> Rollout:
 
 
 UTTERANCES = [utterance("u", "ab"), utterance("v", "ba")]
-VOICES = {"s": torch.tensor(0.5)}
+VOICES = Voices({"s": Voice(vector=torch.tensor(0.5))})
 
 
 def test_tokens_are_read_and_no_wave_is_made(rollout: Rollout) -> None:

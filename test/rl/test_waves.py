@@ -9,6 +9,7 @@ from tiny_speaker import CODEC, tiny_recogniser, utterance
 from tiny_speech import tiny_speech_lm
 
 from audiorl.engines.engine import Rollout
+from audiorl.models.voice import Voice, Voices
 from audiorl.rewards import Sample
 from audiorl.rl import speech
 from audiorl.rl.speech import SpeechReader, Vocoder
@@ -23,7 +24,7 @@ def samples(lengths: list[int], codes: int) -> list[Sample]:
 
 def test_waves_are_made_by_length_and_come_back_in_order(monkeypatch) -> None:
     codec = native_codec()
-    voices = {name: torch.randn(codec.speaker_size) for name in "st"}
+    voices = Voices({n: Voice(vector=torch.randn(codec.speaker_size)) for n in "st"})
     given = samples([5, 0, 40, 12, 41, 90, 0, 3], codec.codebook_size)
     alone = codec.decode
     batches = []
@@ -41,8 +42,7 @@ def test_waves_are_made_by_length_and_come_back_in_order(monkeypatch) -> None:
         if not sample.tokens:
             assert one.wave is None
             continue
-        voice = voices[sample.utterance.speaker][None]
-        (expected,) = alone([torch.tensor(sample.tokens)], voice)
+        (expected,) = alone([torch.tensor(sample.tokens)], [voices[sample.utterance]])
         wave = torch.as_tensor(one.wave)
         assert (wave - expected).norm() < 0.03 * expected.norm()  # phases are found by iteration
 

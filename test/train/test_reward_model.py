@@ -23,7 +23,7 @@ from audiorl.text.normalise import spoken
 from audiorl.train import reward_model, supervised, token_noise
 from audiorl.train.reward_model import collect_facts, train_reward_model
 
-CODEC = CodecInfo(fingerprint="abc", codebook_size=60, token_rate=25.0)
+CODEC = CodecInfo(kind="native", fingerprint="abc", codebook_size=60, token_rate=25.0)
 KEYS = {
     "reward_model.schedule.max_steps": 8,
     "reward_model.schedule.eval_steps": 3,

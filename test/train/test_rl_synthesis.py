@@ -356,8 +356,8 @@ def test_a_codec_of_another_rate_though_nobody_listens(
     native_codec({"data.sample_rate": 8080}).save(tmp_path / "slow" / "model")
     size = world.info["codebook_size"]
     message = (
-        f"^{tmp_path}/slow has 25.25 tokens a second of {size} codes, and the speech LM has 25 "
-        f"tokens a second of {size} codes; name the codec that the speech LM was trained on"
+        f"^{tmp_path}/slow has 25.25 tokens a second of {size} native codes, and the speech LM has "
+        f"25 tokens a second of {size} native codes; name the codec that the speech LM was trained"
     )
     refused(world, tmp_path / "exp", message, {"rl.algorithm": algorithm}, codec=tmp_path / "slow")
 
@@ -372,8 +372,8 @@ def test_a_reward_model_of_another_codec(world: World, tmp_path: Path) -> None:
     world.save_reward_model("rm_9", {**world.info, "codebook_size": 9})
     size = world.info["codebook_size"]
     message = (
-        f"^{world.exp}/rm_9 has 25 tokens a second of 9 codes, and {world.exp}/codec has 25 tokens "
-        f"a second of {size} codes; name the reward model of {world.exp}/codec, or train it again"
+        f"^{world.exp}/rm_9 has 25 tokens a second of 9 native codes, and {world.exp}/codec has 25 "
+        f"tokens a second of {size} native codes; name the reward model of {world.exp}/codec, or"
     )
     refused(world, tmp_path / "exp", message, reward_model=world.exp / "rm_9")
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from deaths import after, before, killed
-from pretrained_speech import CODES, save_llasa
+from pretrained_speech import FACTS, save_llasa
 from runs import lines, outcome
 from tiny import sentences, write_set
 from tiny_speech import CODEC, hear, say, tiny_speech_config, write_speech_set
@@ -23,8 +23,8 @@ from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.engines.native import PolicyEngine
 from audiorl.errors import UserError
 from audiorl.infer.speak import speak
-from audiorl.models.layouts import SpeechPrompt
 from audiorl.models.policy import Policy, load_policy
+from audiorl.models.voice import Voice
 from audiorl.runs import checkpoint
 from audiorl.runs.checkpoint import BestWeights, Checkpoints
 from audiorl.runs.reporter import Reporter
@@ -157,9 +157,38 @@ def test_a_voice_may_be_an_utterance_near_three_seconds(corpus: Corpus, tmp_path
         theirs = [u for u in train if u.speaker == name]
         near = min(theirs, key=lambda u: abs(len(say(u.text, name)) - 75))
         prompt = model.facts.prompts[name]
-        assert isinstance(prompt, SpeechPrompt)
+        assert isinstance(prompt, Voice)
         assert len(prompt.tokens) == len(say(near.text, name))
         assert prompt.tokens == say(prompt.text, name)
+
+
+def test_a_prompt_is_another_one_in_each_step(corpus: Corpus) -> None:
+    """Never the utterance itself; a step that is taken again has the same."""
+    config = tiny_speech_config({**SHORT, "speech.speakers": "prompt", "sft.batch_tokens": 200})
+    task = make_task(config, Folders(corpus.dump, corpus.codec))
+    learner = task.warm_start(task.sft_inputs())
+    layout = learner.model.layout
+
+    def prompts(first: int) -> list[dict[str, tuple[int, ...]]]:
+        drawn = []
+        for _, (utterances, batch) in zip(range(12), learner.batches(first), strict=False):
+            ids = [e.condition.tolist() for e in batch]
+            marks = [len(row) - row[::-1].index(layout.speech_offset - 1) for row in ids]
+            rows = zip(utterances, ids, marks, strict=True)
+            offset = layout.speech_offset
+            drawn.append({u.id: tuple(i - offset for i in row[m:]) for u, row, m in rows})
+        return drawn
+
+    known = {u.id: u for u in read_utterances(corpus.dump / "train")}
+    said = {name: tuple(say(u.text, u.speaker)) for name, u in known.items()}
+    found, seen = prompts(0), {}
+    for step in found:
+        for name, tokens in step.items():
+            others = [n for n, u in known.items() if u.speaker == known[name].speaker]
+            assert tokens in [said[other] for other in others if other != name]
+            seen.setdefault(name, set()).add(tokens)
+    assert max(map(len, seen.values())) > 1
+    assert prompts(3)[:5] == found[3:8]
 
 
 def llasa(corpus: Corpus, hub: Path) -> dict[str, Any]:
@@ -167,7 +196,7 @@ def llasa(corpus: Corpus, hub: Path) -> dict[str, Any]:
     save_llasa(hub)
     for name in ("train", "dev"):
         tokens = {u.id: say(u.text, u.speaker) for u in read_utterances(corpus.dump / name)}
-        info = {"fingerprint": "x", "codebook_size": CODES, "token_rate": 50.0}
+        info = FACTS["xcodec2"].codec
         write_tokens(corpus.codec / "tokens" / name, tokens, info)
     return {
         "tokenizer.type": "pretrained",

@@ -21,6 +21,7 @@ from audiorl.models.ctc import best_path, ctc_log_likelihood
 from audiorl.models.encoder import Encoder
 from audiorl.models.frontend import Frontend
 from audiorl.models.settings import save_model
+from audiorl.models.voice import Voice
 from audiorl.runtime.files import write_json
 from audiorl.text.characters import Characters
 
@@ -40,7 +41,8 @@ class NativeCodec(nn.Module):
     flow decoder and the speaker encoder are trained on the finished tokens.
     """
 
-    speaker_size = SPEAKER_SIZE
+    type, speaker_size = "native", SPEAKER_SIZE
+    continues_prompts = False
 
     def __init__(self, settings: CodecSettings, characters: Characters) -> None:
         super().__init__()
@@ -48,7 +50,7 @@ class NativeCodec(nn.Module):
         self.characters = characters
         codec, flow, n_mels = settings.codec, settings.flow, settings.frontend.n_mels
         self.frontend = Frontend(settings.frontend, settings.sample_rate)
-        self.sample_rate = settings.sample_rate
+        self.sample_rate = self.output_rate = settings.sample_rate
         self.token_rate = self.sample_rate / (STRIDE * self.frontend.hop)
 
         self.encoder = Encoder(codec.encoder, n_mels)
@@ -78,7 +80,7 @@ class NativeCodec(nn.Module):
         return [row[:n].cpu() for row, n in zip(tokens, lengths.tolist(), strict=True)]
 
     @torch.no_grad()
-    def decode(self, tokens: Sequence[Tensor], speakers: Tensor) -> list[Tensor]:
+    def decode(self, tokens: Sequence[Tensor], voices: Sequence[Voice]) -> list[Tensor]:
         """Return waves as `Codec.decode`, in one padded batch; without tokens an empty wave.
 
         Speaker vectors may be means of several.
@@ -87,7 +89,8 @@ class NativeCodec(nn.Module):
         spoken = [place for place, row in enumerate(tokens) if len(row)]
         if spoken:
             codes = [self.quantiser.codes(tokens[place].to(self.device)) for place in spoken]
-            speakers = F.normalize(speakers.to(self.device)[spoken], dim=-1)
+            vectors = torch.stack([voices[place].vector for place in spoken])
+            speakers = F.normalize(vectors.to(self.device), dim=-1)
             mels = self.flow.sample(codes, speakers, self.settings.seed)
             mels = [mel * self.mel_spread + self.mel_mean for mel in mels]
             for place, wave in zip(spoken, self.vocoder(mels), strict=True):
@@ -97,6 +100,9 @@ class NativeCodec(nn.Module):
     @torch.no_grad()
     def speaker(self, waves: Sequence[Tensor]) -> Tensor:
         return self._speaker(waves).cpu()
+
+    def prompt(self, wave: Tensor, text: str = "") -> Voice:
+        return Voice(text, self.encode([wave])[0].tolist(), self.speaker([wave])[0])
 
     @torch.no_grad()
     def transcribe(self, waves: Sequence[Tensor]) -> list[str]:

@@ -1,9 +1,10 @@
-"""Pretrained codecs of `transformers`: xcodec2, mimi, dac.
+"""Pretrained codecs of `transformers`: xcodec2, neucodec, mimi, dac.
 
-A language model here writes one token at a time, so one codebook is used. xcodec2 has one. The
-first codebook of Mimi carries the words (it is distilled from WavLM), the others the sound; those
-of DAC are all acoustic, coarse to fine. Their decoders were trained with fewer codebooks at random
-and decode the first alone, which is intelligible and poor in detail.
+A language model here writes one token at a time, so one codebook is used. xcodec2 and NeuCodec
+have one; NeuCodec speaks at 24 kHz what it has read at 16. The first codebook of Mimi carries the
+words (it is distilled from WavLM), the others the sound; those of DAC are all acoustic, coarse to
+fine. Their decoders were trained with fewer codebooks at random and decode the first alone, which
+is intelligible and poor in detail.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from audiorl.errors import UserError, reason
 from audiorl.models.codec.base import weights_hash
 from audiorl.models.codec.settings import CodecSettings
 from audiorl.models.settings import save_model
+from audiorl.models.voice import Voice
+
+ONE_CODEBOOK = ("xcodec2", "neucodec")
 
 
 class PretrainedCodec(nn.Module):
@@ -31,6 +35,7 @@ class PretrainedCodec(nn.Module):
     """
 
     speaker_size = 0
+    continues_prompts = False
 
     def __init__(self, settings: CodecSettings, source: str | Path, saved: bool = False) -> None:
         """`source`: folder or hub name; `saved`: written by `save`, its weights follow."""
@@ -43,7 +48,7 @@ class PretrainedCodec(nn.Module):
                 self.model = AutoModel.from_config(AutoConfig.from_pretrained(source))
             else:
                 self.model = AutoModel.from_pretrained(source, dtype=torch.float32)
-            if self.type == "xcodec2":  # it also reads Kaldi features
+            if self.type in ONE_CODEBOOK:  # it also reads Kaldi features
                 self.extractor = AutoFeatureExtractor.from_pretrained(source)
         except (OSError, ValueError, SafetensorError) as error:
             raise UserError(
@@ -56,11 +61,13 @@ class PretrainedCodec(nn.Module):
                 f"codec.pretrained: {source} is of type {sizes.model_type}, not {self.type}; set "
                 "codec.type to what it is, or name another."
             )
-        self.sample_rate = sizes.sampling_rate
-        if self.type == "xcodec2":
+        two_rates = self.type == "neucodec"
+        self.sample_rate = sizes.input_sampling_rate if two_rates else sizes.sampling_rate
+        self.output_rate = sizes.output_sampling_rate if two_rates else self.sample_rate
+        if self.type in ONE_CODEBOOK:
             self.codebooks = 1
             self.codebook_size = math.prod(sizes.quantization_levels)
-            self.token_rate = self.sample_rate / sizes.hop_length
+            self.token_rate = self.output_rate / sizes.hop_length
         elif self.type == "mimi":
             self.codebooks = sizes.num_quantizers
             self.codebook_size = sizes.codebook_size
@@ -80,12 +87,15 @@ class PretrainedCodec(nn.Module):
         return [self._encode(wave).cpu().long() for wave in waves]
 
     @torch.no_grad()
-    def decode(self, tokens: Sequence[Tensor], speakers: Tensor) -> list[Tensor]:
-        """Return waves as `Codec.decode`, without tokens an empty one; speakers [B, 0]."""
+    def decode(self, tokens: Sequence[Tensor], voices: Sequence[Voice]) -> list[Tensor]:
+        """Return waves as `Codec.decode`, without tokens an empty one."""
         return [self._decode(row).cpu() if len(row) else torch.zeros(0) for row in tokens]
 
     def speaker(self, waves: Sequence[Tensor]) -> Tensor:
         return torch.zeros(len(waves), 0)
+
+    def prompt(self, wave: Tensor, text: str = "") -> Voice:
+        return Voice(text, self.encode([wave])[0].tolist())
 
     def fingerprint(self) -> str:
         return weights_hash(self.model)
@@ -98,7 +108,7 @@ class PretrainedCodec(nn.Module):
 
     def _encode(self, wave: Tensor) -> Tensor:
         """Tokens [T] of the first codebook for a wave [S]."""
-        if self.type == "xcodec2":
+        if self.type in ONE_CODEBOOK:
             inputs = self.extractor(
                 audio=wave.cpu(), sampling_rate=self.sample_rate, return_tensors="pt"
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -71,8 +71,7 @@ class Models:
     recogniser: TokenRecogniser | None = None
     # Waves [S_i] to vectors [B, S] of their speakers, of unit length.
     speaker: Callable[[Sequence[Tensor]], Tensor] | None = None
-    # Speaker to the vector [S] of their recordings, of unit length.
-    voices: Mapping[str, Tensor] = field(default_factory=dict)
+    voices: Container[Utterance] = ()  # `audiorl.models.voice.Voices`, by utterance
     token_rate: float = 25.0  # Hz, of Sample.tokens
 
 

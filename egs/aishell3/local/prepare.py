@@ -3,7 +3,8 @@
 `text` holds the characters of an utterance, `utt2pinyin` their pinyin with tones (`yi1 ge4`): a
 config reads the one or the other (data.text_tag). Ids are the corpus's: utterance SSB00050001 of
 speaker SSB0005. A quarter of the speakers for training are the judge's (judge_train) and in no
-other set. Sets that are unchanged are left as they are.
+other set. Utterances of test, whose speakers nothing is trained on, each name a prompt. Sets that
+are unchanged are left as they are.
 
 examples:
   local/data.sh --corpus /data/data_aishell3 --out data
@@ -86,7 +87,7 @@ def prepare(corpus: Path, out: Path) -> None:
     learnt = {"train": train, "judge_train": judge or train}
     genders = read_genders(corpus / "spk-info.txt")
     for name, utterances in (parts | held_out | learnt).items():
-        write_set(out / name, utterances, genders)
+        write_set(out / name, utterances, genders, prompts=name == "test")
 
 
 def read_part(folder: Path) -> list[Utterance]:

@@ -2,8 +2,9 @@
 
 Texts are the normalised ones. Ids are the corpus's with `-` in the place of `_`, so that what is
 sorted by utterance is sorted by speaker, as Kaldi wants it: utterance 84-121123-000007-000001 of
-speaker 84. A quarter of the readers are the judge's (judge_train) and in no other set. Sets that
-are unchanged are left as they are.
+speaker 84. A quarter of the readers are the judge's (judge_train) and in no other set. The held-out
+parts, of readers that nothing is trained on, name a prompt for each utterance. Sets that are
+unchanged are left as they are.
 
 examples:
   local/data.sh --corpus /data/LibriTTS --out data
@@ -70,8 +71,9 @@ def prepare(corpus: Path, out: Path) -> None:
             whole = part not in TRAIN
             sets[set_name(part)] = [u for u in utterances if whole or u.id in kept]
     genders = read_genders(corpus / "SPEAKERS.txt")
+    unheard = [set_name(part) for part in parts if part not in TRAIN]
     for name, utterances in sets.items():
-        write_set(out / name, utterances, genders)
+        write_set(out / name, utterances, genders, prompts=name in unheard)
 
 
 def read_part(folder: Path) -> list[Utterance]:

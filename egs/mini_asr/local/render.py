@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import acoustics
 import espeak
@@ -14,6 +15,8 @@ from plans import Plan, audio_path
 from sets import SetSpec
 
 from audiorl.runtime.files import atomic_write
+
+GRID = 450  # Hz, which espeak's rate and those of other formants are multiples of
 
 
 def make_utterance(root: str, utterance: Plan) -> None:
@@ -33,7 +36,9 @@ def render(utterance: Plan) -> tuple[np.ndarray, np.ndarray]:
     rate = round(utterance.speaker.rate * rng.uniform(0.94, 1.06))
     pitch = round(utterance.speaker.pitch + rng.uniform(-4, 4))
     said = [
-        speak(Speech(utterance.speaker.voice, rate, pitch, sentence.text))
+        speak(
+            Speech(utterance.speaker.voice, rate, pitch, sentence.text), utterance.speaker.formants
+        )
         for sentence in utterance.sentences
     ]
     speech = with_pauses(said, utterance.spec, rng)
@@ -71,9 +76,12 @@ def make_noise(utterance: Plan, length: int, rng: np.random.Generator) -> np.nda
     return {"hum": acoustics.hum, "music": acoustics.music}[utterance.noise](length, rng)
 
 
-def speak(speech: Speech) -> np.ndarray:
-    """A speech at 16 kHz, without espeak's silence at both ends."""
-    return trim(acoustics.resample(espeak.synthesise(speech), espeak.SAMPLE_RATE))
+def speak(speech: Speech, formants: float = 1.0) -> np.ndarray:
+    """A speech at 16 kHz, without espeak's silence at both ends; `formants`: of `Speaker`."""
+    # Played faster, it is higher in all frequencies, and said slower for that.
+    slower = replace(speech, rate=round(speech.rate / formants))
+    rate = GRID * round(espeak.SAMPLE_RATE * formants / GRID)
+    return trim(acoustics.resample(espeak.synthesise(slower), rate))
 
 
 def trim(voice: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ class SetSpec:
     words of a sentence; the `hard` share of them is from the corpus's hard grammar, as long as
     that makes them. `snr` is in dB, drawn uniformly but for the `clean` share; `t60`, and the
     silence before (`lead`) and after (`tail`), in seconds; `level` in dB. A set without `audio` is
-    text alone.
+    text alone; of one with `prompts`, utt2prompt names another utterance of each speaker.
     """
 
     name: str
@@ -35,6 +35,7 @@ class SetSpec:
     tail: tuple[float, float] = (0.15, 0.4)
     level: tuple[float, float] = (-30.0, -20.0)
     audio: bool = True
+    prompts: bool = False
 
 
 HARD = {"snr": (3.0, 15.0), "clean": 0.0, "reverberant": 0.4, "t60": (0.2, 0.5)}

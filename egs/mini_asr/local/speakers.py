@@ -27,13 +27,17 @@ ACCENTS = {
 
 @dataclass(frozen=True)
 class Speaker:
-    """A voice of espeak, its usual rate (words a minute) and pitch (0-99)."""
+    """A voice of espeak, its usual rate (words a minute) and pitch (0-99).
+
+    `formants`: factor of all frequencies of the voice; above 1 the person is smaller.
+    """
 
     id: str
     voice: str
     rate: int
     pitch: int
     gender: str
+    formants: float = 1.0
 
 
 def speakers(group: str, language: str) -> list[Speaker]:

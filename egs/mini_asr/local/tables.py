@@ -54,6 +54,7 @@ def write_set(root: Path, spec: SetSpec, utterances: list[Plan], grammar: Gramma
         "utt2snr": {key: f"{u.snr:g}" for key, u in by_id.items()} if spec.audio else {},
         "utt2topic": {key: topic for key, topic in topics.items() if topic},
         "spk2gender": dict(sorted(people.items())),
+        "utt2prompt": _prompts(members) if spec.prompts else {},
         "utt2keywords": {key: ";".join(u.keywords) for key, u in by_id.items() if u.keywords},
     }
     for name, rows in tables.items():
@@ -72,6 +73,14 @@ def write_set(root: Path, spec: SetSpec, utterances: list[Plan], grammar: Gramma
         len(words),
         len(set(words)),
     )
+
+
+def _prompts(members: Mapping[str, list[str]]) -> dict[str, str]:
+    """The utterance before each, of the same speaker; the last before the first."""
+    found = {
+        ids[i]: ids[i - 1] for ids in members.values() if len(ids) > 1 for i in range(len(ids))
+    }
+    return dict(sorted(found.items()))
 
 
 def write_table(path: Path, rows: Mapping[str, str | Path]) -> None:

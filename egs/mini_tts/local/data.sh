@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes the corpus of this recipe: about 8,000 short sentences, most of them spoken, without noise.
 #
-#   local/data.sh [--out data] [--nj 2] [--seed 1] [--scale 1.0]
+#   local/data.sh [--voices eight] [--out data] [--nj 2] [--seed 1] [--scale 1.0]
 #
 # A second call makes only what is missing. --scale multiplies the sizes of all sets.
 set -euo pipefail

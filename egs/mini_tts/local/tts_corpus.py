@@ -1,10 +1,13 @@
 """Makes the corpus of mini_tts with the generator of mini_asr: clean speech, and texts for RL.
 
 example: python local/tts_corpus.py --out data --nj 2 --seed 1 --scale 1.0
+         python local/tts_corpus.py --voices many --out data_many    # for cloning voices
 """
 
 from __future__ import annotations
 
+import argparse
+import sys
 from functools import partial
 
 import sentences_en as english
@@ -49,6 +52,25 @@ SETS = [
 # Raise the last number when the same options make other sentences or other sound.
 CORPUS = Corpus(f"{VERSION} tts 2", SETS, people, {"en": EVERYDAY}, HARD)
 
+# Voices are to be cloned: many to learn from, and in the test set others, each with a prompt.
+MANY_SETS = [
+    spoken("train", 2400, "many", TRAIN),
+    spoken("dev", 96, "many", DEV),
+    spoken("judge_train", 1800, "many_more", JUDGE),
+    spoken("rl", 480, "many", RL, audio=False),
+    spoken("rl_dev", 96, "many", RL_DEV, audio=False),
+    spoken("zero_shot", 192, "unheard", TEST, prompts=True),
+]
+MANY = Corpus(f"{VERSION} many 1", MANY_SETS, people, {"en": EVERYDAY}, HARD)
+
+
+def of_voices() -> None:
+    """The corpus of `--voices`."""
+    choice = argparse.ArgumentParser(add_help=False)
+    choice.add_argument("--voices", choices=("eight", "many"), default="eight")
+    chosen, sys.argv[1:] = choice.parse_known_args()
+    main({"eight": CORPUS, "many": MANY}[chosen.voices], __doc__)
+
 
 if __name__ == "__main__":
-    run(partial(main, CORPUS, __doc__))
+    run(of_voices)

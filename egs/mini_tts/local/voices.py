@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from speakers import Speaker
 
 # One accent, so that a word is the same sounds from everyone; voices and pitches far apart. They
@@ -26,6 +27,40 @@ OTHERS = [
 ]
 
 
+# For cloning: variants of espeak x pitch x rate x formants. Nobody in one group has a variant that
+# one in another has, so that the voices of the test set have never been heard.
+VARIANTS = {
+    "many": """f1 m1 belinda Michael shelby Andy anika norbert f2 m3 grandma m5 Annie robert Diogo
+        travis Andrea quincy antonio rob gustave ian pedro aunty""".split(),
+    "more": "f4 m2 linda paul steph2 m8 miguel zac Jacky Hugo Gene victor".split(),
+    "unheard": "f3 m4 f5 m6 steph m7 Alicia Henrique ed Denis adam sandro".split(),
+}
+FEMALE = set("f1 f2 f3 f4 f5 belinda shelby anika grandma Annie Andrea aunty linda steph".split())
+FEMALE |= {"steph2", "Alicia"}
+TIMES = {"many": 2, "more": 2, "unheard": 1}  # that a variant speaks, each time somebody else
+
+
+def crowd(group: str) -> list[Speaker]:
+    """The people of a group of VARIANTS, always the same."""
+    rng = np.random.default_rng(list(group.encode()))
+    made = []
+    for variant in VARIANTS[group] * TIMES[group]:
+        low, high = (45, 75) if variant in FEMALE else (25, 60)
+        made.append(
+            Speaker(
+                id=f"{group}{len(made) + 1:02d}",
+                voice=f"gmw/en-US+{variant}",
+                rate=int(rng.integers(130, 156)),
+                pitch=int(rng.integers(low, high)),
+                gender="f" if variant in FEMALE else "m",
+                formants=round(float(rng.uniform(0.88, 1.14)), 3),
+            )
+        )
+    return made
+
+
 def people(group: str, _language: str) -> list[Speaker]:
-    """The speakers of a group: `voices`, or `all`."""
-    return {"voices": VOICES, "all": VOICES + OTHERS}[group]
+    """The speakers of a group: `voices`, `all`, or of cloning `many`, `many_more`, `unheard`."""
+    if group in ("voices", "all"):
+        return {"voices": VOICES, "all": VOICES + OTHERS}[group]
+    return [person for part in group.split("_") for person in crowd(part)]

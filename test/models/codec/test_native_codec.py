@@ -11,6 +11,7 @@ from tiny_codecs import SIZES, fresh_codec, native_codec, waves
 
 from audiorl.errors import UserError
 from audiorl.models.codec import CodecSettings, codec_info, load_codec, new_codec
+from audiorl.models.codec.base import in_voices
 from audiorl.models.codec.native import BEFORE, STRIDE
 
 
@@ -31,7 +32,7 @@ def test_there_are_25_tokens_a_second() -> None:
     frames = codec.frontend.num_frames(torch.tensor([len(wave) for wave in waves()])).tolist()
     tokens = codec.encode(waves())
     assert [len(row) for row in tokens] == [-(-n // STRIDE) for n in frames]
-    again = codec.decode(tokens, codec.speaker(waves()))
+    again = codec.decode(tokens, in_voices(codec.speaker(waves())))
     assert [len(row) for row in codec.encode(again)] == [len(row) for row in tokens]
     for wave, other in zip(waves(), again, strict=True):
         hop, window = codec.frontend.hop, codec.frontend.fft_size  # what is shorter is padded
@@ -57,9 +58,9 @@ def test_a_token_hears_its_frames_and_a_few_more(monkeypatch) -> None:
 def test_waves_do_not_depend_on_the_batch() -> None:
     codec = native_codec(seed=1)
     tokens, speakers = codec.encode(waves()), codec.speaker(waves())
-    together = codec.decode(tokens, speakers)
+    together = codec.decode(tokens, in_voices(speakers))
     for row, speaker, wave in zip(tokens, speakers, together, strict=True):
-        alone = codec.decode([row], speaker[None])[0]
+        alone = codec.decode([row], in_voices(speaker[None]))[0]
         assert len(alone) == len(wave)
         # Griffin-Lim makes much of rounding, here and there.
         assert (wave - alone).abs().mean() < 1e-2 * wave.abs().mean()
@@ -78,19 +79,19 @@ def test_speakers_do_not_depend_on_the_batch() -> None:
 def test_the_length_of_a_speaker_vector_means_nothing() -> None:
     codec = native_codec()
     tokens, speakers = codec.encode(waves()[:2]), codec.speaker(waves()[2:4])
-    expected = codec.decode(tokens, speakers)
+    expected = codec.decode(tokens, in_voices(speakers))
     shorter = torch.tensor([[0.5], [0.25]])  # powers of 2 leave no rounding behind
-    assert all(map(torch.equal, codec.decode(tokens, shorter * speakers), expected))
+    assert all(map(torch.equal, codec.decode(tokens, in_voices(shorter * speakers)), expected))
 
 
 def test_no_tokens_make_no_sound() -> None:
     codec = native_codec()
     some, none = codec.encode(waves())[0], torch.zeros(0, dtype=torch.long)
     speakers = codec.speaker(waves()[:3])
-    first, second, third = codec.decode([none, some, none], speakers)
+    first, second, third = codec.decode([none, some, none], in_voices(speakers))
     assert len(first) == len(third) == 0
-    assert torch.equal(second, codec.decode([some], speakers[1:2])[0])
-    assert [len(w) for w in codec.decode([none], speakers[:1])] == [0]
+    assert torch.equal(second, codec.decode([some], in_voices(speakers[1:2]))[0])
+    assert [len(w) for w in codec.decode([none], in_voices(speakers[:1]))] == [0]
 
 
 def test_each_training_has_weights_of_its_own() -> None:
@@ -154,6 +155,7 @@ def test_the_fingerprint_is_that_of_the_tokens() -> None:
         before
         == codec_info(fresh_codec())
         == {
+            "kind": "native",
             "fingerprint": codec.fingerprint(),
             "codebook_size": 27,
             "token_rate": 25.0,
@@ -179,7 +181,13 @@ def test_round_trip(tmp_path: Path) -> None:
     assert all(map(torch.equal, loaded.encode(waves()), tokens))
     speakers = codec.speaker(waves())
     assert torch.equal(loaded.speaker(waves()), speakers)
-    assert all(map(torch.equal, loaded.decode(tokens, speakers), codec.decode(tokens, speakers)))
+    assert all(
+        map(
+            torch.equal,
+            loaded.decode(tokens, in_voices(speakers)),
+            codec.decode(tokens, in_voices(speakers)),
+        )
+    )
     assert loaded.transcribe(waves()) == codec.transcribe(waves())
 
 

@@ -11,12 +11,14 @@ from tiny_codecs import SIZES, save_pretrained_codec, waves
 
 from audiorl.errors import UserError
 from audiorl.models.codec import CodecSettings, PretrainedCodec, codec_info, load_codec, new_codec
+from audiorl.models.codec.base import in_voices
 
 # kind: Hz of its audio, tokens a second, codes, codebooks
 KINDS = {
     "xcodec2": (16000, 50.0, 16, 1),
     "mimi": (24000, 12.5, 16, 3),
     "dac": (16000, 50.0, 16, 3),
+    "neucodec": (16000, 50.0, 16, 1),
 }
 
 
@@ -40,10 +42,10 @@ def test_interface(kind: str, tmp_path: Path) -> None:
     assert len(set(torch.cat(tokens).tolist())) > 1
     speakers = codec.speaker(recordings)
     assert speakers.shape == (3, codec.speaker_size) == (3, 0)
-    for row, wave in zip(tokens, codec.decode(tokens, speakers), strict=True):
+    for row, wave in zip(tokens, codec.decode(tokens, in_voices(speakers)), strict=True):
         assert wave.isfinite().all() and wave.abs().max() <= 1
-        assert len(wave) == pytest.approx(len(row) / codec.token_rate * codec.sample_rate, rel=0.1)
-    (nothing,) = codec.decode([torch.zeros(0, dtype=torch.long)], speakers[:1])
+        assert len(wave) == pytest.approx(len(row) / codec.token_rate * codec.output_rate, rel=0.1)
+    (nothing,) = codec.decode([torch.zeros(0, dtype=torch.long)], in_voices(speakers[:1]))
     assert len(nothing) == 0
 
 
@@ -68,7 +70,9 @@ def test_round_trip(kind: str, tmp_path: Path) -> None:
     tokens = codec.encode(waves()[:1])
     assert torch.equal(loaded.encode(waves()[:1])[0], tokens[0])
     empty = codec.speaker(waves()[:1])
-    assert torch.equal(loaded.decode(tokens, empty)[0], codec.decode(tokens, empty)[0])
+    assert torch.equal(
+        loaded.decode(tokens, in_voices(empty))[0], codec.decode(tokens, in_voices(empty))[0]
+    )
 
 
 def test_another_kind_is_refused(tmp_path: Path) -> None:
