@@ -106,4 +106,4 @@ class ScoreConfig:
             yield ("score.instruments",), f"names {name} twice; keep one"
         for name in sorted({parse_instrument(text)[0] for text in rewarding(config)} & set(names)):
             keys = ("score.instruments", "rl.rewards")
-            yield keys, f"{name} rewards, and would judge what it has taught; name another"
+            yield keys, f"{name} rewards, and would judge its own work; name another"

@@ -29,8 +29,8 @@ from audiorl.score.tts import instrument_file
 from audiorl.text.align import count_errors
 from audiorl.text.normalise import normal_units
 
-RATE = 16000  # Hz, of all but recognisers
-SHORTEST = 0.4  # s; what is shorter is repeated for those that want more
+INSTRUMENT_RATE = 16000  # Hz, of all but recognisers
+SHORTEST_SECONDS = 0.4  # s; what is shorter is repeated for those that want more
 DNSMOS_SECONDS = 9.01  # that it was trained on
 # Polynomials of the raw outputs SIG and OVRL, as published with the model.
 DNSMOS_FIT = {
@@ -45,7 +45,7 @@ Measured = dict[str, Fraction]  # by measure
 class VoiceInstrument:
     """Vectors of voices; also in the place of a codec's speaker encoder, as a reward asks it."""
 
-    sample_rate, speaker_size, continues_prompts = RATE, 1, False
+    sample_rate, speaker_size, continues_prompts = INSTRUMENT_RATE, 1, False
 
     def __init__(self, embed: Callable[[np.ndarray], Tensor]) -> None:
         """`embed`: samples [S] to a vector [D]."""
@@ -98,7 +98,7 @@ class WhisperErrors:
 class DNSMOS:
     """Microsoft's DNSMOS P.835 (arXiv 2110.01763): an estimate of opinions, of noise above all."""
 
-    sample_rate = RATE
+    sample_rate = INSTRUMENT_RATE
 
     def __init__(self, path: str) -> None:
         from onnxruntime import InferenceSession
@@ -109,9 +109,9 @@ class DNSMOS:
     def __call__(self, u: Utterance, samples: np.ndarray) -> Measured:
         if not len(samples):
             return {}
-        size = int(DNSMOS_SECONDS * RATE)
+        size = int(DNSMOS_SECONDS * INSTRUMENT_RATE)
         wave = np.tile(samples, -(-size // len(samples)))
-        starts = range(0, max(1, len(samples) - size + 1), RATE)
+        starts = range(0, max(1, len(samples) - size + 1), INSTRUMENT_RATE)
         raw = [self.session.run(None, {"input_1": wave[None, s : s + size]})[0][0] for s in starts]
         sig, _, ovrl = np.mean(raw, axis=0)
         found = {"sig": sig, "ovrl": ovrl}.items()
@@ -122,7 +122,7 @@ class DNSMOS:
 class UTMOS:
     """An estimate of opinions by a model in TorchScript: waves [1, S] at 16 kHz to one number."""
 
-    sample_rate = RATE
+    sample_rate = INSTRUMENT_RATE
 
     def __init__(self, path: str) -> None:
         self.model = _torchscript(path)
@@ -144,7 +144,7 @@ def load_voice_instrument(text: str, device: str = "cpu") -> VoiceInstrument:
         encoder = VoiceEncoder(device, verbose=False)
 
         def embed(samples: np.ndarray) -> Tensor:
-            trimmed = preprocess_wav(samples, RATE)
+            trimmed = preprocess_wav(samples, INSTRUMENT_RATE)
             spoken = trimmed if len(trimmed) else samples
             return torch.from_numpy(encoder.embed_utterance(spoken))
 
@@ -168,7 +168,7 @@ def _xvectors(path: str, device: str) -> Callable[[np.ndarray], Tensor]:
         ) from error
 
     def embed(samples: np.ndarray) -> Tensor:
-        inputs = extract(samples, sampling_rate=RATE, return_tensors="pt").to(device)
+        inputs = extract(samples, sampling_rate=INSTRUMENT_RATE, return_tensors="pt").to(device)
         return model(**inputs).embeddings.cpu()
 
     return embed
@@ -182,7 +182,9 @@ def _torchscript(path: str) -> torch.jit.ScriptModule:
 
 
 def _long_enough(samples: np.ndarray) -> np.ndarray:
-    return np.tile(samples, max(1, -(-int(SHORTEST * RATE) // max(1, len(samples)))))
+    return np.tile(
+        samples, max(1, -(-int(SHORTEST_SECONDS * INSTRUMENT_RATE) // max(1, len(samples))))
+    )
 
 
 class Instruments:

@@ -1,4 +1,4 @@
-"""How near a voice is to the one that it should be, and to the others of a test set."""
+"""Likeness of a voice to the one that it should be, and to the others of a test set."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from audiorl.rewards.core.reward import Context, Reward, Sample
 
 @dataclass
 class Options(RewardOptions):
-    """Whose vectors are compared."""
+    """The source of the vectors."""
 
     needs = ("wave", "speaker")
 

@@ -142,7 +142,7 @@ def problems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> str:
         (
             "score: {instruments: [resemblyzer]}\n"
             "rl: {rewards: [{name: speaker_similarity, by: resemblyzer}]}",
-            "resemblyzer rewards, and would judge what it has taught; name another",
+            "resemblyzer rewards, and would judge its own work; name another",
         ),
         ("rl: {rewards: [{name: speaker_similarity, by: utmos=x}]}", "name codec, resemblyzer or"),
     ],

@@ -201,6 +201,8 @@ def llasa(corpus: Corpus, hub: Path) -> dict[str, Any]:
     return {
         "tokenizer.type": "pretrained",
         "llm.pretrained": str(hub),
+        "codec.type": "xcodec2",
+        "codec.pretrained": "some/xcodec2",
         "speech.layout": "llasa",
         "speech.speakers": "none",
     }
