@@ -48,7 +48,8 @@ def main() -> None:
     for system in systems:
         changed = write_system(system, cfg.score.unit, systems[0])
         print(f"{system.folder}: {'scored' if changed else 'unchanged since it was scored'}")
-    tables = [overview([s for s in systems if not s.is_reference], cfg.score.unit)]
+    compared = [s for s in systems if not s.is_reference]
+    tables = [overview(compared, cfg.score.unit)] if compared else []  # references alone
     if measures.judged:
         tables = [systems_table(systems, cfg.score.unit), *tables]
     for table in tables:

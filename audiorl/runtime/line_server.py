@@ -81,7 +81,9 @@ class LineServer:
         out.unlink(missing_ok=True)
         if tensors is not None:
             arguments["file"] = str(file)
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file)
+            # Copies, for tensors that share memory are refused.
+            own = {n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()}
+            save_file(own, file)
         request = json.dumps({"op": op, "out": str(out), **arguments})
         try:
             self._process.stdin.write(request.encode() + b"\n")

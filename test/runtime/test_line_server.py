@@ -57,6 +57,7 @@ def test_signs_of_life_prolong_the_wait(server: LineServer) -> None:
 
 def test_tensors_go_there_and_come_back(server: LineServer) -> None:
     given = {"a": torch.arange(6).view(2, 3).t(), "b": torch.tensor([0.5])}
+    given["c"] = given["b"]  # the same memory
     for _ in range(2):
         answer, found = server.call("double", given)
         assert answer["by"] == 2
