@@ -15,7 +15,7 @@ from audiorl.engines.native import PolicyEngine
 from audiorl.errors import UserError
 from audiorl.infer.speak import speak
 from audiorl.infer.synthesise import decode_waves
-from audiorl.infer.voices import VOICES, read_voices
+from audiorl.infer.voices import VOICES, voices_of
 from audiorl.models.codec import codec_info, load_codec
 from audiorl.models.policy import load_policy
 from audiorl.runtime.device import pick_device, setup_torch
@@ -60,10 +60,10 @@ def say(
     model.refuse_texts([u], config.decode.max_completion_length)
     spoken = speak(PolicyEngine(model), [u], config.decode, seed)
     torch.manual_seed(seed)  # for codecs that draw
-    voices = read_voices(vectors, [speaker])
+    voices = voices_of(codec, [u], (), vectors)
     ((_, wave),) = decode_waves(codec, voices, [u], {u.id: spoken[u.id].tokens})
     with atomic_path(out) as file:
         samples = wave.float().cpu().numpy()
-        soundfile.write(file, samples, codec.sample_rate, "PCM_16", format="WAV")
+        soundfile.write(file, samples, codec.output_rate, "PCM_16", format="WAV")
     end = "" if spoken[u.id].finished else ", cut at decode.max_completion_length"
-    return f"{len(wave) / codec.sample_rate:.2f} s, voice {speaker}{end}"
+    return f"{len(wave) / codec.output_rate:.2f} s, voice {speaker}{end}"

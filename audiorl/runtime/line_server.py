@@ -81,9 +81,7 @@ class LineServer:
         out.unlink(missing_ok=True)
         if tensors is not None:
             arguments["file"] = str(file)
-            # Copies, for tensors that share memory are refused.
-            own = {n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()}
-            save_file(own, file)
+            save_file(_apart(tensors), file)
         request = json.dumps({"op": op, "out": str(out), **arguments})
         try:
             self._process.stdin.write(request.encode() + b"\n")
@@ -136,6 +134,17 @@ class LineServer:
     def _ended(self) -> str:
         code = self._process.wait()
         return f"by signal {-code}" if code < 0 else f"with status {code}"
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, contiguous; copies of those that share memory, which safetensors refuses."""
+    apart, seen = {}, set()
+    for name, tensor in tensors.items():
+        whole = tensor.contiguous()
+        place = whole.untyped_storage().data_ptr()
+        apart[name] = whole.clone() if place in seen else whole
+        seen.add(place)
+    return apart
 
 
 def _end(process: subprocess.Popen, folder: tempfile.TemporaryDirectory) -> None:

@@ -299,7 +299,7 @@ def test_a_voice_that_was_never_heard_is_spoken_by_its_prompt(weights, tmp_path:
     voices = voices_of(codec, utterances, [u for u in utterances if u.speaker != "s9"])
     out = tmp_path / "out"
     stamp = stamp_of(CONFIG, data, weights, out)
-    synthesise_set(model, codec, voices, CONFIG, data, stamp)
+    synthesise_set(PolicyEngine(model), codec, voices, CONFIG, data, stamp)
     (asked,) = [u for u in utterances if u.speaker == "s9"]
     read = model.condition("ki lu", Voice("ba do", [3, 1, 4])).tolist()
     assert model.encode([asked])[0].tolist() == read
