@@ -19,11 +19,12 @@ from audiorl.models.codec import CodecSettings, ServedCodec, codec_info, load_co
 # A token is the loudness of 40 ms; the voice is added to each sample that is made of it.
 SERVER = """
 import json, os, sys, time
-import torch
-from safetensors.torch import load_file, save_file
+import numpy as np
+from safetensors.numpy import load_file, save_file
 KIND = os.environ.get("KIND", "cosyvoice2")
 def tokens(wave):
-    return (40 * wave[: len(wave) // 640 * 640].view(-1, 640).abs().mean(1)).long()
+    frames = wave[: len(wave) // 640 * 640].reshape(-1, 640)
+    return (40 * abs(frames).mean(1)).astype(np.int64)
 def hello(given):
     sizes = dict(codebook_size=27, token_rate=25.0, sample_rate=16000, output_rate=24000)
     print_ = dict(fingerprint=os.environ.get("PRINT", "ab12"), speaker_size=1)
@@ -32,13 +33,14 @@ def encode(given):
     return {}, {n.replace("wave", "tokens"): tokens(w) for n, w in given.items()}
 def prompt(given):
     wave = given["wave_0"]
-    return {}, {"tokens_0": tokens(wave), "vector_0": wave.mean()[None], "mel_0": wave[:80][None]}
+    found = {"tokens_0": tokens(wave), "vector_0": wave.mean(keepdims=True)}
+    return {}, {**found, "mel_0": wave[None, :80].copy()}
 def decode(given):
     made = {}
     for name in [n for n in given if n.startswith("tokens_")]:
         n = name[7:]
         added = given[f"vector_{n}"] + len(given[f"prompt_{n}"]) + given[f"mel_{n}"].sum()
-        made[f"wave_{n}"] = given[name].repeat_interleave(960) / 40 + added
+        made[f"wave_{n}"] = (given[name].repeat(960) / 40 + added).astype(np.float32)
     return {}, made
 for line in sys.stdin:
     request = json.loads(line)
