@@ -10,7 +10,8 @@
 #   fi
 #
 # stage N TEXT   true from --stage to --stop_stage; what follows is logged in $exp/log/stage_N.log
-# run COMMAND    runs a program so that a signal ends it, too; `python` is that of environment.sh
+# run COMMAND    runs a program so that a signal ends it, too; `python` is that of environment.sh,
+#                in --num_processes where the program shares its work among processes
 # opts           --config $config and every --set; control_opts: with $control, where there is one;
 #                it is NAME_supervised.yaml for a --config NAME.yaml that has one beside it
 # of_system NAME system_opts: likewise, with NAME.yaml beside $config ($systems lists the names)
@@ -29,6 +30,8 @@ recipe_declared=$(sed -n '/utils\/recipe\.sh/q; s/^\([a-z][a-z_]*\)=.*/\1/p' "$r
 recipe_last=$(sed -n 's/^if stage \([0-9]*\) .*/\1/p' "$recipe_file" | tail -n 1)
 recipe_again=() recipe_sets=() recipe_defaults=()
 recipe_number="" recipe_child="" recipe_checked="" recipe_ended=failed
+recipe_shared=" train_sft train_rl train_codec train_judge train_reward_model speech_tokens \
+build_rl_data decode synthesise "
 
 # --- options
 
@@ -62,7 +65,7 @@ recipe_parse() {
 # recipe_option NAME VALUE: the value is only ever stored, never evaluated.
 recipe_option() {
     case $1 in
-        stage | stop_stage | nj | ngpu)
+        stage | stop_stage | nj | ngpu | num_nodes | num_processes)
             case $2 in
                 "" | *[!0-9]* | ???????*) die "--$1 needs a whole number, not '$2'." ;;
             esac
@@ -117,15 +120,21 @@ recipe_check_options() {
     # (nproc counts what this process may use, but takes OMP_NUM_THREADS for an answer.)
     nj=${nj:-$(env -u OMP_NUM_THREADS nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)}
     [ "$nj" -gt 0 ] || die "--nj needs at least 1."
-    [ "$ngpu" -le 1 ] || die "--ngpu $ngpu: a recipe uses one GPU (1) or none (0)."
+    num_nodes=${num_nodes:-1} num_processes=${num_processes:-$((ngpu > 1 ? ngpu : 1))}
+    [ "$num_nodes" -gt 0 ] || die "--num_nodes needs at least 1."
+    [ "$num_processes" -gt 0 ] || die "--num_processes needs at least 1."
+    [ "$ngpu" -eq 0 ] || [ "$num_processes" -eq "$ngpu" ] ||
+        die "--ngpu $ngpu --num_processes $num_processes: each GPU has one process; leave one out."
+    [ "$num_nodes" -eq 1 ] || [ -n "${MAIN_ADDRESS:-}" ] ||
+        die "--num_nodes $num_nodes: set MAIN_ADDRESS=host:port of one of the machines on each."
 }
 
 recipe_choose_device() {
     if [ "$ngpu" -eq 0 ]; then
         export CUDA_VISIBLE_DEVICES=""
     else
-        "$AUDIORL_PYTHON" -c "import sys, torch; sys.exit(not torch.cuda.is_available())" ||
-            die "--ngpu 1: torch finds no GPU; see nvidia-smi, and tools/install.sh --torch cuda."
+        "$AUDIORL_PYTHON" -c "import sys, torch; sys.exit(torch.cuda.device_count() < $ngpu)" ||
+            die "--ngpu $ngpu: torch finds fewer GPUs; see nvidia-smi, and tools/install.sh --torch cuda."
     fi
 }
 
@@ -152,7 +161,10 @@ stage() {
     [ -n "$recipe_checked" ] || recipe_check_configs
     [ "$1" -ge "$stage" ] && [ "$1" -le "$stop_stage" ] || return 1
     recipe_number=$1 recipe_text=$2 recipe_start=$SECONDS
-    recipe_capture "$exp/log/stage_$1.log"
+    # Each of several machines has a log of its own.
+    recipe_node=""
+    [ "$num_nodes" -eq 1 ] || recipe_node=.${SLURM_NODEID:-$(hostname)}
+    recipe_capture "$exp/log/stage_$1$recipe_node.log"
     echo "== Stage $1 of $recipe_last: $2 ($(date '+%Y-%m-%d %H:%M:%S'))"
 }
 
@@ -174,13 +186,34 @@ run() {
     echo "+ $(recipe_quote "$@")"
     if [ "$1" = python ]; then
         shift
-        set -- "$AUDIORL_PYTHON" "$@"
+        recipe_launch "$@"
+    elif [ "$num_nodes" -gt 1 ]; then
+        die "stage $recipe_number runs on one machine; leave out --num_nodes."
+    else
+        recipe_command=("$@")
     fi
+    set -- "${recipe_command[@]}"
     # In the background: bash answers signals only between commands of the foreground.
-    (trap - INT TERM HUP && exec "$@" 3>&- 4>&-) &
+    (trap - INT TERM HUP USR1 && exec "$@" 3>&- 4>&-) &
     recipe_child=$!
     wait "$recipe_child"
     recipe_child=""
+}
+
+# recipe_launch -m MODULE ARGS: sets the command that starts it, once or in several processes.
+recipe_launch() {
+    recipe_command=("$AUDIORL_PYTHON" "$@")
+    case "$recipe_shared" in
+        *" ${2##*.} "*) ;;
+        *)
+            [ "$num_nodes" -eq 1 ] ||
+                die "stage $recipe_number runs on one machine; leave out --num_nodes."
+            return
+            ;;
+    esac
+    [ $((num_processes * num_nodes)) -eq 1 ] ||
+        recipe_command=("$AUDIORL_PYTHON" -m audiorl.bin.launch
+            --num_processes "$num_processes" --num_nodes "$num_nodes" "$@")
 }
 
 # The words as one types them.
@@ -205,7 +238,7 @@ recipe_capture() {
     recipe_log_lines=$(wc -l <"$1")
     { pipe=$(mktemp -d) && mkfifo "$pipe/output"; } || die "${TMPDIR:-/tmp} takes no pipe; set TMPDIR."
     exec 3>&1 4>&2
-    (trap '' INT TERM HUP && exec tee -a "$1" <"$pipe/output" >&3 3>&- 4>&-) &
+    (trap '' INT TERM HUP USR1 && exec tee -a "$1" <"$pipe/output" >&3 3>&- 4>&-) &
     recipe_tee=$!
     exec >"$pipe/output" 2>&1
     rm -r "$pipe"
@@ -240,7 +273,7 @@ recipe_close() {
 recipe_exit() {
     local code=$?
     trap - EXIT
-    trap '' INT TERM HUP
+    trap '' INT TERM HUP USR1
     if [ "$code" -eq 0 ]; then
         recipe_close
         echo "== Stages $stage to $stop_stage done in $SECONDS s"
@@ -298,14 +331,16 @@ recipe_maker() {
 
 # recipe_signal NAME CODE: Ctrl-C reaches the running command by itself, any other signal does not.
 recipe_signal() {
-    trap '' INT TERM HUP
+    trap '' INT TERM HUP USR1
     recipe_ended="was interrupted"
     if [ -n "$recipe_child" ]; then
-        [ "$1" != INT ] || recipe_wait "$recipe_child" 100 || true
+        local patience=100
+        [ $((num_processes * num_nodes)) -eq 1 ] || patience=1200 # they save
+        [ "$1" != INT ] || recipe_wait "$recipe_child" "$patience" || true
         kill "$recipe_child" 2>/dev/null || true
-        # Not with -9: a launcher that is killed leaves behind what it has launched.
-        recipe_wait "$recipe_child" 600 ||
-            echo "process $recipe_child has not ended within a minute; end it by hand" >&2
+        # Not with -9: it may be saving. What it has launched ends with it.
+        recipe_wait "$recipe_child" 1300 ||
+            echo "process $recipe_child has not ended within 130 s; end it by hand" >&2
     fi
     exit "$2"
 }
@@ -322,3 +357,4 @@ trap recipe_exit EXIT
 trap 'recipe_signal INT 130' INT
 trap 'recipe_signal TERM 143' TERM
 trap 'recipe_signal HUP 129' HUP
+trap 'recipe_signal USR1 143' USR1

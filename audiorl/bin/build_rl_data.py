@@ -14,6 +14,7 @@ from pathlib import Path
 
 from audiorl.bin.cli import parser, run
 from audiorl.config import load_config
+from audiorl.runtime import ranks
 from audiorl.runtime.locks import exclusive
 
 
@@ -32,7 +33,10 @@ def main() -> None:
 
     logging.basicConfig(format="%(message)s")  # reward workers have no other way to say why
     setup_torch(config.num_threads)
-    with exclusive(args.out.parent, args.out.name):
+    with (
+        ranks.joined(config.parallelism.timeout_seconds),
+        exclusive(args.out.parent, args.out.name),
+    ):
         make_task(config, Folders(args.dump, args.codec)).build_rl_set(args.init, args.out)
 
 

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import argparse
 import errno
+import json
 import logging
 import os
 import re
 import signal
 import sys
+import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
 from audiorl.errors import UserError, reason, visible
+from audiorl.runtime import ranks
+from audiorl.runtime.processes import die_with_parent
+from audiorl.runtime.ranks import LOST, LostRank
+from audiorl.runtime.stopping import TERMINATED, Stopped
 
-TERMINATED = 143  # the status after a SIGTERM
 NO_MEMORY = re.compile("out of memory|allocate memory|not enough memory", re.IGNORECASE)
 OF_THE_SYSTEM = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO),
@@ -71,8 +77,14 @@ def refuse_other_task(experiment: Path, task: str) -> None:
 
 def run(main: Callable[[], None]) -> None:
     """Run an entry point; a UserError or an interruption becomes one line and an exit status."""
-    # A terminated program closes its files and ends its workers, as an interrupted one does.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    if ranks.launched():
+        # At once, also while it waits for another: what has ended the other ends all.
+        die_with_parent(os.getppid())
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGUSR1, lambda *_: _leave(TERMINATED))
+    else:
+        # A terminated program closes its files and ends its workers, as an interrupted one does.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8
     try:
@@ -81,12 +93,21 @@ def run(main: Callable[[], None]) -> None:
         if end.code == TERMINATED:
             _leave(TERMINATED)
         raise
-    except (UserError, MemoryError, OSError, RuntimeError) as error:
+    except Stopped as end:
+        if ranks.is_main():
+            print(end, file=sys.stderr)
+        _leave(TERMINATED)
+    except Exception as error:
         if isinstance(error, BrokenPipeError):
             # The reader of our output (head, less) went away: nothing is wrong.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(0)
-        if not (sentence := _sentence(error)):
+        error = ranks.translated(error) or error
+        sentence = _sentence(error)
+        if ranks.launched():
+            told = visible(sentence) or "".join(traceback.format_exception(error))
+            _fail(told, LOST if isinstance(error, LostRank) else 1)
+        if not sentence:
             raise
         print(f"error: {visible(sentence)}", file=sys.stderr)
         sys.exit(1)
@@ -109,6 +130,17 @@ def _sentence(error: Exception) -> str:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror}; free the disk or fix access, then run again."
     return ""
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    """End one of several processes; who has started it shows the message of the first."""
+    if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        extra = {"py_callstack": "", "timestamp": str(int(time.time()))}
+        told = {"message": {"message": message, "extraInfo": extra}}
+        Path(path).write_text(json.dumps(told), encoding="utf-8")
+    else:
+        print(f"error: {message}", file=sys.stderr)
+    _leave(code)
 
 
 def _leave(code: int) -> NoReturn:

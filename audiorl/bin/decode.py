@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from audiorl.bin.cli import parser, refuse_other_task, run
 from audiorl.config import load_config
+from audiorl.runtime import ranks
 
 
 def main() -> None:
@@ -24,7 +25,8 @@ def main() -> None:
     setup_torch(config.num_threads)
     for experiment in args.experiments:
         refuse_other_task(experiment, "asr")
-    decode_sets(make_task(config, Folders(args.dump)).decoder(), args.dump, args.experiments)
+    with ranks.joined(config.parallelism.timeout_seconds):
+        decode_sets(make_task(config, Folders(args.dump)).decoder(), args.dump, args.experiments)
 
 
 if __name__ == "__main__":

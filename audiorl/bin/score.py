@@ -17,6 +17,7 @@ import textwrap
 from pathlib import Path
 
 from audiorl.bin import cli
+from audiorl.runtime import ranks
 
 
 def main() -> None:
@@ -43,7 +44,10 @@ def main() -> None:
         setup_torch(cfg.num_threads)
         exps = scored_together(exps, args.dump, cfg)
         judge = args.judge or args.exp[0].parent / "judge"
-        judge_systems(judge, exps, args.dump, cfg, str(pick_device(cfg.device)))
+        with ranks.joined(cfg.parallelism.timeout_seconds):
+            judge_systems(judge, exps, args.dump, cfg, str(pick_device(cfg.device)))
+            if not ranks.is_main():
+                return  # one process scores
     systems = score_systems(exps, args.dump, cfg, measures)
     for system in systems:
         changed = write_system(system, cfg.score.unit, systems[0])

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from audiorl.bin.cli import parser, run
 from audiorl.config import load_config
+from audiorl.runtime import ranks
 
 
 def main() -> None:
@@ -27,9 +28,9 @@ def main() -> None:
     from audiorl.train.codec_sets import write_set_tokens
 
     setup_torch(config.num_threads)
-    codec = load_codec(args.codec / "model", str(pick_device(config.device)))
     tokens = args.codec / "tokens"
-    with exclusive(tokens):
+    with ranks.joined(config.parallelism.timeout_seconds), exclusive(tokens):
+        codec = load_codec(args.codec / "model", str(pick_device(config.device)))
         for name in args.sets or [config.data.train, config.data.dev]:
             write_set_tokens(codec, args.dump / name, tokens / name, config.codec.batch_seconds)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from audiorl.bin.cli import parser, refuse_other_task, run
 from audiorl.config import load_config
+from audiorl.runtime import ranks
 
 
 def main() -> None:
@@ -28,9 +29,9 @@ def main() -> None:
     setup_torch(config.num_threads)
     for experiment in args.experiments:
         refuse_other_task(experiment, "tts")
-    decode_sets(
-        make_task(config, Folders(args.dump, args.codec)).decoder(), args.dump, args.experiments
-    )
+    task = make_task(config, Folders(args.dump, args.codec))
+    with ranks.joined(config.parallelism.timeout_seconds):
+        decode_sets(task.decoder(), args.dump, args.experiments)
 
 
 if __name__ == "__main__":

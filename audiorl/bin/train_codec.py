@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from audiorl.bin.cli import parser, run
 from audiorl.config import load_config
+from audiorl.runtime import ranks
 from audiorl.runtime.locks import exclusive
 
 
@@ -17,7 +18,7 @@ def main() -> None:
     config = load_config(args.config, args.set)
     from audiorl.train.codec import train_codec
 
-    with exclusive(args.out):
+    with ranks.joined(config.parallelism.timeout_seconds), exclusive(args.out):
         train_codec(config, args.dump, args.out)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from audiorl.bin.cli import parser, run
 from audiorl.config import load_config
+from audiorl.runtime import ranks
 from audiorl.runtime.locks import exclusive
 
 
@@ -21,7 +22,7 @@ def main() -> None:
     config = load_config(args.config, args.set)
     from audiorl.train.reward_model import train_reward_model
 
-    with exclusive(args.out):
+    with ranks.joined(config.parallelism.timeout_seconds), exclusive(args.out):
         train_reward_model(config, args.dump, args.tokens, args.out)
 
 

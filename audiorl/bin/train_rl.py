@@ -14,6 +14,7 @@ from pathlib import Path
 
 from audiorl.bin.cli import parser, run
 from audiorl.config import load_config
+from audiorl.runtime import ranks
 from audiorl.runtime.locks import exclusive
 
 
@@ -41,7 +42,7 @@ def main() -> None:
     folders = Folders(
         args.dump, args.codec, args.reward_model, args.judge, args.histories, args.ear
     )
-    with exclusive(args.out):
+    with ranks.joined(config.parallelism.timeout_seconds), exclusive(args.out):
         train_rl(make_task(config, folders), args.init, args.data, args.out)
 
 

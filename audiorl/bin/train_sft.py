@@ -12,6 +12,7 @@ from pathlib import Path
 
 from audiorl.bin.cli import parser, run
 from audiorl.config import load_config
+from audiorl.runtime import ranks
 from audiorl.runtime.locks import exclusive
 
 
@@ -24,7 +25,7 @@ def main() -> None:
     from audiorl.tasks.task import Folders
     from audiorl.train.sft import train_sft
 
-    with exclusive(args.out):
+    with ranks.joined(config.parallelism.timeout_seconds), exclusive(args.out):
         train_sft(make_task(config, Folders(args.dump, args.codec)), args.out)
 
 

@@ -24,6 +24,7 @@ from audiorl.config.model import (
     ModelConfig,
     TokenizerConfig,
 )
+from audiorl.config.parallelism import ParallelismConfig
 from audiorl.config.recognisers import JudgeConfig, RewardModelConfig
 from audiorl.config.rl import RLConfig
 from audiorl.config.rl_data import RLDataConfig
@@ -53,6 +54,7 @@ class Config:
         choices=("tensorboard", "wandb", "trackio"),
         resume=True,
     )
+    parallelism: ParallelismConfig = key(ParallelismConfig, "several processes, stages 3 to 7")
     data: DataConfig = key(DataConfig, "corpus")
     model: ModelConfig = key(ModelConfig, "stage 3")
     whisper: WhisperOptions = key(WhisperOptions, "the policy, judge or ear, where it is a Whisper")

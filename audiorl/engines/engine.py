@@ -23,6 +23,7 @@ from audiorl.engines.sampling import Sampling
 from audiorl.errors import UserError
 from audiorl.models.language_model import Prefix
 from audiorl.models.policy import Policy
+from audiorl.runtime import ranks
 
 
 @dataclass
@@ -42,7 +43,7 @@ class Rollout:
         return Rollout(*(value[rows] for value in vars(self).values()))
 
     def to(self, device: torch.device) -> Rollout:
-        """Return it on a device."""
+        """Return the rows on a device."""
         return Rollout(*(value.to(device) for value in vars(self).values()))
 
     def join(self, other: Rollout) -> Rollout:
@@ -149,4 +150,6 @@ def make_engine(name: str, policy: Policy, rl: RLConfig) -> Engine:
             f"rl.engine: there is no engine {name}; set native, or put yours into the folder "
             "engines/ of AUDIORL_PLUGINS."
         )
+    if ranks.size() > 1 and not found.exact:
+        raise UserError(f"rl.engine: {name} samples for one process; set native, or start one.")
     return found(policy, rl)

@@ -24,6 +24,7 @@ from audiorl.errors import UserError
 from audiorl.infer.hearing import WaveJudge, heard, load_judge, weights_file
 from audiorl.infer.instruments import Instruments
 from audiorl.infer.likeness import Likeness, samples_of, timed
+from audiorl.runtime import ranks
 from audiorl.runtime.batching import shown_batches
 from audiorl.runtime.stamps import Stamp
 from audiorl.score.hypotheses import check_ids
@@ -104,12 +105,12 @@ def _judge(
     desc: str,
 ) -> dict[str, Judged]:
     judged = {}
-    for batch in shown_batches(desc, waves, batch_seconds):
+    for batch in ranks.dealt(shown_batches(desc, waves, batch_seconds)):
         samples = [samples_of(u, judge.sample_rate) for u in batch]
         rows = zip(batch, samples, heard(judge, samples), _voices(judge, samples), strict=True)
         for u, wave, text, voice in rows:
             judged[u.id] = _measure(u, wave, text, voice, natural, judge.sample_rate)
-    return {uid: judged[uid] for uid in sorted(judged)}
+    return dict(sorted(ranks.merged(judged).items()))
 
 
 def _measure(

@@ -13,7 +13,9 @@ from audiorl.data.utterance import Utterance
 from audiorl.engines.engine import Draws, Engine
 from audiorl.engines.native import PolicyEngine
 from audiorl.engines.sampling import Sampling
+from audiorl.runtime import ranks
 from audiorl.runtime.files import progress
+from audiorl.runtime.sharding import whole
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +51,10 @@ def speak(
     seed: int,
     desc: str = "synthesis",
 ) -> dict[str, Spoken]:
-    """Return the speech of texts by utterance id; its draws follow from id and `seed`."""
+    """Return the speech of texts by utterance id; its draws follow from id and `seed`.
+
+    Of several processes each takes some of the batches, and returns the speech of all.
+    """
     model, sampling = engine.policy, speech_sampling(decode)
     if sampling.repetition_window and not engine.repetition_aware:
         log.info("%s is sampled by the native engine: decode.repetition_window is set", desc)
@@ -59,8 +64,8 @@ def speak(
     spoken: dict[str, Spoken] = {}
     # Texts of like length end at about the same time: few rows wait for the last.
     ordered = sorted(utterances, key=lambda u: (-len(u.text), u.id))
-    with progress(desc=desc, total=len(ordered), unit="utt") as bar:
-        for first in range(0, len(ordered), decode.batch_size):
+    with progress(desc=desc, total=len(ordered), unit="utt") as bar, whole(model):
+        for first in ranks.dealt(range(0, len(ordered), decode.batch_size)):
             batch = ordered[first : first + decode.batch_size]
             ids = [u.id for u in batch]
             rollout = engine.generate(
@@ -74,4 +79,4 @@ def speak(
             spoken |= {name: Spoken(model.speech_tokens(row), done) for name, row, done in rows}
             bar.update(len(batch))
     model.train(training)
-    return spoken
+    return ranks.merged(spoken)

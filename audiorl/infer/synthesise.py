@@ -26,6 +26,7 @@ from audiorl.models.codec import Codec, codec_info, load_codec
 from audiorl.models.policy import load_policy
 from audiorl.models.speech_lm import SpeechLM
 from audiorl.models.voice import Voices
+from audiorl.runtime import ranks
 from audiorl.runtime.batching import shown_batches
 from audiorl.runtime.device import pick_device
 from audiorl.runtime.files import atomic_path
@@ -143,18 +144,22 @@ def write_waves(
     out = stamp.path.parent
     begun = stamp.at(out / WAVES_BEGUN)
     if not begun.is_current():
-        shutil.rmtree(out / "wav", ignore_errors=True)
+        if ranks.is_main():
+            shutil.rmtree(out / "wav", ignore_errors=True)
         begun.write()
+        ranks.wait_for_all()
     paths = {u.id: out / "wav" / f"{u.id}.wav" for u in utterances}
     timed = [replace(u, duration=max(1, len(tokens[u.id])) / codec.token_rate) for u in utterances]
-    for batch in shown_batches(f"{out.name}: waves", timed, config.decode.batch_seconds):
+    batches = shown_batches(f"{out.name}: waves", timed, config.decode.batch_seconds)
+    for batch in ranks.dealt(batches):
         if all(paths[u.id].exists() for u in batch):
             continue
         torch.manual_seed(config.seed)  # for codecs that draw: a batch is always the same
         for name, wave in decode_waves(codec, voices, batch, tokens):
-            with atomic_path(paths[name]) as file:
+            with atomic_path(paths[name], own=True) as file:
                 samples = wave.float().cpu().numpy()
                 soundfile.write(file, samples, codec.output_rate, "PCM_16", format="WAV")
+    ranks.wait_for_all()
     write_table(out / "wav.scp", {name: str(path.absolute()) for name, path in paths.items()})
     return sum(u.duration for u in timed)
 

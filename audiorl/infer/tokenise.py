@@ -10,6 +10,7 @@ from torch import Tensor
 from audiorl.data.audio import read_audio
 from audiorl.data.utterance import Utterance
 from audiorl.models.codec import Codec
+from audiorl.runtime import ranks
 from audiorl.runtime.batching import shown_batches
 
 
@@ -19,9 +20,12 @@ def read_waves(codec: Codec, utterances: Sequence[Utterance]) -> list[Tensor]:
 
 
 def tokenise(codec: Codec, utterances: Sequence[Utterance], seconds: float) -> dict[str, Tensor]:
-    """Return tokens [T] by utterance id; `seconds` with padding are encoded at once."""
+    """Return tokens [T] by utterance id; `seconds` with padding are encoded at once.
+
+    Of several processes each takes some of the batches, and returns the tokens of all.
+    """
     tokens = {}
-    for batch in shown_batches("tokens", utterances, seconds):
+    for batch in ranks.dealt(shown_batches("tokens", utterances, seconds)):
         encoded = codec.encode(read_waves(codec, batch))
         tokens |= {u.id: row for u, row in zip(batch, encoded, strict=True)}
-    return tokens
+    return ranks.merged(tokens)

@@ -16,8 +16,10 @@ from audiorl.infer.fallback import with_fallback
 from audiorl.infer.hypothesis import Hypothesis
 from audiorl.models.language_model import Prefix
 from audiorl.models.recogniser import Recogniser
+from audiorl.runtime import ranks
 from audiorl.runtime.batching import shown_batches
 from audiorl.runtime.device import free_memory
+from audiorl.runtime.sharding import whole
 
 GIGABYTE = 1e9
 
@@ -45,34 +47,35 @@ def transcribe(
     With a `fallback_seed`, what is greedily found and looks wrong is drawn again (`fallback`).
 
     `cache` keeps the condition [T_i, D] of each utterance from one call to the next, for an encoder
-    that does not change. Raises UserError before the first batch if memory would end.
+    that does not change. Raises UserError before the first batch if memory would end. Of several
+    processes each takes some of the batches, and returns the hypotheses of all.
     """
     model = engine.policy
     _refuse_too_long(model, utterances, batch_seconds)
     training = model.training
     model.eval()
     hypotheses: dict[str, list[Hypothesis]] = {}
-    for batch in shown_batches(desc, utterances, batch_seconds):
-        if cache is None:
-            frames = encode_utterances(model, batch)
-        else:
-            if batch[0].id not in cache:
-                encoded = encode_utterances(model, batch)
-                cache |= {u.id: f.cpu().clone() for u, f in zip(batch, encoded, strict=True)}
-            frames = [cache[u.id] for u in batch]
-        prefix = model.prefix(frames)
-        if fallback_seed is not None:
-            ids = [u.id for u in batch]
-            found = [
-                [best] for best in with_fallback(engine, prefix, ids, max_length, fallback_seed)
-            ]
-        elif num_beams == 1:
-            found = [[best] for best in greedy(engine, prefix, max_length)]
-        else:
-            found = _beams(model, prefix, max_length, num_beams)
-        hypotheses |= {u.id: listed for u, listed in zip(batch, found, strict=True)}
+    with whole(model):
+        for batch in ranks.dealt(shown_batches(desc, utterances, batch_seconds)):
+            if cache is None:
+                frames = encode_utterances(model, batch)
+            else:
+                if batch[0].id not in cache:
+                    encoded = encode_utterances(model, batch)
+                    cache |= {u.id: f.cpu().clone() for u, f in zip(batch, encoded, strict=True)}
+                frames = [cache[u.id] for u in batch]
+            prefix = model.prefix(frames)
+            if fallback_seed is not None:
+                ids = [u.id for u in batch]
+                best = with_fallback(engine, prefix, ids, max_length, fallback_seed)
+                found = [[one] for one in best]
+            elif num_beams == 1:
+                found = [[best] for best in greedy(engine, prefix, max_length)]
+            else:
+                found = _beams(model, prefix, max_length, num_beams)
+            hypotheses |= {u.id: listed for u, listed in zip(batch, found, strict=True)}
     model.train(training)
-    return hypotheses
+    return ranks.merged(hypotheses)
 
 
 def _refuse_too_long(

@@ -24,10 +24,14 @@ MARKED = MARK + EMPTY_SUM + b'"'
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
     """Return the tensors of a model by name, tied ones once, without the frontend's constants."""
     tensors: dict[str, Tensor] = {}
+    # By identity, not by address: the empty shards of small tensors all lie at 0.
+    parameters = model.named_parameters(remove_duplicate=False)
+    buffers = model.named_buffers(remove_duplicate=False)
+    owners = {name: id(tensor) for name, tensor in (*parameters, *buffers)}
     seen: set[int] = set()
     for name, tensor in model.state_dict().items():
-        if not name.startswith("frontend.") and tensor.data_ptr() not in seen:
-            seen.add(tensor.data_ptr())
+        if not name.startswith("frontend.") and owners[name] not in seen:
+            seen.add(owners[name])
             tensors[name] = tensor.contiguous()
     return tensors
 
@@ -53,15 +57,27 @@ def save_weights(model: nn.Module, path: Path) -> None:
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    """Write tensors by name as safetensors with their checksum, whole or not at all."""
+    """Write tensors by name as safetensors with their checksum, whole or not at all.
+
+    Of several processes one writes; all have to call it.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
+    from audiorl.runtime import ranks
     from audiorl.runtime.files import atomic_path
+    from audiorl.runtime.sharding import full
 
+    whole = {}
+    for name, tensor in tensors.items():
+        value = full(tensor)
+        if ranks.is_main():
+            whole[name] = value if value is tensor else value.cpu()
+    if not ranks.is_main():
+        return
     with atomic_path(path) as temporary:
         try:
-            save_file(tensors, str(temporary), {"format": "pt", "crc32": EMPTY_SUM.decode()})
+            save_file(whole, str(temporary), {"format": "pt", "crc32": EMPTY_SUM.decode()})
         except SafetensorError as error:  # it wraps the system's own error
             raise OSError(str(error)) from error
         _seal(temporary)
@@ -140,4 +156,16 @@ def fill_weights(
     if tensors.keys() != expected:
         names = sorted(tensors.keys() ^ expected)
         raise RuntimeError(f"{len(names)} tensors differ from the model's, {names[0]} first")
-    model.load_state_dict(tensors, strict=False)  # tied weights are filled through their twin
+    put_tensors(model, tensors)
+
+
+def put_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Put tensors by name into a model; tied weights are filled through their twin."""
+    from audiorl.runtime.sharding import put
+
+    if not getattr(model, "sharing", ""):
+        model.load_state_dict(tensors, strict=False)
+        return
+    own = model.state_dict()
+    for name, value in tensors.items():
+        put(own[name], value)

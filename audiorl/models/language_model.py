@@ -144,6 +144,11 @@ class LanguageModel(nn.Module):
         """Rows of the head; at least the ids in use."""
         return self.lm_head.weight.size(0)
 
+    @property
+    def layers(self) -> list[nn.Module]:
+        """Layers of the body, one like the other."""
+        return [m for m in self.model.modules() if isinstance(m, GradientCheckpointingLayer)]
+
     def embed(self, ids: Tensor) -> Tensor:
         """Return the embeddings [..., H] of token ids [...]."""
         return self.model.get_input_embeddings()(ids)
@@ -256,6 +261,16 @@ class LanguageModel(nn.Module):
         ).last_hidden_state
         return torch.cat([last, hidden], 1)
 
+    def idle_pass(self, share: bool, width: int = 2) -> Tensor:
+        """Return 0, with gradients, by the passes that `response_states` of `width` tokens takes.
+
+        It takes the place of a pass where other processes have one more.
+        """
+        tokens = torch.zeros(1, width, dtype=torch.long, device=self.lm_head.weight.device)
+        embeds = self.embed(tokens[:, :1])
+        prefix = Prefix(embeds, torch.ones_like(tokens[:, :1], dtype=torch.bool))
+        return 0.0 * self.response_states(prefix, tokens, share).float().sum()
+
     def _packed_states(self, prefix: Prefix, tokens: Tensor) -> Tensor:
         """Return `response_states` of rows [prefix | r1 | ... | rG].
 
@@ -296,7 +311,7 @@ class LanguageModel(nn.Module):
         """
         layers = []
         if self.gradient_checkpointing and torch.is_grad_enabled():
-            layers = [m for m in self.model.modules() if isinstance(m, GradientCheckpointingLayer)]
+            layers = self.layers
             if not layers:
                 raise UserError(
                     f"gradient_checkpointing: the layers of a {self.config.model_type} cannot be "

@@ -22,6 +22,7 @@ from torch.nn.utils.rnn import pad_sequence
 from audiorl.config.dump import dump_section
 from audiorl.config.loader import load_section
 from audiorl.config.lora import LoRAConfig
+from audiorl.config.parallelism import ParallelismConfig
 from audiorl.config.variants import definition
 from audiorl.errors import UserError, reason
 from audiorl.models import (
@@ -46,6 +47,7 @@ from audiorl.models.lora import (
 from audiorl.models.settings import FILE, load_model, read_settings, save_model, save_settings
 from audiorl.models.tokenizer import Tokenizer
 from audiorl.runtime.files import atomic_write
+from audiorl.runtime.sharding import shard
 
 KNOWN = {
     "audio_llm": "audiorl.models.audio_llm",
@@ -187,6 +189,11 @@ class Policy(nn.Module, ABC):
                 for name, parameter in module.named_parameters():
                     parameter.requires_grad_(is_adapter(name))
         self.train(self.training)  # the dropout of new adapters, too
+
+    def share_weights(self, keys: ParallelismConfig) -> None:
+        """Share what learns among processes, unless that is adapters (see `runtime.sharding`)."""
+        if self.lora is None:
+            shard(self, self.llm.layers, keys)
 
     @property
     def adapted_module(self) -> nn.Module:

@@ -8,7 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -24,6 +24,8 @@ from audiorl.rl.advantages import flat_groups
 from audiorl.rl.groups import Interpret, Sampler
 from audiorl.rl.phases import Phases
 from audiorl.rl.placement import Later
+from audiorl.runtime import ranks
+from audiorl.runtime.sharding import whole
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +57,7 @@ class Batch:
     """B prompts with G hypotheses each; the G of a prompt are consecutive rows of the rollout."""
 
     utterances: list[Utterance]
-    conditions: list[Tensor]  # B, of unequal lengths, on the host
+    conditions: list[Tensor | None]  # B, of unequal lengths, on the host; None: another process's
     rollout: Rollout  # B * G rows
     samples: list[Sample]
     earned: BatchRewards
@@ -96,6 +98,11 @@ class Batch:
         """The rows of some prompts' groups."""
         group = len(self.samples) // len(self.utterances)
         return (torch.tensor(prompts)[:, None] * group + torch.arange(group)).flatten()
+
+    @property
+    def own(self) -> list[int]:
+        """The prompts that this process learns from."""
+        return [p for p, condition in enumerate(self.conditions) if condition is not None]
 
     def select(self, prompts: Sequence[int]) -> Batch:
         """Some of the prompts, with their groups."""
@@ -183,15 +190,20 @@ class Collector:
         """Groups of new hypotheses; while some are rewarded, the next are drawn.
 
         With `rollout_prompts` below the prompts of a step, neither a vocoder nor a server of
-        rewards is waited for but after the last of them.
+        rewards is waited for but after the last of them. Of several processes each draws its
+        share, and returns the groups of all.
         """
-        size = self.config.rollout_prompts or len(utterances)
-        drawn = [
-            self._draw(step, utterances[i : i + size], phases)
-            for i in range(0, len(utterances), size)
-        ]
+        own = ranks.share(utterances)
+        size = self.config.rollout_prompts or max(1, len(own))
+        with whole(self.sampler.engine.policy):
+            drawn = [self._draw(step, own[i : i + size], phases) for i in range(0, len(own), size)]
         with phases("reward"):
-            return functools.reduce(Batch.join, (finish() for finish in drawn))
+            found = [functools.reduce(Batch.join, (finish() for finish in drawn))] if drawn else []
+            if ranks.size() > 1:
+                found = _gather(found)
+        batch = functools.reduce(Batch.join, found)
+        _tell_left_out(step, batch)
+        return batch
 
     def _draw(
         self, step: int, utterances: Sequence[Utterance], phases: Phases
@@ -216,7 +228,6 @@ class Collector:
             if best:
                 batch.compare_with(best.result()[1]())
             self._add_overlong(batch)
-            _tell_left_out(step, batch)
             return batch
 
         return finish
@@ -292,6 +303,22 @@ class Collector:
 
     def _refuse_failed_rewards(self, step: int, failed: Sequence[str]) -> None:
         refuse_failed_rewards(f"step {step + 1}", failed, self.config.max_unscorable)
+
+
+def _gather(own: list[Batch]) -> list[Batch]:
+    """Return the groups of all processes; of those of others, neither conditions nor waves."""
+    own = [replace(batch, rollout=batch.rollout.to(torch.device("cpu"))) for batch in own]
+    told = [
+        replace(
+            batch,
+            conditions=[None] * len(batch.conditions),
+            samples=[replace(sample, wave=None) for sample in batch.samples],
+        )
+        for batch in own
+    ]
+    found = ranks.gather(told)
+    found[ranks.rank()] = own
+    return [batch for part in found for batch in part]
 
 
 def refuse_failed_rewards(where: str, failed: Sequence[str], most: float) -> None:

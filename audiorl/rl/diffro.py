@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -34,6 +35,7 @@ from audiorl.models.token_recogniser import TEXT, TokenRecogniser
 from audiorl.rl.logprobs import CHUNK, expected
 from audiorl.rl.relaxation import annealed, gumbel_noise, gumbel_softmax
 from audiorl.rl.sample_filter import Filtered, filter_samples
+from audiorl.runtime import ranks, sharding
 from audiorl.runtime.batching import padded_batches
 
 
@@ -42,7 +44,7 @@ class Histories:
     """N responses that the LM is forced along, of the start model or of a rollout."""
 
     utterances: list[Utterance]  # N
-    conditions: list[Tensor]  # N, what the LM reads before each
+    conditions: list[Tensor | None]  # N, what the LM reads before each; None: another process's
     members: list[int]  # N, place in the utterance's group
     tokens: Tensor  # [N, R] ids of the LM, the stop token included, padded on the right
     mask: Tensor  # [N, R] bool
@@ -159,14 +161,21 @@ class DiffROLoss:
     def backward(
         self, histories: Histories, rows: list[int], step: int, iteration: int, weight: float = 1.0
     ) -> dict[str, Tensor]:
-        """Adds `weight` times the gradient of the mean over some rows; returns its parts."""
+        """Adds `weight` times the gradient of the mean over some rows; returns its parts.
+
+        Of several processes each takes its own rows.
+        """
         sums: dict[str, Tensor] = {}
-        for piece in self._micro_batches(histories, rows):
-            loss, means = self(histories.select(piece), step, len(rows), iteration)
-            (weight * loss).backward()
-            for name, value in means.items():
-                sums[name] = sums.get(name, 0) + value
-        return sums
+
+        def loss(piece: list[int]) -> tuple[Tensor, dict[str, Tensor]]:
+            value, means = self(histories.select(piece), step, len(rows), iteration)
+            return weight * value, means
+
+        own = [row for row in rows if histories.conditions[row] is not None]
+        losses = [partial(loss, piece) for piece in self._micro_batches(histories, own)]
+        idle = partial(self.policy.llm.idle_pass, share=False)
+        sharding.backward(self.policy, losses, idle, sums)
+        return ranks.added(sums)
 
     def tau(self, step: int) -> float:
         """The temperature of a step."""

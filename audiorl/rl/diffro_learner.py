@@ -19,6 +19,7 @@ from audiorl.rl.diffro import DiffROLoss, Histories
 from audiorl.rl.grpo import StepOutput
 from audiorl.rl.phases import Phases
 from audiorl.runs.optimizer import RL_NORM, Optimizers
+from audiorl.runtime import ranks
 from audiorl.runtime.batching import mini_batches
 
 
@@ -113,9 +114,10 @@ class DiffRO:
         padded = pad_sequence(rows, batch_first=True, padding_value=self.policy.pad_id)
         mask = torch.arange(padded.size(1)) < lengths[:, None]
         device = self.policy.device
+        conditions, own = self.conditions.get(utterances), ranks.share(range(len(utterances)))
         return Histories(
             list(utterances),
-            self.conditions.get(utterances),
+            [c if place in own else None for place, c in enumerate(conditions)],
             [0] * len(utterances),
             padded.to(device),
             mask.to(device),

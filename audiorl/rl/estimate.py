@@ -69,6 +69,13 @@ def estimate(config: Config) -> str:
     return "\n".join(["memory of stage 5, estimated:", *lines])
 
 
+def largest_update(policy: Policy, config: Config) -> int:
+    """Return the bytes that the largest micro-batch of an update keeps."""
+    longest = longest_prefix(config, policy)
+    with torch.device("meta"):
+        return _activations(policy.llm, config, *longest).size
+
+
 def _part(policy: Policy, name: str) -> tuple[str, str, str]:
     """Return the row of a part: its parameters, and how they learn."""
     parameters = [p for module in policy.part(name) for p in module.parameters()]

@@ -12,6 +12,7 @@ from torch import Tensor
 from audiorl.data.audio import read_audio
 from audiorl.data.utterance import Utterance
 from audiorl.models.recogniser import Recogniser
+from audiorl.runtime import ranks
 
 
 class FrameStore:
@@ -76,7 +77,9 @@ class FrameStore:
 
 
 class FrameArchive:
-    """Frames on disk, a Kaldi archive that only grows: `frames.ark`, and `frames.scp` to find them.
+    """Frames on disk, Kaldi archives that only grow: `frames.ark`, and `frames.scp` to find them.
+
+    Of several processes, those behind the first write to `frames_<rank>`; each reads all at first.
 
     It belongs to one run, whose encoder does not change. A line of the scp is written after its
     frames: what a killed run left half written is not found, and is encoded again.
@@ -84,12 +87,17 @@ class FrameArchive:
 
     def __init__(self, folder: Path, dtype: torch.dtype) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.ark, self.scp, self.dtype = folder / "frames.ark", folder / "frames.scp", dtype
-        whole = self.scp.read_text().rpartition("\n")[0] if self.scp.exists() else ""
-        self.scp.write_text(whole + "\n" if whole else "")
-        # By name and offset alone: the folder may have been moved.
-        rows = (line.split(" ", 1) for line in whole.splitlines())
-        self._places = {name: f"{self.ark}:{place.rpartition(':')[2]}" for name, place in rows}
+        name = f"frames_{ranks.rank()}" if ranks.rank() else "frames"
+        self.ark, self.scp, self.dtype = folder / f"{name}.ark", folder / f"{name}.scp", dtype
+        self._places: dict[str, str] = {}
+        for scp in sorted({self.scp, *folder.glob("frames*.scp")}):
+            whole = scp.read_text().rpartition("\n")[0] if scp.exists() else ""
+            if scp == self.scp:
+                scp.write_text(whole + "\n" if whole else "")
+            # By name and offset alone: the folder may have been moved.
+            for line in whole.splitlines():
+                name, place = line.split(" ", 1)
+                self._places[name] = f"{scp.with_suffix('.ark')}:{place.rpartition(':')[2]}"
 
     def read(self, names: Sequence[str]) -> dict[str, Tensor]:
         """The frames [T_i, D] of those that it has."""

@@ -15,6 +15,7 @@ the update (`dapo`), there is no KL term (`beta: 0`), and 1e-4 is added to the g
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -50,6 +51,7 @@ from audiorl.rl.metrics import (
 from audiorl.rl.mismatch import Mismatch, MismatchLimit
 from audiorl.rl.phases import Phases
 from audiorl.runs.optimizer import RL_NORM, Optimizers
+from audiorl.runtime import ranks, sharding
 from audiorl.runtime.batching import mini_batches
 
 # Log-probabilities that a shared and a repeated prefix may differ by, from rounding alone.
@@ -140,6 +142,7 @@ class GRPO:
         self.limit = MismatchLimit(self.engine, self.sampling)
         self.mismatch = Mismatch()  # of a step
         self._sharing_is_checked = False
+        self._longest_prefix = 0  # of a step, where that decides for all of its passes
 
     def step(self, step: int, utterances: Sequence[Utterance], rate: float) -> StepOutput:
         """One step on B utterances, with G hypotheses each, at `rate` times the inputs rate."""
@@ -175,6 +178,7 @@ class GRPO:
         """Advantages, and what the policy before the update gives to the rollout."""
         batch.rollout = batch.rollout.to(self.model.device)
         rl, rollout = self.config, batch.rollout
+        self._agree_on_sharing(batch)
         old_logps, weights = rollout.logps, torch.ones_like(rollout.logps)
         if self.correction != "none" or not self.engine.exact:
             scored = self._piecewise(
@@ -233,7 +237,8 @@ class GRPO:
                     rl.max_completion_length,
                 )
                 self.optimizer.zero_grad()
-                chosen = [p for p in prompts if learns[p]]
+                own = set(inputs.batch.own)
+                chosen = [p for p in prompts if learns[p] and p in own]
                 self._add_gradient(inputs, chosen, update, sums)
                 if self.auxiliary:
                     parts.append(self.auxiliary.backward(step, iteration, rows.tolist()))
@@ -241,6 +246,7 @@ class GRPO:
                 grad_norm += self.optimizer.step(rate, RL_NORM, utterances)
                 self.mismatch.is_open = False
                 updates += 1
+        sums = ranks.added(sums)
         for name in {name for part in parts for name in part}:
             extra[name] = fmean(part[name].item() for part in parts if name in part)
         metrics = {"grad_norm": grad_norm / updates, **learning_metrics(sums, updates)}
@@ -251,11 +257,16 @@ class GRPO:
         self, inputs: UpdateInputs, prompts: list[int], update: Update, sums: dict[str, Tensor]
     ) -> None:
         """Adds the gradient of some prompts' share in the loss, and to `sums` what was seen."""
-        for piece in self._micro_batches(prompts, inputs.batch):
-            loss, seen = self._loss(inputs.select(piece), update)
-            loss.backward()
-            for name, value in seen.items():
-                sums[name] = sums.get(name, 0) + value
+        width = inputs.mask.size(1)
+        sharding.backward(
+            self.model,
+            [
+                functools.partial(lambda piece: self._loss(inputs.select(piece), update), piece)
+                for piece in self._micro_batches(prompts, inputs.batch)
+            ],
+            lambda: self.model.llm.idle_pass(self._shares(0, width), width),
+            sums,
+        )
 
     def _loss(self, inputs: UpdateInputs, update: Update) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of one micro-batch, and sums over its tokens for the log."""
@@ -313,12 +324,7 @@ class GRPO:
         reference: tuple[LanguageModel, Prefix] | None = None,
     ) -> Logprobs:
         prefix, tokens = self._prefix(model, batch), batch.rollout.tokens
-        share = prefix_is_shared(
-            self.config.share_prefix,
-            prefix.embeds.size(1),
-            self.config.num_generations,
-            tokens.size(1),
-        )
+        share = self._shares(prefix.embeds.size(1), tokens.size(1))
         if share and not self._sharing_is_checked:
             self._sharing_is_checked = True
             self._check_sharing(prefix.select([0], prefix.embeds.size(1)), batch.select([0]))
@@ -333,6 +339,25 @@ class GRPO:
             reference=reference,
             entropy_grad=self.config.entropy_coef != 0,
         )
+
+    def _shares(self, length: int, response: int) -> bool:
+        """Return whether one forward of a prefix of that length serves its group."""
+        rl = self.config
+        length = self._longest_prefix or length
+        return prefix_is_shared(rl.share_prefix, length, rl.num_generations, response)
+
+    def _agree_on_sharing(self, batch: Batch) -> None:
+        """Share prefixes in all passes of a step or in none, where processes share layers."""
+        if sharding.sharing(self.model) != "always":
+            return
+        lengths = [self.model.prefix_length(batch.conditions[p]) for p in batch.own]
+        self._longest_prefix = max(ranks.gather(max(lengths, default=1)))
+        if self._shares(0, batch.rollout.tokens.size(1)) and not self._sharing_is_checked:
+            self._sharing_is_checked = True
+            with sharding.whole(self.model):
+                for prompt in batch.own[:1]:
+                    first = batch.select([prompt])
+                    self._check_sharing(self._prefix(self.model, first), first)
 
     def _prefix(self, model: Policy, batch: Batch) -> Prefix:
         """Prefix of a batch; the audio is read again where the parts that read it learn."""
@@ -374,7 +399,7 @@ class GRPO:
                 piece = []
             if not piece:  # the longest of the micro-batch, which the others are padded to
                 length = self.model.prefix_length(batch.conditions[prompt])
-                shared = prefix_is_shared(rl.share_prefix, length, group, response)
+                shared = self._shares(length, response)
                 cost = length * (1 if shared else group) + group * response
             piece.append(prompt)
         if piece:
@@ -383,6 +408,7 @@ class GRPO:
     def _piecewise(self, batch: Batch, value: Callable[[Batch], Tensor]) -> Tensor:
         """Something of each token that takes a forward pass, [N, R], in micro-batches."""
         found = torch.zeros_like(batch.rollout.logps)
-        for prompts in self._micro_batches(range(len(batch.utterances)), batch):
-            found[batch.rows(prompts)] = value(batch.select(prompts))
-        return found
+        with sharding.whole(self.model):
+            for prompts in self._micro_batches(batch.own, batch):
+                found[batch.rows(prompts)] = value(batch.select(prompts))
+        return ranks.total(found)

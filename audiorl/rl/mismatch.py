@@ -18,6 +18,7 @@ from audiorl.engines.sampling import Sampling
 from audiorl.errors import UserError
 from audiorl.models.language_model import Prefix
 from audiorl.rl.logprobs import response_logprobs
+from audiorl.runtime import ranks
 
 log = logging.getLogger(__name__)
 
@@ -49,11 +50,16 @@ class Mismatch:
         return self.total / self.tokens if self.tokens else 0.0
 
     def metrics(self) -> dict[str, float]:
-        """Return what the log shows, by TRL's names; nothing if no token was looked at."""
-        if not self.tokens:
+        """Return what the log shows, by TRL's names; nothing if no token was looked at.
+
+        Of the tokens of all processes.
+        """
+        parts = ranks.gather((self.total, self.tokens, self.largest))
+        totals, tokens, largest = zip(*parts, strict=True)
+        if not sum(tokens):
             return {}
         name = "sampling/sampling_logp_difference"
-        return {f"{name}/mean": self.mean, f"{name}/max": self.largest}
+        return {f"{name}/mean": sum(totals) / sum(tokens), f"{name}/max": max(largest)}
 
 
 class MismatchLimit:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 
 import torch
 
+from audiorl.runtime import ranks
+
 
 class Phases:
     """Measures the phases of one step: `with phases("rollout"): …`."""
@@ -37,6 +39,7 @@ class Phases:
     def metrics(self, audio_seconds: float) -> dict[str, float]:
         """Seconds of each phase, seconds of audio per second of the step, peak memory in GB.
 
+        Of several processes, the most that one of them needs.
         Texts that are to be spoken have no seconds: then there is no such number.
         """
         step = time.perf_counter() - self.start
@@ -44,9 +47,13 @@ class Phases:
             peak = torch.cuda.max_memory_allocated(self.device) / 1e9
         else:
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # kB on Linux
-        return {
+        own = {
             **{f"timing_s/{name}": value for name, value in self.seconds.items()},
             "timing_s/step": step,
-            **({"perf/audio_seconds_per_second": audio_seconds / step} if audio_seconds else {}),
             "perf/max_memory_gb": peak,
         }
+        found = ranks.gather(own)
+        most = {name: max(part.get(name, 0.0) for part in found) for name in own}
+        if audio_seconds:
+            most["perf/audio_seconds_per_second"] = audio_seconds / most["timing_s/step"]
+        return most

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from statistics import fmean
+
+from torch import Tensor
 
 from audiorl.config.rl import RLConfig
 from audiorl.data.utterance import Utterance
@@ -12,6 +15,7 @@ from audiorl.rl.frames import FrameStore
 from audiorl.rl.grpo import StepOutput
 from audiorl.rl.phases import Phases
 from audiorl.runs.optimizer import RL_NORM, Optimizers
+from audiorl.runtime import ranks, sharding
 from audiorl.runtime.batching import mini_batches
 
 
@@ -36,18 +40,37 @@ class Continued:
         pieces = rl.num_iterations * mini_batches(len(utterances), rl.mini_batch_prompts)
         for prompts in pieces:
             part = [utterances[p] for p in prompts]
+            own = ranks.share(part)
             with phases("encode"):
                 again = self.model.condition_learns(rl.train)
-                frames = self.frames.encode(self.model, part) if again else self.frames.get(part)
+                frames = None if again else self.frames.get(own)
             with phases("update"):
                 self.optimizer.zero_grad()
-                loss = self.model.supervised_loss(frames, [u.text for u in part])
-                loss.total.backward()
+                losses.append(self._add_gradient(part, own, frames))
                 norms.append(self.optimizer.step(rate, RL_NORM, part))
-                losses.append(loss.total.item())
         metrics = {
             "loss": fmean(losses),
             "grad_norm": fmean(norms),
             **phases.metrics(sum(u.duration for u in utterances)),
         }
         return StepOutput(metrics, [], {})
+
+    def _add_gradient(
+        self, part: list[Utterance], own: list[Utterance], frames: list[Tensor] | None
+    ) -> float:
+        """Add the gradient of the mean over the tokens of `part`, some of which are `own`."""
+        share = 1.0
+        if len(own) < len(part):
+            counts = [len(self.model.tokenizer.encode(u.text)) + 1 for u in part]
+            mine = ranks.share(counts)
+            share = sum(mine) / sum(counts)
+
+        def loss() -> tuple[Tensor, dict[str, Tensor]]:
+            read = self.frames.encode(self.model, own) if frames is None else frames
+            found = share * self.model.supervised_loss(read, [u.text for u in own]).total
+            return found, {"loss": found.detach()}
+
+        sums: dict[str, Tensor] = {}
+        idle = partial(self.model.llm.idle_pass, share=False)
+        sharding.backward(self.model, [loss] if own else [], idle, sums)
+        return ranks.added(sums)["loss"].item()

@@ -16,6 +16,7 @@ from audiorl.infer.transcribe import encode_utterances
 from audiorl.rewards import BatchRewards, Sample
 from audiorl.rl.collect import Rewarder, refuse_failed_rewards
 from audiorl.rl.groups import Sampler, read_text
+from audiorl.runtime import ranks
 from audiorl.runtime.files import atomic_write, disk_errors, progress
 from audiorl.runtime.stamps import Stamp
 
@@ -71,6 +72,8 @@ class ProbeFile:
 
     def add(self, utterances: Sequence[Utterance], probes: dict[str, Probe]) -> None:
         """Appends the probes of a batch."""
+        if not ranks.is_main():
+            return
         with disk_errors(self.path), open(self.path, "a", encoding="utf-8") as stream:
             for u in utterances:
                 stream.write(_probe_line(u.id, _fingerprint(u), probes[u.id]))
@@ -85,23 +88,30 @@ def probe(
     has whole are taken from there, the others are added to it. They are the same in every call, and
     so are the results: the last bits of a log-probability depend on its batch. What rewards failed
     on is rewarded again, without being said again. Raises UserError if rewards fail on more than
-    `rl.max_unscorable` of a batch, which a step of training would not bear either.
+    `rl.max_unscorable` of a batch, which a step of training would not bear either. Of several
+    processes each probes some of the batches.
     """
     found: dict[str, Probe] = {}
     row = sorted(utterances, key=lambda u: (-u.duration, u.id))
     size = sampler.rl.rollout_prompts or sampler.rl.num_prompts
     with progress(desc="probing difficulty", total=len(row), unit="utt") as bar:
-        for batch in (row[i : i + size] for i in range(0, len(row), size)):
-            known = file.get(batch)
-            if known is None:
-                fresh = _probe_batch(sampler, batch, rewards)
-            else:
-                fresh = _reward_again(batch, known, rewards)
-            file.add([u for u in batch if u.id in fresh], fresh)
-            found |= {**(known or {}), **fresh}
-            failed = [why for u in batch for why in found[u.id].failed]
-            refuse_failed_rewards(str(file.path), failed, sampler.rl.max_unscorable)
-            bar.update(len(batch))
+        batches = [row[i : i + size] for i in range(0, len(row), size)]
+        for turn in (batches[i : i + ranks.size()] for i in range(0, len(batches), ranks.size())):
+            fresh: dict[str, Probe] = {}
+            for batch in ranks.dealt(turn):
+                known = file.get(batch)
+                if known is None:
+                    fresh |= _probe_batch(sampler, batch, rewards)
+                else:
+                    fresh |= _reward_again(batch, known, rewards)
+            fresh = ranks.merged(fresh)
+            for batch in turn:
+                file.add([u for u in batch if u.id in fresh], fresh)
+                found |= file.get(batch) or {}
+                found |= {u.id: fresh[u.id] for u in batch if u.id in fresh}
+                failed = [why for u in batch for why in found[u.id].failed]
+                refuse_failed_rewards(str(file.path), failed, sampler.rl.max_unscorable)
+                bar.update(len(batch))
     return found
 
 

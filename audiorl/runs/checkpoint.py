@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 import logging
 import pickle
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +21,12 @@ from audiorl.models import (
     fill_weights,
     learning_tensors,
     open_weights,
+    put_tensors,
     read_weights,
     save_tensors,
 )
 from audiorl.runs.optimizer import Optimizers
+from audiorl.runtime import ranks, sharding
 from audiorl.runtime.files import atomic_write, disk_errors
 from audiorl.runtime.stamps import Stamp
 
@@ -30,7 +34,8 @@ log = logging.getLogger(__name__)
 
 KEPT = 2  # if the newest cannot be read, the one before can
 TRAINER = "trainer.pt"
-SUMS = "sums.json"  # of TRAINER; weights have their own
+SHARDS = "shards"  # what several processes share, in the format of torch.distributed.checkpoint
+SUMS = "sums.json"  # of TRAINER and SHARDS; weights have their own
 
 
 class Checkpoints:
@@ -38,31 +43,59 @@ class Checkpoints:
 
     A step folder is written under another name and renamed when whole. What is random in a step is
     a function of the seed and the step, so the tensors that learn, optimizer, step and the loop's
-    own numbers are the whole state. Frozen tensors are those that the run began with.
+    own numbers are the whole state. Frozen tensors are those that the run began with. Any number of
+    processes can continue from it, however they share the weights.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        for unfinished in folder.glob(".step_*"):
-            shutil.rmtree(unfinished)
+        self._being_written: Callable[[], None] | None = None
+        if ranks.is_main():
+            folder.mkdir(parents=True, exist_ok=True)
+            for unfinished in folder.glob(".step_*"):
+                shutil.rmtree(unfinished)
+        ranks.wait_for_all()
 
     def save(self, step: int, model: nn.Module, optimizer: Optimizers, state: dict) -> None:
-        """Write the checkpoint of `step` updates; `state` holds the loop's own numbers."""
+        """Write the checkpoint of `step` updates; `state` holds the loop's own numbers.
+
+        What processes share is written while they go on, until `finish` or the next checkpoint.
+        """
+        self.finish()
+        trainer = {"optimizer": optimizer.state_dict(), "state": copy.deepcopy(state), "step": step}
         unfinished = self.folder / f".step_{step:08d}"
-        final = self.folder / f"step_{step:08d}"
-        trainer = {"optimizer": optimizer.state_dict(), "state": state, "step": step}
-        with disk_errors(final):
-            shutil.rmtree(unfinished, ignore_errors=True)
-            unfinished.mkdir()
+        with disk_errors(self.folder / f"step_{step:08d}"):
+            if ranks.is_main():
+                shutil.rmtree(unfinished, ignore_errors=True)
+                unfinished.mkdir()
+            ranks.wait_for_all()
+            if sharding.sharing(model):
+                writing = _write_shared(unfinished / SHARDS, model, optimizer)
+                for part in trainer["optimizer"]:
+                    part["state"] = {}
+                self._being_written = lambda: (writing(), self._complete(step, trainer))
+                return
             save_tensors(learning_tensors(model, optimizer.masters), unfinished / WEIGHTS)
-            with atomic_write(unfinished / TRAINER, "wb") as stream:
-                torch.save(trainer, stream)
-            _sums(unfinished).write()
-            shutil.rmtree(final, ignore_errors=True)
-            unfinished.rename(final)
-            for old in self._steps()[:-KEPT]:
-                shutil.rmtree(old)
+            self._complete(step, trainer)
+
+    def finish(self) -> None:
+        """Return when the newest checkpoint is written."""
+        if self._being_written:
+            with disk_errors(self.folder):
+                self._being_written()
+            self._being_written = None
+
+    def _complete(self, step: int, trainer: dict) -> None:
+        if not ranks.is_main():
+            return
+        unfinished, final = self.folder / f".step_{step:08d}", self.folder / f"step_{step:08d}"
+        with atomic_write(unfinished / TRAINER, "wb") as stream:
+            torch.save(trainer, stream)
+        _sums(unfinished).write()
+        shutil.rmtree(final, ignore_errors=True)
+        unfinished.rename(final)
+        for old in self._steps()[:-KEPT]:
+            shutil.rmtree(old)
 
     def resume(
         self, model: nn.Module, optimizer: Optimizers, best: BestWeights
@@ -72,14 +105,15 @@ class Checkpoints:
         The best weights that it needs are part of it: where they are damaged, an older checkpoint
         makes them anew.
         """
-        steps = self._steps()
+        steps = ranks.from_main(self._steps())
         for folder in reversed(steps):
+            why = ""
             try:
                 if changed := _sums(folder).changes():
                     raise ValueError(f"{changed[0]} was changed or damaged")
                 saved = torch.load(folder / TRAINER, map_location="cpu", weights_only=True)
                 best.restore(saved["state"]["best"])
-                tensors = read_weights(folder / WEIGHTS)
+                tensors = _read(folder, model, optimizer, saved["optimizer"])
                 fill_weights(model, tensors, learning_tensors(model))
                 named = dict(model.named_parameters())
                 optimizer.load_masters({named[n]: t for n, t in tensors.items() if n in named})
@@ -93,7 +127,9 @@ class Checkpoints:
                 ValueError,
                 pickle.UnpicklingError,
             ) as error:
-                log.warning("%s cannot be used (%s); trying the one before", folder, reason(error))
+                why = reason(error)
+            if whys := [w for w in ranks.gather(why) if w]:
+                log.warning("%s cannot be used (%s); trying the one before", folder, whys[0])
                 continue
             log.info("continuing from %s", folder)
             return saved["step"], saved["state"]
@@ -109,7 +145,49 @@ class Checkpoints:
 
 
 def _sums(folder: Path) -> Stamp:
-    return Stamp(folder / SUMS, {}, {}, [folder / TRAINER])
+    shared = sorted((folder / SHARDS).glob("*")) + sorted((folder / SHARDS).glob(".metadata"))
+    return Stamp(folder / SUMS, {}, {}, [folder / TRAINER, *shared])
+
+
+def _write_shared(folder: Path, model: nn.Module, optimizer: Optimizers) -> Callable[[], Any]:
+    """Begin to write what processes share; the function returned waits until it is written."""
+    import torch.distributed.checkpoint as dcp
+
+    weights = learning_tensors(model, optimizer.masters)
+    tensors = {f"weights/{name}": tensor for name, tensor in weights.items()}
+    for number, part in enumerate(optimizer.state_dict()):
+        for row, values in part["state"].items():
+            tensors |= {f"optimizer/{number}/{row}/{name}": t for name, t in values.items()}
+    return dcp.async_save(tensors, checkpoint_id=folder).result
+
+
+def _read(
+    folder: Path, model: nn.Module, optimizer: Optimizers, states: list[dict]
+) -> dict[str, Tensor]:
+    """Return the weights of a checkpoint; those of the optimizer go into `states`."""
+    if not (folder / SHARDS).exists():
+        return read_weights(folder / WEIGHTS)
+    import torch.distributed.checkpoint as dcp
+
+    known = dcp.FileSystemReader(folder / SHARDS).read_metadata().state_dict_metadata
+    weights, rows = learning_tensors(model, optimizer.masters), optimizer.rows()
+    found = {}
+    for key, saved in known.items():
+        kind, _, name = key.partition("/")
+        dtype = saved.properties.dtype
+        if kind == "weights":
+            own = weights[name]
+        else:
+            number, row, _ = name.split("/")
+            own = rows[int(number)][int(row)]
+        same = own.shape == saved.size
+        found[key] = torch.empty_like(own, dtype=dtype) if same else torch.empty(saved.size)
+    dcp.load(found, checkpoint_id=folder / SHARDS)
+    for key, value in found.items():
+        if key.startswith("optimizer/"):
+            _, number, row, name = key.split("/")
+            states[int(number)]["state"].setdefault(int(row), {})[name] = value
+    return {k.partition("/")[2]: v for k, v in found.items() if k.startswith("weights/")}
 
 
 class BestWeights:
@@ -176,7 +254,7 @@ class BestWeights:
         Those of the checkpoint before stay, for it is what a damaged one is replaced with.
         """
         wanted = {self._path(step).name for step in self.scores | self.saved}
-        for path in self.folder.glob("best_*.safetensors"):
+        for path in self.folder.glob("best_*.safetensors") if ranks.is_main() else ():
             if path.name not in wanted:
                 path.unlink()
         self.saved = dict(self.scores)
@@ -187,6 +265,7 @@ class BestWeights:
         No other files stay.
         """
         self.clean()
+        ranks.wait_for_all()
         files = [open_weights(self._path(step)) for step in self.scores]
         own = learning_tensors(model)
         for path, file in zip(map(self._path, self.scores), files, strict=True):
@@ -198,7 +277,7 @@ class BestWeights:
         for name, tensor in own.items():
             shares = (file.get_tensor(name).double() / len(files) for file in files)
             mean = functools.reduce(torch.add, shares).to(tensor.dtype)
-            model.load_state_dict({name: mean}, strict=False)
+            put_tensors(model, {name: mean})
 
     def _path(self, step: str) -> Path:
         return self.folder / f"best_{int(step):08d}.safetensors"

@@ -9,7 +9,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -21,10 +21,12 @@ from audiorl.config.schema import Config
 from audiorl.data.rl_set import Item
 from audiorl.data.utterance import Utterance, facts
 from audiorl.errors import UserError
-from audiorl.models import WEIGHTS
+from audiorl.models import WEIGHTS, weights_of
 from audiorl.runs.environment import environment
+from audiorl.runtime import ranks
 from audiorl.runtime.device import setup_torch
 from audiorl.runtime.files import atomic_path, atomic_write, disk_errors, write_json
+from audiorl.runtime.sharding import full
 from audiorl.runtime.stamps import Stamp
 
 log = logging.getLogger(__name__)
@@ -33,12 +35,12 @@ log = logging.getLogger(__name__)
 # What data.* and the warm start brought in is compared by content (`check_inputs`).
 RELEVANT = (
     *("task", "seed", "device", "num_threads", "score.normalizer", "score.unit"),
-    "decode.max_completion_length",
+    *("decode.max_completion_length", "parallelism.mixed_"),
 )
 
 
 class Experiment:
-    """exp/<tag>/, opened for training.
+    """exp/<tag>/, opened for training, by several processes of which one writes.
 
     Writes config.yaml, env.json and run.sh. A restart with another config or other data is refused,
     naming what differs: half a run with one setting and half with another has no result. Of keys
@@ -49,16 +51,22 @@ class Experiment:
         """`relevant`: beginnings of the keys that the run depends on, beside RELEVANT."""
         self.folder = Path(folder)
         self.config = config
-        with disk_errors(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
         self._former_steps = config.rl.max_steps
+        if ranks.is_main():
+            with disk_errors(self.folder):
+                self.folder.mkdir(parents=True, exist_ok=True)
+            if not (self.folder / "config.yaml").exists():
+                self._write_config()
+        ranks.wait_for_all()
         self.changes = self._check_config((*RELEVANT, *relevant))
+        self._start_log()
+        if not ranks.is_main():
+            return
         if not (self.folder / "env.json").exists():
             write_json(self.folder / "env.json", environment())
         with atomic_write(self.folder / "run.sh") as stream:
             stream.write(resume_command())
         (self.folder / "run.sh").chmod(0o755)
-        self._start_log()
 
     @property
     def model_folder(self) -> Path:
@@ -67,7 +75,7 @@ class Experiment:
     @property
     def is_complete(self) -> bool:
         """Whether the run has ended: its model is written last."""
-        return (self.model_folder / WEIGHTS).exists()
+        return ranks.from_main((self.model_folder / WEIGHTS).exists())
 
     def check_inputs(self, **inputs: list[Utterance] | list[Item] | Path) -> None:
         """Remember which data and files the run began with; refuse to continue with others.
@@ -77,7 +85,7 @@ class Experiment:
         """
         found = {n: i if isinstance(i, Path) else content_hash(i) for n, i in inputs.items()}
         stamp = Stamp(self.folder / "inputs.json", {}, found)
-        if not stamp.path.exists():
+        if ranks.from_main(not stamp.path.exists()):
             stamp.write()
         elif changed := stamp.changes():
             raise UserError(
@@ -111,7 +119,15 @@ class Experiment:
 
     def finish(self, model: nn.Module) -> None:
         """Save the model, which completes the run."""
-        model.eval().save(self.model_folder)
+        self.save(model, lambda: model.eval().save(self.model_folder))
+
+    def save(self, model: nn.Module, write: Callable[[], None]) -> None:
+        """Write a model, as `write` does, in one process; all give their share of the weights."""
+        if ranks.is_main():
+            write()
+        else:
+            for tensor in weights_of(model).values():
+                full(tensor)
         log.info("wrote %s", self.model_folder)
 
     def keep(self, name: str, path: Path) -> None:
@@ -122,8 +138,6 @@ class Experiment:
     def _check_config(self, relevant: tuple[str, ...]) -> list[str]:
         """Return what changed and may; UserError names what may not."""
         path = self.folder / "config.yaml"
-        if not path.exists():
-            self._write_config()
         former = load_config(path)
         self._former_steps = former.rl.max_steps
         allowed, refused = [], []
@@ -153,10 +167,14 @@ class Experiment:
         for handler in list(root.handlers):
             root.removeHandler(handler)
             handler.close()
-        to_file = logging.FileHandler(self.folder / "train.log", encoding="utf-8")
+        main, rank = ranks.is_main(), ranks.rank()
+        name = "train.log" if main else f"train.rank_{rank}.log"
+        to_file = logging.FileHandler(self.folder / name, encoding="utf-8")
         to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        to_screen = logging.StreamHandler(sys.stdout)
-        to_screen.setFormatter(logging.Formatter("%(message)s"))
+        to_screen = logging.StreamHandler(sys.stdout if main else sys.stderr)
+        to_screen.setFormatter(logging.Formatter(f"{'' if main else f'rank {rank}: '}%(message)s"))
+        if not main:
+            to_screen.setLevel(logging.WARNING)
         root.addHandler(to_file)
         root.addHandler(to_screen)
 
@@ -181,11 +199,18 @@ def content_hash(given: Sequence[Utterance | Item]) -> str:
 
 def resume_command() -> str:
     """Return a script that continues this run: the command as it was given, in its folder."""
-    command = shlex.join([sys.executable, "-m", *_module_and_arguments()])
+    program, note = ["-m", *_module_and_arguments()], ""
+    if ranks.size() > 1:
+        nodes = ranks.size() // ranks.local_size()
+        counts = ["--num_processes", str(ranks.local_size()), "--num_nodes", str(nodes)]
+        program = ["-m", "audiorl.bin.launch", *counts, *program]
+    if ranks.size() > ranks.local_size():
+        note = "# On each machine, with MAIN_ADDRESS=host:port of the first.\n"
+    command = shlex.join([sys.executable, *program])
     folder = shlex.quote(os.getcwd())
     root = shlex.quote(str(Path(__file__).parents[2]))
     return (
-        f"#!/bin/sh\n# Continues where the run stopped.\ncd {folder} || exit 1\n"
+        f"#!/bin/sh\n# Continues where the run stopped.\n{note}cd {folder} || exit 1\n"
         f"PYTHONPATH={root} exec {command}\n"
     )
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
+from audiorl.runtime import sharding
 
 BETAS = (0.9, 0.98)
 # On matrices, in supervised training; RL has none.
@@ -36,7 +37,10 @@ class Optimizers:
         learning_rate: float,
         weight_decay: float,
         muon_learning_rate: float = 0.0,
+        model: nn.Module | None = None,
     ) -> None:
+        """`model`: that the parts belong to, where they are not models by themselves."""
+        self.model = model or parts[0]
         tables = {
             id(p)
             for part in parts
@@ -49,7 +53,7 @@ class Optimizers:
         summed = weakref.WeakMethod(self._add_gradient)
         for parameter in self.masters:
             parameter.register_post_accumulate_grad_hook(lambda p: (add := summed()) and add(p))
-        moved = {p: self.masters.get(p, p) for p in every}
+        self.moved = moved = {p: self.masters.get(p, p) for p in every}
         chosen = [p for p in every if muon_learning_rate and p.dim() == 2 and id(p) not in tables]
         taken = {id(p) for p in chosen}
         muon = [moved[p] for p in chosen]
@@ -67,6 +71,7 @@ class Optimizers:
     def zero_grad(self) -> None:
         for optimizer, _ in self._peaks:
             optimizer.zero_grad(set_to_none=True)
+        sharding.begin_update(self.model)
 
     def step(self, scale: float, max_norm: float, utterances: Sequence[Utterance]) -> float:
         """Steps at `scale` times the peak learning rates, the gradient's norm cut to `max_norm`.
@@ -74,7 +79,8 @@ class Optimizers:
         Returns the norm before that. Raises UserError, with all weights as they were, if it is
         not finite; `utterances` are what the gradient comes from.
         """
-        norm = nn.utils.clip_grad_norm_(self.parameters, max_norm).item()
+        sharding.end_update(self.model, self.moved)
+        norm = sharding.full(nn.utils.clip_grad_norm_(self.parameters, max_norm)).item()
         if not math.isfinite(norm):
             ids = ", ".join(u.id for u in utterances[:3])
             raise UserError(
@@ -92,7 +98,7 @@ class Optimizers:
     def load_masters(self, exact: dict[nn.Parameter, Tensor]) -> None:
         """Take the values of weights that have masters; unrounded, where they are."""
         for parameter, master in self.masters.items():
-            master.copy_(exact[parameter])
+            sharding.put(master, exact[parameter])
         self._round()
 
     @torch.no_grad()
@@ -113,11 +119,23 @@ class Optimizers:
         kept = [t for state in states for t in state.values() if isinstance(t, Tensor) and t.dim()]
         return [*kept, *self.masters.values()]
 
+    def rows(self) -> list[list[Tensor]]:
+        """Return the parameters of each optimizer as its state numbers them."""
+        return [
+            [p for group in optimizer.param_groups for p in group["params"]]
+            for optimizer, _ in self._peaks
+        ]
+
     def state_dict(self) -> list[dict]:
         return [optimizer.state_dict() for optimizer, _ in self._peaks]
 
     def load_state_dict(self, states: list[dict]) -> None:
-        for (optimizer, _), state in zip(self._peaks, states, strict=True):
+        """Take a state, whose tensors may be in one piece where processes share the parameters."""
+        for (optimizer, _), own, state in zip(self._peaks, self.rows(), states, strict=True):
+            state["state"] = {
+                row: {name: sharding.like(value, own[row]) for name, value in values.items()}
+                for row, values in state["state"].items()
+            }
             optimizer.load_state_dict(state)
 
 

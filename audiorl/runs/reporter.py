@@ -15,6 +15,7 @@ from audiorl.config.keys import key_values
 from audiorl.config.schema import Config
 from audiorl.errors import UserError
 from audiorl.runs.checkpoint import truncate_jsonl
+from audiorl.runtime import ranks
 from audiorl.runtime.files import atomic_write, disk_errors
 
 TRACKED = "tracked_as"  # file with the name of a run in the project of wandb or trackio
@@ -22,6 +23,8 @@ TRACKED = "tracked_as"  # file with the name of a run in the project of wandb or
 
 class Reporter:
     """Appends the metrics of steps; a resumed run replaces what it does again.
+
+    Of several processes one writes.
 
     wandb and trackio keep the first values of steps that are done again.
     """
@@ -32,6 +35,9 @@ class Reporter:
 
         self.metrics_path = folder / "metrics.jsonl"
         self.completions_path = folder / "completions.jsonl"
+        self._writes = ranks.is_main()
+        if not self._writes:
+            return
         truncate_jsonl(self.metrics_path, last_step)
         truncate_jsonl(self.completions_path, last_step)
         self.tensorboard = SummaryWriter(folder / "tensorboard", purge_step=last_step + 1)
@@ -39,6 +45,8 @@ class Reporter:
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         """Write a line of metrics.jsonl; NaN (nothing to measure) becomes null."""
+        if not self._writes:
+            return
         line = {k: float(f"{v:.6g}") if math.isfinite(v) else None for k, v in metrics.items()}
         self._append(self.metrics_path, [{"step": step, **line}])
         with disk_errors(self.tensorboard.log_dir):
@@ -50,14 +58,18 @@ class Reporter:
 
     def completions(self, step: int, lines: Iterable[dict]) -> None:
         """Write the hypotheses of a step to completions.jsonl, one line each."""
-        self._append(self.completions_path, [{"step": step, **line} for line in lines])
+        if self._writes:
+            self._append(self.completions_path, [{"step": step, **line} for line in lines])
 
     def audio(self, step: int, tag: str, wave, sample_rate: int, text: str) -> None:
         """Write a wave to TensorBoard, with the text recognised in it."""
-        self.tensorboard.add_audio(tag, wave, step, sample_rate)
-        self.tensorboard.add_text(tag, text, step)
+        if self._writes:
+            self.tensorboard.add_audio(tag, wave, step, sample_rate)
+            self.tensorboard.add_text(tag, text, step)
 
     def close(self) -> None:
+        if not self._writes:
+            return
         self.tensorboard.close()
         if self.tracker:
             self.tracker.finish()

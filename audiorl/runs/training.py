@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from audiorl.data.loading import IsOwn
 from audiorl.data.utterance import Utterance
 from audiorl.runs.reporter import Reporter
 
@@ -19,8 +20,11 @@ class Supervised(Protocol):
     model: Any
     first_evaluation: int  # updates before which the model cannot be evaluated
 
-    def batches(self, first: int) -> Iterator[Loaded]:
-        """Yield batches without end, from number `first` on."""
+    def batches(self, first: int, is_own: IsOwn) -> Iterator[Loaded]:
+        """Yield batches without end, from number `first` on; only own ones need to be loaded.
+
+        `is_own` is asked for the places of batches behind the first.
+        """
 
     def loss(self, batch: Loaded, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of update `step` on a batch, and its parts for the log."""

@@ -9,12 +9,14 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from audiorl.errors import UserError, reason
+from audiorl.runtime import ranks
 
 LINE_SECONDS = 60  # between two lines of progress where there is no terminal
 PROGRESS_LINE = "{desc}: {n_fmt} of {total_fmt} ({unit}) in {elapsed}, {remaining} left{postfix}"
@@ -41,12 +43,17 @@ def disk_errors(path: str | Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def atomic_path(path: str | Path) -> Iterator[Path]:
+def atomic_path(path: str | Path, own: bool = False) -> Iterator[Path]:
     """Yield a temporary name beside `path`; rename it to `path` when the block ends well.
 
-    Raises UserError when the disk is full or read-only; the old file survives.
+    Raises UserError when the disk is full or read-only; the old file survives. What several
+    processes write alike is kept of one of them, unless it is the `own` work of each.
     """
     path = Path(path)
+    if not (own or ranks.is_main()):
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder, path.name)
+        return
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with disk_errors(path):
         try:

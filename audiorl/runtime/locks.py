@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from audiorl.errors import UserError
+from audiorl.runtime import ranks
 from audiorl.runtime.files import disk_errors, remove_leftovers
 
 Lock = IO[str]
@@ -19,12 +20,17 @@ Lock = IO[str]
 
 @contextlib.contextmanager
 def exclusive(folder: Path, name: str = "") -> Iterator[Lock]:
-    """Hold `folder`, or a file `name` in it, against every other process.
+    """Hold `folder`, or a file `name` in it, against every other program.
 
     What a killed holder was writing there is removed. The system releases the lock when its holder
     dies, however that happens, and keeps it for programs that inherit the stream. Raises UserError,
-    naming the holder, when there is another.
+    naming the holder, when there is another. Of several processes of one program, one holds it.
     """
+    if not ranks.is_main():
+        ranks.wait_for_all()
+        with open(os.devnull, encoding="utf-8") as nothing:
+            yield nothing
+        return
     target = folder / name
     with disk_errors(target):
         folder.mkdir(parents=True, exist_ok=True)
@@ -48,4 +54,5 @@ def exclusive(folder: Path, name: str = "") -> Iterator[Lock]:
             remove_leftovers(
                 folder.glob(f".{Path(name).stem}.*.tmp") if name else folder.rglob(".*.tmp")
             )
+        ranks.wait_for_all()
         yield lock

@@ -30,6 +30,11 @@ DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
 def end_with(parent: int) -> None:
     """Leave interruptions to the parent, and be killed when it dies, however that happens."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    die_with_parent(parent)
+
+
+def die_with_parent(parent: int) -> None:
+    """Be killed when the parent dies, however that happens."""
     with contextlib.suppress(OSError, AttributeError):  # another system: the pipe's end tells it
         ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)
     if os.getppid() != parent:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from audiorl.errors import UserError
+from audiorl.runtime import ranks
 from audiorl.runtime.files import read_json, sha256, write_json
 
 FORMAT = 1  # of stamps; with another number, all is made again
@@ -81,7 +82,7 @@ class Stamp:
 
         `name`: of the outputs, in that line; without it nothing is said.
         """
-        changed = self.changes()
+        changed = ranks.from_main(self.changes())
         if changed and name and self.path.exists():
             more = f" and {len(changed) - NAMED} more" if len(changed) > NAMED else ""
             print(f"{name} is out of date: {', '.join(changed[:NAMED])}{more} changed")

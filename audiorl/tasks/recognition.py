@@ -14,7 +14,7 @@ from torch import Tensor
 from audiorl.config.schema import Config
 from audiorl.data.audio import read_audio
 from audiorl.data.augment import at_speeds
-from audiorl.data.loading import prefetch
+from audiorl.data.loading import IsOwn, prefetch
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.engines.engine import Engine, make_engine
 from audiorl.engines.native import PolicyEngine
@@ -152,17 +152,17 @@ class RecognitionWarmStart:
         self.train, self.dev = train, dev
         self.first_evaluation = config.sft.ctc_steps
 
-    def batches(self, first: int) -> Iterator[Loaded]:
+    def batches(self, first: int, is_own: IsOwn) -> Iterator[Loaded]:
         """Yield utterances and their waves, at one of `sft.speeds`."""
         sft, seed = self.config.sft, self.config.seed
         stream = batch_stream(self.train, sft.batch_seconds, seed, first)
         if not sft.speeds:
-            return prefetch(stream, self.model.sample_rate)
+            return prefetch(stream, self.model.sample_rate, is_own)
 
         def change(number: int, waves: list[torch.Tensor]) -> list[torch.Tensor]:
             return at_speeds(waves, sft.speeds, f"{seed} {first + number}")
 
-        return prefetch(stream, self.model.sample_rate, change)
+        return prefetch(stream, self.model.sample_rate, is_own, change)
 
     def loss(self, batch: Loaded, step: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         utterances, waves = batch

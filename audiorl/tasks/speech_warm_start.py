@@ -15,6 +15,7 @@ from torch import Tensor
 
 from audiorl.config.schema import Config
 from audiorl.config.training import SFTConfig
+from audiorl.data.loading import IsOwn
 from audiorl.data.same_speaker import References
 from audiorl.data.speech_tokens import TOKENS, CodecInfo, check_codec, read_tokens_of
 from audiorl.data.utterance import Utterance, read_utterances
@@ -30,8 +31,10 @@ from audiorl.models.token_recogniser import refuse_unread
 from audiorl.models.voice import Voice
 from audiorl.runs.reporter import Reporter
 from audiorl.runs.training import Loaded
+from audiorl.runtime import ranks
 from audiorl.runtime.batching import batch_stream, epoch_batches, some
 from audiorl.runtime.device import pick_device
+from audiorl.runtime.sharding import whole
 from audiorl.tasks.task import Folders
 from audiorl.text.normalise import spoken
 
@@ -109,7 +112,7 @@ class SpeechWarmStart:
         most = MOST_PROMPT_SECONDS * model.facts.codec["token_rate"]
         self.prompts = References([e.utterance for e in train if len(e.tokens) <= most])
 
-    def batches(self, first: int) -> Iterator[Loaded]:
+    def batches(self, first: int, is_own: IsOwn) -> Iterator[Loaded]:
         """Utterances and their examples; a prompt that is continued is another one in each step."""
         config = self.config
         stream = batch_stream(self.train, config.sft.batch_tokens, config.seed, first, len)
@@ -170,13 +173,14 @@ def dev_loss(model: SpeechLM, dev: Sequence[Example], sft: SFTConfig) -> float:
     """Mean cross entropy over the tokens of all examples."""
     training = model.training
     model.eval()
-    total, count = 0.0, 0
-    for batch in epoch_batches(dev, sft.batch_tokens, 0, 0, len):
-        tokens = sum(len(e.tokens) + 1 for e in batch)
-        total += tokens * example_loss(model, batch, sft).item()
-        count += tokens
+    losses: dict[int, tuple[float, int]] = {}
+    with whole(model):
+        for n, batch in ranks.dealt(enumerate(epoch_batches(dev, sft.batch_tokens, 0, 0, len))):
+            tokens = sum(len(e.tokens) + 1 for e in batch)
+            losses[n] = tokens * example_loss(model, batch, sft).item(), tokens
     model.train(training)
-    return total / count
+    totals, counts = zip(*(part for _, part in sorted(ranks.merged(losses).items())), strict=True)
+    return sum(totals) / sum(counts)
 
 
 def sayable(

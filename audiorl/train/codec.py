@@ -12,7 +12,7 @@ from torch import Tensor
 
 from audiorl.config.codec import CodecConfig, FlowConfig
 from audiorl.config.schema import Config
-from audiorl.data.loading import prefetch
+from audiorl.data.loading import IsOwn, prefetch
 from audiorl.data.same_speaker import References
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.errors import UserError
@@ -82,10 +82,10 @@ class Tokens:
     seed: int
     first_evaluation: ClassVar[int] = 0
 
-    def batches(self, first: int) -> Iterator[Loaded]:
+    def batches(self, first: int, is_own: IsOwn) -> Iterator[Loaded]:
         """Return utterances and their waves."""
         stream = batch_stream(self.train, self.keys.batch_seconds, self.seed, first)
-        return prefetch(stream, self.model.sample_rate)
+        return prefetch(stream, self.model.sample_rate, is_own)
 
     def loss(self, batch: Loaded, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         utterances, waves = batch
@@ -115,10 +115,10 @@ class FlowTraining:
         self.references = References(self.train)
         self.tokens: dict[str, Tensor] = {}
 
-    def batches(self, first: int) -> Iterator[Loaded]:
+    def batches(self, first: int, is_own: IsOwn) -> Iterator[Loaded]:
         """Return utterances and as many references after them, and the waves of both."""
         self.tokens = tokenise(self.model.eval(), self.train, self.codec_seconds)
-        return prefetch(self._pairs(first), self.model.sample_rate)
+        return prefetch(self._pairs(first), self.model.sample_rate, is_own)
 
     def _pairs(self, first: int) -> Iterator[list[Utterance]]:
         stream = batch_stream(self.train, self.keys.batch_seconds, self.seed, first)

@@ -16,7 +16,7 @@ from audiorl.config.recognisers import JudgeConfig
 from audiorl.config.schema import Config
 from audiorl.data.audio import read_audio
 from audiorl.data.augment import augment
-from audiorl.data.loading import prefetch
+from audiorl.data.loading import IsOwn, prefetch
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.errors import UserError
 from audiorl.models.judge import Judge, JudgeSettings
@@ -85,10 +85,10 @@ class Judging:
     style: str  # the normalizer of texts
     first_evaluation: ClassVar[int] = 0
 
-    def batches(self, first: int) -> Iterator[Loaded]:
+    def batches(self, first: int, is_own: IsOwn) -> Iterator[Loaded]:
         """Return utterances and their waves."""
         stream = batch_stream(self.train, self.keys.batch_seconds, SEED, first)
-        return prefetch(stream, self.model.sample_rate)
+        return prefetch(stream, self.model.sample_rate, is_own)
 
     def loss(self, batch: Loaded, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the sum of the losses of text and voice, which have no weights in common."""

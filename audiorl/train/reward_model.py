@@ -15,6 +15,7 @@ from torch import Tensor
 
 from audiorl.config.recognisers import RewardModelConfig
 from audiorl.config.schema import Config
+from audiorl.data.loading import IsOwn
 from audiorl.data.speech_tokens import TOKENS, CodecInfo, check_codec, read_tokens_of
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.errors import UserError
@@ -129,7 +130,7 @@ class RewardModelTraining:
     seed: int
     first_evaluation: ClassVar[int] = 0
 
-    def batches(self, first: int) -> Iterator[Loaded]:
+    def batches(self, first: int, is_own: IsOwn) -> Iterator[Loaded]:
         """Yield utterances and their tokens."""
         for batch in batch_stream(self.train, self.keys.batch_seconds, self.seed, first):
             yield batch, [self.tokens[u.id] for u in batch]

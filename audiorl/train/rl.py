@@ -23,9 +23,11 @@ from audiorl.runs.checkpoint import BestWeights, Checkpoints
 from audiorl.runs.experiment import Experiment
 from audiorl.runs.optimizer import Optimizers, warmup_then
 from audiorl.runs.reporter import Reporter
+from audiorl.runtime import ranks
 from audiorl.runtime.batching import some
 from audiorl.runtime.device import pick_device
 from audiorl.runtime.files import progress
+from audiorl.runtime.stopping import asked_to_stop, stop
 from audiorl.tasks.task import Task
 
 log = logging.getLogger(__name__)
@@ -54,6 +56,11 @@ def train_rl(task: Task, init: Path, data: Path, out: Path) -> None:
     model = load_policy(init / "model", str(pick_device(config.device)))
     model.adapt(config.lora, config.seed)
     model.llm.gradient_checkpointing = config.gradient_checkpointing
+    if ranks.size() > config.rl.num_prompts:
+        raise UserError(
+            f"rl.num_prompts: {ranks.size()} processes share {config.rl.num_prompts} prompts; "
+            "raise the key, or take fewer processes."
+        )
     if len(train) < config.rl.num_prompts:
         raise UserError(
             f"{data} has {len(train)} utterances, fewer than rl.num_prompts "
@@ -69,13 +76,14 @@ def train_rl(task: Task, init: Path, data: Path, out: Path) -> None:
     ):
         _train(task, experiment, engine, prompts, held_out, rewards)
     model.eval()
+    folder = experiment.model_folder
     if model.lora and not config.lora.merge:
-        model.save_adapters(experiment.model_folder, init / "model")
-    else:
-        merge_adapters(model)
-        (experiment.model_folder / ADAPTED).unlink(missing_ok=True)  # of a run before its extension
-        model.save(experiment.model_folder)
-    log.info("wrote %s", experiment.model_folder)
+        experiment.save(model, lambda: model.save_adapters(folder, init / "model"))
+        return
+    merge_adapters(model)
+    if ranks.is_main():
+        (folder / ADAPTED).unlink(missing_ok=True)  # of a run before its extension
+    experiment.finish(model)
 
 
 def _train(
@@ -89,7 +97,9 @@ def _train(
     config, rl, model = task.config, task.config.rl, engine.policy
     model.eval()  # no dropout: the policy that samples is the policy that learns
     reference = model.reference(task.parts) if rl.beta > 0 else None
-    optimizer = Optimizers(model.train_only(task.parts), rl.learning_rate, 0.0)
+    learning = model.train_only(task.parts)
+    model.share_weights(config.parallelism)
+    optimizer = Optimizers(learning, rl.learning_rate, 0.0, model=model)
     checkpoints = Checkpoints(experiment.folder / "checkpoints")
     # The reward model's error is lowest where it is hacked: a run that stops for that looks back.
     window = rl.early_stop_window if rl.early_stop == "stop" else 0
@@ -112,11 +122,12 @@ def _train(
                 "the run is not the one that was never stopped, bit for bit", done, rl.engine,
             )  # fmt: skip
     else:
-        best.offer(0, task.evaluate(engine, dev, 0, reporter), model)
+        best.offer(0, ranks.from_main(task.evaluate(engine, dev, 0, reporter)), model)
     log.info(
         "a loss near 0 and clip ratios of 0 are normal: with one update per rollout the ratio is 1"
     )
-    with progress(desc=rl.algorithm, total=rl.max_steps, unit="step") as bar:
+    bar = progress(desc=rl.algorithm, total=rl.max_steps, unit="step")
+    with bar, asked_to_stop() as is_asked:
         bar.update(done)
         for step in range(done, done if task.should_stop else rl.max_steps):
             rate = warmup_then(rl.lr_scheduler_type, step, rl.warmup_steps, rl.max_steps)
@@ -131,14 +142,20 @@ def _train(
                 engine.sync()  # for learners that sample nothing themselves
                 if placement:
                     placement.enter(EVALUATION)
-                best.offer(step + 1, task.evaluate(engine, dev, step + 1, reporter), model)
-            if (step + 1) % rl.save_steps == 0 or last or task.should_stop:
+                error = ranks.from_main(task.evaluate(engine, dev, step + 1, reporter))
+                best.offer(step + 1, error, model)
+            asked = is_asked()
+            if (step + 1) % rl.save_steps == 0 or last or task.should_stop or asked:
                 state = {"best": best.scores, "prompts": prompts.state, "task": task.state}
                 checkpoints.save(step + 1, model, optimizer, state)
                 best.clean()
             if task.should_stop:
                 break
+            if asked and not last:
+                checkpoints.finish()
+                stop(step + 1)
     reporter.close()
+    checkpoints.finish()
     best.choose(distrusted=task.should_stop)
     best.load_average(model)
     log.info("the model is the mean of steps %s", ", ".join(sorted(best.scores, key=int)))

@@ -24,6 +24,7 @@ def train_sft(task: Task, out: Path) -> None:
         return
     training = task.warm_start(inputs)
     training.model.llm.gradient_checkpointing = config.gradient_checkpointing
+    training.model.share_weights(config.parallelism)
     schedule = config.sft.schedule
     if schedule.max_steps:
         train_supervised(experiment, training, schedule, average=schedule.average)

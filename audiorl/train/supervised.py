@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 
 import torch
+from torch import Tensor
 
 from audiorl.config.training import Schedule
+from audiorl.errors import UserError
 from audiorl.runs.checkpoint import BestWeights, Checkpoints
 from audiorl.runs.experiment import Experiment
 from audiorl.runs.optimizer import SUPERVISED_NORM, WEIGHT_DECAY, Optimizers, warmup_cosine
 from audiorl.runs.reporter import Reporter
 from audiorl.runs.training import Loaded, Supervised
+from audiorl.runtime import ranks, sharding
 from audiorl.runtime.files import progress
+from audiorl.runtime.statistics import running_statistics
+from audiorl.runtime.stopping import asked_to_stop, stop
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +37,8 @@ def train_supervised(
 
     Continues a run that was cut off, to the bit (on a CPU). `seed`: the config's, unless given.
     Another training in the same folder counts its steps from `first`, where those before it end,
-    and has checkpoints of its own.
+    and has checkpoints of its own. Of several processes each learns from some of the batches of an
+    update, so that the model does not depend on their number.
     """
     config, model = experiment.config, task.model
     seed = config.seed if seed is None else seed
@@ -46,17 +53,17 @@ def train_supervised(
         return
     reporter = Reporter(experiment.folder, first + done, config)
     accumulation = schedule.gradient_accumulation_steps
-    batches = task.batches(done * accumulation)
+    _tell_idle(name, accumulation, sharding.sharing(model))
+    batches = task.batches(done * accumulation, lambda n: _is_own(n % accumulation))
     started, audio_seconds = time.perf_counter(), 0.0
-    with progress(desc=name, total=schedule.max_steps, unit="step") as bar:
+    bar = progress(desc=name, total=schedule.max_steps, unit="step")
+    with bar, asked_to_stop() as is_asked:
         bar.update(done)
         for step in range(done, schedule.max_steps):
             model.train()
-            # Dropout and masks of a step depend on the step alone: a resumed run draws the same.
-            torch.manual_seed(seed * 1_000_003 + step)
             rate = warmup_cosine(step, schedule.warmup_steps, schedule.max_steps)
             batch = [next(batches) for _ in range(accumulation)]
-            metrics = update(task, optimizer, batch, step, rate)
+            metrics = update(task, optimizer, batch, step, rate, seed)
             audio_seconds += sum(u.duration for utterances, _ in batch for u in utterances)
             bar.update()
             bar.set_postfix(loss=f"{metrics['loss']:.3f}", dev=_lowest(best.scores))
@@ -67,12 +74,17 @@ def train_supervised(
                 rates = {"learning_rate": rate * schedule.learning_rate, **speed}
                 reporter.log(first + step + 1, {**metrics, **rates})
             if ((step + 1) % schedule.eval_steps == 0 and step >= task.first_evaluation) or last:
-                score = task.evaluate(first + step + 1, reporter)
+                score = ranks.from_main(task.evaluate(first + step + 1, reporter))
                 best.offer(step + 1, score, model)
-            if (step + 1) % schedule.save_steps == 0 or last:
+            asked = is_asked()
+            if (step + 1) % schedule.save_steps == 0 or last or asked:
                 checkpoints.save(step + 1, model, optimizer, {"best": best.scores})
                 best.clean()
+            if asked and not last:
+                checkpoints.finish()
+                stop(first + step + 1)
     reporter.close()
+    checkpoints.finish()
     best.load_average(model)
     log.info("the model is the mean of steps %s", ", ".join(sorted(best.scores, key=int)))
 
@@ -83,6 +95,7 @@ def update(
     batches: list[Loaded],
     step: int,
     rate: float,
+    seed: int = 0,
 ) -> dict[str, float]:
     """One update on the sum of `batches`, each weighted by its share of the utterances.
 
@@ -90,15 +103,46 @@ def update(
     """
     optimizer.zero_grad()
     total = sum(len(utterances) for utterances, _ in batches)
-    sums: dict[str, float] = {}
-    for batch in batches:
+
+    def loss(number: int) -> tuple[Tensor, dict[str, Tensor]]:
+        batch = batches[number]
         share = len(batch[0]) / total
-        loss, parts = task.loss(batch, step)
-        (share * loss).backward()
-        for name, value in {"loss": loss, **parts}.items():
-            sums[name] = sums.get(name, 0.0) + share * value.item()
+        # Dropout and masks depend on the batch alone: a resumed run draws the same, and so do
+        # several processes.
+        torch.manual_seed(seed * 1_000_003 + step * len(batches) + number)
+        begin(number)
+        value, parts = task.loss(batch, step)
+        told = {"loss": value, **parts}.items()
+        return share * value, {name: share * part.detach().double() for name, part in told}
+
+    sums: dict[str, Tensor] = {}
+    own = [functools.partial(loss, n) for n in range(len(batches)) if _is_own(n)]
+    with running_statistics(task.model) as begin:
+        sharding.backward(task.model, own, lambda: torch.zeros(()), sums)
     seen = [u for utterances, _ in batches for u in utterances]
-    return {**sums, "grad_norm": optimizer.step(rate, SUPERVISED_NORM, seen)}
+    means = {name: value.item() for name, value in ranks.added(sums).items()}
+    return {**means, "grad_norm": optimizer.step(rate, SUPERVISED_NORM, seen)}
+
+
+def _is_own(number: int) -> bool:
+    """Return whether this process learns from that batch of an update."""
+    return number % ranks.size() == ranks.rank()
+
+
+def _tell_idle(name: str, batches: int, sharing: str) -> None:
+    if sharing == "always" and batches % ranks.size():
+        raise UserError(
+            f"sft.schedule.gradient_accumulation_steps: the {batches} batches of an update are no "
+            f"multiple of {ranks.size()} processes, which fsdp_reshard_after_forward: always asks "
+            "for; set one, or never."
+        )
+    if batches < ranks.size():
+        log.info(
+            "%s: an update has %d of the %d batches that as many processes could learn from; the "
+            "others wait (halve the batches and double gradient_accumulation_steps, where there is "
+            "such a key)",
+            name, batches, ranks.size(),
+        )  # fmt: skip
 
 
 def _lowest(scores: dict[str, float]) -> str:

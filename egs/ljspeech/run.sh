@@ -18,7 +18,9 @@ exp=exp                       # experiments and logs go here
 judge=                        # who listens: an experiment (../mini_asr/exp/sft); empty: its own
 ear=                          # rewarded for what it hears in waves; empty: the reward model
 nj=                           # processes that open audio; all cores
-ngpu=0                        # GPUs: 0 or 1
+ngpu=0                        # GPUs of a machine, each with a process
+num_processes=                # processes without GPUs; 1, or one a GPU
+num_nodes=1                   # machines (MAIN_ADDRESS=host:port of one of them)
 download=false                # true: fetch it from keithito.com
 
 . ../../utils/recipe.sh

@@ -16,7 +16,9 @@ corpus=data                   # the generated corpus goes here
 dump=dump                     # validated data go here
 exp=exp                       # experiments and logs go here
 nj=                           # processes that make the corpus and open audio; all cores
-ngpu=0                        # GPUs: 0 or 1
+ngpu=0                        # GPUs of a machine, each with a process
+num_processes=                # processes without GPUs; 1, or one a GPU
+num_nodes=1                   # machines (MAIN_ADDRESS=host:port of one of them)
 language=en                   # of the corpus: en, or zh (Mandarin, scored by character)
 scale=1.0                     # size of the corpus: 0.1 is a tenth of the utterances
 

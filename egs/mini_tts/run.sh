@@ -17,7 +17,9 @@ exp=exp                       # experiments and logs go here
 judge=                        # who listens: an experiment (../mini_asr/exp/sft); empty: its own
 ear=                          # rewarded for what it hears in waves; empty: the reward model
 nj=                           # processes that make the corpus and open audio; all cores
-ngpu=0                        # GPUs: 0 or 1
+ngpu=0                        # GPUs of a machine, each with a process
+num_processes=                # processes without GPUs; 1, or one a GPU
+num_nodes=1                   # machines (MAIN_ADDRESS=host:port of one of them)
 scale=1.0                     # size of the corpus: 0.1 is a tenth of the utterances
 voices=eight                  # who speaks: eight, or many, of whom the test set has others
 

@@ -16,7 +16,9 @@ corpus=                       # LibriSpeech, unpacked, whole or in part
 dump=dump                     # validated data go here
 exp=exp                       # experiments and logs go here
 nj=                           # processes that open audio; all cores
-ngpu=0                        # GPUs: 0 or 1
+ngpu=0                        # GPUs of a machine, each with a process
+num_processes=                # processes without GPUs; 1, or one a GPU
+num_nodes=1                   # machines (MAIN_ADDRESS=host:port of one of them)
 data=data                     # Kaldi data directories and the noisy recordings go here
 model=openai/whisper-tiny.en  # a Whisper of any size: folder or hub name
 ljspeech=                     # LJSpeech-1.1, if it is there: one more reader of the test sets

@@ -39,7 +39,7 @@ HOSTILE = [
         (["--stage", "3", "--stop_stage", "2"], "stages go from 1 to 3"),
         (["--nj", "0"], "--nj needs at least 1"),
         (["--nj", "two"], "--nj needs a whole number"),
-        (["--ngpu", "2"], "one GPU (1) or none (0)"),
+        ("--num_nodes 2", "set MAIN_ADDRESS=host:port"),
         (["--exp", ""], "--exp needs the name of a folder"),
         (["--set", "seed"], "--set needs KEY.PATH=VALUE, not 'seed'"),
         (["--set", "=3"], "--set needs KEY.PATH=VALUE"),
@@ -153,7 +153,7 @@ def test_defaults_are_all_cores_and_no_gpu(recipe) -> None:
 def test_a_gpu_that_torch_does_not_find_is_missed_at_once(recipe) -> None:
     recipe.environment["CUDA_VISIBLE_DEVICES"] = ""  # as on a machine without any
     done = recipe.run("--ngpu", "1")
-    assert done.returncode == 1 and done.stderr.startswith("error: --ngpu 1: torch finds no GPU")
+    assert done.returncode == 1 and done.stderr.startswith("error: --ngpu 1: torch finds fewer GPUs")
     assert not (recipe.folder / "exp").exists()
 
 

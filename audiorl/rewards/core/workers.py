@@ -14,6 +14,7 @@ from audiorl.config.schema import Config
 from audiorl.rewards.core.build import build_rewards
 from audiorl.rewards.core.combine import WeightedSum
 from audiorl.rewards.core.reward import BatchRewards, Models, Sample
+from audiorl.runtime import ranks
 from audiorl.runtime.processes import Helper
 
 
@@ -21,7 +22,7 @@ from audiorl.runtime.processes import Helper
 def open_rewards(
     config: Config, models: Models | None = None
 ) -> Iterator[WeightedSum | RewardWorkers]:
-    """Open the rewards of a run: in this process, or in `rl.reward_workers` others.
+    """Open the rewards of a run: in this process, or in `rl.reward_workers` others of a machine.
 
     `models`: those that rewards of synthesis need; they run in this process. A module of the user
     that needs none has at least one process, so that it cannot end the run.
@@ -30,6 +31,7 @@ def open_rewards(
     users = any(REWARDS.plugin(reward.name) for reward in rewards)
     alone = any(MODELS.intersection(reward.needs) for reward in rewards)
     count = config.rl.reward_workers or int(users and not alone)
+    count = -(-count // ranks.local_size())
     if not count:
         yield build_rewards(config, models)
         return
