@@ -153,7 +153,8 @@ def test_defaults_are_all_cores_and_no_gpu(recipe) -> None:
 def test_a_gpu_that_torch_does_not_find_is_missed_at_once(recipe) -> None:
     recipe.environment["CUDA_VISIBLE_DEVICES"] = ""  # as on a machine without any
     done = recipe.run("--ngpu", "1")
-    assert done.returncode == 1 and done.stderr.startswith("error: --ngpu 1: torch finds fewer GPUs")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: --ngpu 1: torch finds fewer GPUs")
     assert not (recipe.folder / "exp").exists()
 
 
