@@ -36,6 +36,7 @@ class _Joined:
     rank, size, local_size = 0, 1, 1
     timeout = 0.0
     waits = 0  # how often this process has met the others
+    aside: Any = None  # group of a thread that works beside
 
 
 def launched() -> bool:
@@ -64,7 +65,7 @@ def joined(timeout_seconds: float) -> Iterator[None]:
     yield
     wait_for_all()
     torch.distributed.destroy_process_group()
-    _Joined.rank, _Joined.size, _Joined.local_size = 0, 1, 1
+    _Joined.rank, _Joined.size, _Joined.local_size, _Joined.aside = 0, 1, 1, None
 
 
 def rank() -> int:
@@ -116,6 +117,15 @@ def merged(found: dict[str, T]) -> dict[str, T]:
     return {key: value for part in gather(found) for key, value in part.items()}
 
 
+def aside() -> Any:
+    """Return a group of all processes for what a thread of theirs does beside them."""
+    import torch
+
+    if _Joined.aside is None:
+        _Joined.aside = torch.distributed.new_group(backend="gloo")
+    return _Joined.aside
+
+
 def from_main(value: T) -> T:
     """Return what the process that writes has."""
     return gather(value)[0]
@@ -152,7 +162,7 @@ def translated(error: Exception) -> UserError | None:
     """Return what an error says about another process; None if it is about something else."""
     if _Joined.size == 1 or not isinstance(error, RuntimeError):
         return None
-    if "imed out" not in str(error):
+    if not any(word in str(error) for word in ("imed out", "timeout")):
         lost = any(word in str(error) for word in OF_ANOTHER)
         return LostRank(f"another process has ended ({reason(error)}).") if lost else None
     behind = []

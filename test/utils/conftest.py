@@ -27,6 +27,8 @@ corpus=                       # audio
 exp=exp                       # experiments
 nj=                           # processes; all cores
 ngpu=0                        # GPUs
+num_processes=                # processes
+num_nodes=1                   # machines
 
 . ../../utils/recipe.sh
 """
