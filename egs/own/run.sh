@@ -16,7 +16,9 @@ data=data                     # Kaldi data directories go here
 dump=dump                     # validated data go here
 exp=exp                       # experiments and logs go here
 nj=                           # processes that open audio; all cores
-ngpu=0                        # GPUs: 0 or 1
+ngpu=0                        # GPUs of a machine, each with a process
+num_processes=                # processes without GPUs; 1, or one a GPU
+num_nodes=1                   # machines (MAIN_ADDRESS=host:port of one of them)
 
 . ../../utils/recipe.sh
 [ -z "$corpus" ] || [ ! -e "$OLDPWD/$corpus" ] ||
