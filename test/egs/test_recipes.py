@@ -35,8 +35,10 @@ SPEECH_STAGES = [  # of synthesis
     "Score by the judge, before and after RL",
     *STAGES[7:],
 ]
-OPTIONS = "stage stop_stage config control corpus dump exp nj ngpu num_processes num_nodes".split()
-SPEECH_OPTIONS = "stage stop_stage config systems corpus dump exp judge ear nj ngpu num_processes num_nodes".split()
+PROCESSES = ["nj", "ngpu", "num_processes", "num_nodes"]
+OPTIONS = ["stage", "stop_stage", "config", "control", "corpus", "dump", "exp", *PROCESSES]
+SPEECH_OPTIONS = ["stage", "stop_stage", "config", "systems", "corpus", "dump", "exp"]
+SPEECH_OPTIONS += ["judge", "ear", *PROCESSES]
 # What a corpus needs beyond them; its README.md explains each.
 EXTRAS = {
     "mini_asr": ["language", "scale"],

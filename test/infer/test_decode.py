@@ -35,7 +35,7 @@ def model():
 
 def decode_set(model, config: Config, data: Path, out: Path) -> None:
     transcriber = Transcriber(config)
-    transcriber.decode(model, data, transcriber.stamp(data.parent / "exp", data, out))
+    transcriber.decode(PolicyEngine(model), data, transcriber.stamp(data.parent / "exp", data, out))
 
 
 def lines(path: Path) -> list[str]:

@@ -217,7 +217,7 @@ def test_the_judge_of_a_folder(tmp_path: Path) -> None:
     settings = JudgeSettings.of(tiny_config({"task": "tts"}))
     Judge.of(settings, ["ba"], ["ann"]).save(tmp_path / "judge" / "model")
     assert isinstance(load_judge(tmp_path / "judge"), Judge)
-    with pytest.raises(UserError, match="there is no model; run the training stage"):
+    with pytest.raises(UserError, match="there is no model; run stage 3"):
         load_judge(tmp_path / "none")
 
 

@@ -116,7 +116,7 @@ def test_decoding_in_windows(tmp_path: Path, model, method: str, capsys) -> None
         transcriber = Transcriber(tiny_config(keys))
         stamp = transcriber.stamp(tmp_path / "exp", data, tmp_path / "out")
         assert not stamp.is_current()
-        transcriber.decode(model, data, stamp)
+        transcriber.decode(PolicyEngine(model), data, stamp)
         assert stamp.is_current()
         lines = (tmp_path / "out" / "text").read_text(encoding="utf-8").splitlines()
         decoded[seconds] = [line.partition(" ")[2] for line in lines]
@@ -167,7 +167,7 @@ def test_windows_serve_a_family_that_hears_no_more(tmp_path, model, monkeypatch)
         transcriber = Transcriber(tiny_config({"decode.window_seconds": seconds}))
         stamp = transcriber.stamp(tmp_path / "exp", data, tmp_path / "out")
         if seconds:
-            transcriber.decode(model, data, stamp)
+            transcriber.decode(PolicyEngine(model), data, stamp)
         else:
             with pytest.raises(UserError, match=r"hears 0 to 2 s; .*decode\.window_seconds"):
-                transcriber.decode(model, data, stamp)
+                transcriber.decode(PolicyEngine(model), data, stamp)

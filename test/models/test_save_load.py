@@ -118,7 +118,7 @@ def test_weights_of_another_model(saved: Path, tmp_path: Path) -> None:
 
 
 def test_no_model(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="there is no model; run the training stage"):
+    with pytest.raises(UserError, match="there is no model; run stage 3"):
         load_policy(tmp_path)
     with pytest.raises(UserError, match="there is no model"):
         load_weights(tiny_model(), tmp_path / "none.safetensors")
