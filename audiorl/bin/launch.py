@@ -36,9 +36,12 @@ def main() -> None:
     )
     options.add_argument("--num_processes", type=int, required=True, help="on this machine")
     options.add_argument("--num_nodes", type=int, default=1, help="machines")
-    options.add_argument("-m", dest="module", required=True, metavar="MODULE", help="the program")
-    options.add_argument("arguments", nargs=argparse.REMAINDER, help="its arguments")
-    args = options.parse_args()
+    options.add_argument("-m", metavar="MODULE ...", help="the program, with its arguments")
+    given = sys.argv[1:]
+    place = given.index("-m") if "-m" in given else len(given)
+    args, program = options.parse_args(given[:place]), given[place:]
+    if len(program) < 2:
+        raise UserError("-m MODULE names the program.")
     if min(args.num_processes, args.num_nodes) < 1:
         raise UserError("--num_processes and --num_nodes need at least 1.")
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # else each process would take every core
@@ -48,7 +51,7 @@ def main() -> None:
 
     with _signals_handed_on() as received:
         try:
-            elastic_launch(_config(args), sys.executable)("-m", args.module, *args.arguments)
+            elastic_launch(_config(args), sys.executable)(*program)
         except ChildFailedError as error:
             _leave(error.failures, received)
 

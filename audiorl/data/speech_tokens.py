@@ -9,6 +9,7 @@ from typing import NamedTuple, TypedDict
 from audiorl.data.tables import read_table, scan_table, write_table
 from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
+from audiorl.runtime import ranks
 from audiorl.runtime.files import read_json, write_json
 
 TOKENS, CODEC = "tokens", "codec.json"
@@ -35,7 +36,8 @@ class CodebookUse(NamedTuple):
 
 def write_tokens(folder: Path, tokens: Mapping[str, Sequence[int]], info: CodecInfo) -> None:
     """Write the tokens of a set, lines `<id> 12 5 700 …` sorted by id, and `info` last."""
-    (folder / CODEC).unlink(missing_ok=True)
+    if ranks.is_main():
+        (folder / CODEC).unlink(missing_ok=True)
     write_table(folder / TOKENS, {name: " ".join(map(str, row)) for name, row in tokens.items()})
     write_json(folder / CODEC, info)
 

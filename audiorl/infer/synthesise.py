@@ -116,6 +116,7 @@ def synthesise_set(
             truncated=sorted(name for name, s in spoken.items() if not s.finished),
             silent=sorted(name for name, s in spoken.items() if not s.tokens),
         )
+        ranks.wait_for_all()  # what one has written, all read
     report = sampled.facts()
     tokens, _ = read_tokens(out)
     started = time.perf_counter()

@@ -95,7 +95,8 @@ class Experiment:
             )
         longer = self._former_steps < self.config.rl.max_steps
         if self.changes and (longer or not self.is_complete):
-            (self.model_folder / WEIGHTS).unlink(missing_ok=True)
+            if ranks.is_main():
+                (self.model_folder / WEIGHTS).unlink(missing_ok=True)
             self._write_config()
             log.info("the run continues with another config: %s", "; ".join(self.changes))
             if any(line.startswith(("device", "num_threads")) for line in self.changes):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -16,10 +17,12 @@ from runs import RL, SFT, Corpus, lines, outcome
 from safetensors.torch import load_file
 from test_ranks import SHARING
 from test_resume import same
-from tiny import tiny_model
+from test_rl_synthesis import World
+from tiny import WORDS, tiny_model
 from torch.distributed.tensor import DTensor
 
 from audiorl.config.parallelism import ParallelismConfig
+from audiorl.infer.decode import decode_sets
 from audiorl.models import weights_of
 from audiorl.runs.optimizer import Optimizers
 from audiorl.runs.reporter import Reporter
@@ -42,6 +45,11 @@ def weights(exp: Path) -> dict[str, torch.Tensor]:
 def said(exp: Path) -> list[tuple]:
     found = lines(exp / "completions.jsonl")
     return [(line["step"], line["id"], line["completion"]) for line in found]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def close(found: Path, expected: Path) -> None:
@@ -146,6 +154,29 @@ def test_a_checkpoint_of_two_is_continued_by_one_and_by_four(
         [line["step"] for line in lines(exp / "sft" / "metrics.jsonl")] for exp in (tmp_path, one)
     ]
     assert steps[0] == steps[1]
+
+
+def test_test_sets_are_decoded_and_spoken_alike(corpus: Corpus, tmp_path: Path) -> None:
+    """One file each, from batches that two processes take in turn."""
+    world = World(tmp_path)
+    task = corpus.task({"data.test": ["train"], "decode.batch_seconds": 1.0})
+    speaking = world.task({"data.test": ["train"], "decode.batch_size": 3})
+
+    def both(name: str) -> None:
+        decode_sets(task.decoder(), corpus.dump, [tmp_path / "asr" / name])
+        decode_sets(speaking.decoder(), world.dump, [tmp_path / "tts" / name])
+
+    for name in ("one", "two"):
+        shutil.copytree(corpus.init / "model", tmp_path / "asr" / name / "model")
+        shutil.copytree(world.exp / "sft" / "model", tmp_path / "tts" / name / "model")
+    both("one")
+    forked(2, lambda: both("two"))
+    for kind in ("asr", "tts"):
+        one, two = (contents(tmp_path / kind / name) for name in ("one", "two"))
+        assert one.keys() == two.keys()
+        alike = {name for name in one if one[name] == two[name]}
+        assert {n for n in one if n.endswith(("text", "tokens", "codec.json", ".wav"))} <= alike
+        assert kind == "asr" or sum(n.endswith(".wav") for n in one) == len(WORDS)
 
 
 def test_one_process_that_is_asked_to_stop_saves_and_goes_on_to_the_bit(

@@ -1,0 +1,66 @@
+"""Times GRPO steps of one process and of several that share each step, as a ratio.
+
+example:
+  python bench/processes.py --shape asr --num_processes 2
+
+Each process has one thread. The first step is not counted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from statistics import median
+
+import torch
+from ours import learner, timed_step
+from shapes import SHAPES
+
+from audiorl.bin.cli import parser, run
+from audiorl.runtime import ranks
+
+HERE = Path(__file__).resolve().parent
+
+
+def main() -> None:
+    options = parser(__doc__, config=False)
+    options.add_argument("--shape", choices=sorted(SHAPES), default="asr")
+    options.add_argument("--num_processes", type=int, default=2)
+    options.add_argument("--steps", type=int, default=3)
+    args = options.parse_args()
+    if ranks.launched():
+        _steps(args.shape, args.steps)
+        return
+    seconds = [_measured(args.shape, args.steps, n) for n in (1, args.num_processes)]
+    print(
+        f"{args.shape}: {seconds[0]:.2f} s by 1 process, {seconds[1]:.2f} s by "
+        f"{args.num_processes}: {seconds[0] / seconds[1]:.2f} times as fast"
+    )
+
+
+def _measured(shape: str, steps: int, count: int) -> float:
+    """Return the median seconds of a step."""
+    command = [sys.executable, "-m", "audiorl.bin.launch", "--num_processes", str(count)]
+    command += ["-m", "processes", "--shape", shape, "--steps", str(steps)]
+    paths = os.pathsep.join(map(str, (HERE, HERE.parent)))
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return median(json.loads(done.stdout.splitlines()[-1]))
+
+
+def _steps(shape: str, steps: int) -> None:
+    torch.set_num_threads(1)
+    with ranks.joined(600):
+        grpo = learner(SHAPES[shape], 1, 1024)
+        seconds = []
+        for step in range(steps + 1):
+            ranks.wait_for_all()
+            seconds.append(timed_step(grpo, SHAPES[shape], step)["wall"])
+        print(json.dumps(seconds[1:]))
+
+
+if __name__ == "__main__":
+    run(main)
