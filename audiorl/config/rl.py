@@ -53,7 +53,7 @@ class RLConfig:
     )
     engine_url: str = key(
         "",
-        "address of an engine that runs elsewhere, http://HOST:PORT; empty: a process of its own",
+        "URL of an engine that runs elsewhere; empty: a process of its own",
         resume=True,
     )
     placement: str = key(

@@ -6,6 +6,7 @@ and instrument are as they were: by utterance and measure, what is above and bel
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -101,10 +102,9 @@ class DNSMOS:
     sample_rate = INSTRUMENT_RATE
 
     def __init__(self, path: str) -> None:
-        from onnxruntime import InferenceSession
-
+        runtime = importlib.import_module("onnxruntime")  # of those who want it
         file = Path(path) / "sig_bak_ovr.onnx" if Path(path).is_dir() else Path(path)
-        self.session = InferenceSession(str(file), providers=["CPUExecutionProvider"])
+        self.session = runtime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
 
     def __call__(self, u: Utterance, samples: np.ndarray) -> Measured:
         if not len(samples):
@@ -139,12 +139,11 @@ def load_voice_instrument(text: str, device: str = "cpu") -> VoiceInstrument:
     """Return an instrument that knows voices, as `name` or `name=path` names it."""
     name, path = parse_instrument(text)
     if name == "resemblyzer":
-        from resemblyzer import VoiceEncoder, preprocess_wav
-
-        encoder = VoiceEncoder(device, verbose=False)
+        package = importlib.import_module("resemblyzer")  # of those who want it
+        encoder = package.VoiceEncoder(device, verbose=False)
 
         def embed(samples: np.ndarray) -> Tensor:
-            trimmed = preprocess_wav(samples, INSTRUMENT_RATE)
+            trimmed = package.preprocess_wav(samples, INSTRUMENT_RATE)
             spoken = trimmed if len(trimmed) else samples
             return torch.from_numpy(encoder.embed_utterance(spoken))
 

@@ -16,6 +16,7 @@ from audiorl.config.decoding import ScoreConfig
 from audiorl.config.rewards import REWARDS, reward_options
 from audiorl.config.schema import Config
 from audiorl.data.utterance import Utterance
+from audiorl.models.voice import Voice, Voices
 from audiorl.rewards import Context, Models, Sample, WeightedSum, build_reward, build_rewards
 from audiorl.text.align import count_errors
 
@@ -229,7 +230,7 @@ def walked(name: str, ref: str, output: str, finished: bool) -> list[float] | No
     """The values of a reward on an output, then on three honest ones; None: it does not apply."""
     import torch
 
-    models = Models(Ear(), voice, {"s": torch.tensor([1.0, 0.0])}, RATE)
+    models = Models(Ear(), voice, Voices({"s": Voice(vector=torch.tensor([1.0, 0.0]))}), RATE)
     context = Context(ScoreConfig("english", "word"), models)
     reward = build_reward(reward_options(name), context)
     honest_tokens = [spoken_well(ref, variant) for variant in range(3)]
