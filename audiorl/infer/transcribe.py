@@ -65,14 +65,16 @@ def transcribe(
                     cache |= {u.id: f.cpu().clone() for u, f in zip(batch, encoded, strict=True)}
                 frames = [cache[u.id] for u in batch]
             prefix = model.prefix(frames)
-            if fallback_seed is not None:
-                ids = [u.id for u in batch]
-                best = with_fallback(engine, prefix, ids, max_length, fallback_seed)
-                found = [[one] for one in best]
-            elif num_beams == 1:
-                found = [[best] for best in greedy(engine, prefix, max_length)]
-            else:
+            if num_beams > 1:
                 found = _beams(model, prefix, max_length, num_beams)
+            else:
+                ids = [u.id for u in batch]
+                best = (
+                    greedy(engine, prefix, max_length)
+                    if fallback_seed is None
+                    else with_fallback(engine, prefix, ids, max_length, fallback_seed)
+                )
+                found = [[one] for one in best]
             hypotheses |= {u.id: listed for u, listed in zip(batch, found, strict=True)}
     model.train(training)
     return ranks.merged(hypotheses)
