@@ -171,7 +171,8 @@ def test_a_prompt_is_another_one_in_each_step(corpus: Corpus) -> None:
 
     def prompts(first: int) -> list[dict[str, tuple[int, ...]]]:
         drawn = []
-        for _, (utterances, batch) in zip(range(12), learner.batches(first), strict=False):
+        batches = learner.batches(first, lambda number: True)
+        for _, (utterances, batch) in zip(range(12), batches, strict=False):
             ids = [e.condition.tolist() for e in batch]
             marks = [len(row) - row[::-1].index(layout.speech_offset - 1) for row in ids]
             rows = zip(utterances, ids, marks, strict=True)
