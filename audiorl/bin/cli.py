@@ -7,7 +7,6 @@ import errno
 import json
 import logging
 import os
-import re
 import signal
 import sys
 import time
@@ -18,11 +17,11 @@ from typing import NoReturn
 
 from audiorl.errors import UserError, reason, visible
 from audiorl.runtime import ranks
+from audiorl.runtime.memory import is_of_memory
 from audiorl.runtime.processes import die_with_parent
 from audiorl.runtime.ranks import LOST, LostRank
 from audiorl.runtime.stopping import TERMINATED, Stopped
 
-NO_MEMORY = re.compile("out of memory|allocate memory|not enough memory", re.IGNORECASE)
 OF_THE_SYSTEM = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO),
     *(errno.EMFILE, errno.ENFILE, errno.ENOMEM),
@@ -120,7 +119,7 @@ def _sentence(error: Exception) -> str:
     """Return what a user should know of an error; empty: it is a mistake of ours."""
     if isinstance(error, UserError):
         return str(error)
-    if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
+    if is_of_memory(error):
         return (
             f"memory has ended ({reason(error)}); free some, or lower what is held at once "
             "(batch_seconds, rl.rollout_prompts, rl.micro_batch_tokens), and run the same command "

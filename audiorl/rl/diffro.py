@@ -33,6 +33,7 @@ from audiorl.errors import UserError
 from audiorl.models.policy import Policy
 from audiorl.models.token_recogniser import TEXT, TokenRecogniser
 from audiorl.rl.logprobs import CHUNK, expected
+from audiorl.rl.passes import micro_batches
 from audiorl.rl.relaxation import annealed, gumbel_noise, gumbel_softmax
 from audiorl.rl.sample_filter import Filtered, filter_samples
 from audiorl.runtime import ranks, sharding
@@ -114,6 +115,7 @@ class DiffROLoss:
                 f"{known}; train one of them again on the codec of the other (stage 3)."
             )
         self.weights = {reward.task: reward.weight for reward in self.config.diffro.rewards}
+        self.pieces = micro_batches(config.rl)
 
     def select(
         self, histories: Histories, finished: Tensor | None = None, advantages: Tensor | None = None
@@ -183,10 +185,12 @@ class DiffROLoss:
         return annealed(diffro.tau, diffro.tau_end, step, self.config.rl.max_steps)
 
     def _micro_batches(self, histories: Histories, rows: list[int]) -> list[list[int]]:
-        """Rows that fit into `micro_batch_tokens` together, like lengths side by side."""
+        """Rows that fit into `rl.micro_batch_tokens` together, like lengths side by side."""
         lengths = histories.mask.sum(1).tolist()
         sizes = [lengths[r] + self.policy.prefix_length(histories.conditions[r]) for r in rows]
-        pieces = padded_batches(sizes, self.config.rl.micro_batch_tokens)
+        pieces = list(padded_batches(sizes, self.pieces.most))
+        for piece in pieces:
+            self.pieces.note(len(piece), sizes[piece[0]] * len(piece))
         return [[rows[place] for place in piece] for piece in pieces]
 
     def _rewards(self, embedded: Tensor, histories: Histories) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ from audiorl.rl.diffro import DiffROLoss, Histories
 from audiorl.rl.grpo import StepOutput
 from audiorl.rl.phases import Phases
 from audiorl.runs.optimizer import RL_NORM, Optimizers
-from audiorl.runtime import ranks
+from audiorl.runtime import ranks, sharding
 from audiorl.runtime.batching import mini_batches
 
 
@@ -27,7 +27,7 @@ class OnRollouts:
     """`weight` times the loss of the rollouts that the filter leaves: what GRPO adds to its own."""
 
     def __init__(self, loss: DiffROLoss, weight: float) -> None:
-        self.loss = loss
+        self.loss, self.pieces = loss, loss.pieces
         self.weight = weight
 
     def begin(self, step: int, batch: Batch, advantages: Tensor) -> dict[str, float]:
@@ -88,11 +88,9 @@ class DiffRO:
             for iteration in range(rl.num_iterations):
                 for piece in pieces:
                     rows = [row for row in piece if chosen.kept[row]]
-                    self.optimizer.zero_grad()
-                    means = self.loss.backward(histories, rows, step, iteration)
+                    seen.append(self._add_gradients(histories, rows, step, iteration))
                     chosen_from = [utterances[row] for row in piece]
                     norms.append(self.optimizer.step(rate, RL_NORM, chosen_from))
-                    seen.append(means)
         names = sorted(set().union(*seen))
         metrics = {name: fmean(float(m[name]) for m in seen if name in m) for name in names}
         metrics = {
@@ -104,6 +102,25 @@ class DiffRO:
             **phases.metrics(sum(u.duration or 0.0 for u in utterances)),
         }
         return StepOutput(metrics, [], {})
+
+    def probe(self, utterances: Sequence[Utterance]) -> None:
+        """Try an update; it changes nothing."""
+        histories = self._fixed(utterances)
+        rows = mini_batches(len(utterances), self.rl.mini_batch_prompts)[0]
+        kept = self.loss.select(histories).kept
+        self._add_gradients(histories, [row for row in rows if kept[row]], 0, 0)
+        self.optimizer.zero_grad()
+
+    def _add_gradients(
+        self, histories: Histories, rows: list[int], step: int, iteration: int
+    ) -> dict[str, Tensor]:
+        """Leave the gradient of an update on some rows; returns the parts of their mean loss."""
+
+        def add() -> dict[str, Tensor]:
+            self.optimizer.zero_grad()
+            return self.loss.backward(histories, rows, step, iteration)
+
+        return add() if sharding.sharing(self.policy) else self.loss.pieces.fit(add)
 
     def _fixed(self, utterances: Sequence[Utterance]) -> Histories:
         """Return the speech that stage 4 sampled, each with the stop token."""

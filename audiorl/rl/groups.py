@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -15,6 +17,7 @@ from audiorl.models.tokenizer import Tokenizer
 from audiorl.rewards import Sample
 from audiorl.rl.logprobs import response_logprobs
 from audiorl.rl.placement import Placement
+from audiorl.runtime.memory import Pieces
 
 # Makes samples of the B * G rows of a rollout for B utterances.
 Interpret = Callable[[Sequence[Utterance], Rollout], list[Sample]]
@@ -49,6 +52,8 @@ class Sampler:
         self.placement = placement
         self.rl = rl
         self.seed = seed
+        advice = "lower rl.num_generations or rl.max_completion_length"
+        self.pieces = Pieces("rl.rollout_prompts", math.inf, advice)
 
     @torch.no_grad()
     def groups(
@@ -63,24 +68,43 @@ class Sampler:
         Returns B * G rows, the G of an utterance in succession; `with_greedy`, B * (G + 1) rows,
         the greedy response behind each G.
         """
-        return self.engine.generate(
-            self.engine.policy.prefix(conditions),
-            group=self.rl.num_generations,
-            max_length=self.rl.max_completion_length,
-            sampling=rl_sampling(self.rl),
-            draws=Draws(self.seed, step, [u.id for u in utterances]),
-            with_greedy=with_greedy,
-        )
+
+        def draw(places: slice) -> Rollout:
+            return self.engine.generate(
+                self.engine.policy.prefix(conditions[places]),
+                group=self.rl.num_generations,
+                max_length=self.rl.max_completion_length,
+                sampling=rl_sampling(self.rl),
+                draws=Draws(self.seed, step, [u.id for u in utterances[places]]),
+                with_greedy=with_greedy,
+            )
+
+        return self._in_pieces(len(utterances), draw)
 
     @torch.no_grad()
     def greedy(self, conditions: Sequence[Tensor]) -> Rollout:
         """Return the greedy response to each condition."""
-        return self.engine.generate(
-            self.engine.policy.prefix(conditions),
-            group=1,
-            max_length=self.rl.max_completion_length,
-            sampling=Sampling(greedy=True),
-        )
+
+        def draw(places: slice) -> Rollout:
+            return self.engine.generate(
+                self.engine.policy.prefix(conditions[places]),
+                group=1,
+                max_length=self.rl.max_completion_length,
+                sampling=Sampling(greedy=True),
+            )
+
+        return self._in_pieces(len(conditions), draw)
+
+    def _in_pieces(self, prompts: int, draw: Callable[[slice], Rollout]) -> Rollout:
+        """Draw for all prompts at once, or for as many as the memory has room for."""
+
+        def draw_all() -> Rollout:
+            size = max(1, int(min(prompts, self.pieces.most)))
+            self.pieces.note(size, size)
+            drawn = (draw(slice(i, i + size)) for i in range(0, prompts, size))
+            return functools.reduce(Rollout.join, drawn)
+
+        return self.pieces.fit(draw_all)
 
     @torch.no_grad()
     def silence(self, conditions: Sequence[Tensor]) -> Tensor:

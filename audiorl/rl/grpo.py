@@ -15,8 +15,9 @@ the update (`dapo`), there is no KL term (`beta: 0`), and 1e-4 is added to the g
 
 from __future__ import annotations
 
+import copy
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Protocol
@@ -26,13 +27,13 @@ from torch import Tensor
 
 from audiorl.config.rl import RLConfig
 from audiorl.data.utterance import Utterance
-from audiorl.errors import UserError
-from audiorl.models.language_model import LanguageModel, Prefix
+from audiorl.engines.engine import Rollout
 from audiorl.models.policy import Policy
+from audiorl.rewards import BatchRewards, Sample
 from audiorl.rl.advantages import Rewards, advantages, decoupled, group_std
 from audiorl.rl.collect import Batch, Collector, Conditions, MorePrompts, Rewarder
 from audiorl.rl.groups import Interpret, Sampler, rl_sampling
-from audiorl.rl.logprobs import Logprobs, prefix_is_shared, response_logprobs
+from audiorl.rl.logprobs import Logprobs
 from audiorl.rl.losses import (
     AGGREGATIONS,
     KL,
@@ -49,14 +50,14 @@ from audiorl.rl.metrics import (
     reward_metrics,
 )
 from audiorl.rl.mismatch import Mismatch, MismatchLimit
+from audiorl.rl.passes import Passes, micro_batches
 from audiorl.rl.phases import Phases
 from audiorl.runs.optimizer import RL_NORM, Optimizers
 from audiorl.runtime import ranks, sharding
 from audiorl.runtime.batching import mini_batches
+from audiorl.runtime.memory import Pieces
 
-# Log-probabilities that a shared and a repeated prefix may differ by, from rounding alone.
 CORRECTION_CAP = 2.0  # of the weights of rl.rollout_correction
-SHARED_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.5, torch.float16: 0.1}
 
 
 @dataclass
@@ -91,7 +92,9 @@ class UpdateInputs:
 
 
 class Auxiliary(Protocol):
-    """A extra loss on a step's rollout (DiffRO's), whose gradient is added in each update."""
+    """An extra loss on a step's rollout (DiffRO's), whose gradient is added in each update."""
+
+    pieces: Pieces  # tokens of a micro-batch, of GRPO's passes, too
 
     def begin(self, step: int, batch: Batch, advantages: Tensor) -> dict[str, float]:
         """Is shown the samples and their advantages [B, G]; returns metrics."""
@@ -121,14 +124,14 @@ class GRPO:
         self.engine, self.placement = sampler.engine, sampler.placement
         self.model = sampler.engine.policy
         self.device = self.model.device  # between steps it may be elsewhere
-        self.reference = reference
         self.optimizer = optimizer
         self.conditions = conditions
         self.auxiliary = auxiliary
         self.config: RLConfig = sampler.rl
         self.collect = Collector(sampler, rewards, conditions, interpret, more)
-        self.sampling = rl_sampling(self.config)
-        rl = self.config
+        rl, sampling = self.config, rl_sampling(self.config)
+        pieces = auxiliary.pieces if auxiliary else micro_batches(rl)
+        self.passes = Passes(self.model, reference, conditions, sampling, rl, pieces)
         self.clip = Clip(
             rl.epsilon,
             rl.epsilon_high,
@@ -139,10 +142,8 @@ class GRPO:
         self.correction = rl.rollout_correction
         if self.correction == "auto":
             self.correction = "none" if self.engine.exact else "token"
-        self.limit = MismatchLimit(self.engine, self.sampling)
+        self.limit = MismatchLimit(self.engine, sampling)
         self.mismatch = Mismatch()  # of a step
-        self._sharing_is_checked = False
-        self._longest_prefix = 0  # of a step, where that decides for all of its passes
 
     def step(self, step: int, utterances: Sequence[Utterance], rate: float) -> StepOutput:
         """One step on B utterances, with G hypotheses each, at `rate` times the inputs rate."""
@@ -154,7 +155,7 @@ class GRPO:
         if not self.engine.exact:
             first = batch.select([0])
             self.limit.check(
-                step, self.mismatch, lambda: self._prefix(self.model, first), first.rollout
+                step, self.mismatch, lambda: self.passes.prefix(self.model, first), first.rollout
             )
         with phases("update"):
             update_metrics = self._update(step, rate, inputs)
@@ -173,16 +174,44 @@ class GRPO:
         spreads |= {u.id: std for u, std in zip(batch.utterances, stds, strict=True)}
         return StepOutput(metrics, completion_lines(batch, inputs.advantages), spreads)
 
+    def probe(self, utterances: Sequence[Utterance]) -> None:
+        """Try an update on responses of `rl.max_completion_length` tokens; it changes nothing.
+
+        Memory that ends in it would else end hours later, at the first step with such prompts.
+        """
+        rl, model = self.config, self.model
+        rows, length = len(utterances) * rl.num_generations, rl.max_completion_length
+        spoken = [i for i in (~model.forbidden).nonzero()[:, 0].tolist() if i not in model.stop_ids]
+        ids = torch.tensor(spoken, device=model.device)
+        tokens = ids[torch.arange(rows * length, device=model.device) % len(ids)].view(rows, length)
+        tokens[:, -1] = model.stop_ids[0]
+        mask, logps = torch.ones_like(tokens, dtype=torch.bool), torch.zeros_like(tokens).float()
+        samples = [Sample(u, "", True) for u in utterances for _ in range(rl.num_generations)]
+        batch = Batch(
+            list(utterances),
+            self.conditions.get(utterances),
+            Rollout(tokens, mask, logps, mask[:, 0]),
+            samples,
+            BatchRewards([0.0] * rows, {}, {}, [""] * rows),
+        )
+        advantages = torch.ones(len(utterances), rl.num_generations)
+        inputs = UpdateInputs(batch, mask, advantages, logps, torch.ones_like(logps))
+        if self.auxiliary:
+            self.auxiliary.begin(0, batch, advantages)
+        prompts = mini_batches(len(utterances), rl.mini_batch_prompts)[0]
+        self.passes.fit(functools.partial(self._add_gradients, 0, 0, inputs, prompts, {}))
+        self.optimizer.zero_grad()
+
     @torch.no_grad()
     def _update_inputs(self, batch: Batch) -> UpdateInputs:
         """Advantages, and what the policy before the update gives to the rollout."""
         batch.rollout = batch.rollout.to(self.model.device)
         rl, rollout = self.config, batch.rollout
-        self._agree_on_sharing(batch)
+        self.passes.agree_on_sharing(batch)
         old_logps, weights = rollout.logps, torch.ones_like(rollout.logps)
         if self.correction != "none" or not self.engine.exact:
-            scored = self._piecewise(
-                batch, lambda b: self._policy_logprobs(b, b.rollout.mask).logps
+            scored = self.passes.piecewise(
+                batch, lambda b: self.passes.policy_logprobs(b, b.rollout.mask).logps
             )
             self.mismatch.add(scored, rollout.logps, rollout.mask)
             self.mismatch.is_open = False
@@ -192,8 +221,8 @@ class GRPO:
                 old_logps, rollout.logps, rollout.mask, self.correction, CORRECTION_CAP
             )
         if rl.beta and rl.kl_in_reward:
-            reference = self._piecewise(
-                batch, lambda b: self._logprobs(self.reference, b, b.rollout.mask).logps
+            reference = self.passes.piecewise(
+                batch, lambda b: self.passes.reference_logps(b, b.rollout.mask)
             )
             kl = KL[rl.kl_estimator](old_logps, reference)  # 0 on padding, as both are
             batch.earned.add("kl", kl.sum(1).tolist(), weight=-rl.beta)
@@ -220,28 +249,11 @@ class GRPO:
         extra, parts = {}, []  # what the auxiliary loss tells of the step, and of each update
         if self.auxiliary:
             extra = self.auxiliary.begin(step, inputs.batch, inputs.advantages)
-        # Without an advantage, and without a term that needs none, a group's gradient is 0.
-        idle = not (rl.entropy_coef or (rl.beta and not rl.kl_in_reward))
-        learns = inputs.advantages.ne(0).any(1) if idle else torch.ones(len(inputs.advantages))
-        if rl.algorithm == "diffro":
-            learns = torch.zeros_like(learns)
         for iteration in range(rl.num_iterations):
-            for prompts in mini_batches(len(learns), rl.mini_batch_prompts):
-                rows = inputs.batch.rows(prompts)
-                whole = inputs.mask[rows]
-                # It counts the groups that are left out too: leaving them out changes no loss.
-                update = Update(
-                    max(1, int(whole.sum())),
-                    len(whole),
-                    rl.num_generations,
-                    rl.max_completion_length,
-                )
-                self.optimizer.zero_grad()
-                own = set(inputs.batch.own)
-                chosen = [p for p in prompts if learns[p] and p in own]
-                self._add_gradient(inputs, chosen, update, sums)
-                if self.auxiliary:
-                    parts.append(self.auxiliary.backward(step, iteration, rows.tolist()))
+            for prompts in mini_batches(len(inputs.advantages), rl.mini_batch_prompts):
+                add = functools.partial(self._add_gradients, step, iteration, inputs, prompts, sums)
+                sums, part, self.mismatch = self.passes.fit(add)
+                parts.append(part)
                 utterances = [inputs.batch.utterances[p] for p in prompts]
                 grad_norm += self.optimizer.step(rate, RL_NORM, utterances)
                 self.mismatch.is_open = False
@@ -253,25 +265,56 @@ class GRPO:
         extra["loss"] = metrics["loss"] + extra.get("loss", 0.0)
         return metrics | extra
 
-    def _add_gradient(
-        self, inputs: UpdateInputs, prompts: list[int], update: Update, sums: dict[str, Tensor]
-    ) -> None:
-        """Adds the gradient of some prompts' share in the loss, and to `sums` what was seen."""
-        width = inputs.mask.size(1)
+    def _add_gradients(
+        self,
+        step: int,
+        iteration: int,
+        inputs: UpdateInputs,
+        prompts: list[int],
+        sums: dict[str, Tensor],
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], Mismatch]:
+        """Leave the gradient of an update on some prompts, whatever was there before.
+
+        Returns what was seen with `sums` before it, the parts of the auxiliary loss, and the
+        mismatch so far; what it is given stays, so that it may be called again.
+        """
+        sums, mismatch = dict(sums), copy.copy(self.mismatch)
+        rows, own = inputs.batch.rows(prompts), set(inputs.batch.own)
+        whole, width = inputs.mask[rows], inputs.mask.size(1)
+        # It counts the groups that are left out too: leaving them out changes no loss.
+        rl = self.config
+        tokens = max(1, int(whole.sum()))
+        update = Update(tokens, len(whole), rl.num_generations, rl.max_completion_length)
+        self.optimizer.zero_grad()
+        chosen = [p for p in prompts if p in own and self._learns(inputs.advantages[p])]
         sharding.backward(
             self.model,
             [
-                functools.partial(lambda piece: self._loss(inputs.select(piece), update), piece)
-                for piece in self._micro_batches(prompts, inputs.batch)
+                functools.partial(self._loss, inputs.select(piece), update, mismatch)
+                for piece in self.passes.micro_batches(chosen, inputs.batch)
             ],
-            lambda: self.model.llm.idle_pass(self._shares(0, width), width),
+            lambda: self.model.llm.idle_pass(self.passes.shares(0, width), width),
             sums,
         )
+        part = {}
+        if self.auxiliary:
+            part = self.auxiliary.backward(step, iteration, rows.tolist())
+        return sums, part, mismatch
 
-    def _loss(self, inputs: UpdateInputs, update: Update) -> tuple[Tensor, dict[str, Tensor]]:
+    def _learns(self, advantages: Tensor) -> bool:
+        """Return whether a group of advantages [G] has a gradient of GRPO's loss."""
+        rl = self.config
+        if rl.algorithm == "diffro":
+            return False
+        # Without an advantage there is none, but from a term that needs none.
+        return bool(rl.entropy_coef or (rl.beta and not rl.kl_in_reward) or advantages.any())
+
+    def _loss(
+        self, inputs: UpdateInputs, update: Update, mismatch: Mismatch
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of one micro-batch, and sums over its tokens for the log."""
         rl, mask = self.config, inputs.mask
-        current = self._policy_logprobs(inputs.batch, mask)
+        current = self.passes.policy_logprobs(inputs.batch, mask)
         difference = (current.logps - inputs.old_logps) * mask
         ratio = RATIOS[rl.importance_sampling_level](difference, mask)
         advantage = inputs.advantages.view(-1, 1).to(ratio.device)  # [N, 1]
@@ -279,8 +322,8 @@ class GRPO:
             ratio, current.logps, advantage, self.clip
         )
         per_token = per_token * inputs.weights
-        if self.mismatch.is_open:
-            self.mismatch.add(current.logps, inputs.batch.rollout.logps, mask)
+        if mismatch.is_open:
+            mismatch.add(current.logps, inputs.batch.rollout.logps, mask)
         seen = {
             "tokens": mask.sum(),
             "entropy": current.entropy.sum(),
@@ -304,111 +347,5 @@ class GRPO:
         """KL(policy || reference) of each token, as `rl.kl_estimator` has it, [N, R]."""
         if self.config.kl_estimator == "exact":
             return current.kl
-        with torch.no_grad():
-            reference = self._logprobs(self.reference, batch, mask)
-        return KL[self.config.kl_estimator](current.logps, reference.logps)
-
-    def _policy_logprobs(self, batch: Batch, mask: Tensor) -> Logprobs:
-        """Log-probabilities of a batch under the policy; with the exact KL if that is wanted."""
-        reference = None
-        if self.config.beta and self.config.kl_estimator == "exact":
-            with torch.no_grad():
-                reference = self.reference.llm, self._prefix(self.reference, batch)
-        return self._logprobs(self.model, batch, mask, reference)
-
-    def _logprobs(
-        self,
-        model: Policy,
-        batch: Batch,
-        mask: Tensor,
-        reference: tuple[LanguageModel, Prefix] | None = None,
-    ) -> Logprobs:
-        prefix, tokens = self._prefix(model, batch), batch.rollout.tokens
-        share = self._shares(prefix.embeds.size(1), tokens.size(1))
-        if share and not self._sharing_is_checked:
-            self._sharing_is_checked = True
-            self._check_sharing(prefix.select([0], prefix.embeds.size(1)), batch.select([0]))
-        return response_logprobs(
-            model.llm,
-            prefix,
-            tokens,
-            mask,
-            sampling=self.sampling,
-            forbidden=model.forbidden,
-            share=share,
-            reference=reference,
-            entropy_grad=self.config.entropy_coef != 0,
-        )
-
-    def _shares(self, length: int, response: int) -> bool:
-        """Return whether one forward of a prefix of that length serves its group."""
-        rl = self.config
-        length = self._longest_prefix or length
-        return prefix_is_shared(rl.share_prefix, length, rl.num_generations, response)
-
-    def _agree_on_sharing(self, batch: Batch) -> None:
-        """Share prefixes in all passes of a step or in none, where processes share layers."""
-        if sharding.sharing(self.model) != "always":
-            return
-        lengths = [self.model.prefix_length(batch.conditions[p]) for p in batch.own]
-        self._longest_prefix = max(ranks.gather(max(lengths, default=1)))
-        if self._shares(0, batch.rollout.tokens.size(1)) and not self._sharing_is_checked:
-            self._sharing_is_checked = True
-            with sharding.whole(self.model):
-                for prompt in batch.own[:1]:
-                    first = batch.select([prompt])
-                    self._check_sharing(self._prefix(self.model, first), first)
-
-    def _prefix(self, model: Policy, batch: Batch) -> Prefix:
-        """Prefix of a batch; the audio is read again where the parts that read it learn."""
-        if model.condition_learns(self.config.train):
-            return model.prefix(self.conditions.encode(model, batch.utterances))
-        return model.prefix(batch.conditions)
-
-    @torch.no_grad()
-    def _check_sharing(self, prefix: Prefix, batch: Batch) -> None:
-        """Refuses a shared prefix if this LM's cache does not give what a plain forward gives."""
-        rollout = batch.rollout
-        plain, shared = (
-            response_logprobs(
-                self.model.llm,
-                prefix,
-                rollout.tokens,
-                rollout.mask,
-                sampling=self.sampling,
-                forbidden=self.model.forbidden,
-                share=share,
-            ).logps
-            for share in (False, True)
-        )
-        difference = (shared - plain).abs().max().item()
-        tolerance = SHARED_TOLERANCE[prefix.embeds.dtype]
-        if plain.isfinite().all() and not difference <= tolerance:  # nor NaN
-            raise UserError(
-                f"rl.share_prefix: with this LM a shared prefix changes log-probabilities by up to "
-                f"{difference:.2g} ({batch.utterances[0].id}); set rl.share_prefix: never."
-            )
-
-    def _micro_batches(self, prompts: Sequence[int], batch: Batch) -> Iterator[list[int]]:
-        """Prompts whose groups fit into `micro_batch_tokens`, like lengths side by side."""
-        rl, response = self.config, batch.rollout.tokens.size(1)
-        group, piece, cost = rl.num_generations, [], 0
-        for prompt in sorted(prompts, key=lambda p: -len(batch.conditions[p])):
-            if piece and cost * (len(piece) + 1) > rl.micro_batch_tokens:
-                yield piece
-                piece = []
-            if not piece:  # the longest of the micro-batch, which the others are padded to
-                length = self.model.prefix_length(batch.conditions[prompt])
-                shared = self._shares(length, response)
-                cost = length * (1 if shared else group) + group * response
-            piece.append(prompt)
-        if piece:
-            yield piece
-
-    def _piecewise(self, batch: Batch, value: Callable[[Batch], Tensor]) -> Tensor:
-        """Something of each token that takes a forward pass, [N, R], in micro-batches."""
-        found = torch.zeros_like(batch.rollout.logps)
-        with sharding.whole(self.model):
-            for prompts in self._micro_batches(batch.own, batch):
-                found[batch.rows(prompts)] = value(batch.select(prompts))
-        return ranks.total(found)
+        reference = self.passes.reference_logps(batch, mask)
+        return KL[self.config.kl_estimator](current.logps, reference)

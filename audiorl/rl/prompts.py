@@ -74,6 +74,11 @@ class Prompts:
         """The `rl.num_prompts` prompts of a step."""
         return self._draw(self.rl.num_prompts, set(), step, 0)
 
+    def longest(self) -> list[Utterance]:
+        """Return the `rl.num_prompts` longest, by duration; texts alone by characters."""
+        order = sorted(self.utterances, key=lambda u: (u.duration or 0.0, len(u.text)))
+        return order[: -self.rl.num_prompts - 1 : -1]
+
     def more(self, step: int, attempt: int, taken: set[str], count: int) -> list[Utterance]:
         """`count` others that are not `taken`, fewer if there are no more."""
         return self._draw(count, {self.places_of[name] for name in taken}, step, attempt + 1)

@@ -55,6 +55,14 @@ class Continued:
         }
         return StepOutput(metrics, [], {})
 
+    def probe(self, utterances: Sequence[Utterance]) -> None:
+        """Try an update; it changes nothing."""
+        part = list(utterances)[: self.rl.mini_batch_prompts or None]
+        own = ranks.share(part)
+        again = self.model.condition_learns(self.rl.train)
+        self._add_gradient(part, own, None if again else self.frames.get(own))
+        self.optimizer.zero_grad()
+
     def _add_gradient(
         self, part: list[Utterance], own: list[Utterance], frames: list[Tensor] | None
     ) -> float:

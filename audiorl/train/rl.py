@@ -12,7 +12,7 @@ from audiorl.engines.engine import Engine, make_engine
 from audiorl.errors import UserError
 from audiorl.models import WEIGHTS
 from audiorl.models.lora import ADAPTED, merge_adapters
-from audiorl.models.policy import load_policy
+from audiorl.models.policy import Policy, load_policy
 from audiorl.rewards import build_rewards, reward_files
 from audiorl.rewards.core.workers import open_rewards
 from audiorl.rl.collect import Rewarder
@@ -27,6 +27,7 @@ from audiorl.runtime import ranks
 from audiorl.runtime.batching import some
 from audiorl.runtime.device import pick_device
 from audiorl.runtime.files import progress
+from audiorl.runtime.sharding import sharing
 from audiorl.runtime.stopping import asked_to_stop, stop
 from audiorl.tasks.task import Task
 
@@ -123,6 +124,8 @@ def _train(
             )  # fmt: skip
     else:
         best.offer(0, ranks.from_main(task.evaluate(engine, dev, 0, reporter)), model)
+    if _is_probed(model):
+        learner.probe(prompts.longest())
     log.info(
         "a loss near 0 and clip ratios of 0 are normal: with one update per rollout the ratio is 1"
     )
@@ -159,6 +162,11 @@ def _train(
     best.choose(distrusted=task.should_stop)
     best.load_average(model)
     log.info("the model is the mean of steps %s", ", ".join(sorted(best.scores, key=int)))
+
+
+def _is_probed(model: Policy) -> bool:
+    """Return whether an update is tried first: where memory is a device's own, and whole."""
+    return model.device.type == "cuda" and not sharing(model)
 
 
 def _shown(metrics: dict[str, float], scores: dict[str, float]) -> dict[str, str]:

@@ -152,9 +152,9 @@ def test_the_way_a_step_is_cut_does_not_matter(
 
 def pad(monkeypatch: pytest.MonkeyPatch) -> None:
     """Columns of noise that nobody may see: left of each prefix and right of each response."""
-    from audiorl.rl import grpo
+    from audiorl.rl import passes
 
-    original, respond = AudioLLM.prefix, grpo.response_logprobs
+    original, respond = AudioLLM.prefix, passes.response_logprobs
 
     def prefix(self: AudioLLM, frames: list[Tensor]) -> Prefix:
         found = original(self, frames)
@@ -170,7 +170,7 @@ def pad(monkeypatch: pytest.MonkeyPatch) -> None:
         return found
 
     monkeypatch.setattr(AudioLLM, "prefix", prefix)
-    monkeypatch.setattr(grpo, "response_logprobs", scored)
+    monkeypatch.setattr(passes, "response_logprobs", scored)
 
 
 @every_algorithm

@@ -195,7 +195,7 @@ def grpo_phases(model):
 
 def test_flat_groups_cost_nothing_whatever_the_scale(utterances, monkeypatch) -> None:
     """They are left out before the forward pass, where whitening and GDPO move the mean too."""
-    from audiorl.rl import grpo
+    from audiorl.rl import passes
 
     def reward(samples: list[Sample]) -> list[float]:
         values = some_reward(samples)
@@ -205,13 +205,13 @@ def test_flat_groups_cost_nothing_whatever_the_scale(utterances, monkeypatch) ->
         ]
 
     rows = []
-    original = grpo.response_logprobs
+    original = passes.response_logprobs
 
     def watching(lm, prefix, tokens, *rest, **settings):
         rows.append(len(tokens))
         return original(lm, prefix, tokens, *rest, **settings)
 
-    monkeypatch.setattr(grpo, "response_logprobs", watching)
+    monkeypatch.setattr(passes, "response_logprobs", watching)
     for keys in (
         {"rl.scale_rewards": "whiten"},
         {"rl.scale_rewards": "batch", "rl.baseline": "leave_one_out"},

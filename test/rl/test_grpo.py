@@ -26,6 +26,7 @@ from audiorl.infer.transcribe import encode_utterances
 from audiorl.models.audio_llm import AudioLLM
 from audiorl.rewards import Sample
 from audiorl.rl import grpo as grpo_module
+from audiorl.rl import passes
 from audiorl.rl.groups import Sampler, read_text
 from audiorl.runs.optimizer import Optimizers
 
@@ -123,9 +124,9 @@ def test_micro_batches_hold_every_prompt_once(utterances, monkeypatch) -> None:
     seen = []
     original = grpo_module.GRPO._loss
 
-    def watching(self, lesson, update):
-        seen.append((len(lesson.batch.utterances), len(lesson.mask)))
-        return original(self, lesson, update)
+    def watching(self, inputs, *others):
+        seen.append((len(inputs.batch.utterances), len(inputs.mask)))
+        return original(self, inputs, *others)
 
     monkeypatch.setattr(grpo_module.GRPO, "_loss", watching)
     one_step(utterances, {"rl.micro_batch_tokens": 1, "rl.beta": 0.1}, reference=other_model())
@@ -165,13 +166,13 @@ def flat_for_some(samples: list[Sample]) -> list[float]:
 @pytest.mark.parametrize("loss_type", LOSS_TYPES)
 def test_flat_groups_are_dropped_and_nothing_changes(utterances, loss_type, monkeypatch) -> None:
     keys, rows = {"rl.loss_type": loss_type, "rl.share_prefix": "never"}, []
-    original = grpo_module.response_logprobs
+    original = passes.response_logprobs
 
     def watching(lm, prefix, tokens, *rest, **settings):
         rows.append(len(tokens))
         return original(lm, prefix, tokens, *rest, **settings)
 
-    monkeypatch.setattr(grpo_module, "response_logprobs", watching)
+    monkeypatch.setattr(passes, "response_logprobs", watching)
     dropped, metrics, _ = one_step(utterances, keys, flat_for_some)
     assert rows == [3 * 4]
     assert metrics["frac_reward_zero_std"] == pytest.approx(2 / 5)

@@ -12,6 +12,7 @@ from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
 from audiorl.models.audio_llm import AudioLLM
 from audiorl.models.language_model import LanguageModel, Prefix
+from audiorl.rl.passes import Passes
 from audiorl.rl.phases import Phases
 
 WINDOW, WIDE = 4, 400  # fewer positions than any prefix has; more than all of it has
@@ -167,16 +168,14 @@ def test_an_lm_whose_cache_is_not_enough_is_refused(value: float, utterances, mo
 
 
 def test_sharing_is_checked_once_and_only_where_it_is_used(utterances, monkeypatch) -> None:
-    from audiorl.rl import grpo
-
     checked = []
-    original = grpo.GRPO._check_sharing
+    original = Passes._check_sharing
 
     def watching(self, prefix, batch):
         checked.append(len(batch.utterances))
         return original(self, prefix, batch)
 
-    monkeypatch.setattr(grpo.GRPO, "_check_sharing", watching)
+    monkeypatch.setattr(Passes, "_check_sharing", watching)
     model = learning_model({"rl.share_prefix": "always", "rl.micro_batch_tokens": 1})
     grpo = learner(model)
     for step in range(2):

@@ -21,10 +21,13 @@ from audiorl.data.utterance import read_utterances, write_utterances_jsonl
 from audiorl.errors import UserError
 from audiorl.models.policy import Policy
 from audiorl.rewards.core.workers import RewardWorkers
+from audiorl.rl.grpo import GRPO
+from audiorl.rl.supervised import Continued
 from audiorl.runs import checkpoint
 from audiorl.runs.checkpoint import BestWeights, Checkpoints
 from audiorl.runs.reporter import Reporter
 from audiorl.tasks import recognition as recognition
+from audiorl.train import rl as train_rl_module
 from audiorl.train.rl import train_rl
 
 # Two subsets that share an utterance; curriculum and reweight read the difficulty.
@@ -164,6 +167,33 @@ def test_rl_continues_with_smaller_micro_batches(corpus, undisturbed, tmp_path) 
     assert weights.keys() == expected.keys()
     for name, value in expected.items():
         torch.testing.assert_close(weights[name], value, rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["grpo", "supervised"])
+def test_an_update_that_is_tried_first_changes_nothing(
+    name: str, corpus, undisturbed, tmp_path, monkeypatch
+) -> None:
+    tried = []
+    learner = {"grpo": GRPO, "supervised": Continued}[name]
+    monkeypatch.setattr(train_rl_module, "_is_probed", lambda model: True)
+    monkeypatch.setattr(learner, "probe", after_probe(learner.probe, tried))
+    keys = {} if name == "grpo" else {"rl.algorithm": "supervised", "rl.max_steps": 2}
+    corpus.rl(tmp_path / "exp", keys)
+    assert len(tried) == 1 and max(u.duration for u in tried[0]) == tried[0][0].duration
+    if name == "grpo":
+        same(tmp_path / "exp", undisturbed["grpo"])
+        return
+    monkeypatch.undo()
+    corpus.rl(tmp_path / "plain", keys)
+    same(tmp_path / "exp", outcome(tmp_path / "plain"))
+
+
+def after_probe(probe, tried: list):
+    def noted(self, utterances) -> None:
+        tried.append(utterances)
+        probe(self, utterances)
+
+    return noted
 
 
 def test_rl_continues_to_another_length(corpus, undisturbed, tmp_path) -> None:

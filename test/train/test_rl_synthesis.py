@@ -33,6 +33,7 @@ from audiorl.tasks import synthesis as rl_synthesis
 from audiorl.tasks.synthesis import Synthesis
 from audiorl.tasks.task import Folders
 from audiorl.text.align import Counts
+from audiorl.train import rl as train_rl_module
 from audiorl.train.rl import train_rl
 
 KEYS = {
@@ -233,6 +234,17 @@ def test_a_killed_run_goes_on_to_the_bit(name: str, world: World, tmp_path: Path
     one, other = outcome(tmp_path / "exp"), outcome(tmp_path / "plain")
     assert one == other
     assert any(m.get("grad_norm", 0) > 0 for m in one["metrics"])
+
+
+@pytest.mark.parametrize("name", ["diffro", "diffro on rollouts", "both"])
+def test_an_update_that_is_tried_first_changes_nothing(
+    name: str, world: World, tmp_path: Path, monkeypatch
+) -> None:
+    keys = {**RUNS[name], "rl.max_steps": 2}
+    world.run(tmp_path / "plain", keys)
+    monkeypatch.setattr(train_rl_module, "_is_probed", lambda model: True)
+    world.run(tmp_path / "exp", keys)
+    assert outcome(tmp_path / "exp") == outcome(tmp_path / "plain")
 
 
 class Ear:
