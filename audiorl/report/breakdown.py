@@ -9,8 +9,9 @@ import numpy as np
 
 from audiorl.report.tables import SILENT, Table, difference, with_interval
 from audiorl.score import failures
-from audiorl.score.asr import ScoredUtterance, SystemScore, errors_and_units
+from audiorl.score.asr import SystemScore, errors_and_units
 from audiorl.score.metrics import ERROR_RATES
+from audiorl.score.scored import ScoredUtterance
 from audiorl.score.significance import compare
 
 BINS = 6  # of length, and of SNR when it takes many values

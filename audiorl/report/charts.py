@@ -15,8 +15,9 @@ from audiorl.config.decoding import ScoreConfig
 from audiorl.errors import UserError
 from audiorl.report.breakdown import Span, Value, bins, length, snr, span_label
 from audiorl.runtime.files import atomic_path, read_json_lines
-from audiorl.score.asr import ScoredUtterance, SystemScore, errors_and_units
+from audiorl.score.asr import SystemScore, errors_and_units
 from audiorl.score.metrics import ERROR_RATES
+from audiorl.score.scored import ScoredUtterance
 from audiorl.score.significance import rate_interval
 
 INK = "#24313f"  # text and axes; becomes `currentColor` in the page

@@ -9,7 +9,8 @@ from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
 from audiorl.report.media import AudioClip, clip
 from audiorl.report.tables import Table
-from audiorl.score.asr import ScoredUtterance, SystemScore
+from audiorl.score.asr import SystemScore
+from audiorl.score.scored import ScoredUtterance
 
 CHANGED = 5  # utterances shown in each direction
 WORST = 10

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 from audiorl.config.dump import WIDTH
 from audiorl.score import tts
-from audiorl.score.asr import POOLED, SystemScore, units_of
+from audiorl.score.asr import POOLED, SystemScore
 from audiorl.score.failures import NAMES
 from audiorl.score.metrics import BIASED, ERROR_RATES
 from audiorl.score.ratio import Ratio
+from audiorl.score.scored import units_of
 from audiorl.score.significance import Comparison
 
 SIMILARITY, DASH = "similarity", "-"

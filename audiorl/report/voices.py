@@ -17,7 +17,8 @@ from audiorl.data.tables import read_table
 from audiorl.data.utterance import Utterance, absolute_audio
 from audiorl.errors import UserError
 from audiorl.report.media import PLAYED, AudioClip, clip
-from audiorl.score.asr import ScoredUtterance, SystemScore
+from audiorl.score.asr import SystemScore
+from audiorl.score.scored import ScoredUtterance
 
 WORST_SENTENCES = 10  # of each system, shared by the sets
 RATE = 16000  # Hz in the page: MP3 has it, and speech needs no more

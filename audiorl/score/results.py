@@ -21,8 +21,9 @@ from pathlib import Path
 from audiorl.errors import UserError
 from audiorl.runtime.files import atomic_write, read_json, remove_leftovers, write_json
 from audiorl.score import failures, tts
-from audiorl.score.asr import ScoredUtterance, SetScore, SystemScore, units_of
+from audiorl.score.asr import SetScore, SystemScore
 from audiorl.score.metrics import BIASED, ERROR_RATES
+from audiorl.score.scored import ScoredUtterance, units_of
 from audiorl.text.align import Alignment, Op
 
 SET_FILES = ("result.txt", "per_utt.tsv", "ref.trn", "hyp.trn", "result.json")

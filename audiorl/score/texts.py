@@ -8,17 +8,9 @@ from audiorl.config.decoding import ScoreConfig
 from audiorl.data.transcripts import read_keyword_lists, read_transcripts
 from audiorl.data.utterance import Utterance
 from audiorl.errors import UserError
-from audiorl.score.asr import (
-    POOLED,
-    SetScore,
-    SystemScore,
-    compare_sets,
-    labels,
-    read_keywords,
-    score_utterance,
-    summarize,
-)
+from audiorl.score.asr import POOLED, SetScore, SystemScore, compare_sets, labels, summarize
 from audiorl.score.hypotheses import check_ids
+from audiorl.score.scored import read_keywords, score_utterance
 from audiorl.text.normalise import normalizer
 
 Files = list[tuple[Path, str]]  # with the formats that were found
