@@ -22,6 +22,7 @@ from audiorl.data.utterance import Utterance
 from audiorl.engines.native import PolicyEngine
 from audiorl.errors import UserError
 from audiorl.infer.transcribe import greedy
+from audiorl.infer.windows import join_texts
 from audiorl.models import WEIGHTS
 from audiorl.models.families.pretrained import pretrained_family
 from audiorl.models.judge import LABELS, Judge
@@ -59,7 +60,7 @@ class RecogniserJudge:
         pieces = [w.split(int(most)) if len(w) > most else (w,) for w in waves]
         prefix = self.model.prefix(self.model.encode([p for own in pieces for p in own]))
         found = iter(greedy(self.engine, prefix, self.max_length))
-        return [" ".join(next(found).text for _ in own) for own in pieces]
+        return [join_texts(next(found).text for _ in own) for own in pieces]
 
     def speaker(self, waves: Sequence[Tensor]) -> None:
         return None

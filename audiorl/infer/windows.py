@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -19,7 +19,7 @@ PAUSE_RATE = 8000  # Hz; enough to find pauses
 PAUSE_FRAME = 400  # samples; 50 ms, of which windows are made
 PAUSE = 4  # frames that are to be quiet around a cut; 0.2 s
 SHORTEST = 4  # parts are no shorter than a window divided by that
-NO_SPACE = re.compile(f"[{CJK}]\n[{CJK}]")
+NO_SPACE = re.compile(f"(?<=[{CJK}])\n(?=[{CJK}])")
 
 
 def windows(utterances: Sequence[Utterance], most: float) -> dict[str, list[Utterance]]:
@@ -84,7 +84,12 @@ def join(
     return whole
 
 
+def join_texts(texts: Iterable[str]) -> str:
+    """Return texts one after the other, with a space between them where their script has spaces."""
+    text = "\n".join(filter(None, (text.strip() for text in texts)))
+    return NO_SPACE.sub("", text).replace("\n", " ")
+
+
 def _after(one: Hypothesis, two: Hypothesis) -> Hypothesis:
-    text = "\n".join(filter(None, (one.text.strip(), two.text.strip())))
-    text = NO_SPACE.sub(lambda match: match[0].replace("\n", ""), text).replace("\n", " ")
+    text = join_texts((one.text, two.text))
     return Hypothesis(text, one.logp + two.logp, one.finished and two.finished)

@@ -18,7 +18,7 @@ from audiorl.errors import UserError
 from audiorl.infer import transcribe as transcribing
 from audiorl.infer.decode import Transcriber
 from audiorl.infer.transcribe import Hypothesis, transcribe
-from audiorl.infer.windows import join, windows
+from audiorl.infer.windows import join, join_texts, windows
 
 
 def recording(path: Path, words: list[float], pause: float = 0.3, **fields) -> Utterance:
@@ -171,3 +171,17 @@ def test_windows_serve_a_family_that_hears_no_more(tmp_path, model, monkeypatch)
         else:
             with pytest.raises(UserError, match=r"hears 0 to 2 s; .*decode\.window_seconds"):
                 transcriber.decode(PolicyEngine(model), data, stamp)
+
+
+@pytest.mark.parametrize(
+    ("parts", "whole"),
+    [
+        (["go on ", " then"], "go on then"),
+        (["今天", "好"], "今天好"),
+        (["中", "文", "字"], "中文字"),
+        (["今天", "", "iPhone", "好"], "今天 iPhone 好"),
+        (["", ""], ""),
+    ],
+)
+def test_parts_are_joined_as_their_script_is_written(parts: list[str], whole: str) -> None:
+    assert join_texts(parts) == whole
