@@ -53,7 +53,7 @@ def test_readers_noises_and_sounds_of_test_are_nowhere_else(corpus: Path, tmp_pa
     assert "NOT OFFICIAL: train is what readers 27 say" in said
     sets = {folder.name: read_utterances(folder) for folder in tmp_path.iterdir()
             if (folder / "text").exists()}  # fmt: skip
-    assert len(sets) == 3 * 5 + 2
+    assert len(sets) == 3 * 5 + 3
     held_out = {name: found for name, found in sets.items() if name.startswith("test")}
     seen = {name: found for name, found in sets.items() if name not in held_out}
     for of in (lambda u: u.id.rpartition("-1-")[0][-2:], lambda u: u.tags.get("noise", "")):
@@ -62,6 +62,9 @@ def test_readers_noises_and_sounds_of_test_are_nowhere_else(corpus: Path, tmp_pa
     assert [len(sets[name]) for name in ("train", "dev", "test")] == [9, 4, 7]
     assert len(sets["train_noisy"]) == 27 and len(sets["test_nospeech"]) == 60
     assert all(not u.text for u in sets["dev_nospeech"])
+    mixed = {u.id for u in sets["dev_mixed"]}
+    assert len(mixed) == len(sets["dev_noisy"]) + 60
+    assert not mixed & {u.id for name in ("train_nospeech", "test_nospeech") for u in sets[name]}
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.flac")}
     assert "up to date" in run(LOCAL / "data.sh", "--corpus", corpus, "--out", tmp_path).stdout
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.flac")} == before

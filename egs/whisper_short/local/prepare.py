@@ -9,8 +9,9 @@ For each set S, beside the recordings as they are (S):
   S_10db, S_5db   noise at this SNR: white, pink, hum; of the test sets brown, music, babble
   S_room          the echo of a room
 and train_noisy and dev_noisy, which are the noisy ones of both, and train_nospeech,
-dev_nospeech, test_nospeech: sounds without speech, 1 to 12 s long. The kinds of noise and of
-sounds in test are heard nowhere else. --no_speech sets how many recordings there are.
+dev_nospeech, test_nospeech: sounds without speech, 1 to 12 s long; dev_mixed is dev_noisy and
+dev_nospeech. The kinds of noise and of sounds in test are heard nowhere else. --no_speech sets how
+many recordings there are.
 
 examples:
   local/data.sh --corpus /data/LibriSpeech
@@ -68,9 +69,14 @@ def main() -> None:
     ids = "".join(u.id for found in sets.values() for u in found)
     origin = {"version": VERSION, "utterances": zlib.crc32(ids.encode()), "sounds": args.no_speech}
     claim(args.out, origin)
-    write_sets(sets, args.out, read_genders(corpus / "SPEAKERS.TXT"))
-    for name, kinds in SOUNDS.items():
-        write_no_speech(args.out, f"{name}_nospeech", kinds, args.no_speech)
+    noisy = write_sets(sets, args.out, read_genders(corpus / "SPEAKERS.TXT"))
+    silent = {
+        name: write_no_speech(args.out, f"{name}_nospeech", kinds, args.no_speech)
+        for name, kinds in SOUNDS.items()
+    }
+    # Where only some have speech, an empty transcript is one that was forgotten.
+    told = [replace(u, id=u.id.replace("-", "-dev-"), text="[no speech]") for u in silent["dev"]]
+    write_set(args.out / "dev_mixed", [*noisy["dev"], *told], {})
 
 
 def split(parts: dict[str, list[Utterance]]) -> dict[str, list[Utterance]]:
@@ -111,7 +117,11 @@ def spread(utterances: list[Utterance], most: int) -> list[Utterance]:
     return [chosen[int(i * len(chosen) / most)] for i in range(most)]
 
 
-def write_sets(sets: dict[str, list[Utterance]], out: Path, genders: dict[str, str]) -> None:
+def write_sets(
+    sets: dict[str, list[Utterance]], out: Path, genders: dict[str, str]
+) -> dict[str, list[Utterance]]:
+    """Write the sets in all conditions; return the noisy ones of each."""
+    noisy = {}
     for name, utterances in sets.items():
         write_set(
             out / name,
@@ -124,9 +134,10 @@ def write_sets(sets: dict[str, list[Utterance]], out: Path, genders: dict[str, s
             condition: write_condition(out, f"{name}_{condition}", utterances, make)
             for condition, make in {**conditions, "room": echo_maker()}.items()
         }
+        noisy[name] = [u for found in made.values() for u in found]
         if name != "test":
-            listed = [u for found in made.values() for u in found]
-            write_set(out / f"{name}_noisy", listed, {})
+            write_set(out / f"{name}_noisy", noisy[name], {})
+    return noisy
 
 
 Maker = Callable[[int, Utterance], tuple[str, Callable[[], np.ndarray]]]
@@ -177,7 +188,7 @@ def write_condition(
     return listed
 
 
-def write_no_speech(out: Path, name: str, kinds: tuple[str, ...], count: int) -> None:
+def write_no_speech(out: Path, name: str, kinds: tuple[str, ...], count: int) -> list[Utterance]:
     listed = []
     for index in progress(range(count), f"making {name}", unit="utt"):
         kind = kinds[index % len(kinds)]
@@ -189,6 +200,7 @@ def write_no_speech(out: Path, name: str, kinds: tuple[str, ...], count: int) ->
         uid = f"{kind}-{index:03d}"
         listed.append(Utterance(uid, path, "", kind, tags={"noise": kind}))
     write_set(out / name, listed, {})
+    return listed
 
 
 def write_audio(path: Path, render: Callable[[], np.ndarray]) -> str:
