@@ -132,8 +132,20 @@ def remove_leftovers(found: Iterable[Path]) -> None:
     """Remove temporary files and folders, `.<name>.<process>.tmp`, whose process was killed."""
     for path in list(found):
         writer = path.name.split(".")[-2]
-        if writer.isdigit() and not Path(f"/proc/{writer}").exists():
+        if writer.isdigit() and not _is_written(path, writer):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _is_written(path: Path, writer: str) -> bool:
+    """Return whether its writer is there; a younger process has only got the same number."""
+    try:
+        fields = Path(f"/proc/{writer}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        modified = path.stat().st_mtime
+    except (OSError, UnicodeDecodeError):
+        return False
+    started = int(fields[19]) / os.sysconf("SC_CLK_TCK")  # s after the machine's start
+    age = time.clock_gettime(time.CLOCK_BOOTTIME) - started
+    return age >= time.time() - modified
 
 
 def sha256(path: str | Path) -> str:

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from deaths import a_dead_process
 
 from audiorl.errors import UserError
 from audiorl.runtime import locks
+from audiorl.runtime.files import remove_leftovers
 from audiorl.runtime.locks import exclusive
 
 HOLD = """\
@@ -108,3 +110,13 @@ def test_what_a_killed_holder_was_writing_is_removed(tmp_path: Path) -> None:
         assert [path.exists() for path in gone + kept] == [True, False, True, True, True]
     with exclusive(tmp_path):
         assert [path.exists() for path in gone + kept] == [False, False, True, True, True]
+
+
+def test_a_file_of_a_process_whose_number_another_has_got_is_removed(tmp_path: Path) -> None:
+    old, new = tmp_path / f".old.{os.getpid()}.tmp", tmp_path / f".new.{os.getpid()}.tmp"
+    for path in (old, new):
+        path.write_text("")
+    boot = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    os.utime(old, (boot, boot))
+    remove_leftovers([old, new])
+    assert new.exists() and not old.exists()
