@@ -146,7 +146,7 @@ class GRPO:
         self.mismatch = Mismatch()  # of a step
 
     def step(self, step: int, utterances: Sequence[Utterance], rate: float) -> StepOutput:
-        """One step on B utterances, with G hypotheses each, at `rate` times the inputs rate."""
+        """One step on B utterances, with G hypotheses each, at `rate` times the learning rate."""
         phases = Phases(self.device, self.placement and self.placement.enter)
         self.mismatch = Mismatch()
         batch = self.collect(step, utterances, phases)  # encode, rollout, reward
@@ -179,6 +179,8 @@ class GRPO:
 
         Memory that ends in it would else end hours later, at the first step with such prompts.
         """
+        if self.placement:
+            self.placement.enter("update")
         rl, model = self.config, self.model
         rows, length = len(utterances) * rl.num_generations, rl.max_completion_length
         spoken = [i for i in (~model.forbidden).nonzero()[:, 0].tolist() if i not in model.stop_ids]
