@@ -6,25 +6,18 @@ audiorl. In audiorl's environment, before any stage:
   export AUDIORL_CODEC_SERVER="/opt/cosyvoice/bin/python /path/to/tools/serve_cosyvoice.py"
 
 with codec.type: cosyvoice2 (cosyvoice3), and the folder of the model as codec.pretrained, which
-follows as the argument. The protocol stands in audiorl/models/codec/served.py.
+follows as the argument.
 """
 
 import hashlib
-import json
-import os
 import sys
 import tempfile
 from pathlib import Path
 
-answers = os.fdopen(os.dup(1), "w")
-os.dup2(2, 1)  # what the libraries print goes to the standard error: answers alone go out
-
-import soundfile  # noqa: E402
-import torch  # noqa: E402
-from cosyvoice.cli.cosyvoice import AutoModel  # noqa: E402
-from safetensors.torch import load_file, save_file  # noqa: E402
-
-READ = 16000  # Hz
+import soundfile
+import torch
+from codec_server import READ, serve  # before what prints
+from cosyvoice.cli.cosyvoice import AutoModel
 
 
 class Codec:
@@ -81,24 +74,8 @@ class Codec:
             if whole:
                 found["vector"] = frontend._extract_spk_embedding(file.name).flatten()
                 found["mel"] = frontend._extract_speech_feat(file.name)[0][0]
-        return {name: part.cpu().contiguous() for name, part in found.items()}
-
-
-def main():
-    codec = Codec(sys.argv[1])
-    for line in sys.stdin:
-        request = json.loads(line)
-        try:
-            given = load_file(request["file"]) if "file" in request else {}
-            answer, found = getattr(codec, request["op"])(given)
-            if found:
-                save_file(found, request["out"])
-            answer = {"ok": True, **answer}
-        except Exception as error:
-            answer = {"ok": False, "error": f"{type(error).__name__}: {error}"}
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
+        return found
 
 
 if __name__ == "__main__":
-    main()
+    serve(Codec(sys.argv[1]))

@@ -146,7 +146,7 @@ def _codec(config: Config) -> Iterator[Rule]:
         yield from _pretrained("codec.pretrained", config.codec.pretrained)
     elif not os.environ.get(CODEC_SERVER):
         message = f"{kind} runs in its own environment; set {CODEC_SERVER} to the command that "
-        yield ("codec.type",), message + "serves it (tools/serve_cosyvoice.py)"
+        yield ("codec.type",), message + f"serves it (tools/{SERVED[kind]})"
     shape = {} if not os.path.isdir(lm) or why_unreadable(lm) else read_shape(lm)
     wanted = (shape.get("tokens_of") or {}).get("kind", kind)
     if wanted != kind:

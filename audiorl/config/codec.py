@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     from audiorl.config.schema import Config
 
 
-SERVED = ("cosyvoice2", "cosyvoice3")
+# The codecs that a program serves in an environment of its own, and those of `tools/` that do.
+SERVED = {
+    **dict.fromkeys(("cosyvoice2", "cosyvoice3"), "serve_cosyvoice.py"),
+    "xcodec2_served": "serve_xcodec2.py",
+}
 CODEC_SERVER = "AUDIORL_CODEC_SERVER"  # environment variable with the command that serves them
 
 
@@ -25,7 +29,8 @@ class CodecShape:
     type: str = key(
         "native",
         "native: trained in stage 3; a pretrained one of transformers, of whose codebooks the "
-        "first is used; or one that a program serves in its own environment (cosyvoice2, 3)",
+        "first is used; or one that a program serves in its own environment (cosyvoice2, 3, "
+        "xcodec2_served)",
         choices=("native", "xcodec2", "neucodec", "mimi", "dac", *SERVED),
     )
     pretrained: str = key("", "folder or hub name of a pretrained codec; native has none")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 # The codecs that pretrained speech LMs were trained with, by layout: other tokens mean nothing.
-CODECS = {"llasa": ("xcodec2",), "cosyvoice": ("cosyvoice2", "cosyvoice3")}
+CODECS = {"llasa": ("xcodec2", "xcodec2_served"), "cosyvoice": ("cosyvoice2", "cosyvoice3")}
 
 
 @dataclass

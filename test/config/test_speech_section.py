@@ -15,7 +15,8 @@ LLASA = f"tokenizer: {{type: pretrained}}\nllm: {{pretrained: some/llasa}}\n{XCO
     [
         (
             LLASA.replace(XCODEC, "") + "speech: {layout: llasa, speakers: none}",
-            "c.yaml:4: codec.type: llasa speaks the tokens of xcodec2; set codec.type: xcodec2.",
+            "c.yaml:4: codec.type: llasa speaks the tokens of xcodec2 or xcodec2_served; set "
+            "codec.type: xcodec2.",
         ),
         (
             XCODEC + "speech: {layout: llasa, speakers: none}",

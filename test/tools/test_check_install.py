@@ -48,10 +48,13 @@ def imported(tree: ast.AST) -> set[str]:
     return {name.partition(".")[0] for name in names} - set(sys.stdlib_module_names)
 
 
+OF_SERVED = {"cosyvoice", "xcodec2"}  # tools/serve_*.py run in environments that have these
+
+
 def imports_of(*patterns: str) -> dict[str, Path]:
     """Module -> a file that imports it, but for modules of the repository itself."""
     files = [path for pattern in patterns for path in ROOT.glob(pattern) if path != Path(__file__)]
-    own = {path.stem for path in files} | {"audiorl"}
+    own = {path.stem for path in files} | {"audiorl"} | OF_SERVED
     found = {}
     for path in files:
         for name in imported(ast.parse(path.read_text(encoding="utf-8"))) - own:

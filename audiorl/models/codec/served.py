@@ -1,4 +1,4 @@
-"""Codecs that run in an environment of their own: CosyVoice's speech tokenizer, flow and vocoder.
+"""Codecs that run in an environment of their own: CosyVoice's, and X-codec2 as published.
 
 The environment variable AUDIORL_CODEC_SERVER holds the command that serves one; codec.pretrained
 follows it as the last argument. A config names no command, so that none from outside is run. Its
@@ -7,7 +7,8 @@ answers (`audiorl.runtime.line_server`; numbered tensors, one of each wave or ro
     hello                                     kind, fingerprint, codebook_size, token_rate,
                                               sample_rate, output_rate, speaker_size
     encode  wave_0 …                          tokens_0 …
-    prompt  wave_0                            tokens_0, vector_0, mel_0
+    prompt  wave_0                            tokens_0, vector_0, mel_0 (the last two if
+                                              speaker_size is not 0)
     decode  tokens_0, prompt_0, vector_0,     wave_0 …
             mel_0 …
 """
@@ -36,7 +37,6 @@ SERVED_FACTS = "codebook_size token_rate sample_rate output_rate speaker_size".s
 class ServedCodec(nn.Module):
     """A `Codec` that another program computes; the fingerprint stands in the place of weights."""
 
-    continues_prompts = True
     codebooks = 1
 
     def __init__(self, settings: CodecSettings, saved: bool = False) -> None:
@@ -56,6 +56,7 @@ class ServedCodec(nn.Module):
         facts, _ = self.server.call("hello")
         for fact in SERVED_FACTS:
             setattr(self, fact, facts[fact])
+        self.continues_prompts = self.speaker_size > 0  # else tokens carry the voice
         if facts["kind"] != self.type:
             raise UserError(f"{name} serves {facts['kind']}; set codec.type, or start another.")
         known = torch.tensor(list(bytes.fromhex(facts["fingerprint"])), dtype=torch.uint8)
@@ -89,11 +90,14 @@ class ServedCodec(nn.Module):
         return waves
 
     def speaker(self, waves: Sequence[Tensor]) -> Tensor:
+        if not self.speaker_size:
+            return torch.zeros(len(waves), 0)
         return torch.stack([self.prompt(wave).vector for wave in waves])
 
     def prompt(self, wave: Tensor, text: str = "") -> Voice:
         _, found = self.server.call("prompt", _numbered(wave=[wave]))
-        return Voice(text, found["tokens_0"].tolist(), found["vector_0"], found["mel_0"])
+        parts = {name: found[f"{name}_0"] for name in ("vector", "mel") if self.speaker_size}
+        return Voice(text, found["tokens_0"].tolist(), **parts)
 
     def fingerprint(self) -> str:
         """Return what the server says; UserError if a saved codec had another."""
