@@ -31,7 +31,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_everything_is_there(work: Path) -> None:
-    check_speech(work, ["test", "test_hard"], "cer")
+    check_speech(work, ["test", "test_unusual", "test_hard"], "cer")
 
 
 def test_each_system_learnt_by_its_own_loss(work: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -27,14 +27,14 @@ BABBLE_TALKERS, CROWD_TALKERS = 4, 12
 class Corpus:
     """What a recipe generates: its sets, who speaks in them, and what is said, by language.
 
-    `hard` are the sentences of the sets' hard share. Another `version` is another corpus.
+    `hard` are the sentences of the sets' hard share, by kind. Another `version` is another corpus.
     """
 
     version: int | str
     sets: Sequence[SetSpec]
     people: Callable[[str, str], list[Speaker]]  # of a group, in a language
     grammars: Mapping[str, Grammar]
-    hard: Grammar | None = None
+    hard: Mapping[str, Grammar] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Planner:
         self.spec = spec
         self.seed = seed
         self.grammar = corpus.grammars[language]
-        self.hard = corpus.hard
+        self.hard = corpus.hard.get(spec.hard_kind)
         self.people = corpus.people(spec.group, language)
 
     def plan(self, index: int) -> Plan:

@@ -11,8 +11,8 @@ class SetSpec:
 
     `buckets` (first, last) are the sentences it may use: disjoint between sets that must not
     share any. `joined` are the shares of utterances of 1, 2 ... sentences, `longest` the most
-    words of a sentence; the `hard` share of them is from the corpus's hard grammar, as long as
-    that makes them. `snr` is in dB, drawn uniformly but for the `clean` share; `t60`, and the
+    words of a sentence; the `hard` share of them is from the corpus's grammar `hard_kind`, as long
+    as that makes them. `snr` is in dB, drawn uniformly but for the `clean` share; `t60`, and the
     silence before (`lead`) and after (`tail`), in seconds; `level` in dB. A set without `audio` is
     text alone; of one with `prompts`, utt2prompt names another utterance of each speaker.
     """
@@ -31,6 +31,7 @@ class SetSpec:
     tiers: tuple[str, ...] = ("train",)
     speech: bool = True
     hard: float = 0.0
+    hard_kind: str = "hard"
     lead: tuple[float, float] = (0.1, 0.4)
     tail: tuple[float, float] = (0.15, 0.4)
     level: tuple[float, float] = (-30.0, -20.0)

@@ -1,7 +1,8 @@
 """What trips speech synthesis: repetition, tongue twisters, numbers, length, names never heard.
 
-The kinds are those of the hard sets of Seed-TTS-Eval and CV3-Eval; the sentences are our own, and
-a few tongue twisters that everybody knows.
+The kinds of HARD are those of the hard sets of Seed-TTS-Eval and CV3-Eval; the sentences are our
+own, and a few tongue twisters that everybody knows. UNUSUAL has everyday words alone, in sentences
+of 9 to 15 words that the everyday grammar does not make.
 """
 
 from __future__ import annotations
@@ -155,3 +156,35 @@ HARD_TOPICS = {
 }
 
 HARD = Grammar(HARD_SLOTS, HARD_TOPICS, [], {}, polish=polish)
+
+UNUSUAL_TOPICS = {
+    "pair": [
+        "it is {climate} in {place} and {climate} in {place} on {day}",
+        "{name} is {action} in the {room} and the {animal} is {action}",
+        "turn {turn} after the {side} and turn {turn} after the {side}",
+        "my {relative} is {feeling} and my {relative} is {feeling} on {day}",
+        "open the {room} {thing} and close the {thing} in the {room}",
+        "take me to the {spot} and find the nearest {spot} in {place}",
+    ],
+    "list": [
+        "{name} {name} {name} and {name} are {action} in the {room}",
+        "the {animal} the {animal} and the {animal} are {action} in the {room}",
+        "there was {weather} {weather} {weather} and {weather} in {place} on {day}",
+        "bring a {object} a {object} a {object} and a {object}",
+        "my {relative} has a {size} {colour} {animal} and a {colour} {animal}",
+    ],
+    "again": [
+        "the {animal} is {action} and {action} and {action} in the {room}",
+        "it is {climate} and {climate} and {climate} and {climate} in {place}",
+        "turn {turn} and {turn} and {turn} again after the {side}",
+        "it was {number} degrees and {number} degrees and {number} degrees",
+    ],
+    "number": [
+        "there are {number} people in the {room} and {number} in the {room}",
+        "page {big} and page {big} of the {size} book",
+        "the {vehicle} to {place} leaves at {clock} and at {clock}",
+        "there was {weather} and it was {number} degrees in {place}",
+    ],
+}
+
+UNUSUAL = Grammar(SLOTS, UNUSUAL_TOPICS, [], {}, polish=polish)

@@ -11,7 +11,7 @@ import sys
 from functools import partial
 
 import sentences_en as english
-from hard_sentences import HARD
+from hard_sentences import HARD, UNUSUAL
 from make_corpus import VERSION, main
 from plans import Corpus
 from sentences import Grammar
@@ -46,11 +46,13 @@ SETS = [
     spoken("rl", 1000, "voices", RL, keyword_share=0.15, tiers=("train", "rl"), audio=False),
     spoken("rl_dev", 100, "voices", RL_DEV, keyword_share=0.15, tiers=("train", "rl"), audio=False),
     spoken("test", 200, "voices", TEST),
-    spoken("test_hard", 120, "voices", TEST, hard=1.0),
+    spoken("test_unusual", 120, "voices", TEST, hard=1.0, hard_kind="unusual"),
+    spoken("test_hard", 60, "voices", TEST, hard=1.0),
 ]
+KINDS = {"hard": HARD, "unusual": UNUSUAL}
 
 # Raise the last number when the same options make other sentences or other sound.
-CORPUS = Corpus(f"{VERSION} tts 2", SETS, people, {"en": EVERYDAY}, HARD)
+CORPUS = Corpus(f"{VERSION} tts 2", SETS, people, {"en": EVERYDAY}, KINDS)
 
 # Voices are to be cloned: many to learn from, and in the test set others, each with a prompt.
 MANY_SETS = [
@@ -61,7 +63,7 @@ MANY_SETS = [
     spoken("rl_dev", 96, "many", RL_DEV, audio=False),
     spoken("zero_shot", 192, "unheard", TEST, prompts=True),
 ]
-MANY = Corpus(f"{VERSION} many 1", MANY_SETS, people, {"en": EVERYDAY}, HARD)
+MANY = Corpus(f"{VERSION} many 1", MANY_SETS, people, {"en": EVERYDAY})
 
 
 def of_voices() -> None:
