@@ -30,6 +30,14 @@ def a_dead_process() -> int:
     return child
 
 
+def is_running(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
+
+
 def kill() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 

@@ -76,7 +76,10 @@ PURPOSE = {
 
 
 # Engines in environments of their own: what prints the version.
-ENGINES = {"vllm": "import vllm; from vllm import LLM; print(vllm.__version__)"}
+ENGINES = {
+    "vllm": "import vllm; from vllm import LLM; print(vllm.__version__)",
+    "sglang": "import sglang; from sglang.srt.entrypoints import engine; print(sglang.__version__)",
+}
 
 
 class Package(NamedTuple):
@@ -212,9 +215,8 @@ def engine_line(name: str, folder: Path = ROOT / "tools" / "engines") -> str:
     """Return whether an engine of rollout is installed, and works."""
     python = folder / name / "bin" / "python"
     if not python.exists():
-        return (
-            f"rl.engine: {name} (optional): not installed; tools/install_engine.sh {name} [--cpu]"
-        )
+        cpu = " [--cpu]" if name == "vllm" else ""
+        return f"rl.engine: {name} (optional): not installed; tools/install_engine.sh {name}{cpu}"
     command = [str(python), "-c", ENGINES[name]]
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
     lines = (done.stderr if done.returncode else done.stdout).strip().splitlines() or ["no answer"]

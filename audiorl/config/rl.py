@@ -45,8 +45,8 @@ class RLConfig:
     )
     engine: str = key(
         "native",
-        "samples responses: native, the policy itself; vllm, in an environment of its own "
-        "(tools/install_engine.sh); or one of yours in engines/",
+        "samples responses: native, the policy itself; vllm or sglang, in environments of their "
+        "own (tools/install_engine.sh); or one of yours in engines/",
     )
     engine_python: str = key(
         "", "Python of the engine's environment; empty: tools/engines/<engine>", resume=True

@@ -101,6 +101,7 @@ class Engine(ABC):
     # a resumed run goes on as if it had never stopped.
     exact = True
     repetition_aware = False  # whether it knows `Sampling.repetition_window`
+    truncates = True  # whether it knows `Sampling.top_k` and `top_p`
 
     def __init__(self, policy: Policy, rl: RLConfig | None = None) -> None:
         """`rl`: settings of the engine, for one that has any."""

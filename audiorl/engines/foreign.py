@@ -40,10 +40,18 @@ class ForeignEngine(Engine):
     exact = False
     name: ClassVar[str]  # of the engine, and of its environment in tools/engines
     script: ClassVar[Path]
+    dtypes = (torch.float32, torch.bfloat16)  # of embeddings that it reads
 
     def __init__(self, policy: Policy, rl: RLConfig) -> None:
         super().__init__(policy, rl)
         lm = policy.llm
+        dtype = lm.lm_head.weight.dtype
+        if dtype not in self.dtypes:
+            known = " and ".join(str(known).removeprefix("torch.") for known in self.dtypes)
+            raise UserError(
+                f"rl.engine: {self.name} reads embeddings in {known} alone; set llm.dtype to it, "
+                "or native."
+            )
         self.longest = min(
             MOST_POSITIONS, getattr(lm.config, "max_position_embeddings", MOST_POSITIONS)
         )
@@ -52,7 +60,7 @@ class ForeignEngine(Engine):
         facts, _ = self.link.call(
             "load",
             model=shape,
-            dtype=str(lm.lm_head.weight.dtype).removeprefix("torch."),
+            dtype=str(dtype).removeprefix("torch."),
             max_model_len=self.longest,
             share=MEMORY_SHARES[rl.placement],
             sleeps=rl.placement == "alternate",
@@ -150,6 +158,8 @@ class ForeignEngine(Engine):
             why = f"counts positions, and a {self.policy.family} does otherwise"
         elif sampling.repetition_window:
             why = "has no repetition-aware sampling (decode.repetition_window: 0 turns it off)"
+        elif not self.truncates and (sampling.top_k or sampling.top_p < 1):
+            why = "gives no log-probabilities of top_k and top_p (0 and 1 turn them off)"
         elif length > self.longest:
             why = f"reads {self.longest} tokens at most, and prefix and response may have {length}"
         else:
@@ -171,5 +181,6 @@ def model_shape(lm: LanguageModel, engine: str) -> dict[str, Any]:
         **json.loads(lm.config.to_json_string(use_diff=False)),
         "architectures": [architecture],
         "vocab_size": lm.vocab_size,
+        "eos_token_id": None,  # each request names its stop ids
         "tie_word_embeddings": tied,
     }

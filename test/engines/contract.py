@@ -5,6 +5,7 @@ An engine of yours passes when every function here does, for your policies: see 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -26,6 +27,7 @@ SAMPLINGS = (
     Sampling(temperature=0.9, top_k=9, top_p=0.9),
 )
 GREEDY = Sampling(greedy=True)
+HOT = Sampling(temperature=2.0)  # a trained model, too, draws unlike responses
 GROUP = 4
 LIMIT = 10
 ROUNDING = {"rtol": 0, "atol": 1e-4}
@@ -108,11 +110,12 @@ def greedy_takes_the_best_token(make: Factory, case: Case) -> None:
 def responses_end_at_any_stop_id(make: Factory, case: Case) -> None:
     """Also the shape of a rollout: mask, padding, finished, and the longest a response may be."""
     policy, before = case.policy, case.policy.stop_ids
-    plain = [i for ids in responses(sample(make(policy), case)) for i in ids if i not in before]
+    drawn = responses(sample(make(policy), case, HOT))
+    plain = [i for ids in drawn for i in ids if i not in before]
     ranked = sorted(set(plain), key=lambda i: (plain.count(i), i))
     policy.stop_ids = (*before, ranked[len(ranked) // 2], ranked[-2])
     try:
-        rollout = sample(make(policy), case)
+        rollout = sample(make(policy), case, HOT)
     finally:
         stops, policy.stop_ids = policy.stop_ids, before
     rows = len(case.inputs) * GROUP
@@ -135,12 +138,12 @@ def responses_end_at_any_stop_id(make: Factory, case: Case) -> None:
 
 
 def the_longest_response_is_cut(make: Factory, case: Case) -> None:
-    whole = sample(make(case.policy), case)
-    assert not whole.finished.all()
+    whole, stops = sample(make(case.policy), case, HOT), set(case.policy.stop_ids)
+    assert whole.mask.sum(1).max() > 3
     for limit in (1, 3):
-        rollout = sample(make(case.policy), case, max_length=limit)
+        rollout = sample(make(case.policy), case, HOT, max_length=limit)
         assert [ids[:limit] for ids in responses(whole)] == list(responses(rollout))
-        done = [case.policy.stop_ids[0] in ids for ids in responses(rollout)]
+        done = [not stops.isdisjoint(ids) for ids in responses(rollout)]
         assert rollout.finished.tolist() == done
 
 
@@ -168,8 +171,8 @@ def draws_decide_alone(make: Factory, case: Case) -> None:
         for others in (places[::-1], places[1:2]):
             expected = [ids for i in others for ids in before[i * GROUP : (i + 1) * GROUP]]
             assert list(responses(sample(engine, case, sampling, others))) == expected
-    assert list(responses(sample(engine, case, step=4))) != list(responses(sample(engine, case)))
-    one = list(responses(sample(engine, case)))
+    one = list(responses(sample(engine, case, HOT)))
+    assert list(responses(sample(engine, case, HOT, step=4))) != one
     assert len({tuple(ids) for ids in one}) > len(case.inputs)  # members draw for themselves
 
 
@@ -187,16 +190,21 @@ def a_greedy_row_follows_each_group(make: Factory, case: Case) -> None:
 
 
 def sync_takes_all_weights(make: Factory, case: Case) -> None:
-    """Each parameter is perturbed, alone too; the engine then samples from what it has become."""
+    """All parameters are perturbed, and each alone (of the layers, the first one's).
+
+    The engine then samples from what the policy has become.
+    """
     engine, policy = make(case.policy), case.policy
     saved = {name: p.detach().clone() for name, p in policy.llm.named_parameters()}
     generator = torch.Generator().manual_seed(11)
     before = sample(engine, case)
     try:
-        for chosen in [*([name] for name in saved), list(saved)]:
+        alone = [[name] for name in saved if not re.search(r"\.[1-9]\d*\.", name)]
+        for chosen in [*alone, list(saved)]:
             with torch.no_grad():
                 for name, parameter in policy.llm.named_parameters():
-                    noise = 0.3 * torch.randn(parameter.shape, generator=generator)
+                    size = 0.3 * saved[name].float().square().mean().sqrt().clamp(min=0.1).cpu()
+                    noise = size * torch.randn(parameter.shape, generator=generator)
                     parameter.copy_(saved[name] + noise.to(parameter) * (name in chosen))
             engine.sync()
             rollout = sample(engine, case)

@@ -13,6 +13,7 @@ import contract
 import pytest
 import torch
 from contract import Case
+from deaths import is_running
 from test_contract import TEXTS
 from tiny import move_adapters, sing, tiny_config, tiny_model
 
@@ -182,14 +183,6 @@ def test_a_killed_trainer_leaves_no_process(tmp_path: Path) -> None:
             return
         time.sleep(0.05)
     pytest.fail("the worker outlives its trainer")
-
-
-def is_running(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state != "Z"
 
 
 @pytest.fixture

@@ -1,13 +1,11 @@
-"""The contract with real vLLM, and its defects that the worker goes round.
-
-Skipped where vLLM is not installed: tools/install_engine.sh vllm --cpu; or name the Python of its
-environment in AUDIORL_VLLM_PYTHON. About 20 s of the processor a process of vLLM.
-"""
+"""The contract with real vLLM, and its defects that the worker goes round."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,30 +14,21 @@ import pytest
 import tiny_families
 import torch
 from contract import Case
+from real_vllm import PYTHON, SETTINGS, WIDE, needs_vllm
 from test_contract import TEXTS, untie
-from tiny import sing, tiny_config, tiny_model, write_set
+from tiny import move_adapters, sing, tiny_config, tiny_model, write_set
 from tiny_speech import tiny_speech_lm
 
-from audiorl.config.rl import RLConfig
+from audiorl.config.lora import LoRAConfig
 from audiorl.engines.engine import make_engine
 from audiorl.engines.foreign import WORKERS
 from audiorl.engines.vllm import VllmEngine
 from audiorl.errors import UserError
 from audiorl.models.policy import Policy
+from audiorl.rl.mismatch import FIRST_LIMIT
 
-PYTHON = os.environ.get("AUDIORL_VLLM_PYTHON") or RLConfig().python_of("vllm")
-pytestmark = pytest.mark.skipif(
-    not Path(PYTHON).exists(), reason="needs vLLM: tools/install_engine.sh vllm --cpu"
-)
-# vLLM's attention on a CPU has heads of 32 at least.
-WIDE = {
-    "llm.hidden_size": 64,
-    "llm.num_attention_heads": 2,
-    "llm.num_key_value_heads": 1,
-    "adaptor.hidden_size": 64,
-}
+pytestmark = needs_vllm
 FAMILIES = ("granite_speech", "qwen2_audio")
-SETTINGS = {"rl.engine": "vllm", "rl.engine_python": PYTHON}
 
 
 def waves() -> list[torch.Tensor]:
@@ -104,7 +93,7 @@ RELOAD = """        self.llm.collective_rpc(
             "reload_weights", kwargs={"weights_iterator": iter(weights.items())}
         )
 """
-CUT = '                options["enable_chunked_prefill"] = False\n'
+CUT = '            options["enable_chunked_prefill"] = False\n'
 
 
 def test_a_tied_head_stays_old_unless_it_is_packed_again(tmp_path: Path, monkeypatch) -> None:
@@ -155,3 +144,49 @@ def test_sleep_is_a_capability_to_ask_for(tmp_path: Path) -> None:
         engine.sleep()
         assert engine.is_asleep == engine.can_sleep == torch.cuda.is_available()
         assert torch.equal(contract.sample(engine, case).tokens, before.tokens)
+
+
+def test_adapters_arrive_merged(tmp_path: Path) -> None:
+    policy = tiny_model(WIDE, spread=3.0)
+    policy.adapt(LoRAConfig(rank=2, targets=["llm"]), 0)
+    case = Case(policy, waves())
+    with start(policy) as engine:
+        for _ in range(2):
+            move_adapters(policy, 0.2)
+            apart = {name: p.clone() for name, p in policy.llm.named_parameters()}
+            engine.sync()
+            contract.logps_are_those_of_the_update(
+                lambda policy: engine, case, contract.SAMPLINGS[0]
+            )
+            assert all(torch.equal(p, apart[name]) for name, p in policy.llm.named_parameters())
+
+
+def test_bfloat16_from_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it differs by is rounding; and one sentence when the server is gone."""
+    monkeypatch.setenv("AUDIORL_ENGINE_TOKEN", "a secret of the tests")
+    port = 19000 + os.getpid() % 10000
+    words = [PYTHON, "-E", str(VllmEngine.script), f"--listen=127.0.0.1:{port}"]
+    policy = tiny_model({**WIDE, "llm.dtype": "bfloat16"})
+    case = Case(policy, waves())
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            assert any("listening" in line for line in server.stderr)
+            engine = start(policy, **{"rl.engine_url": f"http://127.0.0.1:{port}"})
+            rollout = contract.sample(engine, case)
+            scored = contract.update_logps(case, rollout, contract.SAMPLINGS[0])
+            gap = (scored - rollout.logps).abs()[rollout.mask].mean()
+            assert 0 < gap < FIRST_LIMIT / 4
+        finally:
+            server.kill()
+        server.wait()
+        with pytest.raises(UserError, match=r"vllm at http.* does not answer .*; start it, then"):
+            contract.sample(engine, case)
+
+
+def test_a_killed_engine(tmp_path: Path) -> None:
+    case = Case(tiny_model(WIDE), waves())
+    with start(case.policy) as engine:
+        contract.sample(engine, case)
+        os.kill(engine.link.pid, signal.SIGKILL)
+        with pytest.raises(UserError, match=r"vllm ended \(by signal 9\) .* Run the same command"):
+            contract.sample(engine, case)

@@ -1,4 +1,4 @@
-"""Calls of an engine's worker: on its pipe by one trainer, or over HTTP by token.
+"""What workers of engines share, and their calls: on a pipe by one trainer, or over HTTP by token.
 
 Workers run in the Python of their engine and import nothing of audiorl. A call is a name, options
 (JSON) and tensors (safetensors):
@@ -20,16 +20,62 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import time
 from argparse import ArgumentParser
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any, BinaryIO
 
+import torch
 from safetensors.torch import load, load_file, save, save_file
+from torch import Tensor
 
 TOKEN = "AUDIORL_ENGINE_TOKEN"
 BEAT = 5.0  # s between signs of life
+
+
+class Worker:
+    """A language model that continues embeddings, with weights that are sent to it.
+
+    That of an engine defines `start`, which returns the version and whether it can sleep, and
+    `sync`, `generate`, `sleep` and `wake`.
+    """
+
+    public = ("load", "sync", "generate", "sleep", "wake")
+    loaded: tuple | None = None
+    facts: dict
+    beat: Callable[[], None]  # tells whoever waits that there is progress
+
+    def load(
+        self, _: dict, model: dict, dtype: str, max_model_len: int, share: float, sleeps: bool
+    ) -> dict:
+        """Make ready for the weights of a model, whose config.json is given.
+
+        share: of the device's free memory that may be taken. sleeps: whether it is to be given
+        back in `sleep`.
+        """
+        wanted = (model, dtype, max_model_len)
+        if self.loaded is None:
+            with tempfile.TemporaryDirectory() as folder:
+                Path(folder, "config.json").write_text(json.dumps(model))
+                self.facts = self.start(folder, dtype, max_model_len, share, sleeps)
+            self.loaded = wanted
+        elif wanted != self.loaded:
+            raise ValueError("this server holds another model; start it anew")
+        return dict(self.facts)
+
+
+def padded(rows: list[tuple[list[int], list[float]]]) -> dict[str, Tensor]:
+    """Return ids and log-probabilities of responses as tensors [N, R], and their lengths [N]."""
+    lengths = torch.tensor([len(ids) for ids, _ in rows])
+    tokens = torch.zeros(len(rows), int(lengths.max()), dtype=torch.long)
+    logps = torch.zeros(tokens.shape)
+    for i, (ids, values) in enumerate(rows):
+        tokens[i, : len(ids)] = torch.tensor(ids)
+        logps[i, : len(ids)] = torch.tensor(values)
+    return {"tokens": tokens, "logps": logps, "lengths": lengths}
 
 
 class Calls:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import tempfile
-from pathlib import Path
 
 os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # one process, which is killed as one
 os.environ["VLLM_NO_USAGE_STATS"] = "1"
@@ -18,59 +15,46 @@ for name, value in {
 
 import torch  # noqa: E402
 import vllm  # noqa: E402
-from serving import serve  # noqa: E402
+from serving import Worker, padded, serve  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
-from vllm import LLM, SamplingParams  # noqa: E402
+from vllm import LLM, CompletionOutput, SamplingParams  # noqa: E402
 
 LEAST_BATCH = 8192  # tokens of one step
 FORBID = -100.0  # added to a logit; vLLM takes no less
 
 
-class VllmWorker:
-    """A language model that continues embeddings, with weights that are sent to it."""
+class VllmWorker(Worker):
+    """Runs vLLM in its own process, so that one kill ends both."""
 
-    public = ("load", "sync", "generate", "sleep", "wake")
-    llm: LLM | None = None
+    llm: LLM
 
-    def load(
-        self, _: dict, model: dict, dtype: str, max_model_len: int, share: float, sleeps: bool
+    def start(
+        self, folder: str, dtype: str, max_model_len: int, share: float, sleeps: bool
     ) -> dict:
-        """Make ready for the weights of a model, whose config.json is given.
-
-        share: of the device's free memory that may be taken. sleeps: whether it is to be given
-        back in `sleep`.
-        """
-        wanted = (model, dtype, max_model_len)
         gpu = torch.cuda.is_available()
-        if self.llm is None:
-            options = {"enable_sleep_mode": sleeps} if gpu else {}
-            if gpu:
-                free, total = torch.cuda.mem_get_info()
-                options["gpu_memory_utilization"] = share * free / total
-            else:
-                # A request with a seed whose prefill is cut kills the engine.
-                options["enable_chunked_prefill"] = False
-                options["enforce_eager"] = True
-            with tempfile.TemporaryDirectory() as folder:
-                Path(folder, "config.json").write_text(json.dumps(model))
-                self.llm = LLM(
-                    model=folder,
-                    load_format="dummy",  # the weights come in the first `sync`
-                    skip_tokenizer_init=True,
-                    generation_config="vllm",
-                    enable_prompt_embeds=True,
-                    dtype=dtype,
-                    max_model_len=max_model_len,
-                    max_num_batched_tokens=max(LEAST_BATCH, max_model_len),
-                    enable_prefix_caching=True,
-                    logprobs_mode="processed_logprobs",  # of what is sampled from
-                    disable_log_stats=True,
-                    **options,
-                )
-            self.loaded = wanted
-            self._show_progress()
-        elif wanted != self.loaded:
-            raise ValueError("this server holds another model; start it anew")
+        options = {"enable_sleep_mode": sleeps} if gpu else {}
+        if gpu:
+            free, total = torch.cuda.mem_get_info()
+            options["gpu_memory_utilization"] = share * free / total
+        else:
+            # A request with a seed whose prefill is cut kills the engine.
+            options["enable_chunked_prefill"] = False
+            options["enforce_eager"] = True
+        self.llm = LLM(
+            model=folder,
+            load_format="dummy",  # the weights come in the first `sync`
+            skip_tokenizer_init=True,
+            generation_config="vllm",
+            enable_prompt_embeds=True,
+            dtype=dtype,
+            max_model_len=max_model_len,
+            max_num_batched_tokens=max(LEAST_BATCH, max_model_len),
+            enable_prefix_caching=True,
+            logprobs_mode="processed_logprobs",  # of what is sampled from
+            disable_log_stats=True,
+            **options,
+        )
+        self._show_progress()
         return {"version": f"vLLM {vllm.__version__}", "sleeps": gpu and sleeps}
 
     def _show_progress(self) -> None:
@@ -133,7 +117,7 @@ class VllmWorker:
                 asked.append(prompt)
                 params.append(SamplingParams(temperature=0.0, **common))
         answers = self.llm.generate(asked, params, use_tqdm=False)
-        return {"tensors": _padded([row for answer in answers for row in answer.outputs])}
+        return {"tensors": padded([_row(row) for answer in answers for row in answer.outputs])}
 
     def _restriction(self, forbidden: list[int]) -> dict:
         """Return the shorter way to say which ids are never sampled."""
@@ -158,15 +142,9 @@ def _repack_tied_head(model: nn.Module) -> None:
         head.quant_method.process_weights_after_loading(head)
 
 
-def _padded(rows: list) -> dict[str, Tensor]:
-    lengths = torch.tensor([len(row.token_ids) for row in rows])
-    tokens = torch.zeros(len(rows), int(lengths.max()), dtype=torch.long)
-    logps = torch.zeros(tokens.shape)
-    for i, row in enumerate(rows):
-        steps = zip(row.token_ids, row.logprobs, strict=True)
-        tokens[i, : lengths[i]] = torch.tensor(list(row.token_ids))
-        logps[i, : lengths[i]] = torch.tensor([found[token].logprob for token, found in steps])
-    return {"tokens": tokens, "logps": logps, "lengths": lengths}
+def _row(row: CompletionOutput) -> tuple[list[int], list[float]]:
+    steps = zip(row.token_ids, row.logprobs, strict=True)
+    return list(row.token_ids), [found[token].logprob for token, found in steps]
 
 
 if __name__ == "__main__":
