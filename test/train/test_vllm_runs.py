@@ -30,7 +30,7 @@ def gaps(exp: Path) -> dict[int, float]:
     }
 
 
-def test_recognition_goes_on_from_the_checkpoint(tmp_path: Path, caplog) -> None:
+def test_recognition_goes_on_from_the_checkpoint(tmp_path: Path, capfd) -> None:
     """The trainer is killed, its engine with it; the next engine gets the weights first."""
     corpus, exp = Corpus(tmp_path), tmp_path / "exp" / "grpo"
     tiny_model(WIDE, spread=3.0).save(corpus.init / "model")
@@ -51,7 +51,7 @@ def test_recognition_goes_on_from_the_checkpoint(tmp_path: Path, caplog) -> None
         assert time.monotonic() < deadline, "the engine outlives its trainer"
         time.sleep(0.05)
     corpus.rl(exp, KEYS)
-    assert "going on from the checkpoint of step 2; vllm samples otherwise" in caplog.text
+    assert "going on from the checkpoint of step 2; vllm samples otherwise" in capfd.readouterr().out
     found = gaps(exp)
     assert sorted(found) == [1, 2, 3, 4] and max(found.values()) < 1e-4
 
