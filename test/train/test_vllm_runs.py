@@ -51,7 +51,8 @@ def test_recognition_goes_on_from_the_checkpoint(tmp_path: Path, capfd) -> None:
         assert time.monotonic() < deadline, "the engine outlives its trainer"
         time.sleep(0.05)
     corpus.rl(exp, KEYS)
-    assert "going on from the checkpoint of step 2; vllm samples otherwise" in capfd.readouterr().out
+    log = capfd.readouterr().out
+    assert "going on from the checkpoint of step 2; vllm samples otherwise" in log
     found = gaps(exp)
     assert sorted(found) == [1, 2, 3, 4] and max(found.values()) < 1e-4
 

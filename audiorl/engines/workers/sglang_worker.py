@@ -7,7 +7,7 @@ import os
 import tempfile
 from pathlib import Path
 
-os.environ["SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN"] = "1"  # for KEPT
+os.environ["SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN"] = "1"  # for OVERHEAD
 
 import sglang
 from safetensors.torch import save_file
@@ -16,9 +16,9 @@ from sglang.srt.entrypoints.engine import Engine
 from sglang.srt.managers.io_struct import GenerateReqInput
 from torch import Tensor
 
-KEPT = 2  # tokens of the context that SGLang keeps for itself
-FORBID = -1e4  # added to a logit
-SHARED_MEMORY = "/dev/shm"
+OVERHEAD = 2  # tokens of the context that SGLang keeps for itself
+NEVER = -1e4  # added to a logit
+ROOM = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # for weights
 
 
 class SglangWorker(Worker):
@@ -34,7 +34,7 @@ class SglangWorker(Worker):
             load_format="dummy",  # the weights come in the first `sync`
             skip_tokenizer_init=True,
             dtype=dtype,
-            context_length=max_model_len + KEPT,
+            context_length=max_model_len + OVERHEAD,
             mem_fraction_static=share,
             enable_memory_saver=sleeps,
             disable_radix_cache=True,  # with it, embeddings are refused
@@ -44,8 +44,7 @@ class SglangWorker(Worker):
 
     def sync(self, weights: dict[str, Tensor]) -> None:
         """Take all weights, by their names in transformers."""
-        room = SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK) else None
-        with tempfile.TemporaryDirectory(dir=room) as folder:
+        with tempfile.TemporaryDirectory(dir=ROOM) as folder:
             save_file(weights, Path(folder, "model.safetensors"))
             # Without a format it would be that of the start, and dummy.
             done, why, *_ = self.engine.update_weights_from_disk(folder, load_format="safetensors")
@@ -71,7 +70,7 @@ class SglangWorker(Worker):
         prompts = [p.tolist() for p in tensors["embeds"].float().split(tensors["lengths"].tolist())]
         common = {"max_new_tokens": max_length, "stop_token_ids": stops}
         if forbidden:
-            common["logit_bias"] = {str(token): FORBID for token in forbidden}
+            common["logit_bias"] = {str(token): NEVER for token in forbidden}
         members = [
             (prompt, {**common, "temperature": temperature, "sampling_seed": seed + member})
             for prompt, seed in zip(prompts, seeds, strict=True)
