@@ -1,4 +1,4 @@
-"""What workers of engines share, and their calls: on a pipe by one trainer, or over HTTP by token.
+"""Parts that workers of engines share; calls on a pipe by one trainer, or over HTTP by token.
 
 Workers run in the Python of their engine and import nothing of audiorl. A call is a name, options
 (JSON) and tensors (safetensors):
