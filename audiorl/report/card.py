@@ -16,10 +16,13 @@ from audiorl.config.dump import flow
 from audiorl.config.keys import key_values
 from audiorl.models.policy import saved_family
 from audiorl.report.tables import Table, as_markdown
+from audiorl.runs.checkpoint import kept_steps
 from audiorl.score.results import read_result
 
 CARD = "README.md"
 FRONT = re.compile(r"---\r?\n(.*?)\n---", re.DOTALL)  # of a card: what hubs read
+# First lines of licences -> how hubs name them.
+LICENCES = {"MIT License": "mit", "Apache License": "apache-2.0"}
 # Folders of one machine, and what it computes with.
 LEFT_OUT = ("model.pretrained", "device", "num_threads", "rl.rewards")
 
@@ -56,11 +59,22 @@ def model_card(exp: Path) -> str:
 
 
 def base_licence(name: str) -> str:
-    """Return the licence that the card of a folder or hub name states; "" if none is found."""
+    """Return the licence that the card of a folder or hub name states; "" if none is found.
+
+    Of a folder without a card, the one that its file LICENSE begins with.
+    """
     try:
         found = yaml.safe_load(FRONT.match(_base_card(name))[1])
         return str(found.get("license_name") or found.get("license") or "")
     except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError):
+        beginning = _first_line(Path(name) / "LICENSE")
+        return next((own for known, own in LICENCES.items() if known in beginning), "")
+
+
+def _first_line(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip().partition("\n")[0]
+    except (OSError, UnicodeDecodeError):
         return ""
 
 
@@ -82,9 +96,14 @@ def _method(exp: Path, config: Config) -> str:
     if "audiorl.bin.train_sft" in command:
         steps = config.sft.schedule.max_steps
         return f"trained with transcripts for {steps} steps" if steps else "not trained further,"
+    steps = kept_steps(exp)
+    kept = f", of which the mean of steps {', '.join(map(str, steps))} was kept" if steps else ""
+    if steps == [0]:
+        kept = ", of which none was better on the dev set, so that it is the base as it was"
     if rl.algorithm == "supervised":
-        return f"trained with the transcripts of the RL data for {rl.max_steps} steps"
-    return f"trained by {rl.algorithm} (RL of {rl.max_steps} steps)" if command else "trained"
+        return f"trained with the transcripts of the RL data for {rl.max_steps} steps{kept},"
+    done = f"trained by {rl.algorithm} (RL of {rl.max_steps} steps{kept})"
+    return done if command else "trained"
 
 
 def _data(config: Config) -> Table:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from audiorl.config.dump import WIDTH
+from audiorl.runs.checkpoint import kept_steps
 from audiorl.score import tts
 from audiorl.score.asr import POOLED, SystemScore
 from audiorl.score.failures import NAMES
@@ -175,6 +176,11 @@ def verdict(systems: list[SystemScore], focus: SystemScore, unit: str) -> list[s
         numbers = (
             f"the pooled {metric} from {rate[first.label]:.2f} % to {rate[system.label]:.2f} %"
         )
+        if kept_steps(system.exp) == [0]:
+            sentences.append(
+                f"{system.label} is the model that it began with: no later evaluation was better."
+            )
+            continue
         if not c.significant:
             sentences.append(
                 f"{system.label} takes {numbers}, but the interval of the difference includes "

@@ -191,6 +191,12 @@ def _read(
     return {k.partition("/")[2]: v for k, v in found.items() if k.startswith("weights/")}
 
 
+def kept_steps(experiment: Path) -> list[int]:
+    """Return the steps whose mean is the model of an experiment; 0 is the start."""
+    found = (experiment / "checkpoints").glob("best_*.safetensors")
+    return sorted(int(path.stem.rpartition("_")[2]) for path in found)
+
+
 class BestWeights:
     """Keeps the weights of the `keep` evaluations with the lowest dev error rate.
 

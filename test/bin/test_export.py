@@ -120,6 +120,10 @@ def test_the_card(family_folder: Callable[[str], Path], exp: Callable, tmp_path:
     assert "|wer|1|sample|" in card and "|train|prompts of RL|" in card
     assert "It has not been scored." in card
     assert "python -m audiorl.bin.train_rl --out " in card and "/home/me" not in card
+    (folder / "checkpoints").mkdir()
+    for step, said in ((0, "none was better on the dev set"), (20, "the mean of steps 0, 20")):
+        (folder / "checkpoints" / f"best_{step:08}.safetensors").touch()
+        assert said in model_card(folder)
     (folder / "run.sh").write_text(RUN.replace("train_rl", "train_sft"))
     assert "base (glm_asr), not trained further, by audiorl" in model_card(folder)
     (folder / "run.sh").unlink()
@@ -134,6 +138,9 @@ def test_the_card(family_folder: Callable[[str], Path], exp: Callable, tmp_path:
         },
     )
     (hub / "README.md").unlink()
+    (hub / "LICENSE").write_text("MIT License\n\nCopyright")
+    assert yaml.safe_load(model_card(folder).split("---\n")[1])["license"] == "mit"
+    (hub / "LICENSE").unlink()
     keep_card(folder)
     card = (folder / "model" / "README.md").read_text()
     assert "|test|WER 12.50 %|-2.50|" in card and "points from sft" in card

@@ -150,6 +150,18 @@ def test_verdict(systems: list[SystemScore]) -> None:
     assert verdict([first], first, "word")[0].startswith("sft has a pooled WER of ")
 
 
+def test_the_verdict_tells_of_a_start_that_nothing_was_better_than(
+    systems: list[SystemScore], tmp_path: Path
+) -> None:
+    system = with_comparison(replace(systems[1], exp=tmp_path), -0.1, 0.2)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "best_00000000.safetensors").touch()
+    said = verdict([systems[0], system], system, "word")
+    assert said[0].startswith("supervised is the model that it began with")
+    (tmp_path / "checkpoints" / "best_00000020.safetensors").touch()
+    assert "takes the pooled WER" in verdict([systems[0], system], system, "word")[0]
+
+
 def test_config_differences(tmp_path: Path) -> None:
     for name, text in (("a", "rl: {beta: 0, train: [llm]}"), ("b", "rl: {beta: 1}"), ("d", "x: [")):
         (tmp_path / name).write_text(text)
