@@ -19,7 +19,7 @@ from audiorl.bin import cli
 from audiorl.data.data_dir import DataDir, combine, split, subset
 from audiorl.data.fix import fix, fixable
 from audiorl.data.validate import Checks, examine, summary
-from audiorl.data.zero_shot import import_zero_shot
+from audiorl.data.zero_shot import read_zero_shot
 from audiorl.errors import UserError
 
 
@@ -91,7 +91,7 @@ def _combine(args: argparse.Namespace) -> None:
 
 
 def _zero_shot(args: argparse.Namespace) -> None:
-    print(f"{args.out}: {_size(import_zero_shot(args.source, args.out))}")
+    print(f"{args.out}: {_size(read_zero_shot(args.source).write(args.out))}")
 
 
 def _size(directory: DataDir) -> str:

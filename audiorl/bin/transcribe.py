@@ -5,8 +5,9 @@ example:
   python -m audiorl.bin.transcribe *.wav --model grpo.zip --format srt --out subtitles
   python -m audiorl.bin.transcribe talk.flac --model openai/whisper-tiny.en --format json
 
---model: an experiment, a zip of audiorl.bin.pack, a model's folder or a hub name. Segments are
-windows that end at pauses; --window 8 makes them short, as subtitles are.
+--model: an experiment, a zip of audiorl.bin.pack, a model's folder or a hub name. An experiment or
+a zip decodes as its config asks (method, num_beams, window_seconds), another model greedily.
+Segments are windows that end at pauses; --window 8 makes them short, as subtitles are.
 """
 
 from __future__ import annotations

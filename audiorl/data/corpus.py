@@ -207,8 +207,13 @@ def write_set(
         several = [names for names in made.speakers().values() if len(names) > 1]
         pairs = [(name, names[i - 1]) for names in several for i, name in enumerate(names)]
         made.tables["utt2prompt"] = dict(pairs)
+    write_changed(out, made)
+
+
+def write_changed(out: Path, made: DataDir) -> None:
+    """Write the data directory `out`, unless it has this content already."""
     made.tables["spk2utt"] = made.spk2utt()
-    size = f"{len(listed):,} utterances, {len(speakers):,} speakers"
+    size = f"{len(made.utterances):,} utterances, {len(made.speakers()):,} speakers"
     if (out / "utt2spk").exists() and DataDir.read(out).tables == made.tables:
         print(f"{out}: up to date, {size}")
         return

@@ -18,12 +18,14 @@ from audiorl.errors import UserError
 FIELDS_OF_A_LIST = "<id>|<text of the prompt>|<its audio>|<text>"
 
 
-def import_zero_shot(source: Path, out: Path) -> DataDir:
-    """Write the data directory `out` of a list or a folder.
+def read_zero_shot(source: Path) -> DataDir:
+    """Return the data directory of a list or a folder, to be written.
 
     Audio is looked for from where the list is, and from the folders above. Raises UserError for a
-    line that is none, and for audio that is not there.
+    line that is none, and for a list or audio that is not there.
     """
+    if not source.exists():
+        raise UserError(f"{source} does not exist; give a list, or a folder of CV3-Eval.")
     rows = _folder(source) if source.is_dir() else _list(source)
     names = sorted(rows)
     waves = {name: str(_found(rows[name][1], source, name)) for name in names}
@@ -36,7 +38,7 @@ def import_zero_shot(source: Path, out: Path) -> DataDir:
     recordings = {name: rows[name][3] for name in names if len(rows[name]) > 3}
     if len(recordings) == len(names):
         tables["wav.scp"] = {n: str(_found(r, source, n)) for n, r in recordings.items()}
-    return DataDir(source, tables).write(out)
+    return DataDir(source, tables)
 
 
 def _list(path: Path) -> dict[str, list[str]]:

@@ -13,7 +13,7 @@ from audiorl.data.tables import set_files
 from audiorl.data.utterance import Utterance, read_utterances
 from audiorl.engines.engine import Engine, make_engine
 from audiorl.infer.hypothesis import Hypothesis
-from audiorl.infer.transcribe import transcribe
+from audiorl.infer.transcribe import asked, transcribe
 from audiorl.infer.windows import join, windows
 from audiorl.models.policy import Policy, load_policy
 from audiorl.runtime.device import pick_device
@@ -94,16 +94,7 @@ class Transcriber:
             cut = sum(len(own) > 1 for own in parts.values())
             print(f"{data.name}: {cut} of {len(utterances)} recordings in {len(heard)} windows")
         engine.policy.refuse_unfit(heard, data)
-        found = transcribe(
-            engine,
-            heard,
-            max_length=keys.max_completion_length,
-            batch_seconds=keys.batch_seconds,
-            num_beams=keys.num_beams if keys.method == "nbest" else 1,
-            fallback_seed=self.config.seed if keys.method == "fallback" else None,
-            desc=data.name,
-        )
-        found = join(parts, found)
+        found = join(parts, transcribe(engine, heard, **asked(self.config), desc=data.name))
         seconds = time.perf_counter() - started
         _write(utterances, found, keys.method, stamp.path.parent)
         audio = sum(u.duration for u in utterances)

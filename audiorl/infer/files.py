@@ -13,7 +13,7 @@ from audiorl.data.audio import audio_info
 from audiorl.data.utterance import Utterance
 from audiorl.engines.native import PolicyEngine
 from audiorl.errors import UserError
-from audiorl.infer.transcribe import transcribe
+from audiorl.infer.transcribe import asked, transcribe
 from audiorl.infer.windows import join, windows
 from audiorl.models.families.pretrained import pretrained_family
 from audiorl.models.policy import Policy, find_policy, load_policy
@@ -66,8 +66,9 @@ def open_model(name: str | Path) -> tuple[Policy, Config]:
 def transcribe_files(
     model: Policy, config: Config, files: Sequence[str], window: float = 0.0
 ) -> list[Transcript]:
-    """Return the transcripts of audio files, each once.
+    """Return the transcripts of audio files, each once, decoded as the config's `decode` asks.
 
+    The engine is always the policy itself: any other needs an environment of its own.
     Recordings longer than `window` seconds (0: the config's, or 30) become several segments, which
     end at pauses. Raises UserError for a file that is no audio, and for a model that only speaks.
     """
@@ -78,13 +79,7 @@ def transcribe_files(
     parts = windows(heard, most)
     cut = [part for own in parts.values() for part in own]
     model.refuse_unfit(cut, "--model")
-    decode = config.decode
-    found = transcribe(
-        PolicyEngine(model),
-        cut,
-        max_length=decode.max_completion_length,
-        batch_seconds=decode.batch_seconds,
-    )
+    found = transcribe(PolicyEngine(model), cut, **asked(config))
     whole = join(parts, found)
     return [
         Transcript(

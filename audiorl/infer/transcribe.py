@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from audiorl.config.schema import Config
 from audiorl.data.audio import read_audio
 from audiorl.data.utterance import Utterance
 from audiorl.engines.beam import beam_search
@@ -28,6 +29,17 @@ GIGABYTE = 1e9
 def encode_utterances(model: Recogniser, utterances: Sequence[Utterance]) -> list[torch.Tensor]:
     """Return the condition [T_i, D] of each utterance, read from its audio."""
     return model.encode([torch.from_numpy(read_audio(u, model.sample_rate)) for u in utterances])
+
+
+def asked(config: Config) -> dict[str, int | float | None]:
+    """Return the arguments of `transcribe` that a config's `decode` asks for."""
+    keys = config.decode
+    return {
+        "max_length": keys.max_completion_length,
+        "batch_seconds": keys.batch_seconds,
+        "num_beams": keys.num_beams if keys.method == "nbest" else 1,
+        "fallback_seed": config.seed if keys.method == "fallback" else None,
+    }
 
 
 @torch.no_grad()

@@ -112,12 +112,12 @@ def _activations(lm: LanguageModel, config: Config, positions: int, memory: int)
     share = prefix_is_shared(rl.share_prefix, positions, group, length)
     count = positions * (1 if share else group) + group * length  # of a prompt
     prompts = max(1, min(rl.micro_batch_tokens // count, rl.mini_batch_prompts or rl.num_prompts))
-    kept = count * _kept_size(lm, memory)
+    kept = count * kept_size(lm, memory)
     fix = "set gradient_checkpointing: true, or lower rl.micro_batch_tokens"
     if config.gradient_checkpointing:
         lm.gradient_checkpointing, fix = True, "lower rl.micro_batch_tokens"
         # One layer is computed again at a time.
-        kept = count * _kept_size(lm, memory) + kept // lm.config.num_hidden_layers
+        kept = count * kept_size(lm, memory) + kept // lm.config.num_hidden_layers
         kept += share * count**2 * lm.lm_head.weight.element_size()  # the mask
     elif share:
         kept += group * (positions + length) * _cache_size(lm, memory)  # a copy for each response
@@ -160,8 +160,8 @@ def _forward(lm: LanguageModel, length: int, memory: int, **options: object) -> 
         )
 
 
-def _kept_size(lm: LanguageModel, memory: int) -> int:
-    """Return the bytes that a position keeps for the backward pass.
+def kept_size(lm: LanguageModel, memory: int) -> int:
+    """Return the bytes that a position keeps for the backward pass, on the meta device.
 
     On the meta device attention keeps all of its weights, which it does nowhere else: what grows
     with the square of the length is left out, as is what does not grow.

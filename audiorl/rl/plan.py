@@ -24,18 +24,23 @@ ADAMW = 12  # bytes a parameter: weight and two moments in fp32
 
 @dataclass(frozen=True)
 class GPU:
-    """Peaks of a GPU: FLOP/s in bf16, bytes/s of memory and links, bytes of memory."""
+    """Peaks of a GPU: FLOP/s in bf16 and fp32, bytes/s of memory and links, bytes of memory."""
 
     flops: float
+    exact: float
     memory: float
     inside: float  # to the others of its machine
     outside: float  # to other machines
     size: float
 
+    def peak(self, dtype: str) -> float:
+        """Return the FLOP/s of a type."""
+        return self.flops if dtype == "bfloat16" else self.exact
+
 
 GPUS = {
-    "A100": GPU(312e12, 2.04e12, 240e9, 25e9, 80e9),
-    "H100": GPU(989e12, 3.35e12, 360e9, 50e9, 80e9),
+    "A100": GPU(312e12, 19.5e12, 2.04e12, 240e9, 25e9, 80e9),
+    "H100": GPU(989e12, 67e12, 3.35e12, 360e9, 50e9, 80e9),
 }
 
 
@@ -49,6 +54,7 @@ class Sizes:
     rest: int  # of the encoder and the adaptor
     attention: int  # FLOPs of a query and a key
     cache: int  # bytes of keys and values of a position, in bf16
+    layers: int  # of the LM
     prefix: int  # positions
     update: float  # bytes that a micro-batch keeps
 
@@ -72,6 +78,7 @@ def sizes_of(config: Config, seconds: float) -> Sizes:
         sum(count.values()) - policy_lm,
         4 * lm.num_hidden_layers * lm.num_attention_heads * width,
         4 * lm.num_hidden_layers * lm.num_key_value_heads * width,
+        lm.num_hidden_layers,
         prefix,
         largest_update(policy, config),
     )
@@ -83,7 +90,8 @@ def phases(config: Config, sizes: Sizes, gpu: GPU, gpus: int, response: float) -
     rows = rl.num_prompts * rl.num_generations
     share = prefix_is_shared(rl.share_prefix, prefix, rl.num_generations, round(response))
     read = rl.num_prompts * (1 if share else rl.num_generations)
-    peak = gpus * gpu.flops * COMPUTE
+    fastest = gpu.peak(config.llm.dtype) * COMPUTE
+    peak = gpus * fastest
 
     def attention(queries: float, keys: float) -> float:
         return sizes.attention * queries * keys
@@ -96,7 +104,7 @@ def phases(config: Config, sizes: Sizes, gpu: GPU, gpus: int, response: float) -
     token = (2 * (sizes.body + sizes.head) + alive * (prefix + response / 2) * sizes.cache) / (
         gpu.memory * BANDWIDTH
     )
-    token = max(token, 2 * (sizes.body + sizes.head) * alive / (gpu.flops * COMPUTE))
+    token = max(token, 2 * (sizes.body + sizes.head) * alive / fastest)
     found = {
         "rollout": prefill / peak + response * TAIL * token,
         "reference": forward / peak if rl.beta else 0.0,

@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# AISHELL-3: 85 hours of Mandarin by 218 speakers, read from pinyin; a speech LM from scratch, GRPO,
-# DiffRO and both, on one GPU. A part of the corpus is accepted.
+# AISHELL-3, 85 hours of Mandarin: a speech LM from scratch, GRPO, DiffRO and both, on one GPU.
 #
 #   egs/aishell3/run.sh --corpus /data/data_aishell3 --ngpu 1
 #   egs/aishell3/run.sh --download true --ngpu 1        fetches the corpus first (19 GB)
@@ -22,6 +21,7 @@ ngpu=0                        # GPUs of a machine, each with a process
 num_processes=                # processes without GPUs; 1, or one a GPU
 num_nodes=1                   # machines (MAIN_ADDRESS=host:port of one of them)
 download=false                # true: fetch it from openslr.org
+zero_shot=                    # list of prompts and texts; stage 1 makes the set zero_shot of it
 
 . ../../utils/recipe.sh
 listener=${judge:-$exp/judge}
@@ -32,7 +32,8 @@ for system in $systems; do trained+=("$exp/$system"); done
 judged=("${trained[@]}" "$exp/natural" "$exp/resynthesis")
 
 if stage 1 "Prepare the corpus"; then
-    run local/data.sh --corpus "$corpus" --download "$download" --out "$data"
+    run local/data.sh --corpus "$corpus" \
+        --download "$download" --zero_shot "$zero_shot" --out "$data"
 fi
 if stage 2 "Validate and format"; then
     run python -m audiorl.bin.format_data "${opts[@]}" --data "$data" --dump "$dump" --nj "$nj"

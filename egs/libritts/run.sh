@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# LibriTTS: 585 hours of English books by 2,456 readers; a speech LM from scratch, GRPO, DiffRO and
-# both. The full corpus wants a GPU and days; a part of it is accepted.
+# LibriTTS, 585 hours of English books: a speech LM from scratch, GRPO, DiffRO and both, on one GPU.
 #
 #   egs/libritts/run.sh --corpus /data/LibriTTS --ngpu 1
 #   egs/libritts/run.sh --download true --ngpu 1        fetches the corpus first (84 GB)
@@ -22,6 +21,7 @@ ngpu=0                        # GPUs of a machine, each with a process
 num_processes=                # processes without GPUs; 1, or one a GPU
 num_nodes=1                   # machines (MAIN_ADDRESS=host:port of one of them)
 download=false                # true: fetch what is missing from openslr.org
+zero_shot=                    # list of prompts and texts; stage 1 makes the set zero_shot of it
 
 . ../../utils/recipe.sh
 listener=${judge:-$exp/judge}
@@ -32,7 +32,8 @@ for system in $systems; do trained+=("$exp/$system"); done
 judged=("${trained[@]}" "$exp/natural" "$exp/resynthesis")
 
 if stage 1 "Prepare the corpus"; then
-    run local/data.sh --corpus "$corpus" --download "$download" --out "$data"
+    run local/data.sh --corpus "$corpus" \
+        --download "$download" --zero_shot "$zero_shot" --out "$data"
 fi
 if stage 2 "Validate and format"; then
     run python -m audiorl.bin.format_data "${opts[@]}" --data "$data" --dump "$dump" --nj "$nj"

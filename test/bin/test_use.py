@@ -18,7 +18,11 @@ from tiny_whisper import save_whisper, whisper_config
 from audiorl.bin import pack, speak, transcribe, unpack
 from audiorl.config import dump_config
 from audiorl.config.lora import LoRAConfig
+from audiorl.data.utterance import Utterance
+from audiorl.engines.native import PolicyEngine
 from audiorl.errors import UserError
+from audiorl.infer.files import open_model
+from audiorl.infer.transcribe import transcribe as decode
 from audiorl.models.families.whisper import Whisper
 from audiorl.models.policy import load_policy
 
@@ -70,6 +74,22 @@ def test_text_json_and_subtitles_of_files(call, recogniser: Path) -> None:
     assert second.startswith("2\n")
     whole = json.loads(call(transcribe, "long.wav", *both[2:], "--format=json", "--window=30"))
     assert len(whole["segments"]) == 1
+
+
+def test_a_system_decodes_as_its_config_asks(call, recogniser: Path) -> None:
+    greedy = call(transcribe, "long.wav", "--model", "exp/grpo", "--window=30")
+    model, config = open_model("exp/grpo")
+    kept, config.decode.window_seconds = recogniser / "config.yaml", 0.0
+    seconds = soundfile.info("long.wav").duration
+    heard = [Utterance("long.wav", str(Path("long.wav").resolve()), "", "", duration=seconds)]
+    for method, way in (("nbest", {"num_beams": 3}), ("fallback", {"fallback_seed": config.seed})):
+        config.decode.method, config.decode.num_beams = method, 3
+        kept.write_text(dump_config(config))
+        (found,) = decode(
+            PolicyEngine(model), heard, max_length=config.decode.max_completion_length, **way
+        ).values()
+        said = call(transcribe, "long.wav", "--model", "exp/grpo")
+        assert said == f"{found[0].text.strip()}\n" != greedy
 
 
 def test_a_zip_transcribes_like_its_experiment(call, recogniser: Path) -> None:

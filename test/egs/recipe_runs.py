@@ -275,6 +275,17 @@ def check_speech(work: Path, tests: list[str], metric: str) -> None:
             assert (there / "wav" / wave.name).read_bytes() == wave.read_bytes()
 
 
+def zero_shot_list(folder: Path) -> Path:
+    """A list of texts to be spoken in a voice that no recipe knows, as Seed-TTS-Eval has it."""
+    folder.mkdir()
+    samples = 0.1 * np.random.default_rng(0).standard_normal(32000)
+    soundfile.write(folder / "a.wav", samples, 16000)
+    texts = ("in a voice", "never heard")
+    lines = (f"en-{n}|some words|a.wav|{text}\n" for n, text in enumerate(texts))
+    (folder / "meta.lst").write_text("".join(lines))
+    return folder / "meta.lst"
+
+
 def ids(table: Path) -> list[str]:
     """The first column of a Kaldi file."""
     return [line.split()[0] for line in table.read_text(encoding="utf-8").splitlines()]

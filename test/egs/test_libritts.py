@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from recipe_runs import EGS, ids, load_preparation, run, write_tar
+from recipe_runs import EGS, ids, load_preparation, run, write_tar, zero_shot_list
 
 from audiorl.data.utterance import read_utterances
 from audiorl.data.validate import Checks, validate
@@ -110,7 +110,8 @@ def test_a_part_of_it_will_do_and_a_second_call_writes_nothing(tmp_path: Path) -
     chapter = write_reader(corpus, "train-clean-100", 19, 40)
     (chapter / "19_1001_000000_000001.wav").unlink()
     (chapter / "19_1001_000000_000002.normalized.txt").unlink()
-    command = (DATA_SH, "--corpus", tmp_path, "--out", data)
+    listed = zero_shot_list(tmp_path / "seed")
+    command = (DATA_SH, "--corpus", tmp_path, "--zero_shot", listed, "--out", data)
     said = run(*command).stdout
     assert (
         "train-clean-100: 1 recordings without a transcript left out: 19-1001-000000-000002" in said
@@ -118,8 +119,10 @@ def test_a_part_of_it_will_do_and_a_second_call_writes_nothing(tmp_path: Path) -
     assert "train-clean-100: kept 38 of 40 utterances" in said
     assert said.count("missing") == 6 and "partial" in said
     assert "held out of the training data: dev 1, test_seen 1 utterances, of its voices" in said
+    first, _ = read_utterances(data / "zero_shot", texts_alone=True)
+    assert (first.text, first.prompt.text, first.audio) == ("in a voice", "some words", "")
     before = {path: path.stat().st_mtime_ns for path in data.rglob("*")}
-    assert run(*command).stdout.count("up to date") == len(list(data.iterdir())) == 5
+    assert run(*command).stdout.count("up to date") == len(list(data.iterdir())) == 6
     assert before == {path: path.stat().st_mtime_ns for path in data.rglob("*")}
 
 

@@ -12,12 +12,14 @@ import pytest
 from recipe_runs import (
     EGS,
     SMALL_SPEECH,
+    SPEAKING,
     check_speech,
     ids,
     load_preparation,
     run,
     run_recipe,
     settings,
+    zero_shot_list,
 )
 
 from audiorl.data.utterance import read_utterances
@@ -146,6 +148,11 @@ def test_the_real_corpus_is_read_whole(shared_data: Callable[[str], Path], tmp_p
 
 
 def test_all_stages_on_real_speech(shared_data: Callable[[str], Path], tmp_path: Path) -> None:
+    """And on texts to be spoken in a voice that was never heard, by prompts."""
     places = ["--corpus", str(shared_data("LJSpeech-1.1")), "--data", str(tmp_path / "data")]
-    run_recipe("ljspeech", tmp_path, *places, *settings(SMALL_SPEECH))
+    places += ["--zero_shot", str(zero_shot_list(tmp_path / "seed"))]
+    unheard = {"speech.speakers": "prompt", "data.test": "[test,zero_shot]"}
+    run_recipe("ljspeech", tmp_path, *places, *settings(SMALL_SPEECH | unheard))
     check_speech(tmp_path, ["test"], "wer")
+    for system in SPEAKING:
+        assert len(ids(tmp_path / "exp" / system / "decode_sample/zero_shot/wav.scp")) == 2

@@ -50,9 +50,9 @@ EXTRAS = {
     "whisper_short": ["data", "model", "ljspeech", "most"],
     "TEMPLATE": ["data"],
     "mini_tts": ["scale", "voices"],
-    "libritts": ["data", "download"],
-    "ljspeech": ["data", "download"],
-    "aishell3": ["data", "download"],
+    "libritts": ["data", "download", "zero_shot"],
+    "ljspeech": ["data", "download", "zero_shot"],
+    "aishell3": ["data", "download", "zero_shot"],
 }
 SPEECH = ["mini_tts", "libritts", "ljspeech", "aishell3"]
 RECOGNITION = [name for name in RECIPES if name not in SPEECH]

@@ -1,4 +1,4 @@
-"""The plan of a step on several GPUs, and the numbers of docs/scaling.md that come from it."""
+"""Plans of steps and of stages, and the numbers of pages that come from them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,18 @@ ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"^\$ (python -m audiorl\.bin\.plan .*)\n((?:.*\n)*?)```", re.MULTILINE)
 
 
-def test_the_numbers_of_the_page_are_those_of_the_program(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+PAGES = {"docs/scaling.md": 4} | {
+    f"egs/{recipe}/README.md": 1
+    for recipe in ("librispeech", "aishell", "gigaspeech", "libritts", "aishell3", "ljspeech")
+}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_numbers_of_a_page_are_those_of_the_program(
+    page: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    page = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
-    blocks = BLOCK.findall(page)
-    assert len(blocks) == 4
+    blocks = BLOCK.findall((ROOT / page).read_text(encoding="utf-8"))
+    assert len(blocks) == PAGES[page]
     monkeypatch.chdir(ROOT)
     for line, shown in blocks:
         monkeypatch.setattr("sys.argv", shlex.split(line)[2:])

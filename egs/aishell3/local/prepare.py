@@ -19,11 +19,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from audiorl.bin.cli import parser, run
-from audiorl.data.corpus import compare_counts, hold_out, join, write_set
+from audiorl.data.corpus import compare_counts, hold_out, join, write_changed, write_set
 from audiorl.data.download import fetch, unpacked
 from audiorl.data.judge_set import set_aside
 from audiorl.data.tables import read_table
 from audiorl.data.utterance import Utterance
+from audiorl.data.zero_shot import read_zero_shot
 from audiorl.errors import UserError
 from audiorl.runtime.files import progress
 
@@ -40,11 +41,14 @@ def main() -> None:
     options.add_argument("--out", type=Path, default=Path("data"), help="folder of the sets")
     options.add_argument("--download", choices=("true", "false"), default="false")
     options.add_argument("--mirror", default=MIRROR, help="where --download fetches it")
+    options.add_argument("--zero_shot", default="", help="list of Seed-TTS-Eval: set zero_shot")
     args = options.parse_args()
     if args.download == "true":
         args.corpus = args.corpus or "downloads"
         download(Path(args.corpus), args.mirror)
     prepare(find_corpus(args.corpus), args.out)
+    if args.zero_shot:
+        write_changed(args.out / "zero_shot", read_zero_shot(Path(args.zero_shot)))
 
 
 def download(folder: Path, mirror: str) -> None:

@@ -16,10 +16,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from audiorl.bin.cli import parser, run
-from audiorl.data.corpus import compare_counts, hold_out, join, write_set
+from audiorl.data.corpus import compare_counts, hold_out, join, write_changed, write_set
 from audiorl.data.judge_set import set_aside
 from audiorl.data.libri import chapters, download_parts, find_parts, read_genders, set_name
 from audiorl.data.utterance import Utterance
+from audiorl.data.zero_shot import read_zero_shot
 
 MIRROR = "https://www.openslr.org/resources/60"
 # Part -> (utterances, SHA-256 of its archive).
@@ -48,6 +49,7 @@ def main() -> None:
     options.add_argument("--download", choices=("true", "false"), default="false")
     options.add_argument("--parts", default=",".join(PARTS), help="what --download fetches")
     options.add_argument("--mirror", default=MIRROR, help="where --download fetches it")
+    options.add_argument("--zero_shot", default="", help="list of Seed-TTS-Eval: set zero_shot")
     args = options.parse_args()
     if args.download == "true":
         args.corpus = args.corpus or "downloads"
@@ -55,6 +57,8 @@ def main() -> None:
         folder = Path(args.corpus)
         download_parts("LibriTTS", checksums, args.parts.split(","), folder, args.mirror)
     prepare(find_parts("LibriTTS", list(PARTS), args.corpus, "84 GB"), args.out)
+    if args.zero_shot:
+        write_changed(args.out / "zero_shot", read_zero_shot(Path(args.zero_shot)))
 
 
 def prepare(corpus: Path, out: Path) -> None:
