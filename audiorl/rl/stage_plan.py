@@ -24,13 +24,13 @@ from audiorl.models.token_recogniser import RecogniserFacts, RewardModelSettings
 from audiorl.rl.estimate import kept_size, saved_bytes
 from audiorl.rl.plan import ADAMW, COMPUTE, GPU, GPUS, TAIL, Sizes, memory, phases, sizes_of
 
-TEXT = "a"  # of the utterances that small models are measured on
+SPOKEN = "a"  # of the utterances that small models are measured on
 LAUNCH = 0.5e-3  # s a pass of a layer at least, assumed: some 50 kernels, 10 us each
 MASTERS = 2  # bytes a bf16 weight takes beside those of one in fp32: itself, in 2
 
 
 @dataclass
-class Row:
+class StageNeed:
     """A program of a stage: its updates (None: it has none), seconds, bytes and precision."""
 
     name: str
@@ -42,7 +42,7 @@ class Row:
 
 def stage_rows(
     config: Config, gpu: GPU, seconds: float, response: float, rl_set: int, tests: int
-) -> Iterator[Row]:
+) -> Iterator[StageNeed]:
     """Yield the programs of stages 3 to 6 on one GPU.
 
     `seconds` and `response` (tokens) are of an utterance on average; `rl_set` and `tests`: number
@@ -70,17 +70,19 @@ def stage_rows(
     if not config.speaks:  # hypotheses of each utterance, as in a step
         spent, size = spent + step["rollout"] / prompts, large
     probed = min(rl_set, config.rl_data.probe_utterances or rl_set)
-    yield Row("4 RL data", None, probed * spent, size, dtype)
+    yield StageNeed("4 RL data", None, probed * spent, size, dtype)
     most = memory(config, sizes, 1, False, response)
     name = f"5 {config.rl.algorithm}"
-    yield Row(name, updates, updates * sum(step.values()), most, dtype)
+    yield StageNeed(name, updates, updates * sum(step.values()), most, dtype)
     if not config.speaks:
         update = at_once(prompts, 1)[0]["update"]
-        yield Row("5 control", updates, updates * update, most, dtype)
-    yield Row("6 decoding", None, tests * reading["rollout"] / rows, small, dtype)
+        yield StageNeed("5 control", updates, updates * update, most, dtype)
+    yield StageNeed("6 decoding", None, tests * reading["rollout"] / rows, small, dtype)
 
 
-def _warm_start(config: Config, gpu: GPU, sizes: Sizes, seconds: float, response: float) -> Row:
+def _warm_start(
+    config: Config, gpu: GPU, sizes: Sizes, seconds: float, response: float
+) -> StageNeed:
     policy, sft = sketch(config), config.sft
     positions = sizes.prefix + response
     flops = 2 * (sizes.body + sizes.head) * positions
@@ -107,21 +109,21 @@ def _warm_start(config: Config, gpu: GPU, sizes: Sizes, seconds: float, response
         p.numel() * (ADAMW + 4 + MASTERS * (p.dtype.itemsize < 4)) for p in policy.parameters()
     )
     precision = config.llm.dtype if config.speaks else f"{config.llm.dtype}, encoder float32"
-    return Row("3 warm start", updates, updates * each, weights + count * kept, precision)
+    return StageNeed("3 warm start", updates, updates * each, weights + count * kept, precision)
 
 
-def _beside_the_lm(config: Config, gpu: GPU, seconds: float) -> Iterator[Row]:
+def _beside_the_lm(config: Config, gpu: GPU, seconds: float) -> Iterator[StageNeed]:
     """Yield the trainings of codec, judge and reward model."""
     wave = torch.zeros(int(config.data.sample_rate * seconds))
-    codec = new_codec(CodecSettings.of(config), [TEXT])
+    codec = new_codec(CodecSettings.of(config), [SPOKEN])
     tokens = torch.zeros(int(seconds * codec.token_rate), dtype=torch.long)
-    judge = Judge.of(JudgeSettings.of(config), [TEXT], [TEXT])
+    judge = Judge.of(JudgeSettings.of(config), [SPOKEN], [SPOKEN])
     info = {"codebook_size": codec.codebook_size}
-    reader = TokenRecogniser(RewardModelSettings.of(config), RecogniserFacts(info, TEXT))
+    reader = TokenRecogniser(RewardModelSettings.of(config), RecogniserFacts(info, SPOKEN))
     losses: list[tuple[str, nn.Module, object, Callable[[], object]]] = [
-        ("codec, tokens", codec, config.codec, lambda: codec.tokens_loss([wave], [TEXT])),
+        ("codec, tokens", codec, config.codec, lambda: codec.tokens_loss([wave], [SPOKEN])),
         ("codec, sound", codec, config.flow, lambda: codec.flow_loss([wave], [tokens], [wave])),
-        ("judge", judge, config.judge, lambda: judge.losses([wave], [TEXT], [TEXT])),
+        ("judge", judge, config.judge, lambda: judge.losses([wave], [SPOKEN], [SPOKEN])),
         ("reward model", reader, config.reward_model, lambda: _read(reader, tokens)),
     ]
     for name, model, keys, loss in losses:
@@ -130,12 +132,12 @@ def _beside_the_lm(config: Config, gpu: GPU, seconds: float) -> Iterator[Row]:
         layers = getattr(keys, "num_blocks", 0) or keys.encoder.num_blocks
         spent = 3 * max(flops * count / (gpu.peak("float32") * COMPUTE), layers * LAUNCH)
         weights = (ADAMW + 4) * sum(p.numel() for p in model.parameters())
-        yield Row(f"3 {name}", updates, updates * spent, weights + count * kept)
+        yield StageNeed(f"3 {name}", updates, updates * spent, weights + count * kept)
 
 
 def _read(reader: TokenRecogniser, tokens: Tensor) -> Tensor:
     rows, lengths = reader.pad([tokens.tolist()])
-    return reader.log_likelihood(reader.embed(rows), lengths, [TEXT])
+    return reader.log_likelihood(reader.embed(rows), lengths, [SPOKEN])
 
 
 def measured(model: nn.Module, compute: Callable[[], object]) -> tuple[int, int]:
@@ -153,4 +155,4 @@ def stages(
     for row in stage_rows(config, GPUS[kind], seconds, response, rl_set, tests):
         updates, hours = "" if row.updates is None else row.updates, row.seconds / 3600
         told = "<0.01" if hours < 0.01 else f"{hours:.2g}" if hours < 1 else f"{hours:.1f}"
-        yield (f"{row.name:26} {updates:>7} {told:>8} {row.size / 1e9:6.1f} GB  {row.precision}")
+        yield f"{row.name:26} {updates:>7} {told:>8} {row.size / 1e9:6.1f} GB  {row.precision}"

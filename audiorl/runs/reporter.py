@@ -26,7 +26,7 @@ class Reporter:
 
     Of several processes one writes.
 
-    wandb and trackio keep the first values of steps that are done again.
+    Of steps that are done again wandb keeps the first values, and trackio both.
     """
 
     def __init__(self, folder: Path, last_step: int, config: Config | None = None) -> None:
