@@ -74,11 +74,12 @@ def format_sets(
     print(*shared(dump, trained, dev, sets.test), _table(rows), sep="\n")
     if config.speaks and (config.speech.speakers != "none" or config.codec.type == "native"):
         spoken = filter(None, [*held_out, sets.rl])
-        if unknown := unknown_speakers(dump, sets.train, spoken):
+        prompted = config.speech.speakers != "mark"
+        if unknown := unknown_speakers(dump, sets.train, spoken, prompted):
             raise UserError(
                 f"{dump}: voices are those of {sets.train}, which lacks speakers: "
-                f"{', '.join(unknown)}; take sentences of its own speakers for these sets, or name "
-                "others in data.*."
+                f"{', '.join(unknown)}; take sentences of its own speakers for these sets, name "
+                "others in data.*, or give them prompts (speech.speakers: prompt)."
             )
 
 

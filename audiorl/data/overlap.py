@@ -34,12 +34,16 @@ def shared(dump: Path, train: Iterable[str], dev: Iterable[str], test: Iterable[
     return found
 
 
-def unknown_speakers(dump: Path, train: str, others: Iterable[str]) -> list[str]:
-    """Return a part of a sentence for each set in `dump` with speakers that `train` lacks."""
+def unknown_speakers(dump: Path, train: str, others: Iterable[str], prompted: bool) -> list[str]:
+    """Return a part of a sentence for each set in `dump` with speakers that `train` lacks.
+
+    prompted: an utterance with a prompt needs no speaker that is known.
+    """
     known = set(read_table(dump / train / "utt2spk").values())
     found = []
     for name in dict.fromkeys(others):
-        speakers = set(read_table(dump / name / "utt2spk").values())
+        utterances = read_utterances(dump / name, texts_alone=True)
+        speakers = {u.speaker for u in utterances if not (prompted and u.prompt)}
         if unknown := sorted(speakers - known):
             found.append(f"{len(unknown):,} of the {len(speakers):,} of {name} ({unknown[0]} …)")
     return found

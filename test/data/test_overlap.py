@@ -130,3 +130,9 @@ def test_a_voice_that_training_lacks(data: Path) -> None:
     config = Config("tts", data=sets, speech=SpeechConfig(speakers="none"))
     config.codec.type = "mimi"  # whose tokens carry the voice
     format_sets(config, data, dump)
+    config = Config("tts", data=sets, speech=SpeechConfig(speakers="prompt"))
+    write_lines(data / "test" / "utt2prompt", ["s2-u2 s3-u3"])
+    with pytest.raises(UserError, match=r"lacks speakers: 1 of the 3 of test"):
+        format_sets(config, data, dump)
+    write_lines(data / "test" / "utt2prompt", ["s2-u2 s3-u3", "s3-u3 s2-u2"])
+    format_sets(config, data, dump)

@@ -282,7 +282,7 @@ def zero_shot_list(folder: Path) -> Path:
     samples = 0.1 * np.random.default_rng(0).standard_normal(32000)
     soundfile.write(folder / "a.wav", samples, 16000)
     texts = ("in a voice", "never heard")
-    lines = (f"en-{n}|some words|a.wav|{text}\n" for n, text in enumerate(texts))
+    lines = (f"en-{n}|some words|a.wav|{text}|a.wav\n" for n, text in enumerate(texts))
     (folder / "meta.lst").write_text("".join(lines))
     return folder / "meta.lst"
 

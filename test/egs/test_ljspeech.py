@@ -12,7 +12,6 @@ import pytest
 from recipe_runs import (
     EGS,
     SMALL_SPEECH,
-    SPEAKING,
     check_speech,
     ids,
     load_preparation,
@@ -153,6 +152,4 @@ def test_all_stages_on_real_speech(shared_data: Callable[[str], Path], tmp_path:
     places += ["--zero_shot", str(zero_shot_list(tmp_path / "seed"))]
     unheard = {"speech.speakers": "prompt", "data.test": "[test,zero_shot]"}
     run_recipe("ljspeech", tmp_path, *places, *settings(SMALL_SPEECH | unheard))
-    check_speech(tmp_path, ["test"], "wer")
-    for system in SPEAKING:
-        assert len(ids(tmp_path / "exp" / system / "decode_sample/zero_shot/wav.scp")) == 2
+    check_speech(tmp_path, ["test", "zero_shot"], "wer")
