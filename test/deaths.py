@@ -20,6 +20,9 @@ from typing import Any
 
 import torch
 
+# A variable of the environment, by which all processes are found that a program starts.
+MARK = "AUDIORL_STARTED_BY"
+
 
 def a_dead_process() -> int:
     """Return the number of a process that is no more."""
@@ -84,6 +87,21 @@ def before(owner: Any, name: str, condition: Callable[..., bool]) -> Callable[[]
     return lambda: setattr(owner, name, patched)
 
 
+def left_of(folder: Path, seconds: float = 5.0) -> list[str]:
+    """Return the commands of processes with MARK=folder that go on after so many seconds."""
+    until = time.monotonic() + seconds
+    while (found := list(_marked(folder))) and time.monotonic() < until:
+        time.sleep(0.1)
+    return found
+
+
+def _marked(folder: Path) -> Iterator[str]:
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if f"{MARK}={folder}".encode() in (process / "environ").read_bytes().split(b"\0"):
+                yield (process / "cmdline").read_text().replace("\0", " ")
+
+
 # --- recipes that are killed at random moments: python test/deaths.py --help
 
 RECIPES = {
@@ -120,9 +138,7 @@ class Trial:
         self.options += ["--corpus", str(work / "data"), "--scale", "0.04", "--nj", "2"]
         self.options += ["--dump", str(work / "dump"), "--exp", str(work / "exp")]
         self.program = recipe_runs.EGS / recipe / "run.sh"
-        # Found in the environment of every process that the recipe starts.
-        self.mark = f"AUDIORL_DEATHS={work}"
-        self.environment = {**recipe_runs.environment(), "AUDIORL_DEATHS": str(work)}
+        self.environment = {**recipe_runs.environment(), MARK: str(work)}
 
     def undisturbed(self) -> tuple[dict[str, str], list[float]]:
         """Return the digests of what the recipe leaves, and the seconds of each stage."""
@@ -148,7 +164,7 @@ class Trial:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(program.pid, signal.SIGKILL)
                 program.wait()
-                left = self._processes()
+                left = left_of(self.work)
                 print(f"{self.recipe} stage {stage} at {moment:.0%}: {'killed' if hit else 'over'}")
                 assert not left, f"processes are left: {left}"
             self._finish(stage)
@@ -169,19 +185,6 @@ class Trial:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(program.pid, signal.SIGKILL)
         assert program.returncode == 0, said[-5000:]
-
-    def _processes(self) -> list[str]:
-        """Return the commands that go on although their parent was killed, 5 s after that."""
-        until = time.monotonic() + 5
-        while (found := list(self._marked())) and time.monotonic() < until:
-            time.sleep(0.1)
-        return found
-
-    def _marked(self) -> Iterator[str]:
-        for process in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                if self.mark.encode() in (process / "environ").read_bytes().split(b"\0"):
-                    yield (process / "cmdline").read_text().replace("\0", " ")
 
     def digests(self) -> dict[str, str]:
         """Return every file that is left, with a digest of what has to be the same."""

@@ -22,8 +22,8 @@ def main() -> None:
                 _fail(fault)
             time.sleep(0.02)
             if is_asked():
+                time.sleep(1 - ranks.rank())  # one writes for longer than the others
                 (folder / f"saved_{ranks.rank()}").touch()
-                ranks.wait_for_all()
                 stop(step)
             if step == 5 and ranks.is_main():
                 (folder / "steps").touch()

@@ -77,12 +77,16 @@ def _config(args: argparse.Namespace) -> Any:
 
 @contextlib.contextmanager
 def _signals_handed_on() -> Iterator[list[int]]:
-    """Ask all processes to save and end when a signal comes; end them when their time is over."""
+    """Ask all processes to save and end when a signal comes; end them when their time is over.
+
+    Before they are started, it ends the program.
+    """
     received: list[int] = []
 
     def hand_on(number: int, _: Any) -> None:
         received.append(number)
-        _send(signal.SIGUSR1)
+        if not _send(signal.SIGUSR1):
+            sys.exit(_status(received))
         if len(received) == 1:
             signal.alarm(SAVING_SECONDS)
 
@@ -93,10 +97,17 @@ def _signals_handed_on() -> Iterator[list[int]]:
     signal.alarm(0)
 
 
-def _send(number: int) -> None:
-    for child in _children():
+def _send(number: int) -> bool:
+    """Send a signal to all processes; return whether there are any."""
+    children = list(_children())
+    for child in children:
         with contextlib.suppress(ProcessLookupError):
             os.kill(child, number)
+    return bool(children)
+
+
+def _status(received: list[int]) -> int:
+    return FIRST_STATUS.get(received[0], TERMINATED) if received else TERMINATED
 
 
 def _children() -> Iterator[int]:
@@ -111,13 +122,14 @@ def _leave(failures: dict[int, Any], received: list[int]) -> NoReturn:
     """End with the message and the status of the process that failed first by itself."""
     order = sorted(failures.items(), key=lambda item: (item[1].exitcode == LOST, item[1].timestamp))
     rank, failure = order[0]
-    if failure.exitcode == TERMINATED:
-        sys.exit(FIRST_STATUS.get(received[0], TERMINATED) if received else TERMINATED)
+    if failure.exitcode in (TERMINATED, -signal.SIGUSR1):  # the latter while it was starting
+        sys.exit(_status(received))
     said = failure.message["message"] if isinstance(failure.message, dict) else failure.message
     if failure.exitcode < 0:
         said = f"it was ended by {failure.signal_name()}"
         if failure.exitcode == -signal.SIGKILL:
-            said += ", for want of memory as a rule"
+            late = f", {SAVING_SECONDS} s after it was asked to save"
+            said += late if received else ", for want of memory as a rule"
         said += "; run the same command again to continue."
     print(f"error: rank {rank}: {said}", file=sys.stderr)
     sys.exit(128 - failure.exitcode if failure.exitcode < 0 else 1)

@@ -43,5 +43,9 @@ def asked_to_stop() -> Iterator[Callable[[], bool]]:
 
 
 def stop(step: int) -> None:
-    """Raise `Stopped` behind a checkpoint of `step`."""
+    """Raise `Stopped` behind a checkpoint of `step`, when every process has come here.
+
+    The first that ends has the others ended, of which one may still be writing.
+    """
+    ranks.wait_for_all()
     raise Stopped(f"stopped behind step {step}, which is saved; run the same command to continue.")

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from deaths import MARK, left_of
+
+from audiorl.bin.launch import _signals_handed_on
 
 ROOT = Path(__file__).resolve().parents[2]
 FAULTS = ("killed", "refused", "wrong", "sleep", "interrupted", "launcher_killed")
@@ -28,16 +29,10 @@ class Launch:
     def __init__(self, fault: str, folder: Path) -> None:
         self.fault, self.folder = fault, folder
         folder.mkdir()
-        # Found in the environment of every process that the launcher starts.
-        self.mark = f"AUDIORL_LAUNCH={folder}"
         program = ["-m", "steps_together", fault, str(folder)]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "audiorl.bin.launch", "--num_processes", "2", *program],
-            env={
-                **os.environ,
-                "PYTHONPATH": f"{ROOT}:{ROOT / 'test'}",
-                "AUDIORL_LAUNCH": str(folder),
-            },
+            env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'test'}", MARK: str(folder)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -53,18 +48,9 @@ class Launch:
             self.process.send_signal(SENT[self.fault])
         _, self.said = self.process.communicate(timeout=500)
         self.code = self.process.returncode
-        until = time.monotonic() + 20
-        while (left := list(self._marked())) and time.monotonic() < until:
-            time.sleep(0.1)
-        self.left = left
+        self.left = left_of(self.folder, 20)
         self.saved = sorted(path.name for path in self.folder.glob("saved_*"))
         return self
-
-    def _marked(self) -> Iterator[str]:
-        for process in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                if self.mark.encode() in (process / "environ").read_bytes().split(b"\0"):
-                    yield (process / "cmdline").read_text().replace("\0", " ")
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +85,21 @@ def test_the_one_that_failed_says_why(
     assert re.search(sentence, launch.said, re.DOTALL), launch.said
     assert launch.code == code
     assert launch.said.count("Traceback") == (fault == "wrong")
+
+
+def test_a_signal_before_the_processes_are_there_ends_it() -> None:
+    child = os.fork()
+    if child == 0:
+        code = 99
+        try:
+            with _signals_handed_on():
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(60)
+        except SystemExit as ended:
+            code = ended.code
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 143
 
 
 def test_a_signal_lets_all_save(launches: dict[str, Launch]) -> None:
