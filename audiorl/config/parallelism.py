@@ -56,6 +56,13 @@ class ParallelismConfig:
         if self.shards and config.rl.placement == "alternate":
             keys = ("rl.placement", degree)
             yield keys, "weights that processes share stay where they are; set together, or 1 here"
+        if self.shards and config.lora.rank:
+            reason = "adapters are not shared, and their base is whole in each process"
+            yield ("lora.rank", degree), f"{reason}; set 0, or {degree}: 1"
+        if self.shards and config.llm.dtype != "float32":
+            reason = "weights that processes share are kept in fp32"
+            half = "parallelism.mixed_precision_param: bfloat16 to compute in bf16"
+            yield ("llm.dtype", degree), f"{reason}; set float32, and {half}, or {degree}: 1"
         if self.shards and config.sft.schedule.muon_learning_rate:
             keys = ("sft.schedule.muon_learning_rate", degree)
             yield keys, "Muon moves whole matrices, which no process has; set 0, or 1 here"

@@ -191,9 +191,8 @@ class Policy(nn.Module, ABC):
         self.train(self.training)  # the dropout of new adapters, too
 
     def share_weights(self, keys: ParallelismConfig) -> None:
-        """Share what learns among processes, unless that is adapters (see `runtime.sharding`)."""
-        if self.lora is None:
-            shard(self, self.llm.layers, keys)
+        """Share what learns among processes (see `runtime.sharding`)."""
+        shard(self, self.llm.layers, keys)
 
     @property
     def adapted_module(self) -> nn.Module:

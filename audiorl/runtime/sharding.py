@@ -7,7 +7,7 @@
     -1, reshard_after_forward always   whole a layer at a time, in each pass: all processes have to
                                        make the same passes, and `backward` fills in those missing
 
-Adapters are not shared: their base is frozen, and frozen weights are whole everywhere.
+Frozen weights are whole everywhere, and so configs with adapters are not shared.
 
 FSDP2 has rules that it does not enforce. Each is kept here:
 - The policy is the root, and its own weights are whole in what `within` calls alone.
@@ -55,6 +55,11 @@ def shard(model: nn.Module, layers: Sequence[nn.Module], keys: ParallelismConfig
             "parallelism.fsdp_reshard_after_forward: layers with cross attention are read outside "
             "of their passes; set never."
         )
+    if any(p.dtype != torch.float32 for p in model.parameters() if p.requires_grad):
+        raise UserError(
+            "parallelism.data_parallel_shard_degree: weights that processes share are kept in "
+            "fp32, and this model was made in bf16; set 1, or make it with llm.dtype: float32."
+        )
     compute, reduce = (
         getattr(torch, name) for name in (keys.mixed_precision_param, keys.mixed_precision_reduce)
     )
@@ -68,8 +73,8 @@ def shard(model: nn.Module, layers: Sequence[nn.Module], keys: ParallelismConfig
         narrow = compute if next(layer.parameters()).dtype == torch.float32 else None
         policy = MixedPrecisionPolicy(param_dtype=narrow, reduce_dtype=reduce)
         fully_shard(layer, reshard_after_forward=always, mp_policy=policy, **shared)
-    policy = MixedPrecisionPolicy(reduce_dtype=reduce)
-    fully_shard(model, reshard_after_forward=False, mp_policy=policy, **shared)
+    # Weights of the root that a pass does not reach have gradients of their own type.
+    fully_shard(model, reshard_after_forward=False, mp_policy=MixedPrecisionPolicy(), **shared)
     model.sharing = keys.fsdp_reshard_after_forward
     for module in _shared_modules(model):
         module.set_gradient_divide_factor(1.0)

@@ -9,6 +9,7 @@ import pytest
 from audiorl.config import Config, load_config
 
 K1 = ["rl.beta=0.1", "rl.kl_estimator=k1"]
+SHARED = ["parallelism.data_parallel_shard_degree=-1"]
 MWER = ["rl.baseline=posterior", "rl.scale_rewards=none", "rl.loss_type=seq-mean-token-sum"]
 
 
@@ -204,6 +205,23 @@ def test_the_defaults_break_no_rule() -> None:
         ),
         (["decode.name=a/b"], "decode.name", 'names a folder (got "a/b")'),
         (["score.normalizer=mandarin"], "score.unit", "Mandarin has no spaces between words; set"),
+        (
+            ["parallelism.data_parallel_shard_degree=0"],
+            "parallelism.data_parallel_shard_degree",
+            "no process would have the weights; set 1 or -1",
+        ),
+        ([*SHARED, "lora.rank=4"], "lora.rank", "adapters are not shared, and their base is whole"),
+        (
+            [*SHARED, "llm.dtype=bfloat16"],
+            "llm.dtype",
+            "weights that processes share are kept in fp",
+        ),
+        ([*SHARED, "rl.placement=alternate"], "rl.placement", "set together, or 1"),
+        (
+            [*SHARED, "sft.schedule.muon_learning_rate=0.01"],
+            "sft.schedule.muon_learning_rate",
+            "Muon moves whole matrices",
+        ),
     ],
 )
 def test_broken_rule(problems: Callable, options: list[str], key: str, reason: str) -> None:
