@@ -1,9 +1,10 @@
-"""Times GRPO steps of one process and of several that share each step, as a ratio.
+"""Times GRPO steps of one process and of several that share each step, as ratios.
 
 example:
   python bench/processes.py --shape asr --num_processes 2
 
-Each process has one thread. The first step is not counted.
+Each process has one thread. The first step is not counted. Processor time is that of the process
+that has most of it in a step: where cores are busy with other work, it tells what idle ones gain.
 """
 
 from __future__ import annotations
@@ -34,21 +35,23 @@ def main() -> None:
     if ranks.launched():
         _steps(args.shape, args.steps)
         return
-    seconds = [_measured(args.shape, args.steps, n) for n in (1, args.num_processes)]
-    print(
-        f"{args.shape}: {seconds[0]:.2f} s by 1 process, {seconds[1]:.2f} s by "
-        f"{args.num_processes}: {seconds[0] / seconds[1]:.2f} times as fast"
-    )
+    one, several = (_measured(args.shape, args.steps, n) for n in (1, args.num_processes))
+    for name, clock in (("wall", "seconds"), ("cpu", "seconds of processor time")):
+        print(
+            f"{args.shape}: {one[name]:.2f} {clock} by 1 process, {several[name]:.2f} by "
+            f"{args.num_processes}: {one[name] / several[name]:.2f} times as fast"
+        )
 
 
-def _measured(shape: str, steps: int, count: int) -> float:
-    """Return the median seconds of a step."""
+def _measured(shape: str, steps: int, count: int) -> dict[str, float]:
+    """Return the median seconds of a step by clock."""
     command = [sys.executable, "-m", "audiorl.bin.launch", "--num_processes", str(count)]
     command += ["-m", "processes", "--shape", shape, "--steps", str(steps)]
     paths = os.pathsep.join(map(str, (HERE, HERE.parent)))
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    return median(json.loads(done.stdout.splitlines()[-1]))
+    found = json.loads(done.stdout.splitlines()[-1])
+    return {clock: median(step[clock] for step in found) for clock in found[0]}
 
 
 def _steps(shape: str, steps: int) -> None:
@@ -58,7 +61,9 @@ def _steps(shape: str, steps: int) -> None:
         seconds = []
         for step in range(steps + 1):
             ranks.wait_for_all()
-            seconds.append(timed_step(grpo, SHAPES[shape], step)["wall"])
+            own = timed_step(grpo, SHAPES[shape], step)
+            every = ranks.gather({clock: own[clock] for clock in ("wall", "cpu")})
+            seconds.append({clock: max(one[clock] for one in every) for clock in every[0]})
         print(json.dumps(seconds[1:]))
 
 

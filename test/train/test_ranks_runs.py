@@ -13,15 +13,16 @@ from typing import Any
 import pytest
 import torch
 from forked import forked
+from ranks_grid import SHARING
 from runs import RL, SFT, Corpus, lines, outcome
 from safetensors.torch import load_file
-from test_ranks import SHARING
 from test_resume import same
 from test_rl_synthesis import World
 from tiny import WORDS, tiny_model
 from torch.distributed.tensor import DTensor
 
 from audiorl.config.parallelism import ParallelismConfig
+from audiorl.errors import UserError
 from audiorl.infer.decode import decode_sets
 from audiorl.models import weights_of
 from audiorl.runs.optimizer import Optimizers
@@ -59,16 +60,16 @@ def close(found: Path, expected: Path) -> None:
         assert (value - other[name]).abs().max() <= 1e-5, name
 
 
-def shared_model(kept: str) -> Any:
-    model = tiny_model(spread=3.0)
+def shared_model(kept: str, precision: str = "float32", dtype: str = "float32") -> Any:
+    model = tiny_model({"llm.dtype": dtype}, spread=3.0)
     learning = model.train_only(["adaptor", "llm"])
-    model.share_weights(ParallelismConfig(-1, kept))
+    model.share_weights(ParallelismConfig(-1, kept, precision, precision))
     return model, Optimizers(learning, 1e-3, 0.0, model=model)
 
 
-def unequal(kept: str) -> list[float]:
-    """As many passes as this process's rank, and none on the first."""
-    model, optimizer = shared_model(kept)
+def unequal(kept: str, precision: str = "float32") -> float:
+    """As many passes as this process's rank, and none on the first; the gradient's norm."""
+    model, optimizer = shared_model(kept, precision)
     embeds = torch.ones(1, 3, 32)
     optimizer.zero_grad()
     losses = [lambda: (model.llm(embeds).sum(), {})] * ranks.rank()
@@ -94,9 +95,12 @@ def kinds() -> tuple[bool, set[str]]:
 
 
 def everything() -> dict[str, Any]:
+    with pytest.raises(UserError, match="kept in fp32, and this model was made in bf16; set 1"):
+        shared_model("never", dtype="bfloat16")
     return {
         "never": unequal("never"),
         "always": unequal("always"),
+        "half": unequal("never", "bfloat16"),
         "remembered": forgotten(),
         "kinds": kinds(),
     }
@@ -107,6 +111,8 @@ def test_rules_that_fsdp_does_not_enforce(corpus: Corpus) -> None:
     first, second = forked(2, everything)
     assert first["never"] == pytest.approx(second["never"]) and first["never"] > 0
     assert first["always"] == pytest.approx(first["never"], rel=1e-5)
+    assert first["half"] == pytest.approx(first["never"], rel=0.05)
+    assert first["half"] != first["never"]
     assert [first["remembered"], second["remembered"]] == [(2, 0), (4, 0)]
     names = set(weights_of(tiny_model()))
     assert first["kinds"] == second["kinds"] == (True, names)
@@ -131,7 +137,7 @@ def test_a_checkpoint_of_two_is_continued_by_one_and_by_four(
         for kept, keys in SHARING.items():
             with pytest.raises(Stopped):
                 corpus.rl(tmp_path / kept, {**KEYS, **keys})
-        corpus.sft(tmp_path / "sft", SMALL_SFT)
+            corpus.sft(tmp_path / f"sft_{kept}", {**SMALL_SFT, **keys})
 
     def go_on(keys: dict[str, dict[str, Any]]) -> None:
         for name, more in keys.items():
@@ -149,11 +155,11 @@ def test_a_checkpoint_of_two_is_continued_by_one_and_by_four(
         close(tmp_path / kept, one)
         assert said(tmp_path / kept) == said(one), kept
     corpus.sft(one / "sft", SMALL_SFT)
-    close(tmp_path / "sft", one / "sft")
-    steps = [
-        [line["step"] for line in lines(exp / "sft" / "metrics.jsonl")] for exp in (tmp_path, one)
-    ]
-    assert steps[0] == steps[1]
+    expected = lines(one / "sft" / "metrics.jsonl")
+    for kept in SHARING:
+        close(tmp_path / f"sft_{kept}", one / "sft")
+        found = lines(tmp_path / f"sft_{kept}" / "metrics.jsonl")
+        assert [line["step"] for line in found] == [line["step"] for line in expected]
 
 
 def test_test_sets_are_decoded_and_spoken_alike(corpus: Corpus, tmp_path: Path) -> None:
