@@ -64,7 +64,7 @@ class CodecConfig(CodecShape):
 
 @dataclass
 class FlowShape:
-    """From speech tokens and a speaker vector to a wave: flow matching, Griffin-Lim."""
+    """From speech tokens and a speaker vector to a wave: flow matching, and a vocoder."""
 
     hidden_size: int = key(192, "width", ge=8)
     num_blocks: int = key(6, "layers of the flow, at the same rate", ge=1)
@@ -72,12 +72,17 @@ class FlowShape:
     temperature: float = key(
         0.5, "deviation of the noise that speaking begins with; training has 1", ge=0
     )
-    griffin_lim_steps: int = key(32, "iterations from mel frames to a wave", ge=1)
+    vocoder: str = key(
+        "griffin_lim",
+        "mel frames to a wave: griffin_lim, or source_filter, by the pitch that the frames show",
+        choices=("griffin_lim", "source_filter"),
+    )
+    griffin_lim_steps: int = key(32, "iterations of griffin_lim", ge=1)
 
 
 @dataclass
 class FlowConfig(FlowShape):
-    """From speech tokens and a speaker vector to a wave: flow matching, Griffin-Lim (stage 3)."""
+    """From speech tokens and a speaker vector to a wave: flow matching, a vocoder (stage 3)."""
 
     batch_seconds: float = key(60.0, "seconds of audio in a batch, padding included", gt=0)
     schedule: Schedule = key(

@@ -68,8 +68,8 @@ def load_recipe(
     origins = {key: setting.where for key, setting in settings.items()}
     recipe = Recipe(build(Config, settings), origins, reader.files)
     problems = reader.problems
-    problems += [recipe.problem([key], message) for key, message in _foreign_keys(recipe)]
     if not reader.lost:
+        problems += [recipe.problem([key], message) for key, message in _foreign_keys(recipe)]
         for keys, message in recipe.config.broken_rules():
             if not any(map(reader.was_refused, keys)):
                 problems.append(recipe.problem(keys, message))

@@ -286,7 +286,7 @@ def test_missing_file() -> None:
     with pytest.raises(
         UserError, match=r"^no/such\.yaml: cannot be read \(No such file or dir.*fix"
     ):
-        load_config("no/such.yaml")
+        load_config("no/such.yaml", ["codec.type=mimi"])  # of which task is not known
     with pytest.raises(UserError, match=r"cannot be read \(Is a directory\)"):
         load_config(Path(__file__).parent)
 

@@ -16,7 +16,7 @@ from audiorl.models.codec.flow import FlowDecoder
 from audiorl.models.codec.quantiser import FiniteScalarQuantiser
 from audiorl.models.codec.settings import CodecSettings
 from audiorl.models.codec.speaker import SPEAKER_SIZE, SpeakerEncoder
-from audiorl.models.codec.vocoder import GriffinLim
+from audiorl.models.codec.vocoder import GriffinLim, SourceFilter
 from audiorl.models.ctc import best_path, ctc_log_likelihood
 from audiorl.models.encoder import Encoder
 from audiorl.models.frontend import Frontend
@@ -65,7 +65,11 @@ class NativeCodec(nn.Module):
 
         self.flow = FlowDecoder(flow, codec.fsq_dims, n_mels, STRIDE)
         self.voice = SpeakerEncoder(flow, n_mels)
-        self.vocoder = GriffinLim(self.frontend, flow.griffin_lim_steps)
+        self.vocoder = (
+            SourceFilter(self.frontend)
+            if flow.vocoder == "source_filter"
+            else GriffinLim(self.frontend, flow.griffin_lim_steps)
+        )
         # Mean and deviation of the log-mel values of the training data, by band.
         self.register_buffer("mel_mean", torch.zeros(n_mels))
         self.register_buffer("mel_spread", torch.ones(n_mels))
