@@ -13,12 +13,12 @@ from torch.nn.utils.rnn import pad_sequence
 
 from audiorl.models.frontend import Frontend
 
-LOWEST, HIGHEST = 70.0, 500.0  # Hz, of a pitch
+SLOWEST_PULSES, FASTEST_PULSES = 70.0, 500.0  # Hz, of a pitch
 JUMP_COST = 1.0  # in autocorrelation, of an octave between two frames of full loudness
 NOISE, PULSES = 0.2, 0.5  # autocorrelation up to which a frame is noise, and from which pulses
 
 
-class Vocoder(nn.Module):
+class MelVocoder(nn.Module):
     """Log-mel frames [N_i, n_mels] to waves of as many samples as the frontend reads for N_i.
 
     The mel filters are inverted by least squares once, in place of torchaudio's InverseMelScale,
@@ -48,7 +48,7 @@ class Vocoder(nn.Module):
         return [w[start : start + n].clamp(-1, 1) for w, n in zip(waves, counts, strict=True)]
 
 
-class GriffinLim(Vocoder):
+class GriffinLim(MelVocoder):
     """Phases that fit their neighbours, found by iterations that begin at 0: nothing is random."""
 
     def __init__(self, frontend: Frontend, steps: int) -> None:
@@ -72,7 +72,7 @@ class GriffinLim(Vocoder):
         return self._cut(waves, log_mels)
 
 
-class SourceFilter(Vocoder):
+class SourceFilter(MelVocoder):
     """Phases of the source of a voice: pulses at its pitch, noise where it has none (Dudley, 1939).
 
     Griffin-Lim's phases tear harmonics apart from frame to frame, which buzzes. Pulses keep them
@@ -84,7 +84,9 @@ class SourceFilter(Vocoder):
         super().__init__(frontend)
         self.rate = frontend.mel.sample_rate
         own = torch.fft.irfft(torch.fft.rfft(self.window, self.size).abs() ** 2)
-        self.lags = torch.arange(int(self.rate / HIGHEST), int(self.rate / LOWEST) + 1)
+        self.lags = torch.arange(
+            int(self.rate / FASTEST_PULSES), int(self.rate / SLOWEST_PULSES) + 1
+        )
         self.register_buffer("decay", (own / own[0])[self.lags].clamp(min=0.05), persistent=False)
 
     def forward(self, log_mels: Sequence[Tensor]) -> list[Tensor]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from audiorl.config.model import FrontendConfig
 from audiorl.models import frontend as frontend_module
-from audiorl.models.codec.vocoder import GriffinLim, SourceFilter, Vocoder
+from audiorl.models.codec.vocoder import GriffinLim, MelVocoder, SourceFilter
 from audiorl.models.frontend import Frontend
 from audiorl.score.pitch import find_pitch
 from audiorl.score.sound import measure
@@ -17,7 +17,7 @@ from audiorl.score.sound import measure
 RATE = 16000
 
 
-def vocoder(kind: str, frontend: Frontend) -> Vocoder:
+def vocoder(kind: str, frontend: Frontend) -> MelVocoder:
     return SourceFilter(frontend) if kind == "source_filter" else GriffinLim(frontend, 32)
 
 
