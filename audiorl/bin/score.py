@@ -6,7 +6,7 @@ example:
       --judge exp/judge exp/base exp/both
 
 Of synthesis the judge first hears what was synthesised: one by train_judge, or a recogniser, which
-knows no voices: of this toolkit (--judge ../mini_asr/exp/sft), or the folder of a Whisper, say.
+knows no voices: of this toolkit (--judge ../mini_asr/exp/sft), or --judge openai/whisper-small, say.
 Writes result.json, result.txt, per_utt.tsv, ref.trn and hyp.trn into exp/*/decode_*/<set>, and
 exp/*/decode_*/result.json. Folders whose hypotheses and references are unchanged stay as they are.
 """
@@ -24,7 +24,7 @@ def main() -> None:
     parser = cli.parser(__doc__, "dump")
     parser.add_argument("exp", nargs="+", type=Path, help="experiment folders, the first = before")
     parser.add_argument(
-        "--judge", type=Path, help="of synthesis: experiment that hears; default: judge beside EXP"
+        "--judge", type=Path, help="of synthesis: who hears; default: judge beside EXP"
     )
     args = parser.parse_args()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from importlib.util import find_spec
@@ -17,8 +16,12 @@ from audiorl.config.instruments import instrument_problems
 from audiorl.config.keys import key_values
 from audiorl.config.loader import Recipe, load_recipe, refuse_if_any
 from audiorl.config.pretrained import (
+    HUB_NAME,
     Shape,
+    is_hub_name,
+    longest_seconds,
     read_shape,
+    whisper_languages,
     why_no_encoder,
     why_no_features,
     why_no_lm,
@@ -40,8 +43,6 @@ BASE_HEADER = """\
 #   ./run.sh --config conf/grpo.yaml --set rl.beta=0.04
 
 """
-
-HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 # Of the package itself; those of the user are found in a folder of the same name.
 FAMILIES = {"asr": "audio_llm", "tts": "speech_lm"}
@@ -127,7 +128,8 @@ def _missing(config: Config) -> Iterator[Rule]:
     texts = {"hypotheses": config.rl_data.hypotheses, "background": [config.rl_data.background]}
     for key, paths in texts.items():
         for path in filter(None, paths):
-            if not os.path.isfile(path) and not (key == "hypotheses" and os.path.isdir(path)):
+            model = key == "hypotheses" and (os.path.isdir(path) or is_hub_name(path))
+            if not os.path.isfile(path) and not model:
                 message = "there is no such file; give its path, seen from the recipe's folder"
                 yield (f"rl_data.{key}",), f"{os.path.abspath(path)}: {message}"
     named = {"score.instruments": config.score.instruments, "rl.rewards": rewarding(config)}
@@ -178,13 +180,11 @@ def _unfit(config: Config) -> Iterator[Rule]:
         return
     shape = read_shape(name) if name else {}
     whisper = shape.get("model_type") == "whisper"
-    if whisper and config.llm.prompt:
-        yield ("llm.prompt", "model.pretrained"), "a Whisper reads no prompt; remove it"
-    most = shape.get("max_target_positions", 448)
-    for section in ("rl", "decode"):
-        if whisper and getattr(config, section).max_completion_length > most - 2:
-            message = f"a Whisper of {most} positions, 2 or 4 for its start; set {most - 4} or less"
-            yield (f"{section}.max_completion_length", "model.pretrained"), message
+    if whisper:
+        yield from _unfit_whisper(config, shape)
+    if config.decode.window_seconds > (longest := longest_seconds(shape)):
+        message = f"the recogniser hears {longest:g} s; set at most that"
+        yield ("decode.window_seconds", "model.pretrained"), message
     for part in config.rl.train:
         if part == ("adaptor" if whisper else "embeddings"):
             known = "llm, encoder, embeddings" if whisper else "adaptor, llm, encoder"
@@ -195,6 +195,23 @@ def _unfit(config: Config) -> Iterator[Rule]:
     for field in fields(config.whisper):
         if getattr(config.whisper, field.name) != field.default:
             yield (f"whisper.{field.name}", "model.pretrained"), "this is no Whisper; remove it"
+
+
+def _unfit_whisper(config: Config, shape: Shape) -> Iterator[Rule]:
+    if config.llm.prompt:
+        yield ("llm.prompt", "model.pretrained"), "a Whisper reads no prompt; remove it"
+    options, known = config.whisper, whisper_languages(config.model.pretrained)
+    if known and options.language not in known:
+        message = f"the Whisper knows no {options.language}; set {', '.join(known[:3])}"
+        yield ("whisper.language", "model.pretrained"), message + ", ..." * (len(known) > 3)
+    if known == ["en"] and options.task != "transcribe":
+        message = "an English-only Whisper cannot; remove it, or take a multilingual one"
+        yield ("whisper.task", "model.pretrained"), message
+    most = shape.get("max_target_positions", 448)
+    for section in ("rl", "decode"):
+        if getattr(config, section).max_completion_length > most - 2:
+            message = f"a Whisper of {most} positions, 2 or 4 for its start; set {most - 4} or less"
+            yield (f"{section}.max_completion_length", "model.pretrained"), message
 
 
 def _unknown(key: str, name: str, own: str, package: str) -> Iterator[Rule]:

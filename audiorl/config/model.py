@@ -183,8 +183,7 @@ class LLMConfig:
         "",
         "the prefix that the LM continues; {audio} stands for the audio embeddings and, of a "
         "pretrained recogniser, for the tokens around them; empty: `transcribe {audio}`, or the "
-        "pretrained one's own",
-        task="asr",
+        "pretrained one's own, in English. Of synthesis: that of pretrained ones that listen",
     )
 
     def rules(self, config: Config) -> Iterator[Rule]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +28,15 @@ MODEL_TYPES = {
     "voxtral": "voxtral",
     "whisper": "whisper",
 }
+# s of audio that a family hears at most, where there is a limit.
+LONGEST = {
+    "audio_flamingo3": 600.0,  # 20 windows of 30 s
+    "fun_asr_nano": 122.0,  # its encoder has 2048 positions of 60 ms
+    "glm_asr": 630.0,  # 21 windows of 30 s
+    "qwen2_5_omni": 30.0,  # more is cut
+    "qwen2_audio": 30.0,
+}
+HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 TOKENIZERS = {"tokenizer.json", "tokenizer.model", "tekken.json", "vocab.json"}
 FEATURES = {"preprocessor_config.json", "processor_config.json"}
 POINTER = b"version https://git-lfs"  # in place of a file that Git LFS has not fetched
@@ -38,6 +49,32 @@ def read_shape(folder: str | Path) -> Shape:
     if not isinstance(shape, dict):
         raise ValueError("config.json is not a mapping")
     return shape
+
+
+def is_hub_name(name: str | Path) -> bool:
+    """Whether a name is owner/model, as hubs have them, and neither it nor the owner is a path."""
+    owner = os.path.dirname(name)
+    known = os.path.exists(name) or not owner or os.path.exists(owner)
+    return not known and bool(HUB_NAME.fullmatch(str(name)))
+
+
+def longest_seconds(shape: Shape) -> float:
+    """Return the longest audio in s that a recogniser hears."""
+    if shape.get("model_type") == "whisper":
+        return shape.get("max_source_positions", 1500) / 50
+    return LONGEST.get(MODEL_TYPES.get(shape.get("model_type"), ""), math.inf)
+
+
+def whisper_languages(folder: str | Path) -> list[str]:
+    """Return the languages that the Whisper in a folder hears; none where it does not tell."""
+    try:
+        path = Path(folder) / "generation_config.json"
+        known = json.loads(path.read_text(encoding="utf-8"))
+        if not known.get("is_multilingual", True):
+            return ["en"]
+        return [mark.strip("<|>") for mark in known.get("lang_to_id") or ()]
+    except (OSError, ValueError, AttributeError):
+        return []
 
 
 def why_unknown(shape: Shape) -> str:

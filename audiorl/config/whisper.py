@@ -11,7 +11,12 @@ from audiorl.config.field import key
 class WhisperOptions:
     """Window and start tokens of a Whisper."""
 
-    language: str = key("en", "language of the transcripts, as Whisper names it: en, zh, ...")
+    language: str = key("en", "language of the speech, as Whisper names it: en, zh, ...")
+    task: str = key(
+        "transcribe",
+        "what a multilingual one writes: speech in its own language, or in English",
+        choices=("transcribe", "translate"),
+    )
     window: str = key(
         "full",
         "audio that the encoder reads: full, 30 s with silence behind the utterance, as it was "

@@ -1,7 +1,7 @@
 """The door of all that hears waves: a judge, an ear that rewards, a second system of stage 4.
 
-One path names it: an experiment by train_judge or one of recognition, its folder model/, or the
-folder of a pretrained recogniser (Whisper, Qwen3-ASR, ...) as transformers reads it.
+One path names it: an experiment by train_judge or one of recognition, its folder model/, or a
+pretrained recogniser (Whisper, Qwen3-ASR, ...) as transformers reads it, by folder or hub name.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import Tensor
+from transformers.utils import cached_file
 
 from audiorl.config import load_config
+from audiorl.config.pretrained import is_hub_name
 from audiorl.config.schema import Config
-from audiorl.config.whisper import WhisperOptions
 from audiorl.data.audio import read_audio, resample
 from audiorl.data.utterance import Utterance
 from audiorl.engines.native import PolicyEngine
@@ -24,7 +25,7 @@ from audiorl.errors import UserError
 from audiorl.infer.transcribe import greedy
 from audiorl.infer.windows import join_texts
 from audiorl.models import WEIGHTS
-from audiorl.models.families.pretrained import pretrained_family
+from audiorl.models.families.pretrained import NOT_NEEDED, pretrained_family
 from audiorl.models.judge import LABELS, Judge
 from audiorl.models.policy import find_policy, load_policy
 from audiorl.models.recogniser import Recogniser
@@ -68,23 +69,26 @@ class RecogniserJudge:
 
 def weights_file(path: Path) -> Path:
     """Return the weights of whoever `path` names, which may not be there."""
+    if is_hub_name(path):
+        names = (WEIGHTS, f"{WEIGHTS}.index.json")
+        found = (cached_file(str(path), name, **NOT_NEEDED) for name in names)
+        return Path(next(filter(None, found), path))
     return _model_folder(path) / WEIGHTS
 
 
-def load_judge(path: Path, device: str = "cpu", whisper: WhisperOptions | None = None) -> WaveJudge:
-    """Return whoever hears at `path`; `whisper`: window and language of a pretrained Whisper.
+def load_judge(path: Path, device: str = "cpu", config: Config | None = None) -> WaveJudge:
+    """Return whoever hears at `path`.
 
-    Raises UserError if there is no such model, or if it does not hear.
+    `config`: the recipe that asks, whose section whisper and `llm.prompt` are those of a
+    pretrained recogniser; of recognition, the prompt if it is of the policy's family. Raises UserError if there is no such model, or if it does not hear.
     """
     folder = _model_folder(path)
     if (folder / LABELS).exists():
         return Judge.load(folder, device)
+    if is_hub_name(path):
+        return _pretrained(str(path), device, config or Config())
     if not (folder / FILE).exists() and (folder / "config.json").exists():
-        config = Config()
-        config.model.pretrained = str(folder)
-        config.whisper = whisper or config.whisper
-        model = find_policy(pretrained_family(str(folder))).create(config, ())
-        return RecogniserJudge(model.to(device).eval(), MOST_TOKENS)
+        return _pretrained(str(folder), device, config or Config())
     model = load_policy(folder, device)
     if not isinstance(model, Recogniser):
         raise UserError(f"{path} is no recogniser and cannot judge; name exp/judge, or one of ASR.")
@@ -131,3 +135,14 @@ def heard(judge: WaveJudge, samples: list[np.ndarray]) -> list[str]:
 def _model_folder(path: Path) -> Path:
     itself = any((path / name).is_file() for name in ("config.json", LABELS))
     return path if itself else path / "model"
+
+
+def _pretrained(name: str, device: str, recipe: Config) -> RecogniserJudge:
+    config, family = Config(), pretrained_family(name)
+    config.model.pretrained, config.whisper = name, recipe.whisper
+    # Of recognition the prompt is the policy's, and families do not share theirs.
+    own = recipe.model.pretrained
+    if recipe.speaks or (own and pretrained_family(own) == family):
+        config.llm.prompt = recipe.llm.prompt
+    model = find_policy(family).create(config, ())
+    return RecogniserJudge(model.to(device).eval(), MOST_TOKENS)

@@ -78,7 +78,7 @@ class WhisperErrors:
     """Errors of letters and words in a recogniser's transcript."""
 
     def __init__(self, path: str, config: Config, device: str) -> None:
-        self.judge = load_judge(Path(path), device, config.whisper)
+        self.judge = load_judge(Path(path), device, config)
         self.sample_rate, self.normalizer = self.judge.sample_rate, config.score.normalizer
 
     def __call__(self, u: Utterance, samples: np.ndarray) -> Measured:

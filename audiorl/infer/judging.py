@@ -54,7 +54,7 @@ def judge_systems(folder: Path, exps: Iterable[Path], dump: Path, cfg: Config, d
             stamp = Stamp(out / JUDGED, version, {**inputs, "judge": weights})
             if stamp.is_current(out / JUDGED):
                 continue
-            judge = judge or load_judge(folder, device, cfg.whisper)
+            judge = judge or load_judge(folder, device, cfg)
             seconds = cfg.decode.batch_seconds
             natural = natural or _Natural(judge, texts, recordings, seconds, str(dump / name))
             judged = _judge(judge, waves, natural, seconds, str(out))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from audiorl.config.pretrained import is_hub_name
 from audiorl.config.schema import Config
 from audiorl.data.tables import set_files
 from audiorl.data.utterance import Utterance, write_utterances_jsonl
@@ -76,7 +77,8 @@ def rl_set_stamp(config: Config, policy: str, dump: Path, out: Path, weights: Pa
     sets = {subset.source_in(data) for subset in subsets_of(config)}
     sets |= {data.train, *held_out_sets(config)}
     texts = filter(None, (*rl_data.hypotheses, rl_data.background))
-    systems = (weights_file(path) if path.is_dir() else path for path in map(Path, texts))
+    paths = map(Path, texts)
+    systems = (weights_file(p) if p.is_dir() or is_hub_name(p) else p for p in paths)
     files = [*systems, *reward_files(config).values()]
     inputs = {"weights": weights, **{str(file): file for file in files}}
     for name in sorted(sets):

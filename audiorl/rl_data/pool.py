@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from audiorl.config.pretrained import is_hub_name
 from audiorl.config.rl_data import SubsetConfig
 from audiorl.config.schema import Config
 from audiorl.data.tables import read_table
@@ -119,8 +120,8 @@ def read_hypotheses(config: Config, pool: dict[str, list[Utterance]]) -> list[di
     wanted = list(compared)
     systems = []
     for path in map(Path, config.rl_data.hypotheses):
-        if path.is_dir():
-            model = load_judge(path, str(pick_device(config.device)), config.whisper)
+        if path.is_dir() or is_hub_name(path):
+            model = load_judge(path, str(pick_device(config.device)), config)
             seconds, utterances = config.decode.batch_seconds, list(compared.values())
             systems.append(transcribe_recordings(model, utterances, seconds, str(path)))
             continue

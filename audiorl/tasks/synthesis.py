@@ -232,7 +232,7 @@ class Synthesis(Task):
     def _load_judge(self, device: str) -> WaveJudge | None:
         if self.folders.judge is None or self.config.rl.early_stop == "never":
             return None
-        return self._asked(load_judge(self.folders.judge, device, self.config.whisper))
+        return self._asked(load_judge(self.folders.judge, device, self.config))
 
     def _load_ear(self, codec: Codec, device: str) -> TranscribeWaves | None:
         if self.folders.ear is None:
@@ -243,7 +243,7 @@ class Synthesis(Task):
                 f"{self.folders.ear} would be rewarded for and judge as well, which hides "
                 "reward hacking; name another recogniser with --ear."
             )
-        ear = load_judge(self.folders.ear, device, self.config.whisper)
+        ear = load_judge(self.folders.ear, device, self.config)
         return self._ear(self._asked(ear), codec)
 
     def _asked(self, judge: WaveJudge) -> WaveJudge:

@@ -177,6 +177,9 @@ def test_texts_that_stage_4_reads(write: Callable) -> None:
             "its path, seen from the recipe's folder."
         )
     check_recipe(name, ["rl_data.hypotheses=[one]", "rl_data.background=one"])
+    check_recipe(name, ["rl_data.hypotheses=[one, openai/whisper-small]"])
+    Path("exp").mkdir()
+    assert "there is no such file" in refusal(name, "rl_data.hypotheses=[exp/text]")
 
 
 def test_missing_package(write: Callable, monkeypatch: pytest.MonkeyPatch) -> None:

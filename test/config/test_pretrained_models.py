@@ -162,6 +162,8 @@ INDEX = {"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\n"
 BUILT = "encoder: {pretrained: hub}\nllm: {pretrained: gpt2}\ntokenizer: {type: pretrained}\n"
 OWN = "model: {pretrained: hub}\nsft: {schedule: {max_steps: 0}, ctc_weight: 0}\n"
+HEARS = OWN + "rl: {train: [llm]}\n"  # a Whisper's
+LANGUAGES = {"lang_to_id": {f"<|{name}|>": 1 for name in ("en", "zh", "de", "es")}}
 OF_FOLDERS = [  # what is wrong with the folder `hub`, the recipe, what is said
     (shape(model_type="qwen3"), OWN, "hub is a qwen3, and known recognisers are "),
     (shape(model_type="moonshine"), OWN, "hub is a moonshine, and known recognisers are "),
@@ -204,6 +206,31 @@ OF_FOLDERS = [  # what is wrong with the folder `hub`, the recipe, what is said
         shape(model_type="whisper", max_target_positions=100),
         OWN + "rl: {train: [llm], max_completion_length: 98}",
         "decode.max_completion_length: a Whisper of 100 positions",
+    ),
+    (
+        shape(model_type="qwen2_audio"),
+        OWN + "decode: {window_seconds: 60}",
+        "decode.window_seconds: the recogniser hears 30 s; set at most that",
+    ),
+    (
+        shape(model_type="whisper", max_source_positions=100),
+        HEARS + "decode: {window_seconds: 3}",
+        "decode.window_seconds: the recogniser hears 2 s; set at most that",
+    ),
+    (
+        both(WHISPER, have("generation_config.json", LANGUAGES)),
+        HEARS + "whisper: {language: klingon}",
+        "whisper.language: the Whisper knows no klingon; set en, zh, de, ...",
+    ),
+    (
+        both(WHISPER, have("generation_config.json", {"is_multilingual": False})),
+        HEARS + "whisper: {language: de}",
+        "whisper.language: the Whisper knows no de; set en.",
+    ),
+    (
+        both(WHISPER, have("generation_config.json", {"is_multilingual": False})),
+        HEARS + "whisper: {task: translate}",
+        "whisper.task: an English-only Whisper cannot; remove it, or take a multilingual one",
     ),
     (
         WHISPER,
@@ -249,6 +276,15 @@ def test_mistakes_about_a_folder_are_a_sentence_before_weights_are_read(
     with pytest.raises(UserError) as refusal:
         check_recipe(name)
     assert sentence in str(refusal.value) and len(str(refusal.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("generation", [LANGUAGES, "{", "[]", None])
+def test_a_language_that_is_known_or_not_told_passes(generation: object, write: Callable) -> None:
+    name = write(HEARS + "whisper: {language: de, task: translate}\ndecode: {window_seconds: 30}")
+    hub = Path(recogniser("hub", model_type="whisper"))
+    if generation:
+        have("generation_config.json", generation)(hub)
+    check_recipe(name)
 
 
 @pytest.mark.parametrize(("text", "sentence"), OF_RECIPES)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from tiny import RATE, sing, tiny_config, tiny_model, write_set
+from tiny_families import load_family
 from tiny_speech import tiny_speech_lm
-from tiny_whisper import SECONDS, save_whisper, tiny_whisper
+from tiny_whisper import SECONDS, save_whisper, tiny_whisper, whisper_config
 
 from audiorl.config.rl_data import SubsetConfig
-from audiorl.config.whisper import WhisperOptions
+from audiorl.config.schema import Config
 from audiorl.data.audio import resample
 from audiorl.engines.native import PolicyEngine
 from audiorl.errors import UserError
@@ -23,8 +25,8 @@ from audiorl.infer.hearing import (
     weights_file,
 )
 from audiorl.infer.transcribe import greedy
-from audiorl.models.families.whisper import Whisper
 from audiorl.models.judge import Judge, JudgeSettings
+from audiorl.models.recogniser import Recogniser
 from audiorl.rl_data.pool import read_hypotheses, read_pool
 
 TEXTS = ["ba do ki", "lu", "me no"]
@@ -45,7 +47,7 @@ def waves() -> list[torch.Tensor]:
     return [torch.from_numpy(sing(text)) for text in TEXTS]
 
 
-def said(policy: Whisper) -> list[str]:
+def said(policy: Recogniser) -> list[str]:
     with torch.no_grad():
         prefix = policy.prefix(policy.encode(waves()))
     return [h.text for h in greedy(PolicyEngine(policy), prefix, SHORT)]
@@ -60,9 +62,64 @@ def test_a_folder_of_transformers(hub: Path) -> None:
 
 def test_language_and_window_are_those_of_the_recipe(hub: Path) -> None:
     keys = {"whisper.language": "zh", "whisper.window": "utterance"}
-    judge = load_judge(hub, whisper=WhisperOptions(language="zh", window="utterance"))
+    judge = load_judge(hub, config=whisper_config(hub, keys))
     assert judge.transcribe(waves()) == said(tiny_whisper(hub, keys))
     assert judge.transcribe(waves()) != load_judge(hub).transcribe(waves())
+
+
+PROMPT = "<|im_start|>user\n{audio}<|im_end|>\n<|im_start|>assistant\nlanguage Chinese<asr_text>"
+
+
+@pytest.mark.parametrize(
+    ("task", "policy", "meant"),
+    [
+        ("tts", "", True),
+        ("asr", "qwen3_asr", True),
+        ("asr", "qwen2_audio", False),
+        ("asr", "", False),
+    ],
+)
+def test_an_audio_llm_with_the_prompt_that_the_recipe_means_for_it(
+    task: str, policy: str, meant: bool, family_folder: Callable[[str], Path]
+) -> None:
+    """That of synthesis, or of a policy of the same family; otherwise its own."""
+    config, folder = Config(task=task), family_folder("qwen3_asr")
+    config.llm.prompt = PROMPT
+    config.model.pretrained = str(family_folder(policy)) if policy else ""
+    judge = load_judge(folder, config=config)
+    expected = load_family(folder, PROMPT if meant else "")
+    assert judge.model.settings.prompt == expected.settings.prompt
+    assert judge.transcribe(waves()) == said(expected)
+
+
+@pytest.fixture
+def hub_cache(hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache, without a network, in which anna/whisper is; return the folder of its files."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.chdir(tmp_path)
+    cache = tmp_path / "models--anna--whisper"
+    (cache / "refs").mkdir(parents=True)
+    (cache / "refs" / "main").write_text("1")
+    (cache / "snapshots").mkdir()
+    (cache / "snapshots" / "1").symlink_to(hub)
+    return cache / "snapshots" / "1"
+
+
+def test_a_hub_name(hub: Path, hub_cache: Path) -> None:
+    name = Path("anna/whisper")
+    assert load_judge(name).transcribe(waves()) == load_judge(hub).transcribe(waves())
+    assert weights_file(name).resolve() == hub / "model.safetensors"
+    with pytest.raises(UserError, match="anna/gone has no config.json that can be read"):
+        load_judge(Path("anna/gone"))
+    assert not weights_file(Path("anna/gone")).exists()
+
+
+def test_a_path_is_no_hub_name(hub_cache: Path) -> None:
+    """`anna/whisper` where there is a folder anna: an experiment that is still to be made, say."""
+    Path("anna").mkdir()
+    with pytest.raises(UserError, match="anna/whisper/model: there is no model"):
+        load_judge(Path("anna/whisper"))
 
 
 def test_a_saved_policy_by_its_folder_or_its_experiment(hub: Path, tmp_path: Path) -> None:
@@ -94,12 +151,15 @@ def test_waves_of_another_rate(hub: Path) -> None:
     assert transcribe_waves(judge, fast, 24000, 10.0) == judge.transcribe(back)
 
 
-def test_a_second_system_of_stage_4(hub: Path, tmp_path: Path) -> None:
-    """A folder in rl_data.hypotheses is a recogniser, which hears what hard subsets may take."""
+@pytest.mark.parametrize("by_name", [False, True])
+def test_a_second_system_of_stage_4(
+    by_name: bool, hub: Path, hub_cache: Path, tmp_path: Path
+) -> None:
+    """A model in rl_data.hypotheses is a recogniser, which hears what hard subsets may take."""
     utterances = write_set(tmp_path / "dump" / "train", TEXTS)
     write_set(tmp_path / "dump" / "dev", ["so"])
     keys = {
-        "rl_data.hypotheses": [str(hub)],
+        "rl_data.hypotheses": ["anna/whisper" if by_name else str(hub)],
         "rl_data.subsets": [SubsetConfig("hard")],
         "decode.batch_seconds": 10.0,
     }

@@ -51,8 +51,8 @@ def scripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Config]:
     """A system and the recordings, each utterance with another one of its speaker as prompt."""
-    monkeypatch.setattr(judging, "load_judge", lambda path, device, whisper: Ear())
-    monkeypatch.setattr(instruments, "load_judge", lambda path, device, whisper: Ear())
+    monkeypatch.setattr(judging, "load_judge", lambda path, device, config: Ear())
+    monkeypatch.setattr(instruments, "load_judge", lambda path, device, config: Ear())
     config = make_voices(tmp_path, {"base": 0.4}, utterances=6, judged=False)
     config.data.test = ["test"]
     ids = sorted(read_table(tmp_path / "dump/test/text"))

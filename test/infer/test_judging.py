@@ -59,7 +59,7 @@ def vector(wave: np.ndarray) -> torch.Tensor:
 def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Config, Ear]:
     """Two systems and the natural recordings, not yet judged, and who will judge."""
     ear = Ear()
-    monkeypatch.setattr(listen, "load_judge", lambda path, device, whisper: ear)
+    monkeypatch.setattr(listen, "load_judge", lambda path, device, config: ear)
     return tmp_path, make_voices(tmp_path, SYSTEMS, utterances=6, judged=False), ear
 
 

@@ -90,6 +90,15 @@ def test_start_tokens(policy: Whisper, folder: Path) -> None:
     assert [names[i] for i in policy._start] == expected
 
 
+def test_language_and_task_begin_the_text_also_of_a_saved_one(tmp_path: Path) -> None:
+    hub = save_whisper(tmp_path / "hub", multilingual=True)
+    policy = tiny_whisper(hub, {"whisper.language": "zh", "whisper.task": "translate"})
+    expected = ["<|startoftranscript|>", "<|zh|>", "<|translate|>", "<|notimestamps|>"]
+    assert [policy.tokenizer.vocabulary()[name] for name in expected] == policy._start
+    policy.save(tmp_path / "saved")
+    assert Whisper.load(tmp_path / "saved")._start == policy._start
+
+
 def test_greedy_is_what_transformers_generates(policy: Whisper, original) -> None:
     theirs = original.generate(
         features(policy),
@@ -284,16 +293,17 @@ def test_audio_of_a_few_samples_is_heard(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "language", "sentence"),
+    ("name", "options", "sentence"),
     [
-        ("english", "zh", r"whisper.language: this Whisper knows English alone, not zh\."),
-        ("multilingual", "xx", r"whisper.language: this Whisper has no token <\|xx\|>"),
+        ("english", {"language": "zh"}, "English alone, and cannot transcribe zh; take a multi"),
+        ("english", {"task": "translate"}, "English alone, and cannot translate en; take a multi"),
+        ("multilingual", {"language": "xx"}, r"whisper.language: .* has no token <\|xx\|>"),
     ],
 )
-def test_languages_that_it_does_not_know(tmp_path, name, language, sentence) -> None:
+def test_languages_and_tasks_that_it_does_not_know(tmp_path, name, options, sentence) -> None:
     folder = save_whisper(tmp_path, multilingual=name == "multilingual")
     with pytest.raises(UserError, match=sentence):
-        tiny_whisper(folder, {"whisper.language": language})
+        tiny_whisper(folder, {f"whisper.{key}": value for key, value in options.items()})
 
 
 def test_more_tokens_than_positions(policy: Whisper) -> None:

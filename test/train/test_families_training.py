@@ -16,11 +16,12 @@ from deaths import after, killed
 from runs import outcome
 from safetensors.torch import load_file
 from tiny import sentences, write_set
+from tiny_families import BUILDERS, load_family
 
 from audiorl.config import load_config
-from audiorl.data.utterance import read_utterances
+from audiorl.data.utterance import read_utterances, write_utterances_jsonl
 from audiorl.errors import UserError
-from audiorl.models.policy import load_policy
+from audiorl.models.policy import Policy, load_policy
 from audiorl.runs.reporter import Reporter
 from audiorl.tasks import make_task
 from audiorl.tasks.task import Folders
@@ -95,6 +96,13 @@ def weights(exp: Path) -> dict[str, torch.Tensor]:
     return load_file(exp / "model/model.safetensors")
 
 
+def moved(policy: Policy, exp: Path) -> set[str]:
+    """Names of the weights that are others at the end of the run than in the policy."""
+    before = policy.state_dict()
+    learnt = load_file(exp / "checkpoints/step_00000002/model.safetensors")
+    return {name for name, value in learnt.items() if not torch.equal(value, before[name])}
+
+
 @pytest.mark.parametrize("name", ["qwen3_asr", "qwen2_audio", "fun_asr_nano"])
 def test_stages_3_to_7(
     name: str, family_folder: Callable[[str], Path], dump: Path, tmp_path: Path
@@ -114,15 +122,13 @@ def test_stages_3_to_7(
     assert hub.keys() == start.keys() == weights(grpo).keys()
     assert all(torch.equal(hub[n], start[n]) for n in hub)
     policy = load_policy(sft / "model")
-    before = policy.state_dict()
-    learnt = load_file(grpo / "checkpoints/step_00000002/model.safetensors")
-    moved = {name for name, value in learnt.items() if not torch.equal(value, before[name])}
     parts = {
         part: {id(p) for module in policy.part(part) for p in module.parameters()}
         for part in policy.part_names
     }
     named = {name: id(p) for name, p in policy.named_parameters()}
-    found = {part for part, ids in parts.items() for name in moved if named[name] in ids}
+    learnt = moved(policy, grpo)
+    found = {part for part, ids in parts.items() for name in learnt if named[name] in ids}
     assert found == {"adaptor", "llm"}
 
 
@@ -139,14 +145,23 @@ def test_a_warm_start_continues_supervised(
     assert not [name for name in moved if "running" in name or "num_batches" in name]
 
 
+@pytest.mark.parametrize("name", BUILDERS)
 def test_a_killed_run_goes_on_to_the_bit(
-    family_folder: Callable[[str], Path], dump: Path, tmp_path: Path
+    name: str, family_folder: Callable[[str], Path], dump: Path, tmp_path: Path
 ) -> None:
     """The adaptor learns, so audio is read anew in each update; the dev set too."""
-    recipe = Recipe(tmp_path, family_folder("qwen3_asr"), dump, {"rl.max_steps": 3})
-    recipe.warm_start()
-    recipe.rl_data()
+    few = {
+        "rl.num_generations": 2,
+        "rl.max_completion_length": 3,
+        "decode.max_completion_length": 3,
+    }
+    recipe = Recipe(tmp_path, family_folder(name), dump, few)
+    policy = load_family(family_folder(name))
+    policy.save(recipe.exp / "sft/model")
+    (recipe.exp / "rl").mkdir()
+    write_utterances_jsonl(recipe.exp / "rl/train.jsonl", read_utterances(dump / "train")[:3])
     plain = recipe.rl("plain")
+    assert moved(policy, plain)
     death = after(Reporter, "log", lambda self, at, metrics: at == 2 and "loss" in metrics)
     killed(lambda: recipe.rl("exp"), death)
     assert outcome(recipe.rl("exp")) == outcome(plain)

@@ -258,7 +258,7 @@ class Ear:
 
 def test_the_watch_listens_at_its_own_rate(world: World, tmp_path: Path, monkeypatch) -> None:
     heard = []
-    monkeypatch.setattr(rl_synthesis, "load_judge", lambda path, device, whisper: Ear())
+    monkeypatch.setattr(rl_synthesis, "load_judge", lambda path, device, config: Ear())
     original = rl_synthesis.count_heard
 
     def count(config, utterances, texts) -> list[Counts]:

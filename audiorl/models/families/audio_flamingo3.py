@@ -2,6 +2,7 @@
 
 import re
 
+from audiorl.config.pretrained import LONGEST
 from audiorl.models.families.pretrained import PretrainedAudioLLM
 
 
@@ -15,7 +16,7 @@ class AudioFlamingo3(PretrainedAudioLLM):
         "<|im_start|>user\nTranscribe the input speech.{audio}<|im_end|>\n<|im_start|>assistant\n"
     )
     audio = placeholder = "<sound>"
-    seconds = (0.1, 600.0)  # 20 windows of 30 s
+    seconds = (0.1, LONGEST["audio_flamingo3"])
     stops = ("<|im_end|>", "<|endoftext|>")
 
     @staticmethod

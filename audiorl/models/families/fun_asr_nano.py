@@ -2,6 +2,7 @@
 
 import transformers
 
+from audiorl.config.pretrained import LONGEST
 from audiorl.models.families.pretrained import PretrainedAudioLLM
 
 
@@ -17,7 +18,7 @@ class FunASRNano(PretrainedAudioLLM):
         "语音转写成英文：{audio}<|im_end|>\n<|im_start|>assistant\n"
     )
     audio = placeholder = "<|object_ref_start|>"
-    seconds = (0.1, 122.0)  # its encoder has 2048 positions of 60 ms
+    seconds = (0.1, LONGEST["fun_asr_nano"])
     stops = ("<|im_end|>", "<|endoftext|>")
 
     @staticmethod

@@ -1,5 +1,6 @@
 """GLM-ASR-Nano (zai-org): Whisper encoder with rotary positions, a projector, Llama."""
 
+from audiorl.config.pretrained import LONGEST
 from audiorl.models.families.pretrained import PretrainedAudioLLM
 
 
@@ -13,7 +14,7 @@ class GlmASR(PretrainedAudioLLM):
     prompt = "<|user|>\n{audio}<|user|>\nPlease transcribe this audio into text<|assistant|>\n"
     audio = "<|begin_of_audio|><|pad|><|end_of_audio|>"
     placeholder = "<|pad|>"
-    seconds = (0.1, 630.0)  # 21 windows of 30 s
+    seconds = (0.1, LONGEST["glm_asr"])
     stops = ("<|user|>", "<|endoftext|>")
 
 

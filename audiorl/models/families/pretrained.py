@@ -373,11 +373,11 @@ def pretrained_family(name: str) -> str:
         shape = read_shape(name if local else os.path.dirname(cached_file(name, "config.json")))
     except (OSError, ValueError) as error:
         raise UserError(
-            f"model.pretrained: {name} has no config.json that can be read ({reason(error)}); "
+            f"{name} has no config.json that can be read ({reason(error)}); "
             "give a folder or a hub name of a recogniser."
         ) from error
     if why := why_unknown(shape):
-        raise UserError(f"model.pretrained: {name} {why}.")
+        raise UserError(f"{name} {why}.")
     return MODEL_TYPES[shape["model_type"]]
 
 

@@ -122,7 +122,7 @@ class Whisper(Recogniser):
         tokenizer: WhisperTokenizer,
         extractor: WhisperFeatureExtractor,
     ) -> None:
-        """Raises UserError for a language that the model does not know."""
+        """Raises UserError for a language or a task that the model does not know."""
         super().__init__()
         self.settings, self.tokenizer, self.extractor = settings, tokenizer, extractor
         self.hf = hf
@@ -132,7 +132,7 @@ class Whisper(Recogniser):
         self.seconds = (0.0, self._longest * SAMPLES_A_STATE / self.sample_rate)
         self.llm = LanguageModel(_decoder(hf), hf.proj_out)
         self.stop_ids, self.pad_id = (tokenizer.eos_id,), tokenizer.eos_id
-        self._start = _start_ids(settings.whisper.language, hf, tokenizer.vocabulary())
+        self._start = _start_ids(settings.whisper, hf, tokenizer.vocabulary())
         self.forbid(self._never_written(), tokenizer.eos_id + 1)
 
     @classmethod
@@ -304,16 +304,19 @@ def _decoder(hf: WhisperForConditionalGeneration) -> nn.Module:
 
 
 def _start_ids(
-    language: str, hf: WhisperForConditionalGeneration, vocabulary: dict[str, int]
+    options: WhisperOptions, hf: WhisperForConditionalGeneration, vocabulary: dict[str, int]
 ) -> list[int]:
-    """Start of a transcript without timestamps; UserError for a language that is not known."""
+    """Start of a text without timestamps; UserError for a language or task that is not known."""
     # The vocabulary of English-only models has the tokens of all languages, too.
     multilingual = getattr(hf.generation_config, "is_multilingual", hf.config.vocab_size >= 51865)
     names = [START, "<|notimestamps|>"]
     if multilingual:
-        names[1:1] = [f"<|{language}|>", "<|transcribe|>"]
-    elif language != "en":
-        raise UserError(f"whisper.language: this Whisper knows English alone, not {language}.")
+        names[1:1] = [f"<|{options.language}|>", f"<|{options.task}|>"]
+    elif (options.language, options.task) != ("en", "transcribe"):
+        raise UserError(
+            "whisper.language, whisper.task: this Whisper transcribes English alone, and cannot "
+            f"{options.task} {options.language}; take a multilingual one."
+        )
     for name in names:
         if name not in vocabulary:
             raise UserError(
