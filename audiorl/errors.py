@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+NO_MEMORY = re.compile("out of memory|allocate memory|not enough memory", re.IGNORECASE)
 
 
 class UserError(Exception):
@@ -19,6 +22,11 @@ def reason(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines()]
     messages = [line for line in lines if line and not line.endswith(":")]
     return shortened(messages[0], 300) if messages else type(error).__name__
+
+
+def is_of_memory(error: Exception) -> bool:
+    """Return whether an error says that memory has ended."""
+    return isinstance(error, MemoryError) or bool(NO_MEMORY.search(str(error)))
 
 
 def shortened(text: str, most: int) -> str:

@@ -15,9 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from audiorl.errors import UserError, reason, visible
+from audiorl.errors import UserError, is_of_memory, reason, visible
 from audiorl.runtime import ranks
-from audiorl.runtime.memory import is_of_memory
 from audiorl.runtime.processes import die_with_parent
 from audiorl.runtime.ranks import LOST, LostRank
 from audiorl.runtime.stopping import TERMINATED, Stopped

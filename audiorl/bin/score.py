@@ -6,7 +6,8 @@ example:
       --judge exp/judge exp/base exp/both
 
 Of synthesis the judge first hears what was synthesised: one by train_judge, or a recogniser, which
-knows no voices: of this toolkit (--judge ../mini_asr/exp/sft), or --judge openai/whisper-small, say.
+knows no voices: of this toolkit (--judge ../mini_asr/exp/sft), or a pretrained one by folder or hub
+name (--judge openai/whisper-small).
 Writes result.json, result.txt, per_utt.tsv, ref.trn and hyp.trn into exp/*/decode_*/<set>, and
 exp/*/decode_*/result.json. Folders whose hypotheses and references are unchanged stay as they are.
 """

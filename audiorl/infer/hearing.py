@@ -79,8 +79,9 @@ def weights_file(path: Path) -> Path:
 def load_judge(path: Path, device: str = "cpu", config: Config | None = None) -> WaveJudge:
     """Return whoever hears at `path`.
 
-    `config`: the recipe that asks, whose section whisper and `llm.prompt` are those of a
-    pretrained recogniser; of recognition, the prompt if it is of the policy's family. Raises UserError if there is no such model, or if it does not hear.
+    `config`: the recipe that asks. A pretrained recogniser takes its section whisper, and its
+    `llm.prompt` if that is of synthesis, or of a policy of the same family. Raises UserError if
+    there is no such model, or if it does not hear.
     """
     folder = _model_folder(path)
     if (folder / LABELS).exists():

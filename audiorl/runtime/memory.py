@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import gc
 import logging
-import re
 from collections.abc import Callable
 from typing import TypeVar
 
 import torch
 
-from audiorl.errors import UserError, reason
+from audiorl.errors import UserError, is_of_memory, reason
 
 log = logging.getLogger(__name__)
 
-NO_MEMORY = re.compile("out of memory|allocate memory|not enough memory", re.IGNORECASE)
 Result = TypeVar("Result")
-
-
-def is_of_memory(error: Exception) -> bool:
-    """Return whether an error says that memory has ended."""
-    return isinstance(error, MemoryError) or bool(NO_MEMORY.search(str(error)))
 
 
 class Pieces:

@@ -18,6 +18,8 @@ from types import ModuleType
 import numpy as np
 import soundfile
 import warm_python
+from pretrained_llm import save_pretrained_llm
+from tiny_whisper import save_whisper
 
 ROOT = Path(__file__).resolve().parents[2]
 EGS = ROOT / "egs"
@@ -190,6 +192,20 @@ def check_pretrained(
     with zipfile.ZipFile(exp / name / f"{name}.zip") as packed:
         assert "model/model.safetensors" in packed.namelist()
     return done.stdout
+
+
+def built_of_parts(folder: Path) -> dict[str, object]:
+    """Keys of conf/whisper_qwen3.yaml with a tiny encoder and LM, saved in the folder."""
+    save_pretrained_llm(folder / "llm", "qwen3")
+    return {
+        "encoder.pretrained": save_whisper(folder / "encoder", seconds=30),
+        "llm.pretrained": folder / "llm",
+        "adaptor.hidden_size": 16,
+        "sft.batch_seconds": 4,
+        **{f"sft.schedule.{name}_steps": 2 for name in ("max", "eval", "save")},
+        "sft.schedule.gradient_accumulation_steps": 1,
+        "sft.schedule.average": 1,
+    }
 
 
 def python(module: str, *arguments: str | Path, cwd: Path = ROOT) -> str:

@@ -13,6 +13,7 @@ import soundfile
 from recipe_runs import (
     EGS,
     QUICK,
+    built_of_parts,
     check_outputs,
     check_pretrained,
     ids,
@@ -23,6 +24,7 @@ from recipe_runs import (
     train_error,
     write_tar,
 )
+from tiny_whisper import save_whisper
 
 from audiorl.data.utterance import read_utterances
 from audiorl.data.validate import Checks, validate
@@ -205,13 +207,27 @@ def test_all_stages_on_real_speech(short_corpus: Path, tmp_path: Path) -> None:
     assert train_error("aishell", work, small) < 0.3
 
 
-@pytest.mark.parametrize("name", ["qwen2_audio", "fun_asr_nano"])
+@pytest.mark.parametrize("name", ["qwen3_asr", "qwen2_audio", "fun_asr_nano"])
 def test_pretrained_families_through_all_stages(
     name: str, short_corpus: Path, family_folder: Callable[[str], Path], tmp_path: Path
 ) -> None:
     keys = {"model.pretrained": family_folder(name)}
     work, control = tmp_path / "work", "pretrained_supervised"
     check_pretrained("aishell", name, control, work, short_corpus, keys)
+
+
+def test_a_whisper_encoder_before_an_lm_through_all_stages(
+    short_corpus: Path, tmp_path: Path
+) -> None:
+    name, control, keys = "whisper_qwen3", "whisper_qwen3_supervised", built_of_parts(tmp_path)
+    check_pretrained("aishell", name, control, tmp_path / "work", short_corpus, keys)
+
+
+def test_whisper_through_all_stages(short_corpus: Path, tmp_path: Path) -> None:
+    hub = save_whisper(tmp_path / "hub", multilingual=True, seconds=30, positions=448)
+    keys = {"model.pretrained": hub, "whisper.window": "utterance"}
+    work, control = tmp_path / "work", "whisper_supervised"
+    check_pretrained("aishell", "whisper", control, work, short_corpus, keys)
 
 
 def test_the_real_corpus_is_read_whole(shared_data: Callable[[str], Path], tmp_path: Path) -> None:

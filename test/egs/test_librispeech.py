@@ -12,10 +12,10 @@ from types import ModuleType
 
 import pytest
 import soundfile
-from pretrained_llm import save_pretrained_llm
 from recipe_runs import (
     EGS,
     QUICK,
+    built_of_parts,
     check_outputs,
     check_pretrained,
     ids,
@@ -286,21 +286,19 @@ def test_a_pretrained_family_through_all_stages(
     Qwen3ASRForConditionalGeneration.from_pretrained(tmp_path / "out")
 
 
+@pytest.mark.parametrize("name", ["qwen2_audio", "fun_asr_nano"])
+def test_other_families_through_all_stages(
+    name: str, short_corpus: Path, family_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    keys = {"model.pretrained": family_folder(name)}
+    work, control = tmp_path / "work", "pretrained_supervised"
+    check_pretrained("librispeech", name, control, work, short_corpus, keys)
+
+
 def test_a_whisper_encoder_before_an_lm_through_all_stages(
     short_corpus: Path, tmp_path: Path
 ) -> None:
-    encoder = save_whisper(tmp_path / "encoder", seconds=30)
-    save_pretrained_llm(tmp_path / "llm", "qwen3")
-    keys = {
-        "encoder.pretrained": encoder,
-        "llm.pretrained": tmp_path / "llm",
-        "adaptor.hidden_size": 16,
-        "sft.batch_seconds": 4,
-        **{f"sft.schedule.{name}_steps": 2 for name in ("max", "eval", "save")},
-        "sft.schedule.gradient_accumulation_steps": 1,
-        "sft.schedule.average": 1,
-    }
-    name, control = "whisper_qwen3", "whisper_qwen3_supervised"
+    name, control, keys = "whisper_qwen3", "whisper_qwen3_supervised", built_of_parts(tmp_path)
     check_pretrained("librispeech", name, control, tmp_path / "work", short_corpus, keys)
 
 

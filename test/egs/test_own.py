@@ -21,16 +21,8 @@ def test_a_list_becomes_sets(tmp_path: Path) -> None:
     hub = save_whisper(tmp_path / "hub", multilingual=True, seconds=30, positions=448)
     english = {"model.pretrained": hub, "whisper.language": "zh", "whisper.task": "translate"}
     places = [f"--{name}={tmp_path / name}" for name in ("data", "dump", "exp")]
-    options = [
-        "--corpus",
-        "my list.tsv",
-        "--stop_stage",
-        "2",
-        "--nj",
-        "1",
-        *places,
-        *settings(english),
-    ]
+    options = ["--corpus", "my list.tsv", "--stop_stage", "2", "--nj", "1", *places]
+    options += settings(english)
     said = run(EGS / "own" / "run.sh", *options, cwd=tmp_path).stdout
     assert "kept 24 of 24 utterances" in said and "3 speakers are too few to hold some out" in said
     sizes = [len(ids(tmp_path / "dump" / name / "utt2dur")) for name in ("train", "dev", "test")]

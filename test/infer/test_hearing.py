@@ -110,7 +110,7 @@ def test_a_hub_name(hub: Path, hub_cache: Path) -> None:
     name = Path("anna/whisper")
     assert load_judge(name).transcribe(waves()) == load_judge(hub).transcribe(waves())
     assert weights_file(name).resolve() == hub / "model.safetensors"
-    with pytest.raises(UserError, match="anna/gone has no config.json that can be read"):
+    with pytest.raises(UserError, match=r"anna/gone has no config\.json that can be read"):
         load_judge(Path("anna/gone"))
     assert not weights_file(Path("anna/gone")).exists()
 
