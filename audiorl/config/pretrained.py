@@ -29,7 +29,7 @@ MODEL_TYPES = {
     "whisper": "whisper",
 }
 # s of audio that a family hears at most, where there is a limit.
-LONGEST = {
+LONGEST_HEARD = {
     "audio_flamingo3": 600.0,  # 20 windows of 30 s
     "fun_asr_nano": 122.0,  # its encoder has 2048 positions of 60 ms
     "glm_asr": 630.0,  # 21 windows of 30 s
@@ -62,7 +62,7 @@ def longest_seconds(shape: Shape) -> float:
     """Return the longest audio in s that a recogniser hears."""
     if shape.get("model_type") == "whisper":
         return shape.get("max_source_positions", 1500) / 50
-    return LONGEST.get(MODEL_TYPES.get(shape.get("model_type"), ""), math.inf)
+    return LONGEST_HEARD.get(MODEL_TYPES.get(shape.get("model_type"), ""), math.inf)
 
 
 def whisper_languages(folder: str | Path) -> list[str]:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 import audiorl
 from audiorl.config.schema import Config
+from audiorl.config.whisper import WhisperOptions
 from audiorl.data.audio import audio_digests
 from audiorl.data.tables import read_table
 from audiorl.data.utterance import Utterance, absolute_audio, read_utterances
@@ -41,6 +42,9 @@ def judge_systems(folder: Path, exps: Iterable[Path], dump: Path, cfg: Config, d
     What is up to date is left.
     """
     weights, judge = weights_file(folder), None
+    asked = {"prompt": cfg.llm.prompt, "whisper": asdict(cfg.whisper)}  # of a pretrained one
+    if asked == {"prompt": "", "whisper": asdict(WhisperOptions())}:
+        asked = {}
     instruments = Instruments(cfg, device)
     for name in cfg.data.test:
         texts = read_utterances(dump / name, texts_alone=True)
@@ -50,7 +54,7 @@ def judge_systems(folder: Path, exps: Iterable[Path], dump: Path, cfg: Config, d
             waves = _synthesised(out, texts, dump / name)
             inputs = _made_from(waves, [*texts, *recordings])
             instruments.measure(out, inputs, waves, texts, recordings)
-            version = {"audiorl": audiorl.__version__, "judging": JUDGING}
+            version = {"audiorl": audiorl.__version__, "judging": JUDGING, **asked}
             stamp = Stamp(out / JUDGED, version, {**inputs, "judge": weights})
             if stamp.is_current(out / JUDGED):
                 continue

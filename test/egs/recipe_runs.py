@@ -162,6 +162,7 @@ TINY_RL = {  # of a pretrained model that is random: nothing is learnt
     "device": "cpu",
     "num_threads": 1,
     "rl_data.drop_flat": False,
+    "rl_data.probe_utterances": 8,
     "rl.max_steps": 2,
     "rl.num_prompts": 2,
     "rl.num_generations": 2,

@@ -119,6 +119,8 @@ def test_what_has_not_changed_is_not_heard_again(recipe) -> None:
     assert judge(recipe) == 3 * 6 * len(SETS)
     (root / "exp/base/decode_greedy/test/judged.json").write_text('{"inputs"')
     assert judge(recipe) == 6
+    recipe[1].whisper.language = "zh"
+    assert judge(recipe) == 3 * 6 * len(SETS)
 
 
 def test_a_system_that_says_nothing(recipe) -> None:

@@ -2,7 +2,7 @@
 
 import re
 
-from audiorl.config.pretrained import LONGEST
+from audiorl.config.pretrained import LONGEST_HEARD
 from audiorl.models.families.pretrained import PretrainedAudioLLM
 
 
@@ -16,7 +16,7 @@ class AudioFlamingo3(PretrainedAudioLLM):
         "<|im_start|>user\nTranscribe the input speech.{audio}<|im_end|>\n<|im_start|>assistant\n"
     )
     audio = placeholder = "<sound>"
-    seconds = (0.1, LONGEST["audio_flamingo3"])
+    seconds = (0.1, LONGEST_HEARD["audio_flamingo3"])
     stops = ("<|im_end|>", "<|endoftext|>")
 
     @staticmethod

@@ -2,7 +2,7 @@
 
 import transformers
 
-from audiorl.config.pretrained import LONGEST
+from audiorl.config.pretrained import LONGEST_HEARD
 from audiorl.models.families.pretrained import PretrainedAudioLLM
 
 
@@ -18,7 +18,7 @@ class FunASRNano(PretrainedAudioLLM):
         "语音转写成英文：{audio}<|im_end|>\n<|im_start|>assistant\n"
     )
     audio = placeholder = "<|object_ref_start|>"
-    seconds = (0.1, LONGEST["fun_asr_nano"])
+    seconds = (0.1, LONGEST_HEARD["fun_asr_nano"])
     stops = ("<|im_end|>", "<|endoftext|>")
 
     @staticmethod

@@ -1,6 +1,6 @@
 """GLM-ASR-Nano (zai-org): Whisper encoder with rotary positions, a projector, Llama."""
 
-from audiorl.config.pretrained import LONGEST
+from audiorl.config.pretrained import LONGEST_HEARD
 from audiorl.models.families.pretrained import PretrainedAudioLLM
 
 
@@ -14,7 +14,7 @@ class GlmASR(PretrainedAudioLLM):
     prompt = "<|user|>\n{audio}<|user|>\nPlease transcribe this audio into text<|assistant|>\n"
     audio = "<|begin_of_audio|><|pad|><|end_of_audio|>"
     placeholder = "<|pad|>"
-    seconds = (0.1, LONGEST["glm_asr"])
+    seconds = (0.1, LONGEST_HEARD["glm_asr"])
     stops = ("<|user|>", "<|endoftext|>")
 
 

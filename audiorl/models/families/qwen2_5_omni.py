@@ -5,7 +5,7 @@ from typing import ClassVar
 import numpy as np
 from torch import Tensor
 
-from audiorl.config.pretrained import LONGEST
+from audiorl.config.pretrained import LONGEST_HEARD
 from audiorl.models.families.pretrained import Inputs, Parts, PretrainedAudioLLM
 
 
@@ -24,7 +24,7 @@ class Qwen25Omni(PretrainedAudioLLM):
     audio = "<|audio_bos|><|AUDIO|><|audio_eos|>"
     placeholder = "<|AUDIO|>"
     stops = ("<|im_end|>", "<|endoftext|>")
-    seconds = (0.1, LONGEST["qwen2_5_omni"])
+    seconds = (0.1, LONGEST_HEARD["qwen2_5_omni"])
     adaptor_name = "model.audio_tower.proj"
     padding: ClassVar = {"padding": "max_length"}
     load_processor = Parts  # the whole one needs torchvision

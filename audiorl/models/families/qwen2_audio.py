@@ -1,6 +1,6 @@
 """Qwen2-Audio (arXiv 2407.10759): Whisper encoder over 30 s, a linear projector, Qwen-7B."""
 
-from audiorl.config.pretrained import LONGEST
+from audiorl.config.pretrained import LONGEST_HEARD
 from audiorl.models.families.pretrained import PretrainedAudioLLM
 
 
@@ -19,7 +19,7 @@ class Qwen2Audio(PretrainedAudioLLM):
     audio = "<|audio_bos|><|AUDIO|><|audio_eos|>"
     placeholder = "<|AUDIO|>"
     stops = ("<|im_end|>", "<|endoftext|>")
-    seconds = (0.1, LONGEST["qwen2_audio"])
+    seconds = (0.1, LONGEST_HEARD["qwen2_audio"])
     feature_names = ("input_features", "feature_attention_mask")
 
 
