@@ -98,13 +98,13 @@ def merge(exp: Path) -> None:
     """Write the whole model below `exp` where that has adapters alone."""
     from audiorl.models import WEIGHTS
     from audiorl.models.lora import merge_adapters
-    from audiorl.models.policy import load_policy
+    from audiorl.models.policy import load_policy, model_files
     from audiorl.runtime.stamps import Stamp
 
     if not (exp / ADAPTED_MODEL).is_file():
         return
     merged = exp / MERGED
-    inputs = {"adapters": exp / "model" / WEIGHTS}
+    inputs = model_files(exp / "model")
     stamp = Stamp(exp / f"{MERGED}.json", {}, inputs, [merged / WEIGHTS])
     if not stamp.is_current(merged):
         model = load_policy(exp / "model")

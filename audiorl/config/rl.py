@@ -84,7 +84,7 @@ class RLConfig:
     max_completion_length: int = key(
         64, "tokens of a hypothesis at most [max_response_length]", ge=1
     )
-    temperature: float = key(1.0, "of sampling; the update scores the same distribution", gt=0)
+    temperature: float = key(1.0, "of sampling; the update scores the same distribution", ge=1e-6)
     top_k: int = key(0, "sample from the k likeliest tokens; 0: all", ge=0)
     top_p: float = key(
         1.0, "sample from the smallest set with this probability; 1: all", gt=0, le=1

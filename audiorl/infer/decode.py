@@ -15,11 +15,11 @@ from audiorl.engines.engine import Engine, make_engine
 from audiorl.infer.hypothesis import Hypothesis
 from audiorl.infer.transcribe import asked, transcribe
 from audiorl.infer.windows import join, windows
-from audiorl.models.policy import Policy, load_policy
+from audiorl.models.policy import Policy, load_policy, model_files
 from audiorl.runtime.device import pick_device
 from audiorl.runtime.files import atomic_write
 from audiorl.runtime.locks import exclusive
-from audiorl.runtime.stamps import Stamp, folder_files
+from audiorl.runtime.stamps import Stamp
 
 DONE = "decode.json"  # of a decoded set: its stamp, and what decoding took
 
@@ -79,7 +79,7 @@ class Transcriber:
         settings = {key: getattr(self.config.decode, key) for key in keys}
         if self.config.decode.method == "fallback":
             settings["seed"] = self.config.seed
-        inputs = {**folder_files(experiment / "model"), **set_files(data)}
+        inputs = {**model_files(experiment / "model"), **set_files(data)}
         return Stamp(out / DONE, settings, inputs, outputs)
 
     def load(self, experiment: Path) -> Policy:

@@ -23,14 +23,14 @@ from audiorl.infer.speak import speak
 from audiorl.infer.voices import VOICES, recordings_for, voices_of
 from audiorl.models import WEIGHTS
 from audiorl.models.codec import Codec, codec_info, load_codec
-from audiorl.models.policy import load_policy
+from audiorl.models.policy import load_policy, model_files
 from audiorl.models.speech_lm import SpeechLM
 from audiorl.models.voice import Voices
 from audiorl.runtime import ranks
 from audiorl.runtime.batching import shown_batches
 from audiorl.runtime.device import pick_device
 from audiorl.runtime.files import atomic_path
-from audiorl.runtime.stamps import Stamp, folder_files
+from audiorl.runtime.stamps import Stamp
 
 SAMPLED = "sampled.json"  # stamp of the tokens
 WAVES_BEGUN = "waves.json"  # what the waves that are there were made from, written before them
@@ -57,7 +57,7 @@ class Synthesiser:
         train = self.dump / self.config.data.train
         sound = {"voices": voices} if voices.exists() else set_files(train)
         sound["codec"] = self.folder / "model" / WEIGHTS
-        inputs = {**folder_files(experiment / "model"), **set_files(data)}
+        inputs = {**model_files(experiment / "model"), **set_files(data)}
         inputs |= {f"{SOUND}{name}": path for name, path in sound.items()}
         return Stamp(out / DONE, {**decode, "seed": self.config.seed}, inputs, made_in(out))
 

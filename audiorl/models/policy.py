@@ -48,6 +48,7 @@ from audiorl.models.settings import FILE, load_model, read_settings, save_model,
 from audiorl.models.tokenizer import Tokenizer
 from audiorl.runtime.files import atomic_write
 from audiorl.runtime.sharding import shard
+from audiorl.runtime.stamps import folder_files
 
 KNOWN = {
     "audio_llm": "audiorl.models.audio_llm",
@@ -274,6 +275,15 @@ def _load_adapters(folder: Path, device: str) -> Policy:
             f"({reason(error)}); restore that model or train again."
         ) from error
     return policy.eval()
+
+
+def model_files(folder: Path) -> dict[str, Path]:
+    """Return the files of a saved policy by name; of adapters, those of what they adapt, too."""
+    found = folder_files(folder)
+    if (folder / ADAPTED).is_file():
+        base = model_files(folder / load_section(Adapted, folder / ADAPTED).base)
+        found |= {f"base/{name}": file for name, file in base.items()}
+    return found
 
 
 def saved_family(folder: Path) -> str:

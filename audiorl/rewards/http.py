@@ -46,7 +46,12 @@ class Options(WaveOptions):
     def problems(self) -> Iterator[str]:
         if not self.url.startswith(("http://", "https://")):
             yield "http needs url, which begins with http:// or https://; name your server"
-        if holds_secret(self.url):
+        try:
+            secret = holds_secret(self.url)
+        except ValueError as error:
+            yield f"url is no address ({error}); correct it"
+            return
+        if secret:
             yield (
                 "url holds a password, which would be kept with every result; put it into an "
                 "environment variable, and its name into authorization"

@@ -104,6 +104,7 @@ def probe_settings(config: Config) -> dict[str, object]:
     return {
         "seed": config.seed,
         "score": {key: getattr(config.score, key) for key in ("normalizer", "unit")},
+        **({} if config.score.count_annotations else {"count_annotations": False}),
         "rewards": [asdict(reward) for reward in rl.rewards],
         "reward_combination": rl.reward_combination,
         **{key: getattr(rl, key) for key in keys},

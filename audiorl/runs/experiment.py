@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 # What data.* and the warm start brought in is compared by content (`check_inputs`).
 RELEVANT = (
     *("task", "seed", "device", "num_threads", "score.normalizer", "score.unit"),
-    *("decode.max_completion_length", "parallelism.mixed_"),
+    *("score.count_annotations", "decode.max_completion_length", "parallelism.mixed_"),
 )
 
 

@@ -11,13 +11,14 @@ from __future__ import annotations
 import re
 
 DIGITS = "零一二三四五六七八九"
-SIGNS = str.maketrans("∶−‐‑‒–〜∼", ":-----~~")  # variants of the same sign
-SPACED = re.compile(  # 3 / 4, 2: 30, ¥ 200, 5 %; "10 -5" are two numbers
-    r"(?<=[\d%]) ?([/:~×÷=]) ?(?=\d)|(?<=\d) ([-—.*]) (?=\d)|(?<=\w) (\+) (?=\w)"
+SIGNS = str.maketrans("∶−‐‑‒–〜∼✕∗", ":-----~~×*")  # variants of the same sign
+SPACED = re.compile(  # 3 / 4, 2: 30, ¥ 200, 5 %, 5% - 10%; "10 -5" are two numbers
+    r"(?<=[\d%‰]) ?([/:~×÷=<>≠]) ?(?=\d)|(?<=[\d%‰]) ?([-—]) (?=\d+(?:\.\d+)? ?[%‰])"
+    r"|(?<=\d) ([-—.*x]) (?=\d)|(?<=\w) (\+) (?=\w)"
     r"|(?<=\d) (?=[%‰°])|(?<=[$¥€£]) (?=\d)"
 )
-NUMBER = re.compile(r"(?P<sign>(?<![\w.])-)?(?P<whole>\d+)(?:\.(?P<part>\d+))?(?P<share>[%‰])?")
-SHARES = {"%": "百分之", "‰": "千分之", None: ""}
+NUMBER = re.compile(r"(?P<sign>(?<![\w.])-)?(?P<whole>\d+)(?:\.(?P<part>\d+))?(?P<share>[%‰‱])?")
+SHARES = {"%": "百分之", "‰": "千分之", "‱": "万分之", None: ""}
 CODE = re.compile(  # 010-62345678, 1-2-3, 3·15; 15-12 is a score
     r"(?<![a-z\d.-])(?:0\d+-\d+|\d+-\d{4,}|\d+(?:-\d+){2,})(?![a-z\d-])|\d+·\d+"
     # 拨打120, 138 0013 8000, 400 810 5999, (010)62345678, 90后
@@ -46,6 +47,7 @@ AMOUNT = r"\d+(?:\.\d+)?[十百千万亿]*"
 MONEY = re.compile(
     rf"(?<![a-z])([$¥€£])({AMOUNT}(?:到{AMOUNT})?)(?:美元|欧元|英镑|元|块)?(?!\.?\d| ?[a-z])"
 )
+MONEY_BEHIND = re.compile(rf"(?<![a-z$¥€£\d.])({AMOUNT}) ?([$¥€£])(?![\d$¥€£])")  # 5€
 # Units after a number; m, g and h are as well a model's name (5g, a4).
 UNIT_READINGS = {
     **{"km/h": "公里每小时", "km": "公里", "cm": "厘米", "mm": "毫米", "nm": "纳米"},
@@ -61,6 +63,9 @@ READINGS = {
     r"(?<=\d)>(?=\d)": "大于",
     r"(?<=\d)<(?=\d)": "小于",
     r"(?<=[为是到至于])-(?=\d)|(?<![a-z\d.-])-(?=[\d.]+[°度%‰])": "负",
+    r"(?<=\d)\^(\d+)": r"的\1次方",
+    r"√(?=\d)": "根号",
+    "≠": "不等于",
     "±": "正负",
     "≈": "约等于",
     "≥": "大于等于",
@@ -81,6 +86,7 @@ def read_numbers(text: str) -> str:
     text = CODE.sub(lambda match: _spell(re.sub(r"\D", "", match[0])), text)
     text = VERSION.sub(lambda match: "点".join(map(_spell, match[0].split("."))), text)
     text = MONEY.sub(lambda match: match[2] + CURRENCIES[match[1]], text)
+    text = MONEY_BEHIND.sub(lambda match: match[1] + CURRENCIES[match[2]], text)
     for pattern, reading in READINGS.items():
         text = re.sub(pattern, reading, text)
     return NUMBER.sub(_number, text)
@@ -96,7 +102,7 @@ def _read_pairs(text: str) -> str:
     text = RANGE.sub(
         _range, SHARE_RANGE.sub(r"\1到", RATIO.sub(lambda match: match[0].replace(":", "比"), text))
     )
-    return re.sub(r"(?<=[\w%])~(?=\d)|(?<=[年月日])[-—](?=\d)", "到", text)
+    return re.sub(r"(?<=[\w%])~(?=\d)|(?<=[年月日号点时分秒])[-—](?=\d)", "到", text)
 
 
 def _clock(match: re.Match) -> str:

@@ -204,6 +204,7 @@ RAISED = {
     "²": "平方",
     "³": "立方",
 }
+ZERO = str.maketrans("〇○◯", "零零零")  # the numeral, and the circles that stand for it
 READ = "零一二三四五六七八九十"
 ALIKE = {
     "[两兩]": "二",  # 2个, 2年, 2000
@@ -262,7 +263,7 @@ def _mandarin(text: str) -> str:
     text = re.sub(f"(?<=[{CJK}])\\s+|\\s+(?=[{CJK}])", "", text)  # 2024 年
     if re.search(r"[\d+±≈≥≤]", text):
         text = read_numbers(text)
-    pieces = re.findall(f"[{CJK}]+|[^\\s{CJK}]+", text.translate(SEPARATORS).replace("〇", "零"))
+    pieces = re.findall(f"[{CJK}]+|[^\\s{CJK}]+", text.translate(ZERO).translate(SEPARATORS))
     text = re.sub(f"(?<=[{CJK}]) (?=[{CJK}])", "", " ".join(pieces))
     for pattern, reading in ALIKE.items():
         text = re.sub(pattern, reading, text)

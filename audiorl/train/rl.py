@@ -12,7 +12,7 @@ from audiorl.engines.engine import Engine, make_engine
 from audiorl.errors import UserError
 from audiorl.models import WEIGHTS
 from audiorl.models.lora import ADAPTED, merge_adapters
-from audiorl.models.policy import Policy, load_policy
+from audiorl.models.policy import Policy, load_policy, model_files
 from audiorl.rewards import build_rewards, reward_files
 from audiorl.rewards.core.workers import open_rewards
 from audiorl.rl.collect import Rewarder
@@ -50,6 +50,8 @@ def train_rl(task: Task, init: Path, data: Path, out: Path) -> None:
         raise UserError(f"{weights}: there is no model to start from; run stage 3.")
     code = reward_files(config)
     inputs = {"train": train, "dev": dev, "init": weights, **code, **task.rl_inputs()}
+    adapted = model_files(init / "model").items()
+    inputs |= {f"init/{name}": file for name, file in adapted if name.startswith("base/")}
     if not experiment.begin(config.seed, **inputs):
         return
     for name, path in code.items():

@@ -46,6 +46,7 @@ def of_speech(name: str) -> bool:
             "reward_file is m.txt, which is no Python file",
         ),
         ("[{name: http}]", "http needs url, which begins with http://"),
+        ("[{name: http, url: 'http://[::1/'}]", "url is no address"),
         ("[{name: http, url: 'file:///etc/passwd'}]", "http needs url, which begins with http://"),
         ("[{name: format, pattern: '[a'}]", "pattern is no regular expression (unterminated"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from tiny import sing, tiny_model
 from torch import Tensor
 
 from audiorl.errors import UserError
+from audiorl.infer.decode import Transcriber
 from audiorl.models import read_weights
 from audiorl.models.language_model import LanguageModel
 from audiorl.models.lora import is_adapter, merge_adapters
@@ -98,6 +100,27 @@ def test_merged_or_not_it_is_the_same_model(corpus: Corpus, tmp_path: Path) -> N
         )
         merge_adapters(again)
         assert (outputs(again) - start).abs().max() > 0.01
+
+
+def test_another_model_below_adapters_is_another_model(corpus: Corpus, tmp_path: Path) -> None:
+    """Decoding, packing and training go by the files of both."""
+    init, alone = tmp_path / "init", tmp_path / "alone"
+    shutil.copytree(corpus.init, init)
+    rl(corpus, init, alone, {"lora.merge": False, "rl.max_steps": 2})
+    decoder = Transcriber(corpus.rl_config({}))
+    before = decoder.stamp(alone, corpus.dump / "dev", tmp_path / "decoded")
+    (tmp_path / "decoded").mkdir()
+    (tmp_path / "decoded" / "text").touch()
+    before.write()
+    again = decoder.stamp(alone, corpus.dump / "dev", tmp_path / "decoded")
+    assert again.is_current()
+    rl(corpus, alone, tmp_path / "further", {"rl.max_steps": 2})
+    other = tiny_model(seed=9)
+    other.save(init / "model")
+    again = decoder.stamp(alone, corpus.dump / "dev", tmp_path / "decoded")
+    assert not again.is_current()
+    with pytest.raises(UserError, match="init/base"):
+        rl(corpus, alone, tmp_path / "further", {"rl.max_steps": 3})
 
 
 def test_a_run_goes_on_with_its_adapters_alone(corpus: Corpus, tmp_path: Path) -> None:
