@@ -228,8 +228,11 @@ class Reader:
             return build(kind, settings, f"{path}.") if len(self.problems) == known else None
 
         value, fix = None, ""
-        if isinstance(node, yaml.ScalarNode):
-            value, fix = (None, f"write [{node.value}]") if is_list else parse_scalar(node, kind)
+        if isinstance(node, yaml.ScalarNode) and is_list:
+            named = is_dataclass(get_args(kind)[0])  # as rewards are
+            fix = f"write [{{name: {node.value}}}]" if named else f"write [{node.value}]"
+        elif isinstance(node, yaml.ScalarNode):
+            value, fix = parse_scalar(node, kind)
         elif isinstance(node, yaml.MappingNode) and kind is str:
             fix = "put text with braces in quotes"
         if value is not None and allows(field.metadata, value):

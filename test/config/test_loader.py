@@ -141,6 +141,7 @@ def test_crlf_and_byte_order_mark(load: Callable) -> None:
             "llm:\n  prompt: {audio}",
             "c.yaml:2: llm.prompt: expected text (got a mapping); put text",
         ),
+        ("rl: {rewards: wer}", "(got wer); write [{name: wer}]."),
         ("data: {test: a}", "data.test: expected a list of text (got a); write [a]."),
         ("data:\n  test:\n  - a\n  - [b]", "c.yaml:4: data.test[1]: expected text (got a list)"),
         ("rl: {rewards: [wer]}", "rl.rewards[0]: expected keys indented below it (got wer)"),
@@ -420,8 +421,8 @@ def test_wrong_override(problems: Callable, option: str, sentence: str) -> None:
     [
         ("codec: {type: mimi}", "2: codec.type: is a key of task tts, and this recipe's is asr; "),
         (
-            "task: tts\nllm: {prompt: a}",
-            "3: llm.prompt: is a key of task asr, and this recipe's is",
+            "task: tts\nsft: {batch_seconds: 9}",
+            "3: sft.batch_seconds: is a key of task asr, and this recipe's is",
         ),
     ],
 )
