@@ -280,7 +280,7 @@ def test_a_pretrained_family_through_all_stages(
     exp = work / "exp" / "qwen3_asr"
     with zipfile.ZipFile(exp / "qwen3_asr.zip") as packed:
         card = packed.read("model/README.md").decode()
-    assert "trained by grpo (RL of 2 steps)" in card and "points from sft" in card
+    assert "trained by grpo (RL of 2 steps, of which " in card and "points from sft" in card
     assert str(work) not in card
     python("export", exp, "--out", tmp_path / "out")
     Qwen3ASRForConditionalGeneration.from_pretrained(tmp_path / "out")

@@ -27,6 +27,7 @@ FEW = {
     "rl.eval_steps": 2,
     "rl.eval_utterances": 2,
     "decode.max_completion_length": 8,
+    "decode.window_seconds": 13,
     "score.bootstrap_samples": 100,
 }
 

@@ -263,7 +263,10 @@ def test_files_that_are_not_there(large: Path, tmp_path: Path) -> None:
     for keys, told in (
         ({**found, "rl_data.background": "nobg.txt"}, r"rl_data\.background: nobg\.txt cannot be"),
         ({**found, "rl_data.background": str(broken)}, r"latin1\.txt cannot be read \('utf-8'"),
-        ({"rl_data.hypotheses": ["none/text"]}, r"rl_data\.hypotheses: none/text does not exist"),
+        (
+            {"rl_data.hypotheses": ["none/a/text"]},
+            r"rl_data\.hypotheses: none/a/text does not exist",
+        ),
     ):
         with pytest.raises(UserError, match=told):
             build(large, tmp_path / "rl.jsonl", keys)

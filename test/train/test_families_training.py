@@ -154,17 +154,17 @@ def test_a_killed_run_goes_on_to_the_bit(
         "rl.num_generations": 2,
         "rl.max_completion_length": 3,
         "decode.max_completion_length": 3,
+        "rl.entropy_coef": 0.01,  # random weights may earn the same reward with all they say
     }
     recipe = Recipe(tmp_path, family_folder(name), dump, few)
-    policy = load_family(family_folder(name))
-    policy.save(recipe.exp / "sft/model")
+    load_family(family_folder(name)).save(recipe.exp / "sft/model")
     (recipe.exp / "rl").mkdir()
     write_utterances_jsonl(recipe.exp / "rl/train.jsonl", read_utterances(dump / "train")[:3])
-    plain = recipe.rl("plain")
-    assert moved(policy, plain)
+    plain = outcome(recipe.rl("plain"))
+    assert any(metrics.get("grad_norm", 0) > 0 for metrics in plain["metrics"])
     death = after(Reporter, "log", lambda self, at, metrics: at == 2 and "loss" in metrics)
     killed(lambda: recipe.rl("exp"), death)
-    assert outcome(recipe.rl("exp")) == outcome(plain)
+    assert outcome(recipe.rl("exp")) == plain
 
 
 def test_only_the_llm_learns_from_stored_frames(
