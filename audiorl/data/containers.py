@@ -1,4 +1,4 @@
-"""Sizes that audio files state, against the bytes that are there: RIFF, mp3, FLAC and Ogg.
+"""Sizes that audio files state, against the bytes that are there.
 
 Decoders believe a header: of a file that holds more than its header says they read a part, without
 a word. Streams written to a pipe have a size of 0, or nearly 2^31 or 2^32, as nobody went back.
@@ -16,6 +16,10 @@ from typing import BinaryIO
 UNKNOWN = 0x7FFFF000  # bytes; a stated size from here on says that the writer did not know it
 FLAC_START = b"fLaC\x00\x00\x00\x22"  # marker and the header of the first block, of 34 bytes
 OGG_START = b"OggS\x00\x02"  # page that begins a stream
+STARTS = {  # of files, by what soundfile calls them; long enough not to occur in audio
+    **{"FLAC": FLAC_START, "OGG": OGG_START, "AU": b".snd\0\0", "CAF": b"caff\0\1"},
+    **{"RF64": b"RF64\xff\xff\xff\xff", "W64": b"riff\x2e\x91\xcf\x11"},
+}
 OGG_PAGE = 65_307  # bytes of a page at most
 ENCODER_DELAY = 4  # mp3 frames that encoders add and decoders leave out, at most
 BITRATES = {  # kbit/s by MPEG 1, and by MPEG 2 and 2.5, of layer III
@@ -131,12 +135,12 @@ def _crc8(head: bytes) -> int:
 
 
 def unread_seconds(path: str, form: str, seconds: float, rate: int) -> float:
-    """Return how many seconds of an mp3, FLAC or Ogg file its decoder does not read.
+    """Return how many seconds of a file its decoder does not read.
 
     `form`: as soundfile names it; `seconds`, `rate`: what the decoder read, and its rate in Hz.
     Files that were joined with `cat` have more than one header, of which the first is believed.
     """
-    marker = {"FLAC": FLAC_START, "OGG": OGG_START}.get(form)
+    marker = STARTS.get(form)
     if not marker and form != "MP3":
         return 0.0
     with (

@@ -380,3 +380,12 @@ def test_silence_is_right_where_nobody_speaks(data_dir: Path, edit) -> None:
     assert "no sound" not in {p.kind for p in validate(data_dir, Checks(no_speech=True))}
     edit(data_dir / "text", "bob-1 words of bob-1", "bob-1")
     assert [p.kind for p in validate(data_dir, Checks())] == ["empty transcript"]
+
+
+@pytest.mark.parametrize("form", ["AU", "CAF", "RF64", "W64"])
+def test_joined_files_of_rarer_forms_are_told(form: str, tmp_path: Path) -> None:
+    path = tmp_path / f"x.{form.lower()}"
+    soundfile.write(path, 0.3 * np.sin(np.arange(16000) * 0.05), 16000, format=form)
+    assert not refused(str(path))
+    path.write_bytes(2 * path.read_bytes())
+    assert refused(str(path)) == "more audio than stated"
