@@ -16,7 +16,7 @@ from typing import BinaryIO
 UNKNOWN = 0x7FFFF000  # bytes; a stated size from here on says that the writer did not know it
 FLAC_START = b"fLaC\x00\x00\x00\x22"  # marker and the header of the first block, of 34 bytes
 OGG_START = b"OggS\x00\x02"  # page that begins a stream
-STARTS = {  # of files, by what soundfile calls them; long enough not to occur in audio
+BEGINNINGS = {  # of files, by what soundfile calls them; long enough not to occur in audio
     **{"FLAC": FLAC_START, "OGG": OGG_START, "AU": b".snd\0\0", "CAF": b"caff\0\1"},
     **{"RF64": b"RF64\xff\xff\xff\xff", "W64": b"riff\x2e\x91\xcf\x11"},
 }
@@ -140,7 +140,7 @@ def unread_seconds(path: str, form: str, seconds: float, rate: int) -> float:
     `form`: as soundfile names it; `seconds`, `rate`: what the decoder read, and its rate in Hz.
     Files that were joined with `cat` have more than one header, of which the first is believed.
     """
-    marker = STARTS.get(form)
+    marker = BEGINNINGS.get(form)
     if not marker and form != "MP3":
         return 0.0
     with (

@@ -39,7 +39,7 @@ from audiorl.text.align import Counts
 from audiorl.text.silence import is_annotation, output_on_silence
 
 POOLED = "pooled"
-SCORED_FORMAT = 11  # of the files that scoring writes; another number, and they are written again
+SCORED_FORMAT = 12  # of the files that scoring writes; another number, and they are written again
 
 
 @dataclass(frozen=True)

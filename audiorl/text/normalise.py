@@ -188,8 +188,9 @@ NOON = re.compile(r"(?<=\d )([ap]) m(?!\S)")  # 10 a.m. and 10 am
 LONG = re.compile(r"(\d{1000})(?=\d)")  # Python makes no number of 4,301 digits
 ZEROS = re.compile(r"(?<![\d.,])0+(?=\d)")  # 007, of which it makes 7, but 007 of "oh oh seven"
 SUFFIX = re.compile(r"(?<=\d) (?=(?:nd|rd|th|s)(?!\S))|(?<=\d)\.0+(?!\d)")  # 5 s, 2.0
-# Numbers in a row, of which Whisper's normaliser joins only those in words: 7 11, four oh 2.
-ROW = re.compile(r"(?<!\S)(?:\d+|one)(?: (?:\d+|one))+(?!\S)")
+# Numbers in a row, of which Whisper's normaliser joins only those in words: 7 11, four oh 2, 1.5 2.
+IN_ROW = r"(?:\d[\d.]*|one(?:\.[\d.]+)?)"
+ROW = re.compile(rf"(?<!\S)(?:{IN_ROW}(?: {IN_ROW})+s?|one\.[\d.]+)(?!\S)")
 
 # Apostrophes as they are typed and typeset.
 APOSTROPHES = str.maketrans(dict.fromkeys("’‘‛ʼʻʹ′´`＇՚", "'"))

@@ -163,6 +163,9 @@ snake_case | snake case
 - 5 apples. | 5 apples
 """
 DIGITS = """
+two three point five | 2 3.5
+one point five two point five | 1.5 2.5
+five sixes | 5 6s
 seven eleven | 7 11
 one two three | 1 2 3
 extension four oh two | extension 4 0 2
