@@ -307,7 +307,7 @@ def main() -> None:
             for size in (2, 4):
                 wanted = [(cell, way) for way in SHARING for cell in chosen if way in cell.ways]
                 found = trainings.several(size, wanted)
-                for way in SHARING:
+                for way in dict.fromkeys(kept for _, kept in found):
                     _tell(size, way, {
                         cell: Apart.of(learnt, one[cell, "replicate"])
                         for (cell, kept), learnt in found.items() if kept == way
