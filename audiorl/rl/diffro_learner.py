@@ -17,9 +17,10 @@ from audiorl.models.token_recogniser import TEXT, TokenRecogniser
 from audiorl.rl.collect import Batch, Conditions
 from audiorl.rl.diffro import DiffROLoss, Histories
 from audiorl.rl.grpo import StepOutput
+from audiorl.rl.passes import fit
 from audiorl.rl.phases import Phases
 from audiorl.runs.optimizer import RL_NORM, Optimizers
-from audiorl.runtime import ranks, sharding
+from audiorl.runtime import ranks
 from audiorl.runtime.batching import mini_batches
 
 
@@ -120,7 +121,7 @@ class DiffRO:
             self.optimizer.zero_grad()
             return self.loss.backward(histories, rows, step, iteration)
 
-        return add() if sharding.sharing(self.policy) else self.loss.pieces.fit(add)
+        return fit(self.policy, self.loss.pieces, add)
 
     def _fixed(self, utterances: Sequence[Utterance]) -> Histories:
         """Return the speech that stage 4 sampled, each with the stop token."""

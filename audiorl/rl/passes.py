@@ -33,6 +33,14 @@ def micro_batches(rl: RLConfig) -> Pieces:
     )
 
 
+def fit(policy: Policy, pieces: Pieces, work: Callable[[], Result]) -> Result:
+    """Call `work` on micro-batches that fit the memory, again with smaller ones if it ends.
+
+    Not where processes share weights: the others are in the midst of the same passes.
+    """
+    return work() if sharding.sharing(policy) else pieces.fit(work)
+
+
 class Passes:
     """Reads the responses of a step's batch under its two models."""
 
@@ -54,11 +62,8 @@ class Passes:
         self._longest_prefix = 0  # of a step, where that decides for all of its passes
 
     def fit(self, work: Callable[[], Result]) -> Result:
-        """Call `work` on micro-batches that fit the memory, again with smaller ones if it ends.
-
-        Not where processes share weights: the others are in the midst of the same passes.
-        """
-        return work() if sharding.sharing(self.policy) else self.pieces.fit(work)
+        """Call `work`, again with smaller micro-batches if memory ends."""
+        return fit(self.policy, self.pieces, work)
 
     def policy_logprobs(self, batch: Batch, mask: Tensor) -> Logprobs:
         """Return those of a batch under the policy; with the exact KL if that is wanted."""
